@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * See area.h. The default huge page size is what /proc/meminfo says.
+ */
+#include "area.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "bench.h"
+
+static const char *const names[UFFDWP_MEMORY_COUNT] = {"shmem", "hugetlb", "anon"};
+static const int map_flags[UFFDWP_MEMORY_COUNT] = {
+        MAP_SHARED | MAP_ANONYMOUS,
+        MAP_SHARED | MAP_ANONYMOUS | MAP_HUGETLB,
+        MAP_PRIVATE | MAP_ANONYMOUS,
+};
+
+const char *area_memory_name(enum uffdwp_memory memory)
+{
+	return names[memory];
+}
+
+enum uffdwp_memory area_memory_of(const char *name)
+{
+	for (int i = 0; i < UFFDWP_MEMORY_COUNT; i++) {
+		if (!strcmp(name, names[i]))
+			return (enum uffdwp_memory)i;
+	}
+	bench_die("%s: no such memory; shmem, hugetlb or anon", name);
+}
+
+static size_t huge_page_bytes(void)
+{
+	FILE *file = fopen("/proc/meminfo", "re");
+	const char key[] = "Hugepagesize:";
+	char line[128];
+	size_t kib = 0;
+
+	while (file && fgets(line, sizeof(line), file)) {
+		if (!strncmp(line, key, sizeof(key) - 1))
+			kib = strtoul(line + sizeof(key) - 1, NULL, 10);
+	}
+	if (file)
+		fclose(file);
+	if (!kib)
+		bench_skip("this kernel has no huge pages");
+	return kib << 10;
+}
+
+size_t area_page_bytes(enum uffdwp_memory memory)
+{
+	return memory == UFFDWP_MEMORY_HUGETLB ? huge_page_bytes() : (size_t)sysconf(_SC_PAGESIZE);
+}
+
+void area_map(struct area *area, enum uffdwp_memory memory, size_t length_bytes)
+{
+	void *base = mmap(NULL, length_bytes, PROT_READ | PROT_WRITE, map_flags[memory], -1, 0);
+
+	if (base == MAP_FAILED)
+		bench_skip("no %zu bytes of %s memory: %s", length_bytes, names[memory], strerror(errno));
+	if (memory != UFFDWP_MEMORY_HUGETLB)
+		madvise(base, length_bytes, MADV_NOHUGEPAGE);
+	area->memory = memory;
+	area->base = base;
+	area->length_bytes = length_bytes;
+	area->page_bytes = area_page_bytes(memory);
+	area_fill(area->base, length_bytes, 1);
+}
+
+void area_unmap(struct area *area)
+{
+	munmap(area->base, area->length_bytes);
+	area->base = NULL;
+}
+
+void area_fill(char *base, size_t length_bytes, uint64_t seed)
+{
+	uint64_t state = seed * 2 + 1;
+
+	for (size_t at = 0; at < length_bytes; at += sizeof(state)) {
+		uint64_t word = bench_random(&state);
+
+		memcpy(base + at, &word, sizeof(word));
+	}
+}

@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * See load.h. The phase is read with acquire order: whoever leaves HOLD sees what the main thread did meanwhile.
+ */
+#include "load.h"
+
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include "bench.h"
+
+#define RECORD_BYTES 64
+
+const char *load_pattern_name(enum load_pattern pattern)
+{
+	return pattern == LOAD_UNIFORM ? "uniform" : "sequential";
+}
+
+static uint64_t own_minor_faults(void)
+{
+	struct rusage usage;
+
+	getrusage(RUSAGE_THREAD, &usage);
+	return (uint64_t)usage.ru_minflt;
+}
+
+static uint64_t pick_record(struct load_writer *writer)
+{
+	const struct load *load = writer->load;
+
+	if (load->pattern == LOAD_UNIFORM)
+		return (uint64_t)(((unsigned __int128)bench_random(&writer->random) * load->records) >> 64);
+	writer->next = writer->next + 1 == load->records ? 0 : writer->next + 1;
+	return writer->next;
+}
+
+static uint64_t timed_write(struct load_writer *writer)
+{
+	char *record = writer->load->base + pick_record(writer) * RECORD_BYTES;
+	uint64_t words[RECORD_BYTES / sizeof(uint64_t)];
+	uint64_t from;
+
+	for (size_t i = 0; i < RECORD_BYTES / sizeof(uint64_t); i++)
+		words[i] = writer->random + i;
+	from = bench_now_ns();
+	memcpy(record, words, sizeof(words));
+	/* The store must have been issued before the clock is read again. */
+	atomic_signal_fence(memory_order_seq_cst);
+	return bench_minus(bench_now_ns() - from, writer->load->clock_ns);
+}
+
+static void stand_still(struct load *load)
+{
+	atomic_fetch_add(&load->standing, 1);
+	while (atomic_load_explicit(&load->phase, memory_order_acquire) == LOAD_HOLD)
+		sched_yield();
+	atomic_fetch_sub(&load->standing, 1);
+}
+
+static void write_in_phase(struct load_writer *writer, unsigned phase)
+{
+	uint64_t faults = own_minor_faults();
+
+	while (atomic_load_explicit(&writer->load->phase, memory_order_acquire) == phase) {
+		uint64_t took_ns = timed_write(writer);
+
+		if (phase < LOAD_KEPT)
+			histogram_record(&writer->kept[phase], took_ns);
+	}
+	if (phase < LOAD_KEPT)
+		writer->minor_faults[phase] += own_minor_faults() - faults;
+}
+
+static void *write_records(void *argument)
+{
+	struct load_writer *writer = argument;
+	struct load *load = writer->load;
+	unsigned phase;
+
+	bench_pin(bench_cpu((int)writer->number));
+	while ((phase = atomic_load_explicit(&load->phase, memory_order_acquire)) != LOAD_END) {
+		if (phase == LOAD_HOLD)
+			stand_still(load);
+		else
+			write_in_phase(writer, phase);
+	}
+	return NULL;
+}
+
+void load_start(struct load *load, enum load_pattern pattern, char *base, size_t length_bytes, unsigned writer_count)
+{
+	memset(load, 0, sizeof(*load));
+	load->base = base;
+	load->records = length_bytes / RECORD_BYTES;
+	load->pattern = pattern;
+	load->clock_ns = bench_clock_ns();
+	load->writers = calloc(writer_count, sizeof(*load->writers));
+	if (!load->writers)
+		bench_die("no memory for %u writers", writer_count);
+	load->phase = LOAD_HOLD;
+	load->writer_count = writer_count;
+	for (unsigned i = 0; i < writer_count; i++) {
+		struct load_writer *writer = &load->writers[i];
+
+		writer->load = load;
+		writer->number = i;
+		writer->random = 0x1234567u + i * 0x9e3779b97f4a7c15u;
+		writer->next = bench_random(&writer->random) % load->records;
+		bench_must(-pthread_create(&writer->thread, NULL, write_records, writer), "a writer's thread");
+	}
+	load_phase(load, LOAD_HOLD);
+}
+
+void load_phase(struct load *load, enum load_phase phase)
+{
+	atomic_store(&load->phase, phase);
+	while (phase == LOAD_HOLD && atomic_load(&load->standing) != load->writer_count)
+		sched_yield();
+}
+
+void load_stop(struct load *load)
+{
+	load_phase(load, LOAD_END);
+	for (unsigned i = 0; i < load->writer_count; i++)
+		pthread_join(load->writers[i].thread, NULL);
+}
+
+void load_result(const struct load *load, enum load_phase phase, struct load_result *result)
+{
+	memset(result, 0, sizeof(*result));
+	for (unsigned i = 0; i < load->writer_count; i++) {
+		histogram_merge(&result->times, &load->writers[i].kept[phase]);
+		result->minor_faults += load->writers[i].minor_faults[phase];
+	}
+}
+
+void load_free(struct load *load)
+{
+	free(load->writers);
+	load->writers = NULL;
+}

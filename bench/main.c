@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * uffdwp-bench: asks one question at a time. This file knows their names only; each parses its own options.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "bench.h"
+
+struct question {
+	const char *name;
+	const char *about;
+	int (*run)(int argc, char **argv);
+};
+
+static const struct question questions[] = {
+        {"faults", "the first write to an armed page: the library against a bare loop of the same calls", faults_main},
+        {"handlers", "how many handler threads, and on which CPUs", handlers_main},
+        {"snapshot", "a live snapshot: the library against fork() with the child copying out", snapshot_main},
+};
+
+#define QUESTIONS (sizeof(questions) / sizeof(questions[0]))
+
+static void help(FILE *to)
+{
+	fputs("Usage: uffdwp-bench QUESTION [OPTION...]\n\nQuestions:\n", to);
+	for (size_t i = 0; i < QUESTIONS; i++)
+		fprintf(to, "  %-10s %s\n", questions[i].name, questions[i].about);
+	fputs("\nuffdwp-bench QUESTION --help lists its options. bench/README.md says how to read the answers.\n"
+	      "Exit: 0 measured (and every bar held), 1 a bar was missed, 2 an error, 77 this machine lacks "
+	      "something.\n",
+	      to);
+}
+
+int main(int argc, char **argv)
+{
+	if (argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-?") || !strcmp(argv[1], "help"))) {
+		help(stdout);
+		return 0;
+	}
+	for (size_t i = 0; argc > 1 && i < QUESTIONS; i++) {
+		if (!strcmp(argv[1], questions[i].name))
+			return questions[i].run(argc - 1, argv + 1);
+	}
+	help(stderr);
+	return BENCH_EXIT_ERROR;
+}

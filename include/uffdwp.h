@@ -1,0 +1,429 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * libuffdwp: "this page is about to be written", for programs that need to know.
+ *
+ * READ THIS FIRST: what the library cannot see
+ * --------------------------------------------
+ * Writes are caught in the page tables of this process, for the mapping that was given. Content changes unseen by
+ *
+ *  1. write(2), pwrite(2), fallocate(2), ftruncate(2) on the memfd (UFFDWP_REGION_SEALED makes the kernel refuse them);
+ *  2. any other mapping of the same memory, in this process or in another (sealed regions forbid new ones);
+ *  3. devices that write into pages pinned before they were armed (RDMA, io_uring fixed buffers, vfio);
+ *  4. a child after fork(): its copy of the page tables carries no write protection. Created regions are MADV_DONTFORK
+ *     unless UFFDWP_REGION_INHERIT was asked for, so that the child has no such mapping at all;
+ *  5. MADV_REMOVE and hole punches behind the library's back: use uffdwp_region_punch(), which preserves first. A
+ *     snapshot compares the data extents at its cut with what its sweep finds, and fails if content vanished.
+ *
+ * Under UFFDWP_DELIVERY_INLINE a system call that writes into an armed page (read(2) into it, for example) fails with
+ * EFAULT instead of waiting: call uffdwp_prepare_write() on the buffer first, or choose UFFDWP_DELIVERY_THREAD, where
+ * system calls simply wait. (Kernel: Documentation/admin-guide/mm/userfaultfd.rst, UFFD_FEATURE_SIGBUS.)
+ *
+ * Conventions
+ * -----------
+ * Functions return 0 (or a count) or a negative errno. Outputs come last and are written only on success. Every option
+ * structure starts with its own size in `sz`; use the *_INIT macros. An unknown non-zero tail is -E2BIG, a size that is
+ * too small or an unknown flag -EINVAL; NULL options mean the defaults. A text that says what was wrong and what to do
+ * is kept per runtime: uffdwp_error_text(). Offsets and lengths are bytes; ranges are half-open.
+ *
+ * Threads: all functions may be called from any thread unless they say otherwise; a handle must not be used while or
+ * after it is closed. None may be called from a signal handler except uffdwp_prepare_write() and
+ * uffdwp_region_locate(). Do not call the library while holding a lock that a thread takes while it faults, unless the
+ * function says that it never waits for a fault.
+ */
+#ifndef UFFDWP_H
+#define UFFDWP_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define UFFDWP_VERSION_MAJOR 0
+#define UFFDWP_VERSION_MINOR 1
+#define UFFDWP_VERSION_PATCH 0
+
+#if defined(__GNUC__)
+#define UFFDWP_EXPORT __attribute__((visibility("default")))
+#define UFFDWP_MUST_CHECK __attribute__((warn_unused_result))
+#else
+#define UFFDWP_EXPORT
+#define UFFDWP_MUST_CHECK
+#endif
+
+/* The version of the library that is linked, as "major.minor.patch". Never NULL. */
+UFFDWP_EXPORT const char *uffdwp_version(void);
+
+/* ---------------------------------------------------------------------------------------------------- the words -- */
+
+/* What a region is made of. */
+enum uffdwp_memory {
+	UFFDWP_MEMORY_SHMEM = 0,   /* memfd, tmpfs file, MAP_SHARED|MAP_ANONYMOUS */
+	UFFDWP_MEMORY_HUGETLB = 1, /* hugetlbfs or MAP_HUGETLB; armed and resolved in whole huge pages */
+	UFFDWP_MEMORY_ANON = 2,    /* MAP_PRIVATE|MAP_ANONYMOUS */
+	UFFDWP_MEMORY_COUNT = 3
+};
+
+/* How writes are caught. */
+enum uffdwp_mechanism {
+	UFFDWP_MECHANISM_AUTO = 0,  /* the best that a trial on this kernel proved, for this type of memory */
+	UFFDWP_MECHANISM_MARKER = 1 /* uffd-wp marks that the kernel keeps when it empties a page-table entry */
+};
+
+/* Who resolves a write fault. */
+enum uffdwp_delivery {
+	UFFDWP_DELIVERY_THREAD = 0, /* a handler thread of the runtime; the writer sleeps, system calls wait too */
+	UFFDWP_DELIVERY_INLINE = 1  /* the writer itself, in a SIGBUS handler: faster, see the caveat on EFAULT above */
+};
+
+/* ------------------------------------------------------------------------------------------------------ runtime -- */
+
+struct uffdwp;
+
+#define UFFDWP_OPEN_NO_URING (1u << 0)  /* use epoll and pwrite even where io_uring is to be had */
+#define UFFDWP_OPEN_USER_MODE (1u << 1) /* open every uffd UFFD_USER_MODE_ONLY, as an unprivileged process would */
+
+struct uffdwp_options {
+	size_t sz;                /* sizeof(struct uffdwp_options) */
+	uint32_t flags;           /* UFFDWP_OPEN_* */
+	uint32_t handler_threads; /* 1 to 64; 0: the default, 1, which was measured best (bench/README.md) */
+	const char *handler_cpus; /* CPUs that handlers may run on, "0-3,8"; NULL: any, so that the scheduler can put
+	                           * the handler beside the thread that faults */
+	int32_t numa_node;        /* node of the handlers (their CPUs and stacks); -1: any */
+	uint32_t reserved;        /* 0 */
+};
+/* clang-format off */
+#define UFFDWP_OPTIONS_INIT { sizeof(struct uffdwp_options), 0, 0, NULL, -1, 0 }
+/* clang-format on */
+
+/*
+ * Opens a runtime: finds a way to open a userfaultfd and starts the handler threads.
+ *
+ * Errors: -EINVAL (unknown flag, CPU list, node), -E2BIG, -ENOSYS (kernel without userfaultfd), -EPERM or -EACCES (the
+ * system call and /dev/userfaultfd are both refused; the text says what to change), -EMFILE, -ENOMEM, -EAGAIN (no
+ * thread). The text of a failed open is uffdwp_error_text(NULL, ...) in the calling thread. Since 0.1.
+ */
+UFFDWP_MUST_CHECK UFFDWP_EXPORT int uffdwp_open(const struct uffdwp_options *options, struct uffdwp **out);
+
+/*
+ * Closes a runtime, ends its threads. -EBUSY while a region of it is open: nothing happened then. Since 0.1.
+ */
+UFFDWP_EXPORT int uffdwp_close(struct uffdwp *runtime);
+
+/*
+ * Copies the text of the last error of this runtime (NULL: of the last failed uffdwp_open() or uffdwp_probe() of this
+ * thread) into `buffer`, always terminated; returns the length of the whole text, as snprintf does. Empty if there was
+ * none. Since 0.1.
+ */
+UFFDWP_EXPORT size_t uffdwp_error_text(struct uffdwp *runtime, char *buffer, size_t size);
+
+/* ------------------------------------------------------------------------------------------------------- region -- */
+
+struct uffdwp_region;
+
+#define UFFDWP_REGION_SEALED                                                                                           \
+	(1u << 0) /* create: F_SEAL_FUTURE_WRITE and F_SEAL_SHRINK: the kernel then refuses write(2),                  \
+	           * new writable mappings and hole punches (uffdwp_region_punch() too: -EPERM) */
+#define UFFDWP_REGION_INHERIT (1u << 1) /* leave the mapping to children of fork(); their writes are NOT seen */
+#define UFFDWP_REGION_HUGETLB (1u << 2) /* create: from huge pages */
+
+/* Placement of a created region, as set_mempolicy(2) means it. */
+enum uffdwp_numa { UFFDWP_NUMA_DEFAULT = 0, UFFDWP_NUMA_BIND = 1, UFFDWP_NUMA_INTERLEAVE = 2 };
+
+struct uffdwp_region_options {
+	size_t sz;                /* sizeof(struct uffdwp_region_options) */
+	uint32_t flags;           /* UFFDWP_REGION_* */
+	uint32_t mechanism;       /* enum uffdwp_mechanism; one that is named is taken or refused, never replaced */
+	uint32_t delivery;        /* enum uffdwp_delivery */
+	uint32_t numa;            /* enum uffdwp_numa (create) */
+	uint64_t numa_nodes;      /* bit n: node n, for BIND and INTERLEAVE */
+	uint64_t capacity_bytes;  /* create: address space kept for growth, multiple of the page size; 0: the length.
+	                           * hugetlb: its huge pages are reserved at once */
+	uint64_t huge_page_bytes; /* create, HUGETLB: size of a huge page; 0: the system's default */
+	const char *name;         /* create: shown in /proc/PID/maps, up to 200 bytes; NULL: "uffdwp" */
+	int32_t fd;         /* attach: the memfd or tmpfs file behind the mapping, so that it can be grown, punched and
+	                     * read without touching the mapping; stays the caller's. -1: none, not known */
+	uint32_t reserved;  /* 0 */
+	uint64_t fd_offset; /* attach: offset of the mapping's first byte in fd */
+};
+/* clang-format off */
+#define UFFDWP_REGION_OPTIONS_INIT { sizeof(struct uffdwp_region_options), 0, 0, 0, 0, 0, 0, 0, NULL, -1, 0, 0 }
+/* clang-format on */
+
+/*
+ * Creates a region: a new memfd of `length` bytes, mapped shared and readable and writable at an address that stays the
+ * same when the region grows (up to capacity_bytes). Its memory reads as zeros.
+ *
+ * Errors: -EINVAL (length 0 or not a multiple of the page size, capacity below length, unknown flag, mechanism or
+ * delivery, a node that does not exist), -E2BIG, -EOVERFLOW, -EOPNOTSUPP (no mechanism works for this memory here; the
+ * text gives the reason), -ENOMEM (memory, huge pages or address space), -EPERM, -EMFILE. Since 0.1.
+ */
+UFFDWP_MUST_CHECK UFFDWP_EXPORT int uffdwp_region_create(struct uffdwp *runtime, size_t length,
+                                                         const struct uffdwp_region_options *options,
+                                                         struct uffdwp_region **out);
+
+/*
+ * Attaches to memory that is mapped already: [address, address + length) must lie in readable and writable mappings of
+ * one type (shmem, hugetlb or private anonymous) without a gap. The mapping stays the caller's, who keeps it mapped
+ * until uffdwp_region_close(); mremap() of the whole range is followed, munmap() makes the region dead (-ESTALE from
+ * then on).
+ *
+ * Errors: -EINVAL (unaligned, zero or overflowing range, fd that is not what is mapped there), -ENOENT (nothing, or not
+ * everything, is mapped there), -EACCES (not readable and writable), -EBUSY (overlaps another region, or another
+ * userfaultfd is registered there), -EMEDIUMTYPE (a file on disk, a device: not memory that can be armed),
+ * -EOPNOTSUPP, -ENOMEM. Since 0.1.
+ */
+UFFDWP_MUST_CHECK UFFDWP_EXPORT int uffdwp_region_attach(struct uffdwp *runtime, void *address, size_t length,
+                                                         const struct uffdwp_region_options *options,
+                                                         struct uffdwp_region **out);
+
+/*
+ * Closes a region: disarms it, lets every waiting writer go, unregisters; unmaps and closes what create made. -EBUSY
+ * while a snapshot of it has not been freed: nothing happened then. Since 0.1.
+ */
+UFFDWP_EXPORT int uffdwp_region_close(struct uffdwp_region *region);
+
+struct uffdwp_region_info {
+	size_t sz;               /* set by the caller: sizeof(struct uffdwp_region_info) */
+	void *base;              /* first byte; follows mremap() of attached memory */
+	uint64_t length_bytes;   /* what may be used now */
+	uint64_t capacity_bytes; /* up to where it may grow */
+	uint64_t page_bytes;     /* granularity of arming */
+	uint32_t memory;         /* enum uffdwp_memory */
+	uint32_t mechanism;      /* the one in use */
+	uint32_t delivery;       /* enum uffdwp_delivery */
+	int32_t fd;              /* the memfd; -1: none is known. Stays the library's: do not close */
+	uint32_t dead;           /* 1: unmapped behind the library's back */
+	uint32_t reserved;       /* 0 */
+};
+
+/* Describes a region. -EINVAL (sz too small). Takes no lock; each field is read once. Since 0.1. */
+UFFDWP_EXPORT int uffdwp_region_info(const struct uffdwp_region *region, struct uffdwp_region_info *info);
+
+/* The first byte of a region: what info gives as base, for callers in a hurry. Since 0.1. */
+UFFDWP_EXPORT void *uffdwp_region_base(const struct uffdwp_region *region);
+
+/* The region that `address` lies in, of whatever runtime of this process, or NULL. Async-signal-safe. Since 0.1. */
+UFFDWP_EXPORT struct uffdwp_region *uffdwp_region_locate(const void *address);
+
+/*
+ * Grows a created region in place to `length` bytes; the new part reads as zeros. A running snapshot does not contain
+ * it. -EINVAL (unaligned, smaller), -ENOSPC (beyond the capacity), -EOPNOTSUPP (an attached region), -ESTALE (dead),
+ * -ENOMEM. Since 0.1.
+ */
+UFFDWP_EXPORT int uffdwp_region_grow(struct uffdwp_region *region, uint64_t length);
+
+/*
+ * Gives the memory of a page-aligned range back to the system; it reads as zeros afterwards. Pages that a running
+ * snapshot still needs are preserved first. May wait for pool memory as a write would. -EINVAL, -ERANGE (outside),
+ * -EPERM (sealed), -EOPNOTSUPP (attached shmem without fd), -ESTALE. Since 0.1.
+ */
+UFFDWP_EXPORT int uffdwp_region_punch(struct uffdwp_region *region, uint64_t offset, uint64_t length);
+
+/*
+ * Arms a page-aligned range: the next write to each of its pages faults once, is counted (faults, pages_disarmed) and
+ * goes on. For measurement and for callers that only want to know; snapshots arm by themselves.
+ * -EINVAL (unaligned, zero), -ERANGE, -EOVERFLOW, -EBUSY (a snapshot runs), -ESTALE. Since 0.1.
+ */
+UFFDWP_EXPORT int uffdwp_region_arm(struct uffdwp_region *region, uint64_t offset, uint64_t length);
+
+/* Takes the protection of a range off again. Errors as for arm. Since 0.1. */
+UFFDWP_EXPORT int uffdwp_region_disarm(struct uffdwp_region *region, uint64_t offset, uint64_t length);
+
+/* Counts the pages of a range that the ledger holds for armed into *pages. Errors: -EINVAL, -ERANGE. Since 0.1. */
+UFFDWP_EXPORT int uffdwp_region_armed(const struct uffdwp_region *region, uint64_t offset, uint64_t length,
+                                      uint64_t *pages);
+
+struct uffdwp_region_stats {
+	size_t sz;                /* set by the caller */
+	uint64_t faults;          /* write faults resolved, by either delivery */
+	uint64_t faults_repeated; /* of these: the page was no longer armed (another thread was first) */
+	uint64_t pages_disarmed;  /* pages let go by faults */
+	uint64_t events_remove;   /* madvise(2) calls that discard, seen by the handler */
+	uint64_t events_remap;
+	uint64_t events_unmap;
+	uint64_t pages_lost; /* armed pages whose mark an event took */
+	uint64_t snapshots;  /* begun */
+};
+
+/* Reads the counters of a region. -EINVAL (sz too small). Since 0.1. */
+UFFDWP_EXPORT int uffdwp_region_stats(const struct uffdwp_region *region, struct uffdwp_region_stats *stats);
+
+/*
+ * The explicit barrier: "I am about to write [offset, offset + length)". Preserves what a running snapshot still needs
+ * and disarms, without a fault; costs a few nanoseconds where nothing is armed. The range need not be aligned. Call it
+ * for buffers that are handed to system calls under inline delivery. The promise holds until the next begin or arm.
+ * Async-signal-safe. -ERANGE (outside), -ESTALE (dead). Since 0.1.
+ */
+UFFDWP_EXPORT int uffdwp_prepare_write(struct uffdwp_region *region, uint64_t offset, uint64_t length);
+
+/* ----------------------------------------------------------------------------------------------------- snapshot -- */
+
+struct uffdwp_snapshot;
+
+/* What writers do when the pool of pre-images is full. */
+enum uffdwp_policy {
+	UFFDWP_POLICY_WAIT =
+	        0, /* wait until the sink has taken some, up to wait_ns; then the snapshot fails (-ETIMEDOUT) */
+	UFFDWP_POLICY_ABORT = 1 /* the snapshot fails at once (-ENOBUFS); writers go on */
+};
+
+/* Where the bytes go. */
+enum uffdwp_sink {
+	UFFDWP_SINK_IMAGE = 0,   /* a raw sparse file at `path`: appears complete and synced, or not at all */
+	UFFDWP_SINK_STREAM = 1,  /* `fd`, from the first byte to the last, holes as zeros: a pipe, a socket, a file */
+	UFFDWP_SINK_CALLBACK = 2 /* `callback`, in runs of pages, each page once, in any order */
+};
+
+/*
+ * Takes [offset, offset + length) of the snapshot; data is valid during the call only. Called in the snapshot's own
+ * thread, one call at a time. Ranges that hold only zeros may be left out. 0, or a negative errno: the snapshot fails
+ * with it. Must not write to the region (it would wait for itself) and must not call the library.
+ */
+typedef int (*uffdwp_sink_fn)(void *user, uint64_t offset, const void *data, size_t length);
+
+#define UFFDWP_SNAPSHOT_BUFFERED (1u << 0) /* image: through the page cache, even where O_DIRECT is to be had */
+
+struct uffdwp_snapshot_options {
+	size_t sz;           /* sizeof(struct uffdwp_snapshot_options) */
+	uint32_t flags;      /* UFFDWP_SNAPSHOT_* */
+	uint32_t sink;       /* enum uffdwp_sink */
+	uint32_t policy;     /* enum uffdwp_policy */
+	uint32_t window_max; /* most pages that one fault preserves, 1 to 64; 0: 16. It adapts between 1 and this */
+	uint64_t length;     /* bytes from the region's start that the image holds (a last partial page is allowed);
+	                      * 0: all that the region has when begin is called */
+	uint64_t pool_bytes; /* bound on pre-images kept in memory; 0: 64 MiB; at least 16 pages */
+	uint64_t wait_ns;    /* POLICY_WAIT: longest wait of a writer; 0: 10 s */
+	const char *path;    /* SINK_IMAGE; its folder must exist and be writable; a file there is replaced at commit */
+	int32_t fd;          /* SINK_STREAM; stays the caller's; blocking or not */
+	uint32_t reserved;   /* 0 */
+	uffdwp_sink_fn callback; /* SINK_CALLBACK */
+	void *user;              /* for callback */
+};
+/* clang-format off */
+#define UFFDWP_SNAPSHOT_OPTIONS_INIT { sizeof(struct uffdwp_snapshot_options), 0, 0, 0, 0, 0, 0, 0, NULL, -1, 0, NULL, NULL }
+/* clang-format on */
+
+/*
+ * Makes the cut: returns when every later write is excluded from the snapshot; the saving goes on in the background.
+ * While it arms, write faults wait, so that no thread sees an effect whose cause the image lacks. A caller that wants a
+ * transaction boundary holds the lock that its writers take, for this call only.
+ *
+ * Errors, nothing changed: -EINVAL, -E2BIG, -ERANGE (length beyond the region), -EBUSY (a snapshot of this region has
+ * not been freed), -ENOENT, -EACCES, -ENOTDIR, -EROFS, -EISDIR (path), -EBADF (fd), -ESTALE (dead region), -ENOMEM,
+ * -EAGAIN (no thread), or what the kernel answered to arming. Since 0.1.
+ */
+UFFDWP_MUST_CHECK UFFDWP_EXPORT int uffdwp_snapshot_begin(struct uffdwp_region *region,
+                                                          const struct uffdwp_snapshot_options *options,
+                                                          struct uffdwp_snapshot **out);
+
+enum uffdwp_snapshot_state { UFFDWP_SNAPSHOT_RUNNING = 0, UFFDWP_SNAPSHOT_COMMITTED = 1, UFFDWP_SNAPSHOT_FAILED = 2 };
+
+struct uffdwp_snapshot_progress {
+	size_t sz;                /* set by the caller */
+	uint32_t state;           /* enum uffdwp_snapshot_state */
+	int32_t error;            /* of a failed snapshot: negative errno */
+	uint64_t length_bytes;    /* of the image */
+	uint64_t pages_total;     /* to be saved, holes included */
+	uint64_t pages_fault;     /* saved by write faults */
+	uint64_t pages_prepare;   /* saved by uffdwp_prepare_write() and uffdwp_region_punch() */
+	uint64_t pages_sweep;     /* saved by the sweep */
+	uint64_t pages_hole;      /* holes: nothing to save */
+	uint64_t faults;          /* write faults since the cut; the windows make it less than pages_fault */
+	uint64_t waits;           /* writers that had to wait for pool memory */
+	uint64_t pool_peak_bytes; /* most memory that pre-images took */
+	uint64_t bytes_written;   /* to the sink */
+	uint64_t pause_ns;        /* from when faults began to wait until the cut was made */
+	uint64_t elapsed_ns;      /* from the begin call until now, or until it ended */
+	uint32_t direct;          /* 1: the image is written with O_DIRECT */
+	uint32_t uring;           /* 1: the image is written with io_uring */
+};
+
+/* Looks at a snapshot without waiting. -EINVAL (sz too small). Since 0.1. */
+UFFDWP_EXPORT int uffdwp_snapshot_poll(const struct uffdwp_snapshot *snapshot,
+                                       struct uffdwp_snapshot_progress *progress);
+
+/*
+ * Waits up to timeout_ms (-1: for ever) until the snapshot ended. 0: committed; -ETIMEDOUT: it still runs; else the
+ * error that ended it, -ECANCELED after an abort. progress may be NULL; it is filled whenever the snapshot has ended,
+ * also by an error. A failed snapshot's text: uffdwp_snapshot_text(). Since 0.1.
+ */
+UFFDWP_EXPORT int uffdwp_snapshot_wait(struct uffdwp_snapshot *snapshot, int timeout_ms,
+                                       struct uffdwp_snapshot_progress *progress);
+
+/* Why the snapshot failed, and where; as uffdwp_error_text(). Since 0.1. */
+UFFDWP_EXPORT size_t uffdwp_snapshot_text(struct uffdwp_snapshot *snapshot, char *buffer, size_t size);
+
+/* Asks the snapshot to end without a commit; does not wait. Nothing happens if it has ended already. Since 0.1. */
+UFFDWP_EXPORT int uffdwp_snapshot_abort(struct uffdwp_snapshot *snapshot);
+
+/* Frees a snapshot; one that runs is aborted and waited for. Since 0.1. */
+UFFDWP_EXPORT int uffdwp_snapshot_free(struct uffdwp_snapshot *snapshot);
+
+/* -------------------------------------------------------------------------------------------------------- probe -- */
+
+/* What a trial showed. */
+enum uffdwp_answer {
+	UFFDWP_ANSWER_UNTRIED = 0, /* see the reason: no swap, no huge pages, ... */
+	UFFDWP_ANSWER_KEPT = 1,    /* an armed page stays armed */
+	UFFDWP_ANSWER_LOST = 2,    /* the next write passes unseen */
+	UFFDWP_ANSWER_FAILED = 3   /* the trial itself could not be done */
+};
+
+/* What a page went through between being armed and being written. */
+enum uffdwp_trial {
+	UFFDWP_TRIAL_POPULATED = 0,   /* nothing */
+	UFFDWP_TRIAL_UNPOPULATED = 1, /* it was never touched before it was armed */
+	UFFDWP_TRIAL_DONTNEED = 2,    /* MADV_DONTNEED */
+	UFFDWP_TRIAL_PUNCH = 3,       /* FALLOC_FL_PUNCH_HOLE */
+	UFFDWP_TRIAL_SWAP = 4,        /* MADV_PAGEOUT with swap on */
+	UFFDWP_TRIAL_MREMAP = 5,      /* mremap() to another address, EVENT_REMAP on */
+	UFFDWP_TRIAL_COUNT = 6
+};
+
+struct uffdwp_probe_memory {
+	int32_t registered;    /* MODE_WP: 0 accepted, else -errno */
+	uint32_t mechanism;    /* the one that AUTO would take; UFFDWP_MECHANISM_AUTO: none works */
+	uint32_t inline_works; /* 1: UFFD_FEATURE_SIGBUS delivery was tried and works */
+	uint32_t reserved;
+	uint64_t page_bytes;
+	uint32_t answers[UFFDWP_TRIAL_COUNT]; /* enum uffdwp_answer */
+	char reasons[UFFDWP_TRIAL_COUNT][96]; /* why UNTRIED or FAILED; else empty */
+	char reason[192];                     /* why this mechanism, or why none */
+};
+
+/* The ways to a userfaultfd. */
+enum uffdwp_access {
+	UFFDWP_ACCESS_SYSCALL = 0,   /* userfaultfd(0) */
+	UFFDWP_ACCESS_DEVICE = 1,    /* /dev/userfaultfd (Linux 6.1) */
+	UFFDWP_ACCESS_USER_MODE = 2, /* userfaultfd(UFFD_USER_MODE_ONLY) (Linux 5.11) */
+	UFFDWP_ACCESS_COUNT = 3
+};
+
+struct uffdwp_probe_report {
+	size_t sz;                           /* set by the caller */
+	int32_t access[UFFDWP_ACCESS_COUNT]; /* 0: works, else -errno */
+	int32_t access_chosen;               /* enum uffdwp_access, -1: none */
+	uint64_t features;                   /* UFFD_FEATURE_* that the kernel offers */
+	int32_t sysctl_unprivileged;         /* vm.unprivileged_userfaultfd, or -errno */
+	int32_t uring;                       /* io_uring_setup(2): 0 works, else -errno */
+	int32_t pagemap_scan;                /* PAGEMAP_SCAN: 0 works, else -errno */
+	int32_t pagemap_bit57;               /* pagemap shows the mark: 1 yes, 0 no, or -errno */
+	int32_t seccomp;                     /* Seccomp: of /proc/self/status, or -errno */
+	uint32_t swap_on;                    /* 1: some swap is on */
+	uint64_t huge_pages_free;            /* of the default size */
+	struct uffdwp_probe_memory memory[UFFDWP_MEMORY_COUNT];
+};
+
+/*
+ * Asks this kernel, as this user, by trial on scratch memory. Takes some milliseconds; no runtime is needed. 0 also
+ * where nothing works: the report then says why. -EINVAL (sz too small), -ENOMEM. Since 0.1.
+ */
+UFFDWP_EXPORT int uffdwp_probe(struct uffdwp_probe_report *report);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* UFFDWP_H */

@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * See events.h. The caller of madvise(2) and its like goes on as soon as its event was read: by the time we act,
+ * content may have vanished. So a snapshot that still needed it fails; nothing can be saved from behind.
+ */
+#include "fault/events.h"
+
+#include <errno.h>
+
+#include "fault/fault.h"
+#include "kernel/abi.h"
+
+/* The pages of the region that [start, end) touches; 0: none. */
+static int pages_of(const struct uffdwp_region *region, uint64_t start, uint64_t end, uint64_t *first, uint64_t *last)
+{
+	uint64_t base = (uint64_t)atomic_load(&region->base);
+	uint64_t limit = base + region->capacity_bytes;
+
+	if (start >= limit || end <= base)
+		return 0;
+	*first = ((start > base ? start : base) - base) >> region->page_shift;
+	*last = ((end < limit ? end : limit) - base + region->page_bytes - 1) >> region->page_shift;
+	return 1;
+}
+
+static void fail_running(struct uffdwp_region *region, int error, uint64_t page)
+{
+	epoch_ticket ticket = epoch_enter(&fault_epoch);
+	struct preserve *preserve = atomic_load(&region->preserve);
+
+	if (preserve && page < preserve->end_page)
+		fault_fail(region, preserve, error, page);
+	epoch_leave(ticket);
+}
+
+/* Marks and content of [first, end) are gone. A page being claimed at this moment may have been copied too late. */
+static void lose_pages(struct uffdwp_region *region, uint64_t first, uint64_t end)
+{
+	uint64_t lost = 0;
+
+	for (uint64_t page = first; page < end; page++) {
+		int armed = ledger_move(&region->ledger, page, LEDGER_ARMED, LEDGER_LOST);
+
+		lost += (uint64_t)armed;
+		if (armed || ledger_get(&region->ledger, page) == LEDGER_CLAIMED)
+			fail_running(region, -ENODATA, page);
+	}
+	atomic_fetch_add_explicit(&region->counters.pages_lost, lost, memory_order_relaxed);
+}
+
+static void take_remove(struct uffdwp_region *region, const struct uffd_msg *message)
+{
+	uint64_t first;
+	uint64_t end;
+
+	atomic_fetch_add_explicit(&region->counters.events_remove, 1, memory_order_relaxed);
+	/* Of shmem and hugetlb the kernel keeps the mark, and MADV_DONTNEED keeps the content; the sweep compares. */
+	if (!(region->mechanism->memory_loses_mark & 1u << region->memory))
+		return;
+	if (pages_of(region, message->arg.remove.start, message->arg.remove.end, &first, &end))
+		lose_pages(region, first, end);
+}
+
+static void take_remap(struct uffdwp_region *region, const struct uffd_msg *message)
+{
+	atomic_fetch_add_explicit(&region->counters.events_remap, 1, memory_order_relaxed);
+	if (message->arg.remap.from == atomic_load(&region->base) && message->arg.remap.len == region->capacity_bytes)
+		registry_move(region, (uintptr_t)message->arg.remap.to);
+	else
+		events_die(region, -ESTALE, 0);
+}
+
+static void take_unmap(struct uffdwp_region *region, const struct uffd_msg *message)
+{
+	uint64_t first;
+	uint64_t end;
+
+	/* The old place of a region that moved is reported too: not ours any more. */
+	if (!pages_of(region, message->arg.remove.start, message->arg.remove.end, &first, &end))
+		return;
+	atomic_fetch_add_explicit(&region->counters.events_unmap, 1, memory_order_relaxed);
+	events_die(region, -ESTALE, first);
+}
+
+void events_die(struct uffdwp_region *region, int error, uint64_t page)
+{
+	atomic_store(&region->dead, 1);
+	fail_running(region, error, page);
+}
+
+void events_take(struct uffdwp_region *region, const struct uffd_msg *message)
+{
+	switch (message->event) {
+	case UFFD_EVENT_REMOVE:
+		take_remove(region, message);
+		break;
+	case UFFD_EVENT_REMAP:
+		take_remap(region, message);
+		break;
+	case UFFD_EVENT_UNMAP:
+		take_unmap(region, message);
+		break;
+	default:
+		break;
+	}
+}

@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: MIT */
+/* The kernel's events of a uffd, other than faults: what happened to the mapping. Called by the handler thread. */
+#ifndef UFFDWP_FAULT_EVENTS_H
+#define UFFDWP_FAULT_EVENTS_H
+
+#include "region/region.h"
+
+struct uffd_msg;
+
+/* Acts on a remove, remap or unmap event; others are ignored. */
+void events_take(struct uffdwp_region *region, const struct uffd_msg *message);
+
+/* The mapping is gone (or its handler): a running snapshot fails with `error`; the region stays, to be closed. */
+void events_die(struct uffdwp_region *region, int error, uint64_t page);
+
+#endif

@@ -1,0 +1,391 @@
+/* SPDX-License-Identifier: MIT */
+/* See handler.h. Callers leave a command under the handler's lock, kick its eventfd, and sleep until it is done. */
+#include "fault/handler.h"
+
+#include <errno.h>
+#include <numa.h>
+#include <pthread.h>
+#include <signal.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "fault/events.h"
+#include "fault/fault.h"
+#include "fault/inline.h"
+#include "fault/loop.h"
+#include "kernel/abi.h"
+
+#define HANDLER_BATCH 32
+#define HANDLER_KICK 0 /* token of the eventfd; all others are regions */
+
+enum command_kind { COMMAND_ADD, COMMAND_REMOVE, COMMAND_STOP };
+
+struct command {
+	enum command_kind kind;
+	struct uffdwp_region *region;
+	int result;
+	int done;
+	struct command *next;
+};
+
+struct handler {
+	const struct kernel_ops *k;
+	struct loop *loop;
+	pthread_t thread;
+	int kick;
+	int node;
+	int stopping;
+
+	pthread_mutex_t lock; /* commands, dead */
+	pthread_cond_t served;
+	struct command *commands;
+	int dead;
+
+	/* The thread's own; `count` is read by others as a hint. */
+	struct uffdwp_region *regions[HANDLER_REGIONS_MAX];
+	_Atomic unsigned count;
+	int starving; /* some region waits for pool memory: deadlines are to be watched */
+};
+
+static uint64_t starving_left_ns(struct uffdwp_region *region)
+{
+	epoch_ticket ticket = epoch_enter(&fault_epoch);
+	struct preserve *preserve = atomic_load(&region->preserve);
+	uint64_t since = atomic_load(&region->starved_since_ns);
+	uint64_t left = UINT64_MAX;
+
+	if (preserve && since) {
+		uint64_t waited = kernel_now_ns() - since;
+
+		left = waited < preserve->wait_ns ? preserve->wait_ns - waited : 0;
+		if (!left)
+			fault_fail(region, preserve, -ETIMEDOUT, 0);
+	}
+	epoch_leave(ticket);
+	return left;
+}
+
+/* When to look again although nothing happens: the bound of policy `wait`. */
+static uint64_t handler_timeout(struct handler *handler)
+{
+	uint64_t least = UINT64_MAX;
+
+	if (!handler->starving)
+		return UINT64_MAX;
+	for (unsigned i = 0; i < atomic_load(&handler->count); i++) {
+		uint64_t left = starving_left_ns(handler->regions[i]);
+
+		least = left < least ? left : least;
+	}
+	handler->starving = least != UINT64_MAX;
+	return least;
+}
+
+static enum fault_verdict resolve(struct uffdwp_region *region, uint64_t page)
+{
+	epoch_ticket ticket = epoch_enter(&fault_epoch);
+	enum fault_verdict verdict = fault_resolve(region, page, region_pages(region), FAULT_BY_HANDLER);
+
+	epoch_leave(ticket);
+	return verdict;
+}
+
+/* Leaves the writer asleep: flag up first, then a last look (INV-WAKE). */
+static enum fault_verdict leave_asleep(struct uffdwp_region *region, uint64_t page, _Atomic uint32_t *flag)
+{
+	atomic_store(flag, 1);
+	atomic_thread_fence(memory_order_seq_cst);
+	return resolve(region, page);
+}
+
+static void count_starved(struct handler *handler, struct uffdwp_region *region)
+{
+	uint64_t none = 0;
+
+	handler->starving = 1;
+	atomic_compare_exchange_strong(&region->starved_since_ns, &none, kernel_now_ns());
+	epoch_ticket ticket = epoch_enter(&fault_epoch);
+	struct preserve *preserve = atomic_load(&region->preserve);
+
+	if (preserve)
+		atomic_fetch_add_explicit(&preserve->waits, 1, memory_order_relaxed);
+	epoch_leave(ticket);
+}
+
+static void take_fault(struct handler *handler, struct uffdwp_region *region, uint64_t address)
+{
+	uint64_t page = (address - atomic_load_explicit(&region->base, memory_order_relaxed)) >> region->page_shift;
+
+	if (page >= region->ledger.count)
+		return; /* a fault of before a remap: its thread was woken by the kernel and faults again */
+	atomic_fetch_add_explicit(&region->counters.faults, 1, memory_order_relaxed);
+	enum fault_verdict verdict = resolve(region, page);
+
+	if (verdict == FAULT_HELD)
+		verdict = leave_asleep(region, page, &region->held);
+	if (verdict == FAULT_STARVED)
+		verdict = leave_asleep(region, page, &region->starved);
+	if (verdict == FAULT_STARVED)
+		count_starved(handler, region);
+	if (verdict == FAULT_AGAIN)
+		sched_yield();
+}
+
+static void take_message(struct handler *handler, struct uffdwp_region *region, const struct uffd_msg *message)
+{
+	if (message->event == UFFD_EVENT_PAGEFAULT)
+		take_fault(handler, region, message->arg.pagefault.address);
+	else
+		events_take(region, message);
+}
+
+static void drain(struct handler *handler, struct uffdwp_region *region)
+{
+	struct uffd_msg messages[HANDLER_BATCH];
+	size_t count;
+
+	do {
+		ssize_t got = handler->k->uffd_read(region->uffd, messages, HANDLER_BATCH);
+
+		count = got > 0 ? (size_t)got / sizeof(messages[0]) : 0;
+		for (size_t i = 0; i < count; i++)
+			take_message(handler, region, &messages[i]);
+	} while (count == HANDLER_BATCH);
+}
+
+/* Under inline delivery only events come; see inline.h for why they are announced. */
+static void serve_region(struct handler *handler, struct uffdwp_region *region)
+{
+	if (region->delivery != UFFDWP_DELIVERY_INLINE) {
+		drain(handler, region);
+		return;
+	}
+	inline_events_begin();
+	drain(handler, region);
+	inline_events_end();
+}
+
+static int command_add(struct handler *handler, struct uffdwp_region *region)
+{
+	unsigned count = atomic_load(&handler->count);
+
+	if (count == HANDLER_REGIONS_MAX)
+		return -ENFILE;
+	int error = loop_add(handler->loop, region->uffd, (uint64_t)(uintptr_t)region);
+
+	if (error)
+		return error;
+	handler->regions[count] = region;
+	atomic_store(&handler->count, count + 1);
+	return 0;
+}
+
+static void forget(struct handler *handler, const struct uffdwp_region *region)
+{
+	unsigned count = atomic_load(&handler->count);
+
+	for (unsigned i = 0; i < count; i++) {
+		if (handler->regions[i] != region)
+			continue;
+		handler->regions[i] = handler->regions[count - 1];
+		atomic_store(&handler->count, count - 1);
+		return;
+	}
+}
+
+static int command_run(struct handler *handler, const struct command *command)
+{
+	switch (command->kind) {
+	case COMMAND_ADD:
+		return command_add(handler, command->region);
+	case COMMAND_REMOVE:
+		forget(handler, command->region);
+		return loop_remove(handler->loop, command->region->uffd, (uint64_t)(uintptr_t)command->region);
+	case COMMAND_STOP:
+		handler->stopping = 1;
+		break;
+	}
+	return 0;
+}
+
+static void run_commands(struct handler *handler)
+{
+	uint64_t kicks;
+
+	handler->k->read(handler->kick, &kicks, sizeof(kicks));
+	pthread_mutex_lock(&handler->lock);
+	for (struct command *command = handler->commands; command;) {
+		struct command *next = command->next;
+
+		command->result = command_run(handler, command);
+		command->done = 1; /* from here on it is the caller's stack again */
+		command = next;
+	}
+	handler->commands = NULL;
+	pthread_cond_broadcast(&handler->served);
+	pthread_mutex_unlock(&handler->lock);
+}
+
+/* 1: the region is still ours; a command in the same batch may have taken it away. */
+static int has_region(const struct handler *handler, const struct uffdwp_region *region)
+{
+	for (unsigned i = 0; i < atomic_load(&handler->count); i++) {
+		if (handler->regions[i] == region)
+			return 1;
+	}
+	return 0;
+}
+
+static void take_event(struct handler *handler, const struct loop_event *event)
+{
+	struct uffdwp_region *region = (struct uffdwp_region *)(uintptr_t)event->token;
+
+	if (event->token == HANDLER_KICK)
+		run_commands(handler);
+	else if (has_region(handler, region))
+		serve_region(handler, region);
+}
+
+static void handler_loop(struct handler *handler)
+{
+	struct loop_event events[HANDLER_BATCH];
+
+	while (!handler->stopping) {
+		int count = loop_wait(handler->loop, events, HANDLER_BATCH, handler_timeout(handler));
+
+		if (count < 0)
+			break;
+		for (int i = 0; i < count; i++)
+			take_event(handler, &events[i]);
+	}
+}
+
+/* The thread ends, wanted or not: nobody may be left asleep behind it. */
+static void handler_die(void *argument)
+{
+	struct handler *handler = argument;
+
+	for (unsigned i = 0; i < atomic_load(&handler->count); i++) {
+		events_die(handler->regions[i], -EOWNERDEAD, 0);
+		region_unregister(handler->regions[i]);
+	}
+	pthread_mutex_lock(&handler->lock);
+	handler->dead = 1;
+	for (struct command *command = handler->commands; command; command = command->next) {
+		command->result = -EOWNERDEAD;
+		command->done = 1;
+	}
+	handler->commands = NULL;
+	pthread_cond_broadcast(&handler->served);
+	pthread_mutex_unlock(&handler->lock);
+}
+
+static void *handler_main(void *argument)
+{
+	struct handler *handler = argument;
+
+	pthread_setname_np(pthread_self(), "uffdwp-fault");
+	if (handler->node >= 0 && numa_available() >= 0)
+		numa_set_preferred(handler->node);
+	pthread_cleanup_push(handler_die, handler);
+	if (loop_add(handler->loop, handler->kick, HANDLER_KICK) == 0)
+		handler_loop(handler);
+	pthread_cleanup_pop(1);
+	return NULL;
+}
+
+static int handler_command(struct handler *handler, enum command_kind kind, struct uffdwp_region *region)
+{
+	static const uint64_t one = 1;
+	struct command command = {.kind = kind, .region = region};
+
+	pthread_mutex_lock(&handler->lock);
+	if (handler->dead) {
+		pthread_mutex_unlock(&handler->lock);
+		return -EOWNERDEAD;
+	}
+	command.next = handler->commands;
+	handler->commands = &command;
+	handler->k->write(handler->kick, &one, sizeof(one));
+	while (!command.done)
+		pthread_cond_wait(&handler->served, &handler->lock);
+	pthread_mutex_unlock(&handler->lock);
+	return command.result;
+}
+
+int handler_add(struct handler *handler, struct uffdwp_region *region)
+{
+	return handler_command(handler, COMMAND_ADD, region);
+}
+
+void handler_remove(struct handler *handler, struct uffdwp_region *region)
+{
+	handler_command(handler, COMMAND_REMOVE, region);
+}
+
+unsigned handler_load(const struct handler *handler)
+{
+	return atomic_load(&handler->count);
+}
+
+static void handler_free(struct handler *handler)
+{
+	const struct kernel_ops *k = handler->k;
+
+	if (handler->loop)
+		loop_free(handler->loop);
+	if (handler->kick >= 0)
+		k->close(handler->kick);
+	pthread_cond_destroy(&handler->served);
+	pthread_mutex_destroy(&handler->lock);
+	pages_free(k, handler, sizeof(*handler));
+}
+
+static int start_thread(struct handler *handler, const struct handler_place *place)
+{
+	pthread_attr_t attributes;
+	sigset_t all;
+	sigset_t before;
+
+	pthread_attr_init(&attributes);
+	int error = place->cpus ? pthread_attr_setaffinity_np(&attributes, sizeof(*place->cpus), place->cpus) : 0;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	if (!error)
+		error = pthread_create(&handler->thread, &attributes, handler_main, handler);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	pthread_attr_destroy(&attributes);
+	return -error;
+}
+
+int handler_start(const struct kernel_ops *k, const struct handler_place *place, struct handler **out)
+{
+	struct handler *handler = pages_new(k, sizeof(*handler));
+
+	if (!handler)
+		return -ENOMEM;
+	handler->k = k;
+	handler->node = place->node;
+	pthread_mutex_init(&handler->lock, NULL);
+	pthread_cond_init(&handler->served, NULL);
+	handler->kick = k->eventfd();
+	int error = handler->kick < 0 ? handler->kick
+	                              : loop_new(k, HANDLER_REGIONS_MAX + 1, place->no_uring, &handler->loop);
+
+	if (!error)
+		error = start_thread(handler, place);
+	if (error) {
+		handler_free(handler);
+		return error;
+	}
+	*out = handler;
+	return 0;
+}
+
+void handler_stop(struct handler *handler)
+{
+	handler_command(handler, COMMAND_STOP, NULL);
+	pthread_join(handler->thread, NULL);
+	handler_free(handler);
+}

@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: MIT */
+/* Inline delivery: the writer resolves its own fault in a SIGBUS handler. */
+#ifndef UFFDWP_FAULT_INLINE_H
+#define UFFDWP_FAULT_INLINE_H
+
+/* Installs the process's SIGBUS handler, once; it stays. 0 or -errno. */
+int inline_install(void);
+
+/* A handler thread says that it is between reading an event and having acted on it (count up, count down): an address
+ * that no region has may just be moving. */
+void inline_events_begin(void);
+void inline_events_end(void);
+
+#endif

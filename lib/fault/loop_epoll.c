@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The loop over epoll and pwrite(2).
+ *
+ * Descriptors are watched edge-triggered: one wake-up each time one becomes readable, as with a multishot poll. A write
+ * is done at once, in loop_write(); its result waits in a queue and is reported by the next loop_wait(), so that a
+ * caller meets the same order of things as with io_uring. Of a wait that finds results in the queue at most half the
+ * room is filled from it, so that writes and faults cannot starve each other.
+ *
+ * Threads: the owner's only. What must never happen: a result is dropped. The queue has room for every entry, and a
+ * write that finds no entry is refused before it is done.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <time.h>
+
+#include "fault/loop_private.h"
+
+#define BATCH 64
+
+struct written {
+	uint64_t token;
+	int result;
+};
+
+struct loop_epoll {
+	struct loop loop;
+	int epoll;
+	int coarse;            /* 1: no epoll_pwait2(2) here (Linux 5.11), time-outs are rounded up to milliseconds */
+	unsigned entries;      /* most descriptors plus results */
+	unsigned descriptors;  /* watched */
+	unsigned first;        /* oldest result in the queue */
+	unsigned count;        /* results in the queue */
+	struct written done[]; /* `entries` of them, a circle */
+};
+
+static struct loop_epoll *from_loop(struct loop *loop)
+{
+	return (struct loop_epoll *)loop;
+}
+
+int loop_epoll_new(const struct kernel_ops *k, unsigned entries, struct loop **out)
+{
+	struct loop_epoll *self = calloc(1, sizeof(*self) + (size_t)entries * sizeof(self->done[0]));
+
+	if (!self)
+		return -ENOMEM;
+	self->loop.ops = &loop_epoll_ops;
+	self->loop.k = k;
+	self->entries = entries;
+	self->epoll = k->epoll_create();
+	if (self->epoll < 0) {
+		int error = self->epoll;
+
+		free(self);
+		return error;
+	}
+	*out = &self->loop;
+	return 0;
+}
+
+static void epoll_free(struct loop *loop)
+{
+	struct loop_epoll *self = from_loop(loop);
+
+	self->loop.k->close(self->epoll);
+	free(self);
+}
+
+static int is_full(const struct loop_epoll *self)
+{
+	return self->descriptors + self->count >= self->entries;
+}
+
+static int epoll_add(struct loop *loop, int fd, uint64_t token)
+{
+	struct loop_epoll *self = from_loop(loop);
+	struct epoll_event event = {.events = EPOLLIN | EPOLLET, .data.u64 = token};
+
+	if (is_full(self))
+		return -EAGAIN;
+	if (epoll_ctl(self->epoll, EPOLL_CTL_ADD, fd, &event) < 0)
+		return -errno;
+	self->descriptors++;
+	return 0;
+}
+
+static int epoll_remove(struct loop *loop, int fd, uint64_t token)
+{
+	struct loop_epoll *self = from_loop(loop);
+
+	(void)token; /* epoll knows a descriptor by its number */
+	if (epoll_ctl(self->epoll, EPOLL_CTL_DEL, fd, NULL) < 0)
+		return -errno;
+	self->descriptors--;
+	return 0;
+}
+
+static int epoll_write(struct loop *loop, int fd, const void *buffer, size_t length, uint64_t offset, uint64_t token)
+{
+	struct loop_epoll *self = from_loop(loop);
+	struct written *slot;
+
+	if (is_full(self))
+		return -EAGAIN;
+	slot = &self->done[(self->first + self->count) % self->entries];
+	slot->token = token;
+	slot->result = (int)self->loop.k->pwrite(fd, buffer, length < INT32_MAX ? length : INT32_MAX, offset);
+	self->count++;
+	return 0;
+}
+
+static unsigned take_written(struct loop_epoll *self, struct loop_event *events, unsigned max)
+{
+	unsigned n;
+
+	for (n = 0; n < max && self->count > 0; n++) {
+		const struct written *slot = &self->done[self->first];
+
+		events[n] = (struct loop_event){LOOP_WRITTEN, slot->result, slot->token};
+		self->first = (self->first + 1) % self->entries;
+		self->count--;
+	}
+	return n;
+}
+
+static int to_ms(uint64_t timeout_ns)
+{
+	uint64_t ms = timeout_ns / 1000000 + (timeout_ns % 1000000 != 0);
+
+	if (timeout_ns == UINT64_MAX)
+		return -1;
+	return ms < INT32_MAX ? (int)ms : INT32_MAX;
+}
+
+static int wait_fine(struct loop_epoll *self, struct epoll_event *events, int max, uint64_t timeout_ns)
+{
+	struct timespec ts = {.tv_sec = (time_t)(timeout_ns / 1000000000), .tv_nsec = (long)(timeout_ns % 1000000000)};
+	int n = epoll_pwait2(self->epoll, events, max, timeout_ns == UINT64_MAX ? NULL : &ts, NULL);
+
+	return n < 0 ? -errno : n;
+}
+
+/* 0 at the time-out or a signal. */
+static int wait_readable(struct loop_epoll *self, struct epoll_event *events, int max, uint64_t timeout_ns)
+{
+	int n = self->coarse ? -ENOSYS : wait_fine(self, events, max, timeout_ns);
+
+	if (n == -ENOSYS || n == -EPERM) { /* EPERM: a seccomp filter that does not know the call */
+		self->coarse = 1;
+		n = epoll_wait(self->epoll, events, max, to_ms(timeout_ns));
+		n = n < 0 ? -errno : n;
+	}
+	return n == -EINTR ? 0 : n;
+}
+
+static int epoll_wait_loop(struct loop *loop, struct loop_event *events, unsigned max, uint64_t timeout_ns)
+{
+	struct loop_epoll *self = from_loop(loop);
+	struct epoll_event ready[BATCH];
+	unsigned n = take_written(self, events, max - max / 2);
+	unsigned room = max - n < BATCH ? max - n : BATCH;
+	int readable = 0;
+
+	if (room > 0)
+		readable = wait_readable(self, ready, (int)room, n > 0 ? 0 : timeout_ns);
+	if (readable < 0)
+		return n > 0 ? (int)n : readable;
+	for (int i = 0; i < readable; i++)
+		events[n++] = (struct loop_event){LOOP_READABLE, (int)ready[i].events, ready[i].data.u64};
+	return (int)n;
+}
+
+const struct loop_ops loop_epoll_ops = {
+        .free = epoll_free,
+        .add = epoll_add,
+        .remove = epoll_remove,
+        .write = epoll_write,
+        .wait = epoll_wait_loop,
+};

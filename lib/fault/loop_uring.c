@@ -1,0 +1,468 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The loop over io_uring.
+ *
+ * Words: a slot stands for one watched descriptor or one write; its number is what the kernel gives back with each
+ * completion. A slot is flying while the kernel holds its request; a multishot poll flies on until a completion without
+ * IORING_CQE_F_MORE lands it, and is then sent again. A slot that has something to report is ready: it stands in one
+ * list, once, whatever number of completions came, so that nothing is lost however long the caller looks away (a
+ * removal waits for completions and finds those of others too).
+ *
+ * System calls: loop_wait() makes none where slots are ready and nothing is queued, else one io_uring_enter(2) that
+ * submits, waits and runs the kernel's deferred work. Writes and polls are queued in memory until then.
+ *
+ * Threads: the owner's only, and the ring knows: it is made disabled, for a single issuer, and enabled by the first
+ * thread that uses it. Only loop_free() may come from another thread, after the owner removed its descriptors.
+ *
+ * What must never happen: a slot is given back while its request flies (the completion would be taken for somebody
+ * else's, and a uffd would stay alive after its close()).
+ */
+#include <errno.h>
+#include <liburing.h>
+#include <poll.h>
+#include <stdlib.h>
+
+#include "fault/loop_private.h"
+
+#define SUBMISSIONS_MAX 256        /* of the queue; more slots than that take turns */
+#define WRITE_MAX (1u << 30)       /* bytes; a longer write is cut short, which callers expect */
+#define RETRY_NS 10000000          /* a cancellation that found its target busy is sent again after this */
+#define CANCEL (UINT64_C(1) << 63) /* user data of cancellations */
+
+enum slot_use { SLOT_FREE, SLOT_DESCRIPTOR, SLOT_WRITE };
+
+struct slot {
+	uint64_t token;
+	int fd;
+	int result; /* of a ready slot */
+	enum slot_use use;
+	int flying;
+	int multishot; /* the poll was sent so */
+	int leaving;   /* being removed: not sent again */
+	int ready;
+	struct slot *next; /* in the free list or in the ready list */
+};
+
+struct loop_uring {
+	struct loop loop;
+	struct io_uring ring;
+	int disabled;  /* 1: the owner has not come yet */
+	int multishot; /* 0: this kernel's polls fire once (before 5.13) */
+	unsigned flying_count;
+	unsigned entries;
+	struct slot *free;
+	struct slot *ready_first;
+	struct slot *ready_last;
+	struct slot slots[]; /* `entries` of them */
+};
+
+static struct loop_uring *from_loop(struct loop *loop)
+{
+	return (struct loop_uring *)loop;
+}
+
+/* ---------------------------------------------------------------------------------------------------- the slots -- */
+
+static struct slot *slot_get(struct loop_uring *self, enum slot_use use, int fd, uint64_t token)
+{
+	struct slot *slot = self->free;
+
+	if (!slot)
+		return NULL;
+	self->free = slot->next;
+	*slot = (struct slot){.token = token, .fd = fd, .use = use};
+	return slot;
+}
+
+static void slot_put(struct loop_uring *self, struct slot *slot)
+{
+	slot->use = SLOT_FREE;
+	slot->next = self->free;
+	self->free = slot;
+}
+
+static struct slot *slot_find(struct loop_uring *self, int fd, uint64_t token)
+{
+	for (unsigned i = 0; i < self->entries; i++) {
+		struct slot *slot = &self->slots[i];
+
+		if (slot->use == SLOT_DESCRIPTOR && slot->fd == fd && slot->token == token)
+			return slot;
+	}
+	return NULL;
+}
+
+/* Notes something to report. Poll results of one descriptor add up; an error outweighs them. */
+static void ready_push(struct loop_uring *self, struct slot *slot, int result)
+{
+	if (slot->ready) {
+		slot->result = result < 0 || slot->result < 0 ? result : slot->result | result;
+		return;
+	}
+	slot->ready = 1;
+	slot->result = result;
+	slot->next = NULL;
+	if (self->ready_last)
+		self->ready_last->next = slot;
+	else
+		self->ready_first = slot;
+	self->ready_last = slot;
+}
+
+static void ready_drop(struct loop_uring *self, struct slot *slot)
+{
+	struct slot *before = NULL;
+
+	if (!slot->ready)
+		return;
+	for (struct slot *at = self->ready_first; at != slot; at = at->next)
+		before = at;
+	if (before)
+		before->next = slot->next;
+	else
+		self->ready_first = slot->next;
+	if (self->ready_last == slot)
+		self->ready_last = before;
+	slot->ready = 0;
+}
+
+/* --------------------------------------------------------------------------------------------------- submission -- */
+
+static int enable(struct loop_uring *self)
+{
+	int result;
+
+	if (!self->disabled)
+		return 0;
+	/* io_uring_enable_rings() is declared but not exported by liburing 2.3 */
+	result = io_uring_register((unsigned)self->ring.ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
+	self->disabled = result < 0;
+	return result < 0 ? result : 0;
+}
+
+/* Errors after which the next attempt may succeed. */
+static int is_passing(int error)
+{
+	return error == -EINTR || error == -EAGAIN || error == -EBUSY || error == -ETIME;
+}
+
+static struct io_uring_sqe *next_sqe(struct loop_uring *self)
+{
+	struct io_uring_sqe *sqe = io_uring_get_sqe(&self->ring);
+
+	if (sqe)
+		return sqe;
+	io_uring_submit(&self->ring); /* the queue is full; what could not be submitted shows by the next line */
+	return io_uring_get_sqe(&self->ring);
+}
+
+static void launch(struct loop_uring *self, struct slot *slot, struct io_uring_sqe *sqe)
+{
+	io_uring_sqe_set_data64(sqe, (uint64_t)(slot - self->slots));
+	slot->flying = 1;
+	self->flying_count++;
+}
+
+static int send_poll(struct loop_uring *self, struct slot *slot)
+{
+	struct io_uring_sqe *sqe = next_sqe(self);
+
+	if (!sqe)
+		return -EAGAIN;
+	slot->multishot = self->multishot;
+	if (slot->multishot)
+		io_uring_prep_poll_multishot(sqe, slot->fd, POLLIN);
+	else
+		io_uring_prep_poll_add(sqe, slot->fd, POLLIN);
+	launch(self, slot, sqe);
+	return 0;
+}
+
+static int send_cancel(struct loop_uring *self, const struct slot *slot)
+{
+	struct io_uring_sqe *sqe = next_sqe(self);
+
+	if (!sqe)
+		return -EAGAIN;
+	io_uring_prep_cancel64(sqe, (uint64_t)(slot - self->slots), 0);
+	io_uring_sqe_set_data64(sqe, CANCEL);
+	return 0;
+}
+
+/* Submits what is queued and waits for a completion. Does the kernel's deferred work for this ring. */
+static int enter(struct loop_uring *self, uint64_t timeout_ns)
+{
+	struct __kernel_timespec ts = {(int64_t)(timeout_ns / 1000000000), (long long)(timeout_ns % 1000000000)};
+	struct io_uring_cqe *unused;
+
+	if (timeout_ns == 0)
+		return io_uring_submit_and_get_events(&self->ring);
+	if (timeout_ns == UINT64_MAX)
+		return io_uring_submit_and_wait(&self->ring, 1);
+	return io_uring_submit_and_wait_timeout(&self->ring, &unused, 1, &ts, NULL);
+}
+
+/* --------------------------------------------------------------------------------------------------- completion -- */
+
+static void poll_landed(struct loop_uring *self, struct slot *slot, int result)
+{
+	int refused_multishot = result == -EINVAL && slot->multishot; /* a kernel before 5.13 */
+
+	if (refused_multishot)
+		self->multishot = 0;
+	if (slot->leaving || (result < 0 && !refused_multishot))
+		return;
+	result = send_poll(self, slot);
+	if (result < 0)
+		ready_push(self, slot, result);
+}
+
+static void poll_completed(struct loop_uring *self, struct slot *slot, int result)
+{
+	if (result != -EINVAL || !slot->multishot)
+		ready_push(self, slot, result);
+	if (!slot->flying)
+		poll_landed(self, slot, result);
+}
+
+static void completed(struct loop_uring *self, uint64_t user_data, int result, uint32_t flags)
+{
+	struct slot *slot;
+
+	if (user_data >= self->entries) /* a cancellation: the one that it cancels tells the rest */
+		return;
+	slot = &self->slots[user_data];
+	if (!(flags & IORING_CQE_F_MORE)) {
+		slot->flying = 0;
+		self->flying_count--;
+	}
+	if (slot->use == SLOT_WRITE)
+		ready_push(self, slot, self->loop.k->uring_result(result));
+	else
+		poll_completed(self, slot, result);
+}
+
+static void reap(struct loop_uring *self)
+{
+	struct io_uring_cqe *cqe;
+
+	while (io_uring_peek_cqe(&self->ring, &cqe) == 0) {
+		uint64_t user_data = cqe->user_data;
+		uint32_t flags = cqe->flags;
+		int result = cqe->res;
+
+		io_uring_cqe_seen(&self->ring, cqe);
+		completed(self, user_data, result, flags);
+	}
+}
+
+static unsigned hand_out(struct loop_uring *self, struct loop_event *events, unsigned max)
+{
+	unsigned n;
+
+	for (n = 0; n < max && self->ready_first; n++) {
+		struct slot *slot = self->ready_first;
+
+		ready_drop(self, slot);
+		events[n] = (struct loop_event){LOOP_READABLE, slot->result, slot->token};
+		if (slot->use == SLOT_WRITE) {
+			events[n].kind = LOOP_WRITTEN;
+			slot_put(self, slot);
+		}
+	}
+	return n;
+}
+
+/* ------------------------------------------------------------------------------------------------------ the loop -- */
+
+static int uring_add(struct loop *loop, int fd, uint64_t token)
+{
+	struct loop_uring *self = from_loop(loop);
+	int error = enable(self);
+	struct slot *slot;
+
+	if (error < 0)
+		return error;
+	slot = slot_get(self, SLOT_DESCRIPTOR, fd, token);
+	if (!slot)
+		return -EAGAIN;
+	error = send_poll(self, slot);
+	if (error < 0)
+		slot_put(self, slot);
+	return error;
+}
+
+/* Until the kernel has given the slot's request back; -ETIME where that takes suspiciously long. */
+static int await_landing(struct loop_uring *self, const struct slot *slot)
+{
+	int error = 0;
+
+	while (slot->flying && error >= 0) {
+		error = enter(self, RETRY_NS);
+		reap(self);
+	}
+	return slot->flying ? error : 0;
+}
+
+static int land(struct loop_uring *self, struct slot *slot)
+{
+	slot->leaving = 1;
+	while (slot->flying) {
+		int error = send_cancel(self, slot);
+
+		if (error == 0 || is_passing(error))
+			error = await_landing(self, slot);
+		if (error < 0 && !is_passing(error))
+			return error;
+	}
+	return 0;
+}
+
+static int uring_remove(struct loop *loop, int fd, uint64_t token)
+{
+	struct loop_uring *self = from_loop(loop);
+	struct slot *slot = slot_find(self, fd, token);
+	int error;
+
+	if (!slot)
+		return -ENOENT;
+	error = land(self, slot);
+	if (error < 0)
+		return error;
+	ready_drop(self, slot);
+	slot_put(self, slot);
+	return 0;
+}
+
+static int uring_write(struct loop *loop, int fd, const void *buffer, size_t length, uint64_t offset, uint64_t token)
+{
+	struct loop_uring *self = from_loop(loop);
+	int error = enable(self);
+	struct io_uring_sqe *sqe;
+	struct slot *slot;
+
+	if (error < 0)
+		return error;
+	slot = slot_get(self, SLOT_WRITE, fd, token);
+	if (!slot)
+		return -EAGAIN;
+	sqe = next_sqe(self);
+	if (!sqe) {
+		slot_put(self, slot);
+		return -EAGAIN;
+	}
+	io_uring_prep_write(sqe, fd, buffer, length < WRITE_MAX ? (unsigned)length : WRITE_MAX, offset);
+	launch(self, slot, sqe);
+	return 0;
+}
+
+static int uring_wait(struct loop *loop, struct loop_event *events, unsigned max, uint64_t timeout_ns)
+{
+	struct loop_uring *self = from_loop(loop);
+	int error = enable(self);
+
+	if (error < 0)
+		return error;
+	reap(self);
+	if (!self->ready_first)
+		error = enter(self, timeout_ns);
+	else if (io_uring_sq_ready(&self->ring) > 0)
+		error = io_uring_submit(&self->ring);
+	reap(self);
+	if (error < 0 && !is_passing(error) && !self->ready_first)
+		return error;
+	return (int)hand_out(self, events, max);
+}
+
+/* Buffers of writes and descriptors of polls belong to others, who may free them next. */
+static void land_all(struct loop_uring *self)
+{
+	for (unsigned i = 0; i < self->entries && self->flying_count > 0; i++) {
+		if (land(self, &self->slots[i]) < 0)
+			return; /* not the owner's thread, or a broken ring: closing it cancels, a little later */
+	}
+}
+
+static void uring_free(struct loop *loop)
+{
+	struct loop_uring *self = from_loop(loop);
+
+	land_all(self);
+	io_uring_queue_exit(&self->ring);
+	free(self);
+}
+
+const struct loop_ops loop_uring_ops = {
+        .free = uring_free,
+        .add = uring_add,
+        .remove = uring_remove,
+        .write = uring_write,
+        .wait = uring_wait,
+};
+
+/* ---------------------------------------------------------------------------------------------------- the making -- */
+
+static int ring_init_best(struct loop_uring *self, unsigned submissions)
+{
+	unsigned best = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_R_DISABLED |
+	                IORING_SETUP_SUBMIT_ALL;
+	int result = self->loop.k->uring_init(submissions, &self->ring, IORING_SETUP_CLAMP | best);
+
+	if (result == 0)
+		self->disabled = 1;
+	if (result == -EINVAL) /* a kernel before 6.1 */
+		result = self->loop.k->uring_init(submissions, &self->ring, IORING_SETUP_CLAMP);
+	return result;
+}
+
+/* 0, or what the ring lacks. */
+static int ring_check(struct loop_uring *self)
+{
+	struct io_uring_probe *probe = io_uring_get_probe_ring(&self->ring);
+	int complete;
+
+	if (!probe)
+		return -EOPNOTSUPP;
+	complete = io_uring_opcode_supported(probe, IORING_OP_POLL_ADD) &&
+	           io_uring_opcode_supported(probe, IORING_OP_ASYNC_CANCEL) &&
+	           io_uring_opcode_supported(probe, IORING_OP_WRITE) && (self->ring.features & IORING_FEAT_NODROP);
+	io_uring_free_probe(probe);
+	return complete ? 0 : -EOPNOTSUPP;
+}
+
+static int ring_make(struct loop_uring *self)
+{
+	unsigned submissions = self->entries < SUBMISSIONS_MAX ? self->entries : SUBMISSIONS_MAX;
+	int error = ring_init_best(self, submissions);
+
+	if (error < 0)
+		return error;
+	error = ring_check(self);
+	if (error < 0)
+		io_uring_queue_exit(&self->ring);
+	else
+		io_uring_ring_dontfork(
+		        &self->ring); /* a child must not submit here; where that fails it still has to try */
+	return error;
+}
+
+int loop_uring_new(const struct kernel_ops *k, unsigned entries, struct loop **out)
+{
+	struct loop_uring *self = calloc(1, sizeof(*self) + (size_t)entries * sizeof(self->slots[0]));
+	int error;
+
+	if (!self)
+		return -ENOMEM;
+	self->loop = (struct loop){&loop_uring_ops, k};
+	self->multishot = 1;
+	self->entries = entries;
+	for (unsigned i = entries; i-- > 0;)
+		slot_put(self, &self->slots[i]);
+	error = ring_make(self);
+	if (error < 0) {
+		free(self);
+		return error;
+	}
+	*out = &self->loop;
+	return 0;
+}

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: MIT */
+/* See pool.h. */
+#include "fault/pool.h"
+
+#include <errno.h>
+
+#include "base/math.h"
+#include "region/region.h"
+
+static int pool_map(struct pool *pool)
+{
+	uint64_t bytes = (uint64_t)pool->slots * pool->page_bytes;
+
+	pool->memory = pages_new(pool->k, bytes);
+	pool->cells = pages_new(pool->k, pool->cell_count * sizeof(*pool->cells));
+	if (!pool->memory || !pool->cells)
+		return -ENOMEM;
+	/* Touched now: a first touch in the fault path would cost as much as the fault. */
+	for (uint64_t at = 0; at < bytes; at += 4096)
+		((volatile unsigned char *)pool->memory)[at] = 0;
+	return 0;
+}
+
+int pool_open(struct pool *pool, const struct kernel_ops *k, uint64_t bytes, uint64_t page_bytes)
+{
+	pool->k = k;
+	pool->page_bytes = page_bytes;
+	pool->slots = (uint32_t)(bytes / page_bytes);
+	pool->cell_count = next_power_of_two(pool->slots + 1);
+	atomic_store(&pool->used, 0);
+	atomic_store(&pool->peak, 0);
+	if (pool_map(pool)) {
+		pool_close(pool);
+		return -ENOMEM;
+	}
+	ring_init(&pool->free, pool->cells, pool->cell_count);
+	for (uint32_t slot = 0; slot < pool->slots; slot++)
+		ring_push(&pool->free, slot);
+	return 0;
+}
+
+void pool_close(struct pool *pool)
+{
+	pages_free(pool->k, pool->memory, (uint64_t)pool->slots * pool->page_bytes);
+	pages_free(pool->k, pool->cells, pool->cell_count * sizeof(*pool->cells));
+	pool->memory = NULL;
+	pool->cells = NULL;
+}
+
+int pool_take(struct pool *pool, uint32_t *slot)
+{
+	if (!ring_pop(&pool->free, slot))
+		return 0;
+	uint32_t used = atomic_fetch_add_explicit(&pool->used, 1, memory_order_relaxed) + 1;
+	uint32_t peak = atomic_load_explicit(&pool->peak, memory_order_relaxed);
+
+	while (used > peak && !atomic_compare_exchange_weak_explicit(&pool->peak, &peak, used, memory_order_relaxed,
+	                                                             memory_order_relaxed))
+		;
+	return 1;
+}
+
+void pool_give(struct pool *pool, uint32_t slot)
+{
+	atomic_fetch_sub_explicit(&pool->used, 1, memory_order_relaxed);
+	/* Fails only while a taker that was interrupted blocks the cell: it runs on soon. */
+	while (!ring_push(&pool->free, slot))
+		;
+}

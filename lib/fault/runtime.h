@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A runtime: how this process comes to a userfaultfd, which mechanism works for which memory, and the handler threads.
+ *
+ * Threads: any. `lock` covers the cache of trials and the count of regions; it is never held while a region is called.
+ */
+#ifndef UFFDWP_FAULT_RUNTIME_H
+#define UFFDWP_FAULT_RUNTIME_H
+
+#include "base/text.h"
+#include "fault/handler.h"
+#include "kernel/kernel.h"
+#include "uffdwp.h"
+
+#define RUNTIME_HANDLERS_MAX 64
+
+struct uffdwp {
+	const struct kernel_ops *k;
+	enum kernel_access access;
+	uint32_t flags; /* UFFDWP_OPEN_* */
+	struct text text;
+	struct handler *handlers[RUNTIME_HANDLERS_MAX];
+	unsigned handler_count;
+
+	pthread_mutex_t lock;
+	unsigned regions;
+	int tried[UFFDWP_MEMORY_COUNT];
+	struct uffdwp_probe_memory trials[UFFDWP_MEMORY_COUNT];
+};
+
+/* uffdwp_open() on any kernel table; options are valid in size. Texts go to `text`. */
+int runtime_open(const struct kernel_ops *k, const struct uffdwp_options *options, struct text *text,
+                 struct uffdwp **out);
+
+/* -EBUSY while there are regions. */
+int runtime_close(struct uffdwp *runtime);
+
+/* The mechanism for this memory: the one asked for, or the best that a trial proved; -EOPNOTSUPP with the reason. */
+int runtime_mechanism(struct uffdwp *runtime, uint32_t memory, uint32_t asked, const struct mechanism **out);
+
+/* A region joins (registry, handler, signal) or leaves. */
+int runtime_join(struct uffdwp *runtime, struct uffdwp_region *region);
+void runtime_leave(struct uffdwp *runtime, struct uffdwp_region *region);
+
+#endif

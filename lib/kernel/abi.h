@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Facts of the kernel's ABI that the headers of an older distribution lack. Numbers never change once released; each
+ * has its source and the release that brought it. Anything that <linux/userfaultfd.h> has since 5.11 is taken from
+ * there.
+ */
+#ifndef UFFDWP_KERNEL_ABI_H
+#define UFFDWP_KERNEL_ABI_H
+
+#include <linux/types.h>
+#include <linux/userfaultfd.h>
+#include <sys/ioctl.h>
+
+/* include/uapi/linux/userfaultfd.h */
+#ifndef UFFD_USER_MODE_ONLY /* 5.11 */
+#define UFFD_USER_MODE_ONLY 1
+#endif
+#ifndef USERFAULTFD_IOC_NEW /* 6.1: on /dev/userfaultfd */
+#define USERFAULTFD_IOC_NEW _IO(0xAA, 0x00)
+#endif
+#ifndef UFFDIO_REGISTER_MODE_MINOR /* 5.13 */
+#define UFFDIO_REGISTER_MODE_MINOR ((__u64)1 << 2)
+#endif
+#ifndef UFFD_FEATURE_MINOR_HUGETLBFS /* 5.13 */
+#define UFFD_FEATURE_MINOR_HUGETLBFS (1 << 9)
+#endif
+#ifndef UFFD_FEATURE_MINOR_SHMEM /* 5.14 */
+#define UFFD_FEATURE_MINOR_SHMEM (1 << 10)
+#endif
+#ifndef UFFD_FEATURE_EXACT_ADDRESS /* 5.18 */
+#define UFFD_FEATURE_EXACT_ADDRESS (1 << 11)
+#endif
+#ifndef UFFD_FEATURE_WP_HUGETLBFS_SHMEM /* 5.19 */
+#define UFFD_FEATURE_WP_HUGETLBFS_SHMEM (1 << 12)
+#endif
+#ifndef UFFD_FEATURE_WP_UNPOPULATED /* 6.4 */
+#define UFFD_FEATURE_WP_UNPOPULATED (1 << 13)
+#endif
+#ifndef UFFD_FEATURE_POISON /* 6.6 */
+#define UFFD_FEATURE_POISON (1 << 14)
+#endif
+#ifndef UFFD_FEATURE_WP_ASYNC /* 6.7 */
+#define UFFD_FEATURE_WP_ASYNC (1 << 15)
+#endif
+#ifndef UFFD_FEATURE_MOVE /* 6.8 */
+#define UFFD_FEATURE_MOVE (1 << 16)
+#endif
+
+/* include/uapi/linux/fs.h, 6.7 */
+#ifndef PAGEMAP_SCAN
+#define PAGEMAP_SCAN _IOWR('f', 16, struct pm_scan_arg)
+#define PAGE_IS_WPALLOWED (1 << 0)
+#define PAGE_IS_WRITTEN (1 << 1)
+#define PM_SCAN_WP_MATCHING (1 << 0)
+#define PM_SCAN_CHECK_WPASYNC (1 << 1)
+
+struct page_region {
+	__u64 start;
+	__u64 end;
+	__u64 categories;
+};
+
+struct pm_scan_arg {
+	__u64 size;
+	__u64 flags;
+	__u64 start;
+	__u64 end;
+	__u64 walk_end;
+	__u64 vec;
+	__u64 vec_len;
+	__u64 max_pages;
+	__u64 category_inverted;
+	__u64 category_mask;
+	__u64 category_anyof_mask;
+	__u64 return_mask;
+};
+#endif
+
+/* include/uapi/linux/fcntl.h, 5.1 */
+#ifndef F_SEAL_FUTURE_WRITE
+#define F_SEAL_FUTURE_WRITE 0x0010
+#endif
+
+/* include/uapi/asm-generic/mman-common.h */
+#ifndef MADV_PAGEOUT /* 5.4 */
+#define MADV_PAGEOUT 21
+#endif
+#ifndef MADV_POPULATE_WRITE /* 5.14 */
+#define MADV_POPULATE_WRITE 23
+#endif
+
+/* Documentation/admin-guide/mm/pagemap.rst: bit 57, "pte is uffd-wp write-protected", 5.13 */
+#define PAGEMAP_UFFD_WP ((__u64)1 << 57)
+
+#endif

@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The border with the kernel: every system call of the library goes through one table of operations, so that unit
+ * tests put a fake kernel there and fault-injection tests refuse the n-th call.
+ *
+ * Contract of all operations: they return what the man page gives on success and -errno on failure; errno is left as
+ * it was. None allocates. Those marked (signal) are called in the fault path, also inside a signal handler: an
+ * implementation must be async-signal-safe.
+ */
+#ifndef UFFDWP_KERNEL_KERNEL_H
+#define UFFDWP_KERNEL_KERNEL_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+struct io_uring;
+struct pm_scan_arg;
+struct stat;
+struct uffd_msg;
+
+struct kernel_ops {
+	/* userfaultfd(2): flags as there (O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY). A descriptor, or -errno. */
+	int (*uffd_open_syscall)(int flags);
+	/* the same through /dev/userfaultfd (6.1); flags without UFFD_USER_MODE_ONLY. */
+	int (*uffd_open_device)(int flags);
+	/* UFFDIO_API: once a descriptor. *features in: wanted, out: all that the kernel has. */
+	int (*uffd_api)(int uffd, uint64_t *features);
+	/* UFFDIO_REGISTER. */
+	int (*uffd_register)(int uffd, uint64_t start, uint64_t length, uint64_t mode);
+	int (*uffd_unregister)(int uffd, uint64_t start, uint64_t length);
+	/* (signal) UFFDIO_WRITEPROTECT with UFFDIO_WRITEPROTECT_MODE_*: -EAGAIN while an event waits to be read,
+	 * -ENOENT where nothing is registered, -ESRCH when the process ends. Without MODE_WP and MODE_DONTWAKE it
+	 * wakes. */
+	int (*uffd_writeprotect)(int uffd, uint64_t start, uint64_t length, uint64_t mode);
+	/* (signal) UFFDIO_WAKE. */
+	int (*uffd_wake)(int uffd, uint64_t start, uint64_t length);
+	/* read(2) of up to `count` messages from a non-blocking uffd: bytes, or -EAGAIN. */
+	ssize_t (*uffd_read)(int uffd, struct uffd_msg *messages, size_t count);
+	/* ioctl PAGEMAP_SCAN on /proc/self/pagemap (6.7). */
+	int (*pagemap_scan)(int pagemap, struct pm_scan_arg *arg);
+
+	/* Memory. */
+	void *(*mmap)(void *address, size_t length, int prot, int flags, int fd, uint64_t offset,
+	              int *error); /* NULL: see error */
+	int (*munmap)(void *address, size_t length);
+	void *(*mremap)(void *address, size_t old_length, size_t new_length, int flags, void *target, int *error);
+	int (*madvise)(void *address, size_t length, int advice);
+	/* mincore(2): bit 0 of each byte says that the page is in memory; swapped pages and holes look alike. */
+	int (*mincore)(void *address, size_t length, unsigned char *pages);
+	int (*mbind)(void *address, size_t length, int mode, uint64_t nodes);
+	/* (signal) futex FUTEX_WAIT_PRIVATE with a relative timeout (0: none): 0, -EAGAIN, -ETIMEDOUT, -EINTR. */
+	int (*futex_wait)(const uint32_t *word, uint32_t expected, uint64_t timeout_ns);
+	/* (signal) */
+	int (*futex_wake)(const uint32_t *word, int count);
+
+	/* Files. */
+	int (*memfd_create)(const char *name, unsigned flags);
+	int (*open)(const char *path, int flags, unsigned mode);
+	int (*openat)(int folder, const char *path, int flags, unsigned mode);
+	int (*close)(int fd);
+	int (*dup)(int fd);          /* close-on-exec */
+	int (*clear_direct)(int fd); /* takes O_DIRECT off an open file */
+	int (*fstat)(int fd, struct stat *st);
+	int (*ftruncate)(int fd, uint64_t length);
+	int (*fallocate)(int fd, int mode, uint64_t offset, uint64_t length);
+	int (*add_seals)(int fd, int seals);
+	int (*get_seals)(int fd);
+	/* lseek(2) with SEEK_DATA or SEEK_HOLE. */
+	int64_t (*seek)(int fd, uint64_t offset, int whence);
+	ssize_t (*read)(int fd, void *buffer, size_t length);
+	ssize_t (*write)(int fd, const void *buffer, size_t length);
+	/* (signal) */
+	ssize_t (*pread)(int fd, void *buffer, size_t length, uint64_t offset);
+	ssize_t (*pwrite)(int fd, const void *buffer, size_t length, uint64_t offset);
+	/* (signal) process_vm_readv(2) of this process: a copy that answers -EFAULT where memcpy() would crash. */
+	ssize_t (*read_self)(void *buffer, const void *address, size_t length);
+	int (*fsync)(int fd);
+	int (*renameat)(int from_folder, const char *from, int to_folder, const char *to);
+	int (*unlinkat)(int folder, const char *path);
+
+	/* Waiting. */
+	int (*poll)(int fd, short events, int timeout_ms); /* revents, 0 at the time-out */
+	int (*epoll_create)(void);
+	int (*eventfd)(void);
+	int (*uring_init)(unsigned entries, struct io_uring *ring, unsigned flags);
+	/* What a completion of an io_uring write or fsync brought: the seam where tests inject errors of the sink. */
+	int (*uring_result)(int result);
+
+	/* (signal) Has the kernel write the 4 bytes at an address (getcpu(2)): 0, or -EFAULT where a system call may
+	 * not write. Never a signal; on a uffd without UFFD_FEATURE_SIGBUS it waits as any write would. */
+	int (*try_write)(void *address);
+};
+
+/* The real one. */
+extern const struct kernel_ops kernel_real;
+
+/* Offers of the kernel that decide what a descriptor is asked for. */
+enum kernel_access { KERNEL_ACCESS_SYSCALL, KERNEL_ACCESS_DEVICE, KERNEL_ACCESS_USER_MODE, KERNEL_ACCESS_COUNT };
+
+/* Opens a descriptor by one way. */
+int kernel_uffd_open_by(const struct kernel_ops *k, enum kernel_access access);
+
+/* Opens by the first way that works: system call, device, user mode. *access says which (written on success). On
+ * failure the errno of the system call, or of the device where that was more telling; errors[] has each. */
+int kernel_uffd_open(const struct kernel_ops *k, int user_mode_only, enum kernel_access *access,
+                     int errors[KERNEL_ACCESS_COUNT]);
+
+/* Asks a throw-away descriptor which features there are. */
+int kernel_uffd_features(const struct kernel_ops *k, enum kernel_access access, uint64_t *features);
+
+/* Opens and negotiates: wanted features that the kernel lacks are left out. *granted: what is on. */
+int kernel_uffd_new(const struct kernel_ops *k, enum kernel_access access, uint64_t wanted, uint64_t *granted);
+
+/* Monotonic time. (signal) */
+uint64_t kernel_now_ns(void);
+
+#endif

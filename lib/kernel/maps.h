@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: MIT */
+/* What /proc/self/smaps says of an address range. */
+#ifndef UFFDWP_KERNEL_MAPS_H
+#define UFFDWP_KERNEL_MAPS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "kernel/kernel.h"
+
+/* One answer for a whole range: what its mappings have in common. */
+struct maps_range {
+	uint64_t page_bytes; /* KernelPageSize */
+	uint64_t inode;      /* 0: private anonymous */
+	uint64_t offset;     /* in the file, of the range's first byte */
+	unsigned device_major;
+	unsigned device_minor;
+	int readable;
+	int writable;
+	int shared;
+	int hugetlb;
+	int covered; /* the mappings cover the range without a gap */
+	int uniform; /* and agree in file, sharing and page size */
+};
+
+/* Looks at [start, start + length). 0, or -errno of /proc. Reads a procfs text: not for the fault path. */
+int maps_look(uint64_t start, uint64_t length, struct maps_range *out);
+
+#endif

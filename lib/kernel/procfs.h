@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: MIT */
+/* Numbers in the small text files of /proc. */
+#ifndef UFFDWP_KERNEL_PROCFS_H
+#define UFFDWP_KERNEL_PROCFS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "kernel/kernel.h"
+
+/* Reads the first size - 1 bytes of a file, terminated. The length, or -errno. */
+ssize_t procfs_text(const struct kernel_ops *k, const char *path, char *text, size_t size);
+
+/* The number behind a key at the start of a line ("Seccomp:"), or the first of the file where key is "". 0, -ENODATA
+ * without such a line, or -errno. */
+int procfs_number(const struct kernel_ops *k, const char *path, const char *key, uint64_t *number);
+
+/* 1 where any swap is on. */
+int procfs_swap_on(const struct kernel_ops *k);
+
+#endif

@@ -1,0 +1,369 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The real kernel behind struct kernel_ops.
+ *
+ * Idea: each operation is one system call and nothing more. What glibc would do beside it is unwanted here: its
+ * wrappers of blocking calls are cancellation points, and all of them report through errno, which a signal handler
+ * must leave alone. So the calls are made by number through one function that keeps errno and answers -errno. The
+ * mapping calls (mmap, munmap, mremap) go through glibc, so that sanitizers learn of the memory.
+ *
+ * Threads: any; there is no state.
+ *
+ * Never: allocate, retry (an -EINTR is the caller's to judge), log.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <liburing.h>
+#include <linux/futex.h>
+#include <poll.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "kernel/abi.h"
+#include "kernel/kernel.h"
+
+/* File offsets and addresses travel as single registers. */
+_Static_assert(sizeof(long) == 8, "a 64-bit kernel interface is assumed");
+
+static long answer(long result, int saved_errno)
+{
+	if (result != -1)
+		return result;
+	result = -errno;
+	errno = saved_errno;
+	return result;
+}
+
+/* errno is read before the call: the order of an argument list would not promise it. */
+#define CALL(...)                                                                                                      \
+	({                                                                                                             \
+		int call_errno = errno;                                                                                \
+		answer(syscall(__VA_ARGS__), call_errno);                                                              \
+	})
+
+static int real_uffd_open_syscall(int flags)
+{
+	return (int)CALL(SYS_userfaultfd, flags);
+}
+
+static int real_open(const char *path, int flags, unsigned mode)
+{
+	return (int)CALL(SYS_openat, AT_FDCWD, path, flags, mode);
+}
+
+static int real_openat(int folder, const char *path, int flags, unsigned mode)
+{
+	return (int)CALL(SYS_openat, folder, path, flags, mode);
+}
+
+static int real_dup(int fd)
+{
+	return (int)CALL(SYS_fcntl, fd, F_DUPFD_CLOEXEC, 0);
+}
+
+static int real_clear_direct(int fd)
+{
+	long flags = CALL(SYS_fcntl, fd, F_GETFL, 0);
+
+	return flags < 0 ? (int)flags : (int)CALL(SYS_fcntl, fd, F_SETFL, flags & ~O_DIRECT);
+}
+
+static int real_close(int fd)
+{
+	return (int)CALL(SYS_close, fd);
+}
+
+static int real_uffd_open_device(int flags)
+{
+	int device = real_open("/dev/userfaultfd", O_RDWR | O_CLOEXEC, 0);
+	int uffd;
+
+	if (device < 0)
+		return device;
+	uffd = (int)CALL(SYS_ioctl, device, USERFAULTFD_IOC_NEW, (long)flags);
+	real_close(device);
+	return uffd;
+}
+
+static int real_uffd_api(int uffd, uint64_t *features)
+{
+	struct uffdio_api api = {.api = UFFD_API, .features = *features};
+	int error = (int)CALL(SYS_ioctl, uffd, UFFDIO_API, &api);
+
+	if (error == 0)
+		*features = api.features;
+	return error;
+}
+
+static int real_uffd_register(int uffd, uint64_t start, uint64_t length, uint64_t mode)
+{
+	struct uffdio_register arg = {.range = {.start = start, .len = length}, .mode = mode};
+
+	return (int)CALL(SYS_ioctl, uffd, UFFDIO_REGISTER, &arg);
+}
+
+static int real_uffd_unregister(int uffd, uint64_t start, uint64_t length)
+{
+	struct uffdio_range arg = {.start = start, .len = length};
+
+	return (int)CALL(SYS_ioctl, uffd, UFFDIO_UNREGISTER, &arg);
+}
+
+static int real_uffd_writeprotect(int uffd, uint64_t start, uint64_t length, uint64_t mode)
+{
+	struct uffdio_writeprotect arg = {.range = {.start = start, .len = length}, .mode = mode};
+
+	return (int)CALL(SYS_ioctl, uffd, UFFDIO_WRITEPROTECT, &arg);
+}
+
+static int real_uffd_wake(int uffd, uint64_t start, uint64_t length)
+{
+	struct uffdio_range arg = {.start = start, .len = length};
+
+	return (int)CALL(SYS_ioctl, uffd, UFFDIO_WAKE, &arg);
+}
+
+static ssize_t real_read(int fd, void *buffer, size_t length)
+{
+	return CALL(SYS_read, fd, buffer, length);
+}
+
+static ssize_t real_write(int fd, const void *buffer, size_t length)
+{
+	return CALL(SYS_write, fd, buffer, length);
+}
+
+static ssize_t real_uffd_read(int uffd, struct uffd_msg *messages, size_t count)
+{
+	return real_read(uffd, messages, count * sizeof *messages);
+}
+
+static int real_pagemap_scan(int pagemap, struct pm_scan_arg *arg)
+{
+	return (int)CALL(SYS_ioctl, pagemap, PAGEMAP_SCAN, arg);
+}
+
+static void *mapped(void *address, int saved_errno, int *error)
+{
+	if (address != MAP_FAILED)
+		return address;
+	*error = -errno;
+	errno = saved_errno;
+	return NULL;
+}
+
+static void *real_mmap(void *address, size_t length, int prot, int flags, int fd, uint64_t offset, int *error)
+{
+	int saved_errno = errno;
+
+	return mapped(mmap(address, length, prot, flags, fd, (off_t)offset), saved_errno, error);
+}
+
+static int real_munmap(void *address, size_t length)
+{
+	int saved_errno = errno;
+
+	return (int)answer(munmap(address, length), saved_errno);
+}
+
+static void *real_mremap(void *address, size_t old_length, size_t new_length, int flags, void *target, int *error)
+{
+	int saved_errno = errno;
+
+	return mapped(mremap(address, old_length, new_length, flags, target), saved_errno, error);
+}
+
+static int real_mincore(void *address, size_t length, unsigned char *pages)
+{
+	return (int)CALL(SYS_mincore, address, length, pages);
+}
+
+static int real_madvise(void *address, size_t length, int advice)
+{
+	return (int)CALL(SYS_madvise, address, length, advice);
+}
+
+static int real_mbind(void *address, size_t length, int mode, uint64_t nodes)
+{
+	/* The kernel takes one bit less than it is told: get_nodes() in mm/mempolicy.c. */
+	return (int)CALL(SYS_mbind, address, length, mode, &nodes, sizeof nodes * 8 + 1, 0);
+}
+
+static int real_futex_wait(const uint32_t *word, uint32_t expected, uint64_t timeout_ns)
+{
+	struct timespec timeout = {.tv_sec = (time_t)(timeout_ns / 1000000000u),
+	                           .tv_nsec = (long)(timeout_ns % 1000000000u)};
+
+	return (int)CALL(SYS_futex, word, FUTEX_WAIT_PRIVATE, expected, timeout_ns ? &timeout : NULL, NULL, 0);
+}
+
+static int real_futex_wake(const uint32_t *word, int count)
+{
+	return (int)CALL(SYS_futex, word, FUTEX_WAKE_PRIVATE, count, NULL, NULL, 0);
+}
+
+static int real_memfd_create(const char *name, unsigned flags)
+{
+	return (int)CALL(SYS_memfd_create, name, flags);
+}
+
+static int real_fstat(int fd, struct stat *st)
+{
+	int saved_errno = errno;
+
+	return (int)answer(fstat(fd, st), saved_errno);
+}
+
+static int real_ftruncate(int fd, uint64_t length)
+{
+	return (int)CALL(SYS_ftruncate, fd, length);
+}
+
+static int real_fallocate(int fd, int mode, uint64_t offset, uint64_t length)
+{
+	return (int)CALL(SYS_fallocate, fd, mode, offset, length);
+}
+
+static int real_add_seals(int fd, int seals)
+{
+	return (int)CALL(SYS_fcntl, fd, F_ADD_SEALS, seals);
+}
+
+static int real_get_seals(int fd)
+{
+	return (int)CALL(SYS_fcntl, fd, F_GET_SEALS, 0);
+}
+
+static int64_t real_seek(int fd, uint64_t offset, int whence)
+{
+	return CALL(SYS_lseek, fd, offset, whence);
+}
+
+static ssize_t real_pread(int fd, void *buffer, size_t length, uint64_t offset)
+{
+	return CALL(SYS_pread64, fd, buffer, length, offset);
+}
+
+static ssize_t real_pwrite(int fd, const void *buffer, size_t length, uint64_t offset)
+{
+	return CALL(SYS_pwrite64, fd, buffer, length, offset);
+}
+
+/* The process is asked for each time: a number kept across fork() would name the parent. */
+static ssize_t self_copy(long number, void *here, const void *there, size_t length)
+{
+	struct iovec local = {.iov_base = here, .iov_len = length};
+	struct iovec remote = {.iov_base = (void *)(uintptr_t)there, .iov_len = length};
+	long self = CALL(SYS_getpid);
+
+	return CALL(number, self, &local, 1ul, &remote, 1ul, 0ul);
+}
+
+static ssize_t real_read_self(void *buffer, const void *address, size_t length)
+{
+	return self_copy(SYS_process_vm_readv, buffer, address, length);
+}
+
+static int real_fsync(int fd)
+{
+	return (int)CALL(SYS_fsync, fd);
+}
+
+static int real_renameat(int from_folder, const char *from, int to_folder, const char *to)
+{
+	return (int)CALL(SYS_renameat2, from_folder, from, to_folder, to, 0u);
+}
+
+static int real_unlinkat(int folder, const char *path)
+{
+	return (int)CALL(SYS_unlinkat, folder, path, 0);
+}
+
+static int real_poll(int fd, short events, int timeout_ms)
+{
+	struct pollfd poll = {.fd = fd, .events = events};
+	struct timespec timeout = {.tv_sec = timeout_ms / 1000, .tv_nsec = timeout_ms % 1000 * 1000000l};
+	int count = (int)CALL(SYS_ppoll, &poll, 1ul, timeout_ms < 0 ? NULL : &timeout, NULL, 0ul);
+
+	return count > 0 ? poll.revents : count;
+}
+
+static int real_epoll_create(void)
+{
+	return (int)CALL(SYS_epoll_create1, EPOLL_CLOEXEC);
+}
+
+static int real_eventfd(void)
+{
+	return (int)CALL(SYS_eventfd2, 0u, EFD_CLOEXEC | EFD_NONBLOCK);
+}
+
+static int real_uring_init(unsigned entries, struct io_uring *ring, unsigned flags)
+{
+	int saved_errno = errno;
+	int error = io_uring_queue_init(entries, ring, flags);
+
+	errno = saved_errno;
+	return error;
+}
+
+static int real_uring_result(int result)
+{
+	return result;
+}
+
+static int real_try_write(void *address)
+{
+	return (int)CALL(SYS_getcpu, address, NULL, NULL);
+}
+
+const struct kernel_ops kernel_real = {
+        .uffd_open_syscall = real_uffd_open_syscall,
+        .uffd_open_device = real_uffd_open_device,
+        .uffd_api = real_uffd_api,
+        .uffd_register = real_uffd_register,
+        .uffd_unregister = real_uffd_unregister,
+        .uffd_writeprotect = real_uffd_writeprotect,
+        .uffd_wake = real_uffd_wake,
+        .uffd_read = real_uffd_read,
+        .pagemap_scan = real_pagemap_scan,
+        .mmap = real_mmap,
+        .munmap = real_munmap,
+        .mremap = real_mremap,
+        .madvise = real_madvise,
+        .mincore = real_mincore,
+        .mbind = real_mbind,
+        .futex_wait = real_futex_wait,
+        .futex_wake = real_futex_wake,
+        .memfd_create = real_memfd_create,
+        .open = real_open,
+        .openat = real_openat,
+        .close = real_close,
+        .dup = real_dup,
+        .clear_direct = real_clear_direct,
+        .fstat = real_fstat,
+        .ftruncate = real_ftruncate,
+        .fallocate = real_fallocate,
+        .add_seals = real_add_seals,
+        .get_seals = real_get_seals,
+        .seek = real_seek,
+        .read = real_read,
+        .write = real_write,
+        .pread = real_pread,
+        .pwrite = real_pwrite,
+        .read_self = real_read_self,
+        .fsync = real_fsync,
+        .renameat = real_renameat,
+        .unlinkat = real_unlinkat,
+        .poll = real_poll,
+        .epoll_create = real_epoll_create,
+        .eventfd = real_eventfd,
+        .uring_init = real_uring_init,
+        .uring_result = real_uring_result,
+        .try_write = real_try_write,
+};

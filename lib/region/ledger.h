@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The ledger: one byte a page, what the runtime believes of it. The kernel's page tables are a cache of the ledger,
+ * never the other way round. Nothing here takes a lock or makes a system call.
+ *
+ *               arm                 claim (one winner)          pre-image is kept
+ *      FREE ----------> ARMED -------------------> CLAIMED -------------------> SAVED
+ *        ^                |   (nothing to keep)       |  (the sweep has it)        |
+ *        +----------------+---------------------------+----------------------------+  the sweep took the pre-image
+ *
+ * INV-CLAIM: a page leaves ARMED by compare-and-swap only, and whoever wins saves it. Nobody takes the protection off a
+ * CLAIMED page but its claimant, and he only after he has moved it on: the bytes are safe before a write can land.
+ * INV-IDEMPOTENT: a page that is FREE or SAVED may be disarmed by anybody inside the epoch: nothing is lost by it.
+ *
+ * Threads: every entry is atomic. Arming (FREE -> ARMED) is done by one thread, under the region's lock and while
+ * faults are held; see fault.h.
+ */
+#ifndef UFFDWP_REGION_LEDGER_H
+#define UFFDWP_REGION_LEDGER_H
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+enum ledger_state {
+	LEDGER_FREE = 0,
+	LEDGER_ARMED = 1,
+	LEDGER_CLAIMED = 2,
+	LEDGER_SAVED = 3,
+	LEDGER_LOST = 4, /* was armed; an event took the mark and, for anonymous memory, the content */
+};
+
+struct ledger {
+	_Atomic uint8_t *pages;
+	uint64_t count; /* entries, one for each page of the capacity */
+};
+
+static inline enum ledger_state ledger_get(const struct ledger *ledger, uint64_t page)
+{
+	return (enum ledger_state)atomic_load_explicit(&ledger->pages[page], memory_order_acquire);
+}
+
+/* Release: what was written before (a pre-image) is seen by whoever reads the new state. */
+static inline void ledger_set(struct ledger *ledger, uint64_t page, enum ledger_state state)
+{
+	atomic_store_explicit(&ledger->pages[page], (uint8_t)state, memory_order_release);
+}
+
+/* 1: this thread moved the page from `from` to `to`. */
+static inline int ledger_move(struct ledger *ledger, uint64_t page, enum ledger_state from, enum ledger_state to)
+{
+	uint8_t expected = (uint8_t)from;
+
+	return atomic_compare_exchange_strong_explicit(&ledger->pages[page], &expected, (uint8_t)to,
+	                                               memory_order_acq_rel, memory_order_acquire);
+}
+
+static inline void ledger_set_range(struct ledger *ledger, uint64_t first, uint64_t end, enum ledger_state state)
+{
+	for (uint64_t page = first; page < end; page++)
+		atomic_store_explicit(&ledger->pages[page], (uint8_t)state, memory_order_relaxed);
+	atomic_thread_fence(memory_order_seq_cst);
+}
+
+static inline uint64_t ledger_count(const struct ledger *ledger, uint64_t first, uint64_t end, enum ledger_state state)
+{
+	uint64_t count = 0;
+
+	for (uint64_t page = first; page < end; page++)
+		count += atomic_load_explicit(&ledger->pages[page], memory_order_relaxed) == (uint8_t)state;
+	return count;
+}
+
+#endif

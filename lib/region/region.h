@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A region: one range of one kind of memory, its uffd, its ledger and its mechanism.
+ *
+ * Who may touch what:
+ *  - `lock` orders the slow calls (begin, arm, grow, punch, close) among themselves. The fault path never takes it.
+ *  - the fault path reads what is atomic or never changes after region_open(), inside the epoch of fault/fault.h.
+ *  - `base` moves when attached memory is mremap()ed; only the handler thread that read the event writes it.
+ *
+ * The struct, the ledger and everything else that the fault path touches live in mappings of their own, not in the
+ * caller's heap: a caller may attach his heap.
+ */
+#ifndef UFFDWP_REGION_REGION_H
+#define UFFDWP_REGION_REGION_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/text.h"
+#include "kernel/kernel.h"
+#include "region/ledger.h"
+#include "region/mechanism.h"
+#include "uffdwp.h"
+
+struct preserve;
+
+/* What a write fault means at the moment; moved by whoever holds `lock`, read by everybody. See fault.h. */
+enum phase {
+	PHASE_IDLE = 0,     /* no snapshot: a fault disarms its page */
+	PHASE_HOLD = 1,     /* pages are being armed: faults wait */
+	PHASE_PRESERVE = 2, /* a snapshot runs: a fault keeps the pre-image first */
+	PHASE_RELEASE = 3,  /* a snapshot failed: a fault disarms its page */
+};
+
+struct region_counters {
+	_Atomic uint64_t faults;
+	_Atomic uint64_t faults_repeated;
+	_Atomic uint64_t pages_disarmed;
+	_Atomic uint64_t events_remove;
+	_Atomic uint64_t events_remap;
+	_Atomic uint64_t events_unmap;
+	_Atomic uint64_t pages_lost;
+	_Atomic uint64_t snapshots;
+};
+
+/* Where the sequential writers are: what the window of a fault learns from. Hints only; races do no harm. */
+#define REGION_STREAMS 8
+
+struct uffdwp_region {
+	/* Fixed after region_open(). */
+	const struct kernel_ops *k;
+	const struct mechanism *mechanism;
+	uint64_t page_bytes;
+	uint64_t capacity_bytes;
+	uint64_t fd_offset;
+	unsigned page_shift;
+	uint32_t memory;   /* enum uffdwp_memory */
+	uint32_t delivery; /* enum uffdwp_delivery */
+	int uffd;
+	int fd;    /* -1: none known */
+	int owned; /* 1: created by us, unmapped by us */
+	int sealed;
+	struct uffdwp *runtime; /* opaque here: whose error text and handlers */
+	struct text *text;      /* the runtime's */
+	void *handler;          /* the thread that reads our uffd; its own business */
+
+	/* The fault path's. */
+	struct ledger ledger;
+	_Atomic uintptr_t base;
+	_Atomic uint64_t length_bytes;
+	_Atomic uint32_t phase;              /* enum phase */
+	_Atomic uint32_t active;             /* 0: nothing is armed, uffdwp_prepare_write() has nothing to do */
+	_Atomic uint32_t held;               /* the handler left writers asleep: wake all when the phase changes */
+	_Atomic uint32_t starved;            /* the same, for want of pool memory: wake all when some is free */
+	_Atomic uint64_t starved_since_ns;   /* 0: not starved; written by the handler and by who frees memory */
+	_Atomic uint32_t dead;               /* unmapped behind our back, or its handler died */
+	_Atomic(struct preserve *) preserve; /* of the running snapshot; valid inside the epoch while not IDLE */
+	_Atomic uint64_t streams[REGION_STREAMS];
+	_Atomic uint32_t stream_next;
+	struct region_counters counters;
+
+	/* The slow calls'. */
+	pthread_mutex_t lock;
+	int snapshot_open; /* a snapshot has not been freed */
+};
+
+/* How a region comes to be: checked by api.c. */
+struct region_plan {
+	const struct kernel_ops *k;
+	enum kernel_access access;
+	const struct mechanism *mechanism;
+	struct uffdwp *runtime;
+	struct text *text;
+	void *address; /* attach; NULL: create */
+	uint64_t length_bytes;
+	uint64_t capacity_bytes;
+	uint64_t page_bytes;
+	uint32_t memory;
+	struct uffdwp_region_options options;
+};
+
+/* Creates or attaches by plan: memory, uffd, registration, ledger. Not yet known to a handler nor to the registry. */
+int region_open(const struct region_plan *plan, struct uffdwp_region **out);
+
+/* Takes the registration away: every waiting writer goes on, no fault or event comes any more. */
+void region_unregister(struct uffdwp_region *region);
+
+/* Frees all; after region_unregister(), unknown to handler and registry. */
+void region_free(struct uffdwp_region *region);
+
+/* Reads bytes of the region by system calls, so that a mapping that vanishes is an error and not a crash; holes read as
+ * zeros and stay holes where fd is known. (signal) 0 or -errno. */
+int region_read(struct uffdwp_region *region, uint64_t offset, void *buffer, size_t length);
+
+/* Next byte at or after `offset` that is data (hole = 0) or hole (hole = 1), at most `end`; without SEEK_DATA all is
+ * data. */
+uint64_t region_seek(struct uffdwp_region *region, uint64_t offset, uint64_t end, int hole);
+
+/* Which of the up to 64 pages [first, end) hold data: bit n is page first + n. All of them where it cannot be known. */
+uint64_t region_data(struct uffdwp_region *region, uint64_t first, uint64_t end);
+
+int region_grow(struct uffdwp_region *region, uint64_t length_bytes);
+
+/* Gives back the memory of a range; what a snapshot needs was preserved by the caller. */
+int region_discard(struct uffdwp_region *region, uint64_t offset, uint64_t length);
+
+/* Arms or disarms [first, end), waiting (bounded) while the kernel says -EAGAIN: an event is on its way to the handler.
+ */
+int region_arm_run(struct uffdwp_region *region, uint64_t first, uint64_t end);
+int region_disarm_run(struct uffdwp_region *region, uint64_t first, uint64_t end);
+
+static inline uint64_t region_pages(const struct uffdwp_region *region)
+{
+	return atomic_load_explicit(&region->length_bytes, memory_order_acquire) >> region->page_shift;
+}
+
+static inline unsigned char *region_address(const struct uffdwp_region *region, uint64_t page)
+{
+	return (unsigned char *)atomic_load_explicit(&region->base, memory_order_acquire) +
+	       (page << region->page_shift);
+}
+
+/* Zeroed memory outside the caller's heap; NULL: none. */
+void *pages_new(const struct kernel_ops *k, size_t length);
+void pages_free(const struct kernel_ops *k, void *memory, size_t length);
+
+#endif

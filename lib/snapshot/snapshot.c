@@ -1,0 +1,502 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * How a snapshot begins and ends; see snapshot.h. What begin does while faults are held is the pause: nothing there
+ * allocates or touches memory for the first time.
+ */
+#include "snapshot/snapshot.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/math.h"
+
+#define POOL_BYTES_DEFAULT (64ull << 20)
+#define WAIT_NS_DEFAULT 10000000000ull
+#define WINDOW_DEFAULT 16
+#define CHUNK_BYTES (256ull << 10)
+
+/* Pages are armed in calls of this many, so that a call does not hold the kernel's locks for ever. */
+#define ARM_PAGES 65536
+
+static const struct sink_ops *const sinks[] = {&sink_image, &sink_stream, &sink_callback};
+
+static uint64_t or_default(uint64_t value, uint64_t standard)
+{
+	return value ? value : standard;
+}
+
+static void sink_init(struct uffdwp_snapshot *snapshot)
+{
+	snapshot->sink.ops = sinks[snapshot->options.sink];
+	snapshot->sink.fd = -1;
+	snapshot->sink.folder = -1;
+}
+
+static struct uffdwp_snapshot *snapshot_new(struct uffdwp_region *region, const struct uffdwp_snapshot_options *options,
+                                            int no_uring)
+{
+	struct uffdwp_snapshot *snapshot = pages_new(region->k, sizeof(*snapshot));
+
+	if (!snapshot)
+		return NULL;
+	snapshot->k = region->k;
+	snapshot->region = region;
+	snapshot->options = *options;
+	snapshot->no_uring = no_uring;
+	snapshot->begun_ns = kernel_now_ns();
+	snapshot->length_bytes = or_default(options->length, atomic_load(&region->length_bytes));
+	snapshot->preserve.k = region->k;
+	snapshot->preserve.end_page = round_up(snapshot->length_bytes, region->page_bytes) >> region->page_shift;
+	snapshot->preserve.window_max = (uint32_t)or_default(options->window_max, WINDOW_DEFAULT);
+	snapshot->preserve.policy = options->policy;
+	snapshot->preserve.wait_ns = or_default(options->wait_ns, WAIT_NS_DEFAULT);
+	pthread_mutex_init(&snapshot->lock, NULL);
+	pthread_cond_init(&snapshot->changed, NULL);
+	text_init(&snapshot->text);
+	sink_init(snapshot);
+	return snapshot;
+}
+
+static uint64_t chunk_total(const struct uffdwp_snapshot *snapshot)
+{
+	return (snapshot->preserve.end_page + snapshot->chunk_pages - 1) / snapshot->chunk_pages;
+}
+
+static uint64_t chunk_bytes(const struct uffdwp_snapshot *snapshot)
+{
+	return snapshot->chunk_pages << snapshot->region->page_shift;
+}
+
+/* At most a quarter of the bound goes to chunks on their way to the sink, the rest are slots. */
+static void divide_pool(struct uffdwp_snapshot *snapshot, uint64_t pool_pages)
+{
+	uint64_t by_size = CHUNK_BYTES >> snapshot->region->page_shift;
+
+	snapshot->chunk_pages = min_u64(by_size ? by_size : 1, pool_pages / 8);
+	snapshot->chunk_count = (unsigned)min_u64(CHUNK_COUNT_MAX, pool_pages / 4 / snapshot->chunk_pages);
+}
+
+static int open_pool(struct uffdwp_snapshot *snapshot)
+{
+	uint64_t page_bytes = snapshot->region->page_bytes;
+	uint64_t bytes = or_default(snapshot->options.pool_bytes, POOL_BYTES_DEFAULT);
+	uint64_t pool_pages = bytes / page_bytes < 16 ? 16 : bytes / page_bytes;
+
+	divide_pool(snapshot, pool_pages);
+	uint64_t slots = pool_pages - snapshot->chunk_count * snapshot->chunk_pages;
+
+	return pool_open(&snapshot->preserve.pool, snapshot->k, slots * page_bytes, page_bytes);
+}
+
+static int open_buffers(struct uffdwp_snapshot *snapshot)
+{
+	uint64_t bytes = chunk_bytes(snapshot);
+
+	snapshot->buffers = pages_new(snapshot->k, bytes * snapshot->chunk_count);
+	snapshot->swept = pages_new(snapshot->k, chunk_total(snapshot));
+	if (!snapshot->buffers || !snapshot->swept)
+		return -ENOMEM;
+	for (unsigned i = 0; i < snapshot->chunk_count; i++)
+		snapshot->chunks[i].buffer = snapshot->buffers + i * bytes;
+	return 0;
+}
+
+/* What the fault path writes to is touched before the pause. */
+static int open_preserve(struct uffdwp_snapshot *snapshot)
+{
+	struct preserve *preserve = &snapshot->preserve;
+
+	preserve->slot_of = pages_new(snapshot->k, preserve->end_page * sizeof(*preserve->slot_of));
+	preserve->hot_count = next_power_of_two(preserve->pool.slots + 1);
+	preserve->hot_cells = pages_new(snapshot->k, preserve->hot_count * sizeof(*preserve->hot_cells));
+	if (!preserve->slot_of || !preserve->hot_cells)
+		return -ENOMEM;
+	memset((void *)preserve->slot_of, 0, preserve->end_page * sizeof(*preserve->slot_of));
+	ring_init(&preserve->hot, preserve->hot_cells, preserve->hot_count);
+	return 0;
+}
+
+/* Which pages hold data, shortly before the cut; without SEEK_DATA nothing is known and nothing is compared. */
+static int open_data_map(struct uffdwp_snapshot *snapshot)
+{
+	struct uffdwp_region *region = snapshot->region;
+	unsigned shift = region->page_shift;
+	uint64_t limit = snapshot->preserve.end_page << shift;
+
+	if (region->fd < 0 || region->memory != UFFDWP_MEMORY_SHMEM)
+		return 0;
+	snapshot->data_map = pages_new(snapshot->k, round_up(snapshot->preserve.end_page, 64) / 8);
+	if (!snapshot->data_map)
+		return -ENOMEM;
+	for (uint64_t data = region_seek(region, 0, limit, 0); data < limit;) {
+		uint64_t hole = region_seek(region, data, limit, 1);
+
+		for (uint64_t page = data >> shift; page < hole >> shift; page++)
+			snapshot->data_map[page / 64] |= 1ull << (page % 64);
+		data = hole < limit ? region_seek(region, hole, limit, 0) : limit;
+	}
+	return 0;
+}
+
+static void close_memory(struct uffdwp_snapshot *snapshot)
+{
+	const struct kernel_ops *k = snapshot->k;
+	struct preserve *preserve = &snapshot->preserve;
+
+	pool_close(&preserve->pool);
+	pages_free(k, (void *)preserve->slot_of, preserve->end_page * sizeof(*preserve->slot_of));
+	pages_free(k, preserve->hot_cells, preserve->hot_count * sizeof(*preserve->hot_cells));
+	pages_free(k, snapshot->buffers, chunk_bytes(snapshot) * snapshot->chunk_count);
+	pages_free(k, snapshot->swept, snapshot->chunk_pages ? chunk_total(snapshot) : 0);
+	pages_free(k, snapshot->data_map, round_up(preserve->end_page, 64) / 8);
+}
+
+static void snapshot_delete(struct uffdwp_snapshot *snapshot)
+{
+	text_fini(&snapshot->text);
+	pthread_cond_destroy(&snapshot->changed);
+	pthread_mutex_destroy(&snapshot->lock);
+	pages_free(snapshot->k, snapshot, sizeof(*snapshot));
+}
+
+static int open_memory(struct uffdwp_snapshot *snapshot, struct text *text)
+{
+	int error = open_pool(snapshot);
+
+	if (!error)
+		error = open_buffers(snapshot);
+	if (!error)
+		error = open_preserve(snapshot);
+	if (!error)
+		error = open_data_map(snapshot);
+	return error ? text_fail(text, error, "no memory for the snapshot's pool: lower pool_bytes") : 0;
+}
+
+/* ---- the pause ---- */
+
+static int arm_all(struct uffdwp_snapshot *snapshot)
+{
+	uint64_t end_page = snapshot->preserve.end_page;
+	int error = 0;
+
+	ledger_set_range(&snapshot->region->ledger, 0, end_page, LEDGER_ARMED);
+	for (uint64_t page = 0; page < end_page && !error; page += ARM_PAGES)
+		error = region_arm_run(snapshot->region, page, min_u64(page + ARM_PAGES, end_page));
+	return error;
+}
+
+/* While faults are held or released: nothing is armed any more. */
+static void disarm_all(struct uffdwp_snapshot *snapshot)
+{
+	uint64_t end_page = snapshot->preserve.end_page;
+
+	ledger_set_range(&snapshot->region->ledger, 0, end_page, LEDGER_FREE);
+	for (uint64_t page = 0; page < end_page; page += ARM_PAGES)
+		region_disarm_run(snapshot->region, page, min_u64(page + ARM_PAGES, end_page));
+}
+
+static void leave_region(struct uffdwp_region *region)
+{
+	fault_enter_phase(region, PHASE_IDLE);
+	atomic_store(&region->preserve, NULL);
+	atomic_store(&region->active, 0);
+	fault_epoch_wait(); /* and nobody holds the pool any more */
+	fault_wake_held(region);
+	fault_wake_starved(region);
+}
+
+/* INV-CUT holds because from HOLD to PRESERVE no fault is resolved. */
+static int make_cut(struct uffdwp_snapshot *snapshot)
+{
+	struct uffdwp_region *region = snapshot->region;
+	uint64_t start = kernel_now_ns();
+
+	atomic_store(&region->active, 1);
+	fault_enter_phase(region, PHASE_HOLD);
+	atomic_store(&region->preserve, &snapshot->preserve);
+	int error = arm_all(snapshot);
+
+	if (error) {
+		disarm_all(snapshot);
+		leave_region(region);
+		return error;
+	}
+	snapshot->faults_before = atomic_load(&region->counters.faults);
+	atomic_store(&region->phase, (uint32_t)PHASE_PRESERVE);
+	snapshot->pause_ns = kernel_now_ns() - start;
+	fault_wake_held(region);
+	return 0;
+}
+
+/* ---- the snapshot's thread ---- */
+
+static void give_order(struct uffdwp_snapshot *snapshot, enum snapshot_order order)
+{
+	pthread_mutex_lock(&snapshot->lock);
+	snapshot->order = order;
+	pthread_cond_broadcast(&snapshot->changed);
+	pthread_mutex_unlock(&snapshot->lock);
+}
+
+static enum snapshot_order await_order(struct uffdwp_snapshot *snapshot)
+{
+	pthread_mutex_lock(&snapshot->lock);
+	while (snapshot->order == SNAPSHOT_PREPARE)
+		pthread_cond_wait(&snapshot->changed, &snapshot->lock);
+	enum snapshot_order order = snapshot->order;
+
+	pthread_mutex_unlock(&snapshot->lock);
+	return order;
+}
+
+static const char *meaning(int error)
+{
+	switch (error) {
+	case -ECANCELED:
+		return "it was aborted";
+	case -ENODATA:
+		return "content was discarded behind the library's back: use uffdwp_region_punch()";
+	case -ETIMEDOUT:
+		return "the sink took too long, and writers waited for pool memory longer than wait_ns";
+	case -ENOBUFS:
+		return "the pool was full, and the policy is to abort: raise pool_bytes or use a faster sink";
+	case -ESTALE:
+		return "the region was unmapped";
+	case -EOWNERDEAD:
+		return "the region's handler thread died";
+	default:
+		return strerror(-error);
+	}
+}
+
+static void end_text(struct uffdwp_snapshot *snapshot, int error)
+{
+	unsigned long long at = atomic_load(&snapshot->preserve.error_page) << snapshot->region->page_shift;
+
+	if (error == -ECANCELED)
+		text_fail(&snapshot->text, error, "the snapshot failed: %s", meaning(error));
+	else
+		text_fail(&snapshot->text, error, "the snapshot failed at bytes [%llu, %llu): %s", at,
+		          at + snapshot->region->page_bytes, meaning(error));
+}
+
+/* No page of the region is the snapshot's any more; the fault path has let go of it. */
+static void leave(struct uffdwp_snapshot *snapshot, int error)
+{
+	struct uffdwp_region *region = snapshot->region;
+
+	/* The phase is RELEASE after a failure: whoever holds the lock and waits in a barrier goes on by that. */
+	if (error)
+		fault_epoch_wait();
+	pthread_mutex_lock(&region->lock);
+	if (error)
+		disarm_all(snapshot);
+	leave_region(region);
+	pthread_mutex_unlock(&region->lock);
+}
+
+static void finish(struct uffdwp_snapshot *snapshot, int error)
+{
+	uint64_t faults = atomic_load(&snapshot->region->counters.faults) - snapshot->faults_before;
+
+	leave(snapshot, error);
+	if (!error && snapshot->sink.ops->commit) {
+		error = snapshot->sink.ops->commit(snapshot);
+		if (error)
+			text_fail(&snapshot->text, error, "the image could not be committed: %s", strerror(-error));
+	} else if (error) {
+		end_text(snapshot, error);
+	}
+	snapshot->sink.ops->close(snapshot, !error);
+	pthread_mutex_lock(&snapshot->lock);
+	snapshot->state = error ? UFFDWP_SNAPSHOT_FAILED : UFFDWP_SNAPSHOT_COMMITTED;
+	snapshot->error = error;
+	snapshot->faults_during = faults;
+	snapshot->ended_ns = kernel_now_ns();
+	pthread_cond_broadcast(&snapshot->changed);
+	pthread_mutex_unlock(&snapshot->lock);
+}
+
+static void *snapshot_main(void *argument)
+{
+	struct uffdwp_snapshot *snapshot = argument;
+
+	pthread_setname_np(pthread_self(), "uffdwp-sweep");
+	memset(snapshot->buffers, 0, chunk_bytes(snapshot) * snapshot->chunk_count);
+	if (await_order(snapshot) == SNAPSHOT_GO)
+		finish(snapshot, sweep_run(snapshot));
+	return NULL;
+}
+
+static int start_thread(struct uffdwp_snapshot *snapshot, struct text *text)
+{
+	sigset_t all;
+	sigset_t before;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	int error = pthread_create(&snapshot->thread, NULL, snapshot_main, snapshot);
+
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	return error ? text_fail(text, -error, "the snapshot's thread could not be started: %s", strerror(error)) : 0;
+}
+
+/* ---- begin ---- */
+
+static int check_region(const struct uffdwp_region *region, const struct uffdwp_snapshot_options *options,
+                        struct text *text)
+{
+	if (atomic_load(&region->dead))
+		return text_fail(text, -ESTALE, "the region was unmapped: close it");
+	if (region->snapshot_open)
+		return text_fail(text, -EBUSY, "a snapshot of this region has not been freed: uffdwp_snapshot_free()");
+	if (options->length > atomic_load(&region->length_bytes))
+		return text_fail(text, -ERANGE, "length %llu is beyond the region's %llu bytes",
+		                 (unsigned long long)options->length,
+		                 (unsigned long long)atomic_load(&region->length_bytes));
+	return 0;
+}
+
+static int begin_thread(struct uffdwp_snapshot *snapshot, struct text *text)
+{
+	int error = start_thread(snapshot, text);
+
+	if (error)
+		return error;
+	error = make_cut(snapshot);
+	if (!error) {
+		give_order(snapshot, SNAPSHOT_GO);
+		return 0;
+	}
+	give_order(snapshot, SNAPSHOT_FORGET);
+	pthread_join(snapshot->thread, NULL);
+	return text_fail(text, error, "the kernel refused to arm the region: %s", strerror(-error));
+}
+
+static int begin_locked(struct uffdwp_snapshot *snapshot, struct text *text)
+{
+	int error = snapshot->sink.ops->open(snapshot, text);
+
+	if (error)
+		return error;
+	error = open_memory(snapshot, text);
+	if (!error)
+		error = begin_thread(snapshot, text);
+	if (error) {
+		snapshot->sink.ops->close(snapshot, 0);
+		close_memory(snapshot);
+	}
+	return error;
+}
+
+int snapshot_begin(struct uffdwp_region *region, const struct uffdwp_snapshot_options *options, int no_uring,
+                   struct text *text, struct uffdwp_snapshot **out)
+{
+	struct uffdwp_snapshot *snapshot = NULL;
+
+	pthread_mutex_lock(&region->lock);
+	int error = check_region(region, options, text);
+
+	if (!error) {
+		snapshot = snapshot_new(region, options, no_uring);
+		error = snapshot ? begin_locked(snapshot, text) : text_fail(text, -ENOMEM, "no memory for a snapshot");
+	}
+	if (!error) {
+		region->snapshot_open = 1;
+		atomic_fetch_add(&region->counters.snapshots, 1);
+		*out = snapshot;
+	}
+	pthread_mutex_unlock(&region->lock);
+	if (error && snapshot)
+		snapshot_delete(snapshot);
+	return error;
+}
+
+/* ---- what callers see ---- */
+
+static uint64_t pool_peak_bytes(const struct uffdwp_snapshot *snapshot)
+{
+	return (uint64_t)atomic_load(&snapshot->preserve.pool.peak) * snapshot->region->page_bytes +
+	       chunk_bytes(snapshot) * snapshot->chunk_count;
+}
+
+static void progress_counters(struct uffdwp_snapshot *snapshot, struct uffdwp_snapshot_progress *progress)
+{
+	progress->length_bytes = snapshot->length_bytes;
+	progress->pages_total = snapshot->preserve.end_page;
+	progress->pages_fault = atomic_load(&snapshot->preserve.pages_fault);
+	progress->pages_prepare = atomic_load(&snapshot->preserve.pages_prepare);
+	progress->pages_sweep = atomic_load(&snapshot->pages_sweep);
+	progress->pages_hole = atomic_load(&snapshot->pages_hole);
+	progress->waits = atomic_load(&snapshot->preserve.waits);
+	progress->pool_peak_bytes = pool_peak_bytes(snapshot);
+	progress->bytes_written = atomic_load(&snapshot->bytes_written);
+	progress->pause_ns = snapshot->pause_ns;
+	progress->direct = (uint32_t)snapshot->sink.direct;
+	progress->uring = (uint32_t)snapshot->sink.uring;
+}
+
+void snapshot_progress(struct uffdwp_snapshot *snapshot, struct uffdwp_snapshot_progress *progress)
+{
+	progress_counters(snapshot, progress);
+	pthread_mutex_lock(&snapshot->lock);
+	progress->state = snapshot->state;
+	progress->error = snapshot->error;
+	int running = snapshot->state == UFFDWP_SNAPSHOT_RUNNING;
+
+	progress->faults = running ? atomic_load(&snapshot->region->counters.faults) - snapshot->faults_before
+	                           : snapshot->faults_during;
+	progress->elapsed_ns = (running ? kernel_now_ns() : snapshot->ended_ns) - snapshot->begun_ns;
+	pthread_mutex_unlock(&snapshot->lock);
+}
+
+static struct timespec deadline_after(int timeout_ms)
+{
+	struct timespec at;
+
+	clock_gettime(CLOCK_REALTIME, &at);
+	at.tv_sec += timeout_ms / 1000;
+	at.tv_nsec += (long)(timeout_ms % 1000) * 1000000;
+	if (at.tv_nsec >= 1000000000) {
+		at.tv_sec++;
+		at.tv_nsec -= 1000000000;
+	}
+	return at;
+}
+
+int snapshot_wait(struct uffdwp_snapshot *snapshot, int timeout_ms)
+{
+	struct timespec until = deadline_after(timeout_ms < 0 ? 0 : timeout_ms);
+	int late = 0;
+
+	pthread_mutex_lock(&snapshot->lock);
+	while (snapshot->state == UFFDWP_SNAPSHOT_RUNNING && late != ETIMEDOUT)
+		late = timeout_ms < 0 ? pthread_cond_wait(&snapshot->changed, &snapshot->lock)
+		                      : pthread_cond_timedwait(&snapshot->changed, &snapshot->lock, &until);
+	int result = snapshot->state == UFFDWP_SNAPSHOT_RUNNING ? -ETIMEDOUT : snapshot->error;
+
+	pthread_mutex_unlock(&snapshot->lock);
+	return result;
+}
+
+void snapshot_abort(struct uffdwp_snapshot *snapshot)
+{
+	fault_fail(snapshot->region, &snapshot->preserve, -ECANCELED, 0);
+}
+
+void snapshot_free(struct uffdwp_snapshot *snapshot)
+{
+	struct uffdwp_region *region = snapshot->region;
+
+	if (snapshot_wait(snapshot, 0) == -ETIMEDOUT)
+		snapshot_abort(snapshot);
+	pthread_join(snapshot->thread, NULL);
+	close_memory(snapshot);
+	snapshot_delete(snapshot);
+	pthread_mutex_lock(&region->lock);
+	region->snapshot_open = 0;
+	pthread_mutex_unlock(&region->lock);
+}

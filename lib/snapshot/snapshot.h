@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A snapshot: the bytes of a region at one instant, the cut, saved while writers go on.
+ *
+ *   begin    all that can be refused is refused, all memory is there, the thread runs: then faults are held, the pages
+ *            armed, faults let loose again. The time between is the pause.
+ *   running  faults keep pre-images in the pool (fault/), the sweep saves what nobody writes and empties the pool.
+ *   end      every page is FREE again and the region IDLE; then the sink commits, or everything is taken back.
+ *
+ * INV-COMMIT: an image is under its name complete and synced, or not at all.
+ * INV-SAFE: a page is let go (FREE or SAVED, then disarmed) only when its bytes are in memory of ours; the sink never
+ * reads the region.
+ *
+ * Threads: the snapshot's own does the sweep, the sink and the end. Callers poll, wait, abort from any thread. `lock`
+ * covers state, text and times; it is held for moments only.
+ */
+#ifndef UFFDWP_SNAPSHOT_SNAPSHOT_H
+#define UFFDWP_SNAPSHOT_SNAPSHOT_H
+
+#include <pthread.h>
+
+#include "base/text.h"
+#include "fault/fault.h"
+#include "fault/loop.h"
+#include "snapshot/sink.h"
+#include "uffdwp.h"
+
+/* What the sweep saves at once, and hands to the sink. */
+#define CHUNK_PAGES_MAX 64
+#define CHUNK_COUNT_MAX 16
+
+/* How many pages the sweep claims at a time: a writer that meets one waits for the copy of all. */
+#define SWEEP_BATCH_PAGES 16
+
+enum snapshot_order { SNAPSHOT_PREPARE, SNAPSHOT_GO, SNAPSHOT_FORGET };
+
+struct uffdwp_snapshot {
+	const struct kernel_ops *k;
+	struct uffdwp_region *region;
+	struct preserve preserve;
+	struct uffdwp_snapshot_options options; /* `path` is not kept */
+	uint64_t length_bytes;
+	int no_uring;
+
+	/* The sweep's; the counters are read by others. */
+	struct sink sink;
+	unsigned char *buffers; /* of all chunks */
+	struct chunk chunks[CHUNK_COUNT_MAX];
+	unsigned chunk_count;
+	uint64_t chunk_pages;
+	unsigned char *swept; /* by chunk of the region: done */
+	uint64_t *data_map;   /* bit per page: held data shortly before the cut; NULL: not known */
+	uint64_t cursor;      /* first chunk that may not be done */
+	_Atomic uint64_t pages_sweep;
+	_Atomic uint64_t pages_hole;
+	_Atomic uint64_t bytes_written;
+
+	uint64_t begun_ns;
+	uint64_t pause_ns;
+	uint64_t faults_before; /* of the region, at the cut */
+
+	pthread_t thread;
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	enum snapshot_order order;
+	enum uffdwp_snapshot_state state;
+	int error;
+	uint64_t ended_ns;
+	uint64_t faults_during; /* valid when ended */
+	struct text text;
+};
+
+int snapshot_begin(struct uffdwp_region *region, const struct uffdwp_snapshot_options *options, int no_uring,
+                   struct text *text, struct uffdwp_snapshot **out);
+void snapshot_progress(struct uffdwp_snapshot *snapshot, struct uffdwp_snapshot_progress *progress);
+int snapshot_wait(struct uffdwp_snapshot *snapshot, int timeout_ms);
+void snapshot_abort(struct uffdwp_snapshot *snapshot);
+void snapshot_free(struct uffdwp_snapshot *snapshot);
+
+/* sweep.c: saves every page; 0, or the error that ended it. */
+int sweep_run(struct uffdwp_snapshot *snapshot);
+
+#endif

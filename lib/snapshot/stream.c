@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The two sinks that take a chunk at once: a stream (any descriptor, from the first byte to the last, holes as zeros)
+ * and a callback.
+ *
+ * A descriptor may block for as long as its reader sleeps; an abort must get through all the same. So it is written
+ * only when poll(2) says that it takes something, and no more than a pipe promises to take without blocking (PIPE_BUF).
+ */
+#include <errno.h>
+#include <limits.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/math.h"
+#include "snapshot/snapshot.h"
+
+#define STREAM_PATIENCE_MS 50
+
+static int stream_open(struct uffdwp_snapshot *snapshot, struct text *text)
+{
+	struct sink *sink = &snapshot->sink;
+	struct stat st;
+	int error = snapshot->k->fstat(snapshot->options.fd, &st);
+
+	if (!error)
+		error = (int)snapshot->k->write(snapshot->options.fd, "", 0); /* says whether it is open for writing */
+	if (error < 0)
+		return text_fail(text, error, "fd %d cannot be written: %s", snapshot->options.fd, strerror(-error));
+	sink->fd = snapshot->options.fd;
+	sink->is_file = S_ISREG(st.st_mode);
+	return 0;
+}
+
+/* How much of the chunk belongs to the image: its last page may be cut. */
+static size_t useful_length(const struct uffdwp_snapshot *snapshot, const struct chunk *chunk)
+{
+	return (size_t)min_u64(chunk->length, snapshot->length_bytes - chunk->offset);
+}
+
+static ssize_t write_some(struct uffdwp_snapshot *snapshot, const unsigned char *from, size_t length)
+{
+	struct sink *sink = &snapshot->sink;
+
+	if (!sink->is_file) {
+		int ready = snapshot->k->poll(sink->fd, POLLOUT, STREAM_PATIENCE_MS);
+
+		if (ready <= 0)
+			return ready == 0 || ready == -EINTR ? 0 : ready;
+		length = length < PIPE_BUF ? length : PIPE_BUF;
+	}
+	ssize_t wrote = snapshot->k->write(sink->fd, from, length);
+
+	return wrote == -EAGAIN || wrote == -EINTR ? 0 : wrote;
+}
+
+static int stream_write(struct uffdwp_snapshot *snapshot, struct chunk *chunk)
+{
+	size_t length = useful_length(snapshot, chunk);
+	size_t at = 0;
+
+	while (at < length) {
+		int stopped = atomic_load(&snapshot->preserve.error);
+		ssize_t wrote = stopped ? stopped : write_some(snapshot, chunk->buffer + at, length - at);
+
+		if (wrote < 0)
+			return (int)wrote;
+		at += (size_t)wrote;
+		atomic_fetch_add_explicit(&snapshot->bytes_written, (size_t)wrote, memory_order_relaxed);
+	}
+	chunk_done(chunk);
+	return 0;
+}
+
+static int callback_open(struct uffdwp_snapshot *snapshot, struct text *text)
+{
+	if (!snapshot->options.callback)
+		return text_fail(text, -EINVAL, "the callback sink needs a callback");
+	return 0;
+}
+
+static int callback_write(struct uffdwp_snapshot *snapshot, struct chunk *chunk)
+{
+	struct chunk_run run = {0, 0};
+	size_t length = useful_length(snapshot, chunk);
+	int error = 0;
+
+	while (!error && chunk_next_run(chunk, run.offset + run.length, &run)) {
+		size_t part = (size_t)min_u64(run.length, length - run.offset);
+
+		error = snapshot->options.callback(snapshot->options.user, chunk->offset + run.offset,
+		                                   chunk->buffer + run.offset, part);
+		atomic_fetch_add_explicit(&snapshot->bytes_written, part, memory_order_relaxed);
+	}
+	chunk_done(chunk);
+	return error > 0 ? -EIO : error;
+}
+
+static void close_nothing(struct uffdwp_snapshot *snapshot, int committed)
+{
+	(void)snapshot;
+	(void)committed;
+}
+
+const struct sink_ops sink_stream = {
+        .ordered = 1,
+        .open = stream_open,
+        .write = stream_write,
+        .close = close_nothing,
+};
+
+const struct sink_ops sink_callback = {
+        .open = callback_open,
+        .write = callback_write,
+        .close = close_nothing,
+};

@@ -1,0 +1,268 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The sweep: saves the pages that nobody writes, and collects the pre-images that faults have put into the pool.
+ *
+ * It goes through the region chunk by chunk. Of a chunk it claims what is still armed, batch by batch, copies it by
+ * system calls (never through the mapping, which may vanish), lets it go, and adds the pre-images that it finds SAVED:
+ * so every chunk goes to the sink whole and in one piece, whoever saved its pages. Faults leave hints (`hot`): when the
+ * pool runs low the sweep jumps to the chunks that hold its oldest slots, unless the sink wants them in order.
+ *
+ * Content that vanished without a fault (a hole punched behind our back) shows as a page that held data at the cut,
+ * that nobody claimed, and that is a hole after it was read: the snapshot fails (-ENODATA).
+ */
+#include <errno.h>
+#include <sched.h>
+#include <string.h>
+
+#include "base/math.h"
+#include "snapshot/snapshot.h"
+
+enum page_kind { PAGE_NOTHING, PAGE_LIVE, PAGE_SLOT };
+
+struct batch {
+	uint64_t first;
+	uint64_t end;
+	unsigned char *buffer; /* of `first` */
+	unsigned live;
+	unsigned slots;
+	unsigned char kinds[CHUNK_PAGES_MAX];
+};
+
+static int stopped(const struct uffdwp_snapshot *snapshot)
+{
+	return atomic_load_explicit(&snapshot->preserve.error, memory_order_relaxed);
+}
+
+static int fail(struct uffdwp_snapshot *snapshot, int error, uint64_t page)
+{
+	fault_fail(snapshot->region, &snapshot->preserve, error, page);
+	return error;
+}
+
+/* A claimant is copying and will be done in microseconds, or as soon as it has the CPU again. */
+static enum ledger_state settled_state(struct ledger *ledger, uint64_t page)
+{
+	enum ledger_state state = ledger_get(ledger, page);
+
+	while (state == LEDGER_CLAIMED) {
+		sched_yield();
+		state = ledger_get(ledger, page);
+	}
+	return state;
+}
+
+static void claim_batch(struct ledger *ledger, struct batch *batch)
+{
+	batch->live = 0;
+	batch->slots = 0;
+	for (uint64_t page = batch->first; page < batch->end; page++) {
+		unsigned char *kind = &batch->kinds[page - batch->first];
+
+		*kind = PAGE_NOTHING;
+		if (ledger_move(ledger, page, LEDGER_ARMED, LEDGER_CLAIMED)) {
+			*kind = PAGE_LIVE;
+			batch->live++;
+		} else if (settled_state(ledger, page) == LEDGER_SAVED) {
+			*kind = PAGE_SLOT;
+			batch->slots++;
+		}
+	}
+}
+
+/* Live pages [first, end) were read: any that is a hole now although it held data at the cut has lost its content. */
+static int check_vanished(struct uffdwp_snapshot *snapshot, uint64_t first, uint64_t end)
+{
+	uint64_t data = region_data(snapshot->region, first, end);
+
+	for (uint64_t page = first; snapshot->data_map && page < end; page++) {
+		int held = snapshot->data_map[page / 64] >> (page % 64) & 1;
+
+		if (held && !(data >> (page - first) & 1))
+			return fail(snapshot, -ENODATA, page);
+	}
+	return 0;
+}
+
+/* How many of the pages from `page` on are alike in `bits`, bit 0 of which is `first`. */
+static uint64_t alike_until(uint64_t bits, uint64_t first, uint64_t page, uint64_t end)
+{
+	uint64_t kind = bits >> (page - first) & 1;
+
+	while (page < end && (bits >> (page - first) & 1) == kind)
+		page++;
+	return page;
+}
+
+/* Reads the data of live pages [first, end), zeros the holes between. */
+static int read_run(struct uffdwp_snapshot *snapshot, unsigned char *to, uint64_t first, uint64_t end)
+{
+	struct uffdwp_region *region = snapshot->region;
+	uint64_t data = region_data(region, first, end);
+	unsigned shift = region->page_shift;
+	int error = 0;
+
+	for (uint64_t page = first, next; page < end && !error; page = next) {
+		unsigned char *at = to + ((page - first) << shift);
+
+		next = alike_until(data, first, page, end);
+		if (data >> (page - first) & 1) {
+			error = region_read(region, page << shift, at, (next - page) << shift);
+			atomic_fetch_add_explicit(&snapshot->pages_sweep, next - page, memory_order_relaxed);
+		} else {
+			memset(at, 0, (next - page) << shift);
+			atomic_fetch_add_explicit(&snapshot->pages_hole, next - page, memory_order_relaxed);
+		}
+	}
+	return error ? fail(snapshot, error, first) : check_vanished(snapshot, first, end);
+}
+
+static int read_live(struct uffdwp_snapshot *snapshot, struct batch *batch)
+{
+	unsigned shift = snapshot->region->page_shift;
+	int error = 0;
+
+	for (uint64_t page = batch->first; page < batch->end && !error;) {
+		uint64_t end = page;
+
+		while (end < batch->end && batch->kinds[end - batch->first] == PAGE_LIVE)
+			end++;
+		if (end > page)
+			error = read_run(snapshot, batch->buffer + ((page - batch->first) << shift), page, end);
+		page = end + 1;
+	}
+	return error;
+}
+
+/* Live pages are safe in our memory, or the snapshot has failed: they go (INV-SAFE). */
+static void release_live(struct uffdwp_snapshot *snapshot, const struct batch *batch)
+{
+	struct uffdwp_region *region = snapshot->region;
+
+	for (uint64_t page = batch->first; page < batch->end; page++) {
+		if (batch->kinds[page - batch->first] == PAGE_LIVE)
+			ledger_set(&region->ledger, page, LEDGER_FREE);
+	}
+	/* The whole batch in one call: whatever lies between is FREE or SAVED as well (INV-IDEMPOTENT). */
+	region_disarm_run(region, batch->first, batch->end);
+}
+
+static void take_slots(struct uffdwp_snapshot *snapshot, const struct batch *batch)
+{
+	struct preserve *preserve = &snapshot->preserve;
+	unsigned shift = snapshot->region->page_shift;
+
+	for (uint64_t page = batch->first; page < batch->end; page++) {
+		if (batch->kinds[page - batch->first] != PAGE_SLOT)
+			continue;
+		uint32_t slot = atomic_load_explicit(&preserve->slot_of[page], memory_order_relaxed);
+
+		memcpy(batch->buffer + ((page - batch->first) << shift), pool_slot(&preserve->pool, slot),
+		       snapshot->region->page_bytes);
+		ledger_set(&snapshot->region->ledger, page, LEDGER_FREE);
+		pool_give(&preserve->pool, slot);
+	}
+	fault_wake_starved(snapshot->region);
+}
+
+static int save_batch(struct uffdwp_snapshot *snapshot, struct batch *batch)
+{
+	int error = 0;
+
+	claim_batch(&snapshot->region->ledger, batch);
+	if (batch->live > 0) {
+		error = read_live(snapshot, batch);
+		release_live(snapshot, batch);
+	}
+	if (batch->slots > 0)
+		take_slots(snapshot, batch);
+	return error ? error : stopped(snapshot);
+}
+
+static int fill_chunk(struct uffdwp_snapshot *snapshot, uint64_t index, struct chunk *chunk)
+{
+	unsigned shift = snapshot->region->page_shift;
+	uint64_t first = index * snapshot->chunk_pages;
+	uint64_t end = min_u64(first + snapshot->chunk_pages, snapshot->preserve.end_page);
+	struct batch batch;
+	int error = 0;
+
+	for (uint64_t page = first; page < end && !error; page = batch.end) {
+		batch.first = page;
+		batch.end = min_u64(page + SWEEP_BATCH_PAGES, end);
+		batch.buffer = chunk->buffer + ((page - first) << shift);
+		error = save_batch(snapshot, &batch);
+	}
+	chunk->offset = first << shift;
+	chunk->length = (end - first) << shift;
+	chunk->busy = 1;
+	return error;
+}
+
+/* A chunk that holds the oldest pre-images, when the pool runs low; else the next in order. */
+static int next_chunk(struct uffdwp_snapshot *snapshot, uint64_t chunks, uint64_t *index)
+{
+	struct preserve *preserve = &snapshot->preserve;
+	uint32_t page;
+
+	while (!snapshot->sink.ops->ordered && !pool_is_roomy(&preserve->pool) && ring_pop(&preserve->hot, &page)) {
+		*index = page / snapshot->chunk_pages;
+		if (!snapshot->swept[*index])
+			return 1;
+	}
+	while (snapshot->cursor < chunks && snapshot->swept[snapshot->cursor])
+		snapshot->cursor++;
+	*index = snapshot->cursor;
+	return snapshot->cursor < chunks;
+}
+
+static struct chunk *idle_chunk(struct uffdwp_snapshot *snapshot)
+{
+	for (unsigned i = 0; i < snapshot->chunk_count; i++) {
+		if (!snapshot->chunks[i].busy)
+			return &snapshot->chunks[i];
+	}
+	return NULL;
+}
+
+static unsigned busy_chunks(const struct uffdwp_snapshot *snapshot)
+{
+	unsigned busy = 0;
+
+	for (unsigned i = 0; i < snapshot->chunk_count; i++)
+		busy += (unsigned)(snapshot->chunks[i].busy != 0);
+	return busy;
+}
+
+static int sweep_chunk(struct uffdwp_snapshot *snapshot, uint64_t index)
+{
+	const struct sink_ops *sink = snapshot->sink.ops;
+	struct chunk *chunk;
+	int error = 0;
+
+	while (!(chunk = idle_chunk(snapshot)) && !error)
+		error = sink->reap(snapshot);
+	if (error)
+		return fail(snapshot, error, index * snapshot->chunk_pages);
+	error = fill_chunk(snapshot, index, chunk);
+	snapshot->swept[index] = 1;
+	if (error)
+		return error;
+	error = sink->write(snapshot, chunk);
+	return error ? fail(snapshot, error, index * snapshot->chunk_pages) : 0;
+}
+
+int sweep_run(struct uffdwp_snapshot *snapshot)
+{
+	uint64_t pages = snapshot->preserve.end_page;
+	uint64_t chunks = (pages + snapshot->chunk_pages - 1) / snapshot->chunk_pages;
+	uint64_t index;
+	int error = 0;
+
+	while (!error && next_chunk(snapshot, chunks, &index))
+		error = sweep_chunk(snapshot, index);
+	while (!error && busy_chunks(snapshot) > 0)
+		error = snapshot->sink.ops->reap(snapshot);
+	if (error)
+		return fail(snapshot, error, 0);
+	return stopped(snapshot);
+}

@@ -1,0 +1,297 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The n-th call of the kernel refused, for every n until none is refused any more: in opening and closing, in arming
+ * and the fault path, and in a whole snapshot (begin, faults, sweep, sink, commit). After each one: what is said is
+ * consistent, writers get through, nothing stays armed, no file stands under the final name unless the snapshot says
+ * that it committed, and no descriptor has leaked.
+ *
+ * A run that hangs is ended by a watchdog that says which n it was.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "image.h"
+#include "place.h"
+#include "refusing.h"
+#include "scratch.h"
+#include "support.h"
+
+#define PAGES 48
+#define HUGE_PAGES 4
+#define MOST_CALLS 3000 /* a bound on n: no run here makes so many */
+#define WATCHDOG_SECONDS 20
+
+static struct place place;
+static uint64_t nth;
+
+static void bark(int signal_number)
+{
+	static const char text[] = "the process hangs after a refusal; see the last line of this test's output\n";
+	(void)signal_number;
+	(void)!write(STDERR_FILENO, text, sizeof(text) - 1);
+	_exit(3);
+}
+
+static void setup(void)
+{
+	(void)signal(SIGALRM, bark);
+}
+
+static size_t pages_of(struct place_case which)
+{
+	return which.memory == UFFDWP_MEMORY_HUGETLB ? HUGE_PAGES : PAGES;
+}
+
+static void expect(int holds, const char *what)
+{
+	if (!holds) {
+		fprintf(stderr, "call %llu (%s) refused: %s\n", (unsigned long long)nth, refusing_last(), what);
+	}
+	ck_assert(holds);
+}
+
+static void write_everywhere(uint8_t value)
+{
+	for (size_t page = 0; page < place.pages; page++) {
+		((volatile uint8_t *)place.base)[page * place.page_bytes + 100] = value;
+	}
+}
+
+static void expect_written(uint8_t value)
+{
+	for (size_t page = 0; page < place.pages; page++) {
+		expect(place.base[page * place.page_bytes + 100] == value, "a write was lost");
+	}
+}
+
+/* Calls once(which), which refuses the n-th call and says how many were refused, for every n until it is none. */
+static void for_every_call(const char *test, uint64_t (*once)(struct place_case), struct place_case which)
+{
+	size_t files = 0;
+	for (nth = 1; nth < MOST_CALLS; nth++) {
+		alarm(WATCHDOG_SECONDS);
+		refusing_nothing();
+		uint64_t refused = once(which);
+		alarm(0);
+		/* The first run may open what stays open for the life of the process. */
+		expect(nth == 1 || scratch_open_files() <= files, "a descriptor leaked");
+		files = nth == 1 ? scratch_open_files() : files;
+		if (refused == 0) {
+			break;
+		}
+	}
+	expect(nth < MOST_CALLS, "there is no end of calls");
+	printf("%s, %s: %llu calls\n", test, place_memory_name(which.memory), (unsigned long long)nth - 1);
+}
+
+/* A close that is refused may be tried again. */
+static void close_place(void)
+{
+	int error = uffdwp_region_close(place.region);
+	if (error != 0) {
+		error = uffdwp_region_close(place.region);
+	}
+	expect(error == 0, "the region cannot be closed");
+	expect(!place.attached || place_witness(&place) == 0, "pages stay armed after close");
+	error = uffdwp_close(place.runtime);
+	if (error != 0) {
+		error = uffdwp_close(place.runtime);
+	}
+	expect(error == 0, "the runtime cannot be closed");
+	if (place.attached) {
+		struct patch patch = {place.base, place.page_bytes, place.length_bytes, place.fd};
+		patch_unmap(&patch);
+	}
+}
+
+/* --- open, create, attach, close ------------------------------------------------------------------------------ */
+
+static void refuse_now(void)
+{
+	refusing_set(&(struct refusal){REFUSING_ALL, nth, 1, 0});
+}
+
+/* Ends the refusals of this run: how many there were. */
+static uint64_t refuse_no_more(void)
+{
+	uint64_t refused = refusing_refused();
+	refusing_stop();
+	return refused;
+}
+
+static uint64_t open_and_close(struct place_case which)
+{
+	refuse_now();
+	int error = place_try(&place, &kernel_refusing, 0, which, pages_of(which));
+	expect(error <= 0, "a result that is neither 0 nor an errno");
+	if (error == 0) {
+		write_everywhere(1);
+		close_place();
+	}
+	return refuse_no_more();
+}
+
+START_TEST(test_opening_survives_every_refusal)
+{
+	struct place_case which = place_case(_i);
+	if (place_possible(__func__, which)) {
+		for_every_call(__func__, open_and_close, which);
+	}
+}
+END_TEST
+
+/* --- arming and the fault path -------------------------------------------------------------------------------- */
+
+static void open_written(struct place_case which)
+{
+	ck_assert_int_eq(place_try(&place, &kernel_refusing, 0, which, pages_of(which)), 0);
+	write_everywhere(1);
+}
+
+static uint64_t arm_and_fault(struct place_case which)
+{
+	open_written(which);
+	refuse_now();
+	int error = uffdwp_region_arm(place.region, 0, place.length_bytes);
+	write_everywhere(2);
+	expect_written(2);
+	expect(place_witness(&place) == 0, "written pages are still armed");
+	expect(error != 0 || place_ledger(&place) == 0, "the ledger holds written pages for armed");
+	(void)uffdwp_region_disarm(place.region, 0, place.length_bytes);
+	uint64_t refused = refuse_no_more();
+	close_place();
+	return refused;
+}
+
+START_TEST(test_fault_path_survives_every_refusal)
+{
+	struct place_case which = place_case(_i);
+	if (place_possible(__func__, which)) {
+		for_every_call(__func__, arm_and_fault, which);
+	}
+}
+END_TEST
+
+/* --- a whole snapshot ----------------------------------------------------------------------------------------- */
+
+static enum uffdwp_sink sink;
+
+static void expect_consistent(const struct image *image, int result, const uint8_t *expected)
+{
+	if (result == 0) {
+		expect(image_difference(image, expected) == image->length_bytes, "the image is wrong");
+		return;
+	}
+	char text[256];
+	expect(uffdwp_snapshot_text(image->snapshot, text, sizeof(text)) > 0, "a failure without a text");
+	expect(sink != UFFDWP_SINK_IMAGE || access(image->path, F_OK) != 0, "a file stands under the final name");
+}
+
+/* Writers have got through, and nothing is armed. */
+static void expect_let_go(void)
+{
+	expect(place_ledger(&place) == 0, "the ledger holds pages for armed");
+	expect(place_witness(&place) == 0, "pages are still armed");
+	write_everywhere(5);
+	expect_written(5);
+}
+
+static void snapshot_under_writes(struct image *image, const uint8_t *expected)
+{
+	struct uffdwp_snapshot_options options = UFFDWP_SNAPSHOT_OPTIONS_INIT;
+	options.wait_ns = 5000000000u;
+	int error = image_begin(image, place.region, &options);
+	write_everywhere(3);
+	expect_written(3);
+	if (error != 0) {
+		char text[256];
+		expect(uffdwp_error_text(place.runtime, text, sizeof(text)) > 0, "a refused begin without a text");
+		expect(image->snapshot == NULL, "an output of a refused begin");
+		return;
+	}
+	(void)uffdwp_region_punch(place.region, place.length_bytes - place.page_bytes, place.page_bytes);
+	write_everywhere(4);
+	expect_consistent(image, image_finish(image, NULL), expected);
+	expect_written(4);
+}
+
+static uint64_t take_snapshot(struct place_case which)
+{
+	open_written(which);
+	uint8_t *expected = malloc(place.length_bytes);
+	must(expected != NULL);
+	memcpy(expected, place.base, place.length_bytes);
+	struct image image;
+	image_prepare(&image, sink, place.length_bytes);
+	refuse_now();
+	snapshot_under_writes(&image, expected);
+	uint64_t refused = refuse_no_more();
+	expect_let_go();
+	image_free(&image);
+	free(expected);
+	close_place();
+	return refused;
+}
+
+START_TEST(test_snapshot_survives_every_refusal)
+{
+	struct place_case which = place_case(_i / 3);
+	sink = (enum uffdwp_sink)(_i % 3);
+	if (place_possible(__func__, which)) {
+		for_every_call(__func__, take_snapshot, which);
+	}
+}
+END_TEST
+
+/* --- more than one refusal ------------------------------------------------------------------------------------ */
+
+/* An operation that is refused from the n-th call on, for good: what a broken disk or a full table looks like. Without
+ * those that nobody can do without (the page is disarmed or the writer waits). */
+static uint64_t take_snapshot_on_broken_files(struct place_case which)
+{
+	static const uint64_t broken = REFUSING_BIT(pwrite) | REFUSING_BIT(write) | REFUSING_BIT(fsync) |
+	                               REFUSING_BIT(renameat) | REFUSING_BIT(uring_result) | REFUSING_BIT(seek) |
+	                               REFUSING_BIT(openat) | REFUSING_BIT(ftruncate);
+	open_written(which);
+	struct image image;
+	image_prepare(&image, sink, place.length_bytes);
+	uint8_t *expected = malloc(place.length_bytes);
+	must(expected != NULL);
+	memcpy(expected, place.base, place.length_bytes);
+	refusing_set(&(struct refusal){broken, nth, UINT64_MAX, EIO});
+	snapshot_under_writes(&image, expected);
+	uint64_t refused = refuse_no_more();
+	expect_let_go();
+	image_free(&image);
+	free(expected);
+	close_place();
+	return refused;
+}
+
+START_TEST(test_snapshot_survives_files_that_stay_broken)
+{
+	sink = (enum uffdwp_sink)(_i % 3);
+	if (place_possible(__func__, place_case(_i / 3))) {
+		for_every_call(__func__, take_snapshot_on_broken_files, place_case(_i / 3));
+	}
+}
+END_TEST
+
+int main(void)
+{
+	support_begin("test_refused", &(struct support_needs){.huge_pages = 12, .swap = 0});
+	Suite *suite = suite_create("refused");
+	TCase *tests = tcase_create("refused");
+	tcase_set_timeout(tests, 300);
+	tcase_add_checked_fixture(tests, setup, NULL);
+	tcase_add_loop_test(tests, test_opening_survives_every_refusal, 0, PLACE_CASES);
+	tcase_add_loop_test(tests, test_fault_path_survives_every_refusal, 0, PLACE_CASES);
+	tcase_add_loop_test(tests, test_snapshot_survives_every_refusal, 0, PLACE_CASES * 3);
+	tcase_add_loop_test(tests, test_snapshot_survives_files_that_stay_broken, 0, 6);
+	suite_add_tcase(suite, tests);
+	return support_run(suite);
+}

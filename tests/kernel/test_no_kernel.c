@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A kernel that has no userfaultfd for us: a seccomp filter, in a child, answers the system call and the ioctl of
+ * /dev/userfaultfd the way that container runtimes and old kernels do. Opening is refused with a text that says what to
+ * change; the probe still answers.
+ */
+#include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "kernel/abi.h"
+#include "scratch.h"
+#include "support.h"
+#include "uffdwp.h"
+
+#define ARGUMENT_LOW_WORD(n) ((uint32_t)offsetof(struct seccomp_data, args[n]))
+#define ANSWER(error) (SECCOMP_RET_ERRNO | ((uint32_t)(error)&SECCOMP_RET_DATA))
+
+/* userfaultfd(2) and USERFAULTFD_IOC_NEW give the error; io_uring_setup(2) too where asked for. */
+static int filter_calls(int uffd_error, int uring_error)
+{
+	struct sock_filter program[] = {
+	        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (uint32_t)offsetof(struct seccomp_data, nr)),
+	        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_userfaultfd, 0, 1),
+	        BPF_STMT(BPF_RET | BPF_K, uffd_error != 0 ? ANSWER(uffd_error) : SECCOMP_RET_ALLOW),
+	        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_uring_setup, 0, 1),
+	        BPF_STMT(BPF_RET | BPF_K, uring_error != 0 ? ANSWER(uring_error) : SECCOMP_RET_ALLOW),
+	        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_ioctl, 0, 3),
+	        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, ARGUMENT_LOW_WORD(1)),
+	        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, USERFAULTFD_IOC_NEW, 0, 1),
+	        BPF_STMT(BPF_RET | BPF_K, uffd_error != 0 ? ANSWER(uffd_error) : SECCOMP_RET_ALLOW),
+	        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog filter = {sizeof(program) / sizeof(program[0]), program};
+	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0;
+}
+
+static void expect_no_open(void *argument)
+{
+	int error = *(const int *)argument;
+	must(filter_calls(error, 0));
+	size_t files = scratch_open_files();
+	struct uffdwp *const untouched = argument;
+	struct uffdwp *runtime = untouched;
+	int result = uffdwp_open(NULL, &runtime);
+	must(result == -error || (error == EPERM && result == -EACCES));
+	must(runtime == untouched);
+	must(scratch_open_files() == files);
+	char text[512] = "";
+	must(uffdwp_error_text(NULL, text, sizeof(text)) > 20);
+	must(strstr(text, "userfaultfd") != NULL);
+	struct uffdwp_probe_report report = {.sz = sizeof(report)};
+	must(uffdwp_probe(&report) == 0);
+	must(report.access_chosen == -1);
+	must(report.access[UFFDWP_ACCESS_SYSCALL] == -error);
+	must(report.access[UFFDWP_ACCESS_USER_MODE] == -error);
+	must(report.seccomp == 2);
+	for (unsigned memory = 0; memory < UFFDWP_MEMORY_COUNT; memory++) {
+		must(report.memory[memory].mechanism == UFFDWP_MECHANISM_AUTO);
+		must(report.memory[memory].reason[0] != '\0');
+	}
+}
+
+START_TEST(test_open_says_why_there_is_no_userfaultfd)
+{
+	int error = _i == 0 ? EPERM : ENOSYS;
+	ck_assert_int_eq(child_run(expect_no_open, &error), 0);
+}
+END_TEST
+
+static void work_without_uring(void *argument)
+{
+	must(filter_calls(0, *(const int *)argument));
+	struct uffdwp *runtime = NULL;
+	struct uffdwp_region *region = NULL;
+	must(uffdwp_open(NULL, &runtime) == 0);
+	must(uffdwp_region_create(runtime, 1 << 20, NULL, &region) == 0);
+	must(uffdwp_region_arm(region, 0, 1 << 20) == 0);
+	*(volatile uint8_t *)uffdwp_region_base(region) = 1;
+	char folder[SCRATCH_PATH];
+	char path[SCRATCH_PATH];
+	scratch_folder(folder);
+	scratch_join(path, folder, "image");
+	struct uffdwp_snapshot_options options = UFFDWP_SNAPSHOT_OPTIONS_INIT;
+	options.path = path;
+	struct uffdwp_snapshot *snapshot = NULL;
+	must(uffdwp_snapshot_begin(region, &options, &snapshot) == 0);
+	struct uffdwp_snapshot_progress progress = {.sz = sizeof(progress)};
+	must(uffdwp_snapshot_wait(snapshot, -1, &progress) == 0);
+	must(progress.uring == 0);
+	must(uffdwp_snapshot_free(snapshot) == 0);
+	must(uffdwp_region_close(region) == 0);
+	must(uffdwp_close(runtime) == 0);
+}
+
+START_TEST(test_everything_works_where_io_uring_is_refused)
+{
+	int error = _i == 0 ? EPERM : ENOSYS;
+	ck_assert_int_eq(child_run(work_without_uring, &error), 0);
+}
+END_TEST
+
+int main(void)
+{
+	support_begin("test_no_kernel", &(struct support_needs){0, 0});
+	Suite *suite = suite_create("no kernel");
+	TCase *tests = tcase_create("no kernel");
+	tcase_set_timeout(tests, 60);
+	tcase_add_loop_test(tests, test_open_says_why_there_is_no_userfaultfd, 0, 2);
+	tcase_add_loop_test(tests, test_everything_works_where_io_uring_is_refused, 0, 2);
+	suite_add_tcase(suite, tests);
+	return support_run(suite);
+}

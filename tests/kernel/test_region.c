@@ -1,0 +1,678 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Regions on the real kernel, for each type of memory and each delivery: arming, what the ledger says against what the
+ * page tables say (witness.h), everything that happens to memory while it is armed, growing, punching, closing.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "kernel/abi.h"
+#include "place.h"
+#include "scratch.h"
+#include "support.h"
+#include "witness.h"
+
+#define PAGES 8
+
+static struct place place;
+
+static int open_case(const char *test, int index)
+{
+	if (!place_possible(test, place_case(index))) {
+		return 0;
+	}
+	place_open(&place, place_case(index), PAGES);
+	return 1;
+}
+
+static void store(size_t page, uint8_t value)
+{
+	((volatile uint8_t *)place.base)[page * place.page_bytes + 5] = value;
+}
+
+static uint8_t load(size_t page)
+{
+	return ((volatile uint8_t *)place.base)[page * place.page_bytes + 5];
+}
+
+static int arm(size_t page, size_t pages)
+{
+	return uffdwp_region_arm(place.region, page * place.page_bytes, pages * place.page_bytes);
+}
+
+static void expect_armed(size_t pages)
+{
+	ck_assert_uint_eq(place_ledger(&place), pages);
+	ck_assert_uint_eq(place_witness(&place), pages);
+}
+
+/* A write to an armed page faults once, lands, and leaves the page open. */
+static void expect_caught(size_t page, uint8_t value)
+{
+	uint64_t before = place_stats(&place).faults;
+	store(page, value);
+	ck_assert_uint_eq(load(page), value);
+	ck_assert_uint_eq(place_stats(&place).faults, before + 1);
+	store(page, (uint8_t)(value + 1));
+	ck_assert_uint_eq(place_stats(&place).faults, before + 1);
+}
+
+START_TEST(test_region_describes_itself)
+{
+	if (open_case(__func__, _i)) {
+		struct uffdwp_region_info info = {.sz = sizeof(info)};
+		ck_assert_int_eq(uffdwp_region_info(place.region, &info), 0);
+		ck_assert_ptr_eq(info.base, place.base);
+		ck_assert_uint_eq(info.length_bytes, place.length_bytes);
+		ck_assert_uint_eq(info.capacity_bytes, place.length_bytes);
+		ck_assert_uint_eq(info.page_bytes, place.page_bytes);
+		ck_assert_uint_eq(info.memory, place_case(_i).memory);
+		ck_assert_uint_eq(info.mechanism, UFFDWP_MECHANISM_MARKER);
+		ck_assert_uint_eq(info.delivery, place_case(_i).delivery);
+		ck_assert_uint_eq(info.dead, 0);
+		ck_assert_int_eq(info.fd >= 0, place_case(_i).memory != UFFDWP_MEMORY_ANON);
+		place_close(&place);
+	}
+}
+END_TEST
+
+START_TEST(test_new_region_is_not_armed_and_reads_as_zeros)
+{
+	if (open_case(__func__, _i)) {
+		expect_armed(0);
+		for (size_t page = 0; page < PAGES; page++) {
+			ck_assert_uint_eq(load(page), 0);
+		}
+		store(1, 3);
+		ck_assert_uint_eq(place_stats(&place).faults, 0);
+		place_close(&place);
+	}
+}
+END_TEST
+
+START_TEST(test_armed_page_faults_once_per_arming)
+{
+	if (open_case(__func__, _i)) {
+		place_touch(&place);
+		for (unsigned round = 0; round < 3; round++) {
+			ck_assert_int_eq(arm(0, PAGES), 0);
+			expect_armed(PAGES);
+			expect_caught(2, (uint8_t)(round + 10));
+			expect_armed(PAGES - 1);
+		}
+		ck_assert_uint_eq(place_stats(&place).pages_disarmed, 3);
+		place_close(&place);
+	}
+}
+END_TEST
+
+START_TEST(test_reads_do_not_fault)
+{
+	if (open_case(__func__, _i)) {
+		place_touch(&place);
+		ck_assert_int_eq(arm(0, PAGES), 0);
+		for (size_t page = 0; page < PAGES; page++) {
+			(void)load(page);
+		}
+		expect_armed(PAGES);
+		ck_assert_uint_eq(place_stats(&place).faults, 0);
+		place_close(&place);
+	}
+}
+END_TEST
+
+START_TEST(test_ledger_and_page_tables_agree_on_every_range)
+{
+	if (open_case(__func__, _i)) {
+		place_touch(&place);
+		ck_assert_int_eq(arm(1, 3), 0);
+		ck_assert_int_eq(arm(6, 1), 0);
+		expect_armed(4);
+		ck_assert_int_eq(arm(2, 4), 0); /* overlaps what is armed */
+		expect_armed(6);
+		ck_assert_int_eq(uffdwp_region_disarm(place.region, 3 * place.page_bytes, 2 * place.page_bytes), 0);
+		expect_armed(4);
+		uint64_t pages = 0;
+		ck_assert_int_eq(uffdwp_region_armed(place.region, 2 * place.page_bytes, 2 * place.page_bytes, &pages),
+		                 0);
+		ck_assert_uint_eq(pages, 1);
+		ck_assert_int_eq(uffdwp_region_disarm(place.region, 0, place.length_bytes), 0);
+		expect_armed(0);
+		store(1, 1);
+		ck_assert_uint_eq(place_stats(&place).faults, 0);
+		place_close(&place);
+	}
+}
+END_TEST
+
+START_TEST(test_never_populated_page_is_caught)
+{
+	if (open_case(__func__, _i)) {
+		ck_assert_int_eq(arm(0, PAGES), 0);
+		ck_assert_uint_eq(place_ledger(&place), PAGES);
+		ck_assert_uint_eq(load(4), 0);
+		expect_caught(3, 42);
+		expect_caught(4, 43);
+		place_close(&place);
+	}
+}
+END_TEST
+
+START_TEST(test_dontneed_page_keeps_its_mark)
+{
+	if (place_case(_i).memory == UFFDWP_MEMORY_ANON) {
+		return; /* the kernel forgets anonymous memory then, and the mark: reported, see below */
+	}
+	if (open_case(__func__, _i)) {
+		place_touch(&place);
+		ck_assert_int_eq(arm(0, PAGES), 0);
+		ck_assert_int_eq(madvise(place.base, place.length_bytes, MADV_DONTNEED), 0);
+		expect_caught(2, 7);
+		ck_assert_uint_eq(place_stats(&place).events_remove, 1);
+		place_close(&place);
+	}
+}
+END_TEST
+
+static int remove_was_seen(void *argument)
+{
+	(void)argument;
+	return place_stats(&place).events_remove > 0;
+}
+
+START_TEST(test_dontneed_of_anonymous_memory_is_reported_as_lost)
+{
+	struct place_case which = {UFFDWP_MEMORY_ANON, (enum uffdwp_delivery)_i};
+	if (!place_possible(__func__, which)) {
+		return;
+	}
+	place_open(&place, which, PAGES);
+	place_touch(&place);
+	ck_assert_int_eq(arm(0, PAGES), 0);
+	ck_assert_int_eq(madvise(place.base + place.page_bytes, 2 * place.page_bytes, MADV_DONTNEED), 0);
+	ck_assert_int_eq(wait_until(remove_was_seen, NULL, 20), 1);
+	ck_assert_uint_eq(place_stats(&place).pages_lost, 2);
+	expect_armed(PAGES - 2);
+	store(1, 9);
+	expect_caught(5, 9);
+	place_close(&place);
+}
+END_TEST
+
+START_TEST(test_punch_gives_zeros_and_the_page_works)
+{
+	if (open_case(__func__, _i)) {
+		place_touch(&place);
+		ck_assert_int_eq(arm(0, PAGES), 0);
+		ck_assert_int_eq(uffdwp_region_punch(place.region, 2 * place.page_bytes, 3 * place.page_bytes), 0);
+		for (size_t page = 2; page < 5; page++) {
+			ck_assert_uint_eq(place.base[page * place.page_bytes], 0);
+		}
+		ck_assert_uint_eq(place.base[5 * place.page_bytes], 6);
+		ck_assert_uint_eq(place_ledger(&place), place_witness(&place));
+		store(3, 77);
+		ck_assert_uint_eq(load(3), 77);
+		expect_caught(6, 1);
+		place_close(&place);
+	}
+}
+END_TEST
+
+START_TEST(test_page_punched_behind_our_back_keeps_its_mark)
+{
+	if (place_case(_i).memory != UFFDWP_MEMORY_ANON && open_case(__func__, _i)) {
+		place_touch(&place);
+		ck_assert_int_eq(arm(0, PAGES), 0);
+		struct uffdwp_region_info info = {.sz = sizeof(info)};
+		ck_assert_int_eq(uffdwp_region_info(place.region, &info), 0);
+		ck_assert_int_eq(
+		        fallocate(info.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, (off_t)place.length_bytes),
+		        0);
+		ck_assert_uint_eq(load(1), 0);
+		expect_caught(1, 5);
+		expect_caught(2, 5);
+		place_close(&place);
+	}
+}
+END_TEST
+
+START_TEST(test_swapped_out_page_keeps_its_mark)
+{
+	if (place_case(_i).memory == UFFDWP_MEMORY_HUGETLB) {
+		return; /* is never swapped */
+	}
+	if (!support_has_swap()) {
+		support_note(__func__, "no swap");
+		return;
+	}
+	if (!open_case(__func__, _i)) {
+		return;
+	}
+	place_touch(&place);
+	ck_assert_int_eq(arm(0, PAGES), 0);
+	ck_assert_int_eq(madvise(place.base, place.length_bytes, MADV_PAGEOUT), 0);
+	expect_armed(PAGES);
+	ck_assert_uint_eq(place.base[3 * place.page_bytes], 4);
+	expect_armed(PAGES);
+	expect_caught(3, 50);
+	expect_caught(4, 51);
+	expect_armed(PAGES - 2);
+	place_close(&place);
+}
+END_TEST
+
+static int base_has_moved(void *argument)
+{
+	return uffdwp_region_base(place.region) == argument;
+}
+
+START_TEST(test_mremap_of_attached_memory_is_followed)
+{
+	if (!place_possible(__func__, place_case(_i))) {
+		return;
+	}
+	place_attach(&place, place_case(_i), PAGES, 1);
+	place_touch(&place);
+	ck_assert_int_eq(arm(0, PAGES), 0);
+	struct patch target = patch_map(place_case(_i).memory, PAGES);
+	void *moved =
+	        mremap(place.base, place.length_bytes, place.length_bytes, MREMAP_MAYMOVE | MREMAP_FIXED, target.base);
+	ck_assert_ptr_eq(moved, target.base);
+	ck_assert_int_eq(wait_until(base_has_moved, moved, 20), 1);
+	uint8_t *old = place.base;
+	place.base = moved;
+	ck_assert_ptr_null(uffdwp_region_locate(old));
+	ck_assert_ptr_eq(uffdwp_region_locate(place.base + 9), place.region);
+	ck_assert_uint_eq(place_stats(&place).events_remap, 1);
+	expect_armed(PAGES);
+	ck_assert_uint_eq(place.base[2 * place.page_bytes], 3);
+	expect_caught(2, 20);
+	ck_assert_int_eq(uffdwp_region_disarm(place.region, 0, place.length_bytes), 0);
+	expect_armed(0);
+	place_close(&place);
+	if (target.fd >= 0) {
+		close(target.fd);
+	}
+}
+END_TEST
+
+static int is_dead(void *argument)
+{
+	(void)argument;
+	struct uffdwp_region_info info = {.sz = sizeof(info)};
+	return uffdwp_region_info(place.region, &info) == 0 && info.dead;
+}
+
+START_TEST(test_unmapped_region_is_dead_and_says_so)
+{
+	if (!place_possible(__func__, place_case(_i))) {
+		return;
+	}
+	place_attach(&place, place_case(_i), PAGES, 1);
+	place_touch(&place);
+	ck_assert_int_eq(arm(0, PAGES), 0);
+	ck_assert_int_eq(munmap(place.base, place.length_bytes), 0);
+	ck_assert_int_eq(wait_until(is_dead, NULL, 20), 1);
+	ck_assert_int_eq(arm(0, 1), -ESTALE);
+	ck_assert_int_eq(uffdwp_region_disarm(place.region, 0, place.page_bytes), -ESTALE);
+	ck_assert_int_eq(uffdwp_region_punch(place.region, 0, place.page_bytes), -ESTALE);
+	ck_assert_int_eq(uffdwp_prepare_write(place.region, 0, 1), -ESTALE);
+	struct uffdwp_snapshot_options options = UFFDWP_SNAPSHOT_OPTIONS_INIT;
+	options.sink = UFFDWP_SINK_STREAM;
+	options.fd = 1;
+	struct uffdwp_snapshot *snapshot = NULL;
+	ck_assert_int_eq(uffdwp_snapshot_begin(place.region, &options, &snapshot), -ESTALE);
+	ck_assert_ptr_null(snapshot);
+	char text[200];
+	ck_assert_uint_gt(uffdwp_error_text(place.runtime, text, sizeof(text)), 0);
+	ck_assert_uint_eq(place_stats(&place).events_unmap, 1);
+	place.base = NULL;
+	int fd = place.fd;
+	place_close(&place);
+	if (fd >= 0) {
+		close(fd);
+	}
+}
+END_TEST
+
+START_TEST(test_mprotect_and_back_keeps_the_marks)
+{
+	if (open_case(__func__, _i)) {
+		place_touch(&place);
+		ck_assert_int_eq(arm(0, PAGES), 0);
+		ck_assert_int_eq(mprotect(place.base, place.length_bytes, PROT_READ), 0);
+		ck_assert_int_eq(mprotect(place.base, place.length_bytes, PROT_READ | PROT_WRITE), 0);
+		expect_armed(PAGES);
+		expect_caught(0, 4);
+		place_close(&place);
+	}
+}
+END_TEST
+
+START_TEST(test_region_grows_in_place)
+{
+	if (place_case(_i).memory == UFFDWP_MEMORY_ANON || !place_possible(__func__, place_case(_i))) {
+		return;
+	}
+	struct uffdwp_region_options options = UFFDWP_REGION_OPTIONS_INIT;
+	size_t page = place_page_bytes(place_case(_i).memory);
+	options.flags = place_case(_i).memory == UFFDWP_MEMORY_HUGETLB ? UFFDWP_REGION_HUGETLB : 0;
+	options.delivery = place_case(_i).delivery;
+	options.capacity_bytes = 4 * page;
+	ck_assert_int_eq(uffdwp_open(NULL, &place.runtime), 0);
+	ck_assert_int_eq(uffdwp_region_create(place.runtime, page, &options, &place.region), 0);
+	place.base = uffdwp_region_base(place.region);
+	place.page_bytes = page;
+	place.length_bytes = page;
+	store(0, 8);
+	ck_assert_int_eq(uffdwp_region_grow(place.region, 3 * page), 0);
+	ck_assert_ptr_eq(uffdwp_region_base(place.region), place.base);
+	place.length_bytes = 3 * page;
+	ck_assert_uint_eq(load(0), 8);
+	ck_assert_uint_eq(load(2), 0);
+	ck_assert_int_eq(arm(0, 3), 0);
+	ck_assert_uint_eq(place_ledger(&place), 3);
+	expect_caught(2, 9);
+	ck_assert_int_eq(uffdwp_region_grow(place.region, 2 * page), -EINVAL);
+	ck_assert_int_eq(uffdwp_region_grow(place.region, 5 * page), -ENOSPC);
+	ck_assert_int_eq(uffdwp_region_grow(place.region, 3 * page + 1), -EINVAL);
+	expect_caught(1, 9);
+	place_close(&place);
+}
+END_TEST
+
+START_TEST(test_prepared_write_does_not_fault)
+{
+	if (open_case(__func__, _i)) {
+		place_touch(&place);
+		ck_assert_int_eq(arm(0, PAGES), 0);
+		ck_assert_int_eq(uffdwp_prepare_write(place.region, 2 * place.page_bytes - 1, 2), 0);
+		expect_armed(PAGES - 2);
+		store(1, 1);
+		store(2, 2);
+		ck_assert_uint_eq(place_stats(&place).faults, 0);
+		ck_assert_int_eq(uffdwp_prepare_write(place.region, 2 * place.page_bytes - 1, 2), 0);
+		ck_assert_int_eq(uffdwp_prepare_write(place.region, place.length_bytes, 1), -ERANGE);
+		ck_assert_int_eq(uffdwp_prepare_write(place.region, 1, UINT64_MAX), -ERANGE);
+		expect_armed(PAGES - 2);
+		place_close(&place);
+	}
+}
+END_TEST
+
+START_TEST(test_closed_region_is_disarmed_and_memory_stays)
+{
+	if (!place_possible(__func__, place_case(_i))) {
+		return;
+	}
+	place_attach(&place, place_case(_i), PAGES, 0);
+	place_touch(&place);
+	ck_assert_int_eq(arm(0, PAGES), 0);
+	ck_assert_int_eq(uffdwp_close(place.runtime), -EBUSY);
+	ck_assert_int_eq(uffdwp_region_close(place.region), 0);
+	ck_assert_uint_eq(place_witness(&place), 0);
+	place_touch(&place);
+	ck_assert_ptr_null(uffdwp_region_locate(place.base));
+	ck_assert_int_eq(uffdwp_close(place.runtime), 0);
+	struct patch patch = {place.base, place.page_bytes, place.length_bytes, place.fd};
+	patch_unmap(&patch);
+}
+END_TEST
+
+START_TEST(test_memory_can_be_attached_again)
+{
+	if (!place_possible(__func__, place_case(_i))) {
+		return;
+	}
+	place_attach(&place, place_case(_i), PAGES, 1);
+	struct uffdwp_region_options options = UFFDWP_REGION_OPTIONS_INIT;
+	options.fd = place.fd;
+	for (unsigned round = 0; round < 5; round++) {
+		ck_assert_int_eq(arm(0, PAGES), 0);
+		store(round, 3);
+		ck_assert_int_eq(uffdwp_region_close(place.region), 0);
+		options.delivery = place_delivery(round);
+		ck_assert_int_eq(
+		        uffdwp_region_attach(place.runtime, place.base, place.length_bytes, &options, &place.region),
+		        0);
+	}
+	place_close(&place);
+}
+END_TEST
+
+/* --- more than one -------------------------------------------------------------------------------------------- */
+
+START_TEST(test_part_of_a_mapping_can_be_attached)
+{
+	if (!place_possible(__func__, place_case(_i))) {
+		return;
+	}
+	struct patch patch = patch_map(place_case(_i).memory, 4);
+	struct uffdwp_region_options options = UFFDWP_REGION_OPTIONS_INIT;
+	options.delivery = place_case(_i).delivery;
+	options.fd = patch.fd;
+	options.fd_offset = patch.fd >= 0 ? patch.page_bytes : 0;
+	ck_assert_int_eq(uffdwp_open(NULL, &place.runtime), 0);
+	ck_assert_int_eq(uffdwp_region_attach(place.runtime, patch.base + patch.page_bytes, 2 * patch.page_bytes,
+	                                      &options, &place.region),
+	                 0);
+	ck_assert_int_eq(uffdwp_region_arm(place.region, 0, 2 * patch.page_bytes), 0);
+	for (size_t page = 0; page < 4; page++) {
+		((volatile uint8_t *)patch.base)[page * patch.page_bytes] = 1;
+	}
+	ck_assert_uint_eq(place_stats(&place).faults, 2);
+	ck_assert_int_eq(uffdwp_region_punch(place.region, 0, patch.page_bytes), 0);
+	ck_assert_uint_eq(patch.base[0], 1);
+	ck_assert_uint_eq(patch.base[patch.page_bytes], 0);
+	ck_assert_uint_eq(patch.base[2 * patch.page_bytes], 1);
+	place_close(&place);
+	patch_unmap(&patch);
+}
+END_TEST
+
+START_TEST(test_regions_of_one_runtime_do_not_disturb_each_other)
+{
+	enum { REGIONS = 6 };
+	struct uffdwp *runtime = NULL;
+	struct uffdwp_region *regions[REGIONS];
+	size_t page = place_page_bytes(UFFDWP_MEMORY_SHMEM);
+	ck_assert_int_eq(uffdwp_open(NULL, &runtime), 0);
+	for (unsigned i = 0; i < REGIONS; i++) {
+		struct uffdwp_region_options options = UFFDWP_REGION_OPTIONS_INIT;
+		options.delivery = place_delivery(i);
+		ck_assert_int_eq(uffdwp_region_create(runtime, 4 * page, &options, &regions[i]), 0);
+		ck_assert_int_eq(uffdwp_region_arm(regions[i], 0, 4 * page), 0);
+	}
+	for (unsigned i = 0; i < REGIONS; i++) {
+		volatile uint8_t *base = uffdwp_region_base(regions[i]);
+		for (size_t p = 0; p < i % 4; p++) {
+			base[p * page] = 1;
+		}
+	}
+	for (unsigned i = 0; i < REGIONS; i++) {
+		uint64_t armed = 0;
+		ck_assert_int_eq(uffdwp_region_armed(regions[i], 0, 4 * page, &armed), 0);
+		ck_assert_uint_eq(armed, 4 - i % 4);
+		ck_assert_int_eq(uffdwp_region_close(regions[i]), 0);
+	}
+	ck_assert_int_eq(uffdwp_close(runtime), 0);
+}
+END_TEST
+
+START_TEST(test_several_runtimes_work_side_by_side)
+{
+	enum { RUNTIMES = 4 };
+	struct place places[RUNTIMES];
+	for (unsigned i = 0; i < RUNTIMES; i++) {
+		place_open(&places[i], (struct place_case){UFFDWP_MEMORY_SHMEM, place_delivery(i)}, 4);
+		ck_assert_int_eq(uffdwp_region_arm(places[i].region, 0, places[i].length_bytes), 0);
+	}
+	place_close(&places[1]);
+	for (unsigned i = 0; i < RUNTIMES; i++) {
+		if (i != 1) {
+			place_touch(&places[i]);
+			ck_assert_uint_eq(place_stats(&places[i]).faults, 4);
+			place_close(&places[i]);
+		}
+	}
+}
+END_TEST
+
+START_TEST(test_runtime_with_many_handlers_and_no_uring_works)
+{
+	struct uffdwp_options options = UFFDWP_OPTIONS_INIT;
+	options.flags = _i & 1 ? UFFDWP_OPEN_NO_URING : 0;
+	options.handler_threads = _i & 2 ? 3 : 1;
+	options.handler_cpus = _i & 4 ? "0" : NULL;
+	ck_assert_int_eq(uffdwp_open(&options, &place.runtime), 0);
+	size_t page = place_page_bytes(UFFDWP_MEMORY_SHMEM);
+	for (unsigned round = 0; round < 4; round++) {
+		ck_assert_int_eq(uffdwp_region_create(place.runtime, page, NULL, &place.region), 0);
+		ck_assert_int_eq(uffdwp_region_arm(place.region, 0, page), 0);
+		*(volatile uint8_t *)uffdwp_region_base(place.region) = 1;
+		ck_assert_uint_eq(place_stats(&place).faults, 1);
+		ck_assert_int_eq(uffdwp_region_close(place.region), 0);
+	}
+	ck_assert_int_eq(uffdwp_close(place.runtime), 0);
+}
+END_TEST
+
+/* --- flags ---------------------------------------------------------------------------------------------------- */
+
+START_TEST(test_sealed_region_refuses_what_no_page_table_sees)
+{
+	struct uffdwp_region_options options = UFFDWP_REGION_OPTIONS_INIT;
+	options.flags = UFFDWP_REGION_SEALED;
+	size_t page = place_page_bytes(UFFDWP_MEMORY_SHMEM);
+	options.capacity_bytes = 4 * page;
+	ck_assert_int_eq(uffdwp_open(NULL, &place.runtime), 0);
+	ck_assert_int_eq(uffdwp_region_create(place.runtime, 2 * page, &options, &place.region), 0);
+	place.base = uffdwp_region_base(place.region);
+	struct uffdwp_region_info info = {.sz = sizeof(info)};
+	ck_assert_int_eq(uffdwp_region_info(place.region, &info), 0);
+	ck_assert_int_eq((int)pwrite(info.fd, "x", 1, 0), -1);
+	ck_assert_ptr_eq(mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_SHARED, info.fd, 0), MAP_FAILED);
+	ck_assert_int_eq(ftruncate(info.fd, 0), -1);
+	ck_assert_int_eq(uffdwp_region_punch(place.region, 0, page), -EPERM);
+	*(volatile uint8_t *)place.base = 5;
+	ck_assert_uint_eq(*place.base, 5);
+	ck_assert_int_eq(uffdwp_region_grow(place.region, 4 * page), 0);
+	ck_assert_int_eq(uffdwp_region_arm(place.region, 0, 4 * page), 0);
+	place.base[3 * page] = 1;
+	ck_assert_uint_eq(place_stats(&place).faults, 1);
+	ck_assert_int_eq(uffdwp_region_close(place.region), 0);
+	ck_assert_int_eq(uffdwp_close(place.runtime), 0);
+}
+END_TEST
+
+static void expect_no_mapping(void *address)
+{
+	unsigned char here = 0;
+	must(mincore(address, 1, &here) == -1 && errno == ENOMEM);
+}
+
+static void expect_mapping(void *address)
+{
+	unsigned char here = 0;
+	must(mincore(address, 1, &here) == 0);
+	must(*(volatile uint8_t *)address == 1);
+}
+
+START_TEST(test_child_has_no_mapping_unless_asked_for)
+{
+	for (unsigned inherit = 0; inherit < 2; inherit++) {
+		struct uffdwp_region_options options = UFFDWP_REGION_OPTIONS_INIT;
+		options.flags = inherit ? UFFDWP_REGION_INHERIT : 0;
+		options.delivery = place_delivery((unsigned)_i);
+		size_t page = place_page_bytes(UFFDWP_MEMORY_SHMEM);
+		ck_assert_int_eq(uffdwp_open(NULL, &place.runtime), 0);
+		ck_assert_int_eq(uffdwp_region_create(place.runtime, page, &options, &place.region), 0);
+		volatile uint8_t *base = uffdwp_region_base(place.region);
+		*base = 1;
+		ck_assert_int_eq(uffdwp_region_arm(place.region, 0, page), 0);
+		int status = child_run(inherit ? expect_mapping : expect_no_mapping, uffdwp_region_base(place.region));
+		ck_assert_int_eq(status, 0);
+		*base = 2;
+		ck_assert_uint_eq(place_stats(&place).faults, 1);
+		ck_assert_int_eq(uffdwp_region_close(place.region), 0);
+		ck_assert_int_eq(uffdwp_close(place.runtime), 0);
+	}
+}
+END_TEST
+
+START_TEST(test_numa_placement_is_taken)
+{
+	size_t page = place_page_bytes(UFFDWP_MEMORY_SHMEM);
+	ck_assert_int_eq(uffdwp_open(NULL, &place.runtime), 0);
+	for (uint32_t numa = UFFDWP_NUMA_BIND; numa <= UFFDWP_NUMA_INTERLEAVE; numa++) {
+		struct uffdwp_region_options options = UFFDWP_REGION_OPTIONS_INIT;
+		options.numa = numa;
+		options.numa_nodes = 1;
+		ck_assert_int_eq(uffdwp_region_create(place.runtime, page, &options, &place.region), 0);
+		*(volatile uint8_t *)uffdwp_region_base(place.region) = 1;
+		ck_assert_int_eq(uffdwp_region_close(place.region), 0);
+	}
+	ck_assert_int_eq(uffdwp_close(place.runtime), 0);
+}
+END_TEST
+
+START_TEST(test_open_and_close_leak_no_descriptor)
+{
+	if (open_case(__func__, _i)) {
+		place_close(&place);
+		size_t before = scratch_open_files();
+		for (unsigned round = 0; round < 5; round++) {
+			place_open(&place, place_case(_i), 2);
+			ck_assert_int_eq(arm(0, 2), 0);
+			store(0, 1);
+			place_close(&place);
+		}
+		ck_assert_uint_eq(scratch_open_files(), before);
+	}
+}
+END_TEST
+
+static void add_matrix(TCase *tests)
+{
+	tcase_add_loop_test(tests, test_region_describes_itself, 0, PLACE_CASES);
+	tcase_add_loop_test(tests, test_new_region_is_not_armed_and_reads_as_zeros, 0, PLACE_CASES);
+	tcase_add_loop_test(tests, test_armed_page_faults_once_per_arming, 0, PLACE_CASES);
+	tcase_add_loop_test(tests, test_reads_do_not_fault, 0, PLACE_CASES);
+	tcase_add_loop_test(tests, test_ledger_and_page_tables_agree_on_every_range, 0, PLACE_CASES);
+	tcase_add_loop_test(tests, test_never_populated_page_is_caught, 0, PLACE_CASES);
+	tcase_add_loop_test(tests, test_dontneed_page_keeps_its_mark, 0, PLACE_CASES);
+	tcase_add_loop_test(tests, test_dontneed_of_anonymous_memory_is_reported_as_lost, 0, 2);
+	tcase_add_loop_test(tests, test_punch_gives_zeros_and_the_page_works, 0, PLACE_CASES);
+	tcase_add_loop_test(tests, test_page_punched_behind_our_back_keeps_its_mark, 0, PLACE_CASES);
+	tcase_add_loop_test(tests, test_swapped_out_page_keeps_its_mark, 0, PLACE_CASES);
+	tcase_add_loop_test(tests, test_mremap_of_attached_memory_is_followed, 0, PLACE_CASES);
+	tcase_add_loop_test(tests, test_unmapped_region_is_dead_and_says_so, 0, PLACE_CASES);
+	tcase_add_loop_test(tests, test_mprotect_and_back_keeps_the_marks, 0, PLACE_CASES);
+	tcase_add_loop_test(tests, test_region_grows_in_place, 0, PLACE_CASES);
+	tcase_add_loop_test(tests, test_prepared_write_does_not_fault, 0, PLACE_CASES);
+	tcase_add_loop_test(tests, test_closed_region_is_disarmed_and_memory_stays, 0, PLACE_CASES);
+	tcase_add_loop_test(tests, test_memory_can_be_attached_again, 0, PLACE_CASES);
+	tcase_add_loop_test(tests, test_part_of_a_mapping_can_be_attached, 0, PLACE_CASES);
+	tcase_add_loop_test(tests, test_open_and_close_leak_no_descriptor, 0, PLACE_CASES);
+}
+
+int main(void)
+{
+	support_begin("test_region", &(struct support_needs){.huge_pages = 24, .swap = 1});
+	Suite *suite = suite_create("region");
+	TCase *tests = tcase_create("region");
+	tcase_set_timeout(tests, 60);
+	add_matrix(tests);
+	tcase_add_test(tests, test_regions_of_one_runtime_do_not_disturb_each_other);
+	tcase_add_test(tests, test_several_runtimes_work_side_by_side);
+	tcase_add_loop_test(tests, test_runtime_with_many_handlers_and_no_uring_works, 0, 8);
+	tcase_add_test(tests, test_sealed_region_refuses_what_no_page_table_sees);
+	tcase_add_loop_test(tests, test_child_has_no_mapping_unless_asked_for, 0, 2);
+	tcase_add_test(tests, test_numa_placement_is_taken);
+	suite_add_tcase(suite, tests);
+	return support_run(suite);
+}

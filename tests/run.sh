@@ -1,0 +1,132 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+# Installs what is missing, configures, builds, and runs the tests. What each group is: tests/README.md.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+usage() {
+	cat <<'END'
+usage: tests/run.sh [OPTION]... [-- CTEST-ARGUMENT...]
+
+  -R REGEX          only tests whose name matches
+  -L REGEX          only groups that match: unit, kernel, inject, tools, consumer
+  --sanitize=LIST   build with -fsanitize=LIST: "address,undefined" or "thread"
+  --cc=clang        build with clang instead of the system's compiler
+  --build-only      do not run
+  --no-install      take the packages that are there
+  --help
+
+Each combination of compiler and sanitizer has a build folder of its own: build, build-asan, build-tsan, build-clang,
+build-clang-asan, build-clang-tsan. UFFDWP_SEED=N repeats the random tests of a former run, which printed N.
+
+Run it as root to test everything: swap, huge pages and sysctls are switched by the tests that need them, and put back.
+Exit code: 0 when no test failed (those that were skipped say why), else 1; 2 for a wrong argument.
+END
+}
+
+sanitize=
+cc=
+build_only=0
+install=1
+ctest_arguments=()
+
+parse() {
+	while [[ $# -gt 0 ]]; do
+		case $1 in
+		--help | -h)
+			usage
+			exit 0
+			;;
+		-R | -L)
+			[[ $# -ge 2 ]] || {
+				echo "run.sh: $1 needs a value" >&2
+				exit 2
+			}
+			ctest_arguments+=("$1" "$2")
+			shift
+			;;
+		--sanitize=*) sanitize=${1#*=} ;;
+		--cc=*) cc=${1#*=} ;;
+		--build-only) build_only=1 ;;
+		--no-install) install=0 ;;
+		--)
+			shift
+			ctest_arguments+=("$@")
+			return
+			;;
+		*)
+			echo "run.sh: unknown argument '$1', see --help" >&2
+			exit 2
+			;;
+		esac
+		shift
+	done
+}
+
+build_folder() {
+	local folder=build
+	[[ $cc == *clang* ]] && folder+=-clang
+	case $sanitize in
+	"") ;;
+	*thread*) folder+=-tsan ;;
+	*) folder+=-asan ;;
+	esac
+	echo "$folder"
+}
+
+compiler_pair() {
+	case $cc in
+	"") ;; # what CMake finds: the folder may be there already, made by another script
+	*clang*) echo "-DCMAKE_C_COMPILER=$cc -DCMAKE_CXX_COMPILER=${cc/clang/clang++}" ;;
+	*) echo "-DCMAKE_C_COMPILER=$cc -DCMAKE_CXX_COMPILER=${cc/gcc/g++}" ;;
+	esac
+}
+
+build() {
+	local compilers
+	read -ra compilers <<<"$(compiler_pair)"
+	cmake -S . -B "$folder" -DCMAKE_BUILD_TYPE=RelWithDebInfo "-DUFFDWP_SANITIZE=$sanitize" "${compilers[@]}"
+	cmake --build "$folder" -j "$(nproc)"
+}
+
+# The thread sanitizer of these compilers cannot place its shadow beside addresses that are randomized with many bits.
+fixed_addresses() {
+	if [[ $sanitize == *thread* ]] && setarch -R true 2>/dev/null; then
+		setarch -R "$@"
+	else
+		"$@"
+	fi
+}
+
+run() {
+	local log=$folder/Testing/run.log status=0
+	mkdir -p "$folder/Testing"
+	export ASAN_OPTIONS=${ASAN_OPTIONS:-abort_on_error=0:detect_stack_use_after_return=0}
+	export UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1:halt_on_error=1}
+	export TSAN_OPTIONS=${TSAN_OPTIONS:-halt_on_error=1:second_deadlock_stack=1}
+	fixed_addresses ctest --test-dir "$folder" --output-on-failure --no-tests=error -j "$(nproc)" \
+		"${ctest_arguments[@]}" </dev/null 2>&1 | tee "$log" || status=1
+	summary "$log"
+	return "$status"
+}
+
+summary() {
+	echo
+	echo "build: ${cc:-cc}${sanitize:+, -fsanitize=$sanitize}, in $folder/, on $(uname -sr)"
+	grep -E '\*\*\*(Failed|Timeout|Exception|Not Run|Skipped)' "$1" | sed 's/^/  /' || true
+	grep -hE '^[0-9: ]*(skipped|not tested here): ' "$folder/Testing/Temporary/LastTest.log" | sort -u | sed 's/^/  /' || true
+	grep -E '^[0-9]+% tests passed' "$1" || true
+}
+
+parse "$@"
+folder=$(build_folder)
+export LC_ALL=C.UTF-8
+if [[ $install -eq 1 ]]; then
+	groups=(build test)
+	[[ $cc == *clang* ]] && groups+=(check)
+	./tools/install-deps.sh "${groups[@]}"
+fi
+build
+if [[ $build_only -eq 0 ]]; then
+	run
+fi

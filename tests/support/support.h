@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What every test program starts with: main() calls support_begin() before Check forks anything. It prints the seed,
+ * makes a scratch folder, and changes the settings of the machine that the tests need (huge pages, swap).
+ *
+ * Settings are put back when the program ends, however it ends: by an atexit() hook of the process that changed them,
+ * and by a guardian process that outlives it if it is killed. What a failing test must never do is leave the machine
+ * changed.
+ *
+ * Words: must() is the assertion for threads and children that Check knows nothing of: it prints and aborts.
+ */
+#ifndef SUPPORT_SUPPORT_H
+#define SUPPORT_SUPPORT_H
+
+#include <check.h>
+#include <pthread.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+/* What a test program wants of the machine. */
+struct support_needs {
+	unsigned huge_pages; /* of the default size, besides those that others use */
+	int swap;            /* 1: some swap */
+};
+
+/* Call once, first in main(). What cannot be had is printed with its reason and answered by the functions below. */
+void support_begin(const char *program, const struct support_needs *needs);
+
+/* Runs the suite and gives the exit code of main(). */
+int support_run(Suite *suite);
+
+/* 1 where support_begin() got it, or it was there before. */
+int support_has_huge_pages(void);
+int support_has_swap(void);
+
+/* Exit code for "something that this group needs is missing"; prints why. */
+int support_skip(const char *reason);
+
+/* One line about a single test that could not be made here. */
+void support_note(const char *test, const char *reason);
+
+#define must(condition) must_hold((condition) ? 1 : 0, __FILE__, __LINE__, #condition)
+void must_hold(int holds, const char *file, int line, const char *text);
+
+pthread_t thread_start(void *(*function)(void *), void *argument);
+void thread_join(pthread_t thread);
+
+/* Runs function(argument) in a forked child and gives the wait status; 0: it returned and all must() held. */
+int child_run(void (*function)(void *), void *argument);
+
+/* Waits until ready(argument) is not 0, at most `seconds`: a bound against hanging, not a measure. 1: it was. */
+int wait_until(int (*ready)(void *), void *argument, unsigned seconds);
+
+void sleep_us(unsigned long microseconds);
+
+#endif

@@ -1,0 +1,340 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The small generic things: epochs, rings, the text of an error. Threads of these tests meet by atomics and joins,
+ * never by time.
+ */
+#include <check.h>
+#include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/epoch.h"
+#include "base/math.h"
+#include "base/ring.h"
+#include "base/text.h"
+
+/* -------------------------------------------------------------------------------------------------------- epoch -- */
+
+#define READERS 4
+#define ROUNDS 300
+
+/* A table that readers look at without a lock, as users of an epoch have one. */
+struct table {
+	_Atomic int alive;
+};
+
+struct readers {
+	struct epoch epoch;
+	_Atomic(struct table *) current;
+	_Atomic int stop;
+	_Atomic int dead_seen;
+	_Atomic uint64_t reads;
+};
+
+START_TEST(test_wait_returns_at_once_when_nobody_is_inside)
+{
+	struct epoch epoch;
+
+	epoch_init(&epoch);
+	epoch_wait(&epoch);
+	epoch_leave(epoch_enter(&epoch));
+	epoch_wait(&epoch);
+}
+END_TEST
+
+START_TEST(test_a_thread_may_be_inside_several_times)
+{
+	struct epoch epoch;
+	epoch_ticket outer;
+	epoch_ticket inner;
+
+	epoch_init(&epoch);
+	outer = epoch_enter(&epoch);
+	inner = epoch_enter(&epoch);
+	epoch_leave(outer);
+	epoch_leave(inner);
+	epoch_wait(&epoch);
+}
+END_TEST
+
+struct waiter {
+	struct epoch epoch;
+	_Atomic int left;
+	_Atomic int order_held;
+};
+
+static void *wait_and_look(void *argument)
+{
+	struct waiter *waiter = argument;
+
+	epoch_wait(&waiter->epoch);
+	atomic_store(&waiter->order_held, atomic_load(&waiter->left));
+	return NULL;
+}
+
+/* What INV-EPOCH stands on: who was inside when the wait began has left when it ends. */
+START_TEST(test_wait_outlasts_who_was_inside)
+{
+	struct waiter waiter = {.left = 0};
+	pthread_t thread;
+	epoch_ticket ticket;
+
+	epoch_init(&waiter.epoch);
+	ticket = epoch_enter(&waiter.epoch);
+	ck_assert_int_eq(pthread_create(&thread, NULL, wait_and_look, &waiter), 0);
+	while ((atomic_load(&waiter.epoch.side) & 1) == 0) /* until the wait has begun */
+		sched_yield();
+	atomic_store(&waiter.left, 1);
+	epoch_leave(ticket);
+	pthread_join(thread, NULL);
+	ck_assert_int_eq(atomic_load(&waiter.order_held), 1);
+}
+END_TEST
+
+static void *read_tables(void *argument)
+{
+	struct readers *readers = argument;
+
+	while (!atomic_load_explicit(&readers->stop, memory_order_relaxed)) {
+		epoch_ticket ticket = epoch_enter(&readers->epoch);
+		struct table *table = atomic_load(&readers->current);
+
+		if (!atomic_load_explicit(&table->alive, memory_order_relaxed))
+			atomic_store(&readers->dead_seen, 1);
+		epoch_leave(ticket);
+		atomic_fetch_add_explicit(&readers->reads, 1, memory_order_relaxed);
+	}
+	return NULL;
+}
+
+/* Publishes, waits, and marks the former table dead: nobody may look at it any more. */
+static void replace_tables(struct readers *readers, struct table tables[2])
+{
+	for (unsigned i = 1; i <= ROUNDS; i++) {
+		struct table *next = &tables[i & 1];
+
+		atomic_store(&next->alive, 1);
+		atomic_store(&readers->current, next);
+		epoch_wait(&readers->epoch);
+		atomic_store(&tables[(i + 1) & 1].alive, 0);
+	}
+}
+
+START_TEST(test_nobody_looks_at_a_table_that_was_replaced)
+{
+	struct table tables[2] = {{1}, {0}};
+	struct readers readers = {.current = &tables[0]};
+	pthread_t threads[READERS];
+
+	epoch_init(&readers.epoch);
+	for (unsigned i = 0; i < READERS; i++)
+		ck_assert_int_eq(pthread_create(&threads[i], NULL, read_tables, &readers), 0);
+	while (atomic_load(&readers.reads) < READERS)
+		sched_yield();
+	replace_tables(&readers, tables);
+	atomic_store(&readers.stop, 1);
+	for (unsigned i = 0; i < READERS; i++)
+		pthread_join(threads[i], NULL);
+	ck_assert_int_eq(atomic_load(&readers.dead_seen), 0);
+}
+END_TEST
+
+/* --------------------------------------------------------------------------------------------------------- ring -- */
+
+START_TEST(test_ring_gives_back_in_order_and_refuses_when_full_or_empty)
+{
+	struct ring_cell cells[4];
+	struct ring ring;
+	uint32_t value = 77;
+
+	ring_init(&ring, cells, 4);
+	ck_assert_int_eq(ring_pop(&ring, &value), 0);
+	ck_assert_uint_eq(value, 77);
+	for (uint32_t i = 0; i < 4; i++)
+		ck_assert_int_eq(ring_push(&ring, 10 + i), 1);
+	ck_assert_int_eq(ring_push(&ring, 99), 0);
+	for (uint32_t i = 0; i < 4; i++) {
+		ck_assert_int_eq(ring_pop(&ring, &value), 1);
+		ck_assert_uint_eq(value, 10 + i);
+	}
+	ck_assert_int_eq(ring_pop(&ring, &value), 0);
+}
+END_TEST
+
+START_TEST(test_ring_goes_on_when_its_positions_wrap_around)
+{
+	struct ring_cell cells[2];
+	struct ring ring;
+	uint32_t value;
+
+	ring_init(&ring, cells, 2);
+	atomic_store(&ring.head, UINT32_MAX - 1);
+	atomic_store(&ring.tail, UINT32_MAX - 1);
+	atomic_store(&cells[0].turn, UINT32_MAX - 1);
+	atomic_store(&cells[1].turn, UINT32_MAX);
+	for (uint32_t i = 0; i < 7; i++) {
+		ck_assert_int_eq(ring_push(&ring, i), 1);
+		ck_assert_int_eq(ring_push(&ring, i + 100), 1);
+		ck_assert_int_eq(ring_push(&ring, 5), 0);
+		ck_assert_int_eq(ring_pop(&ring, &value), 1);
+		ck_assert_uint_eq(value, i);
+		ck_assert_int_eq(ring_pop(&ring, &value), 1);
+		ck_assert_uint_eq(value, i + 100);
+		ck_assert_int_eq(ring_pop(&ring, &value), 0);
+	}
+}
+END_TEST
+
+#define PRODUCERS 2
+#define CONSUMERS 2
+#define VALUES 20000u /* a producer */
+
+struct traffic {
+	struct ring ring;
+	struct ring_cell cells[16];
+	_Atomic uint32_t first_value;
+	_Atomic uint32_t taken;
+	_Atomic unsigned char seen[PRODUCERS * VALUES];
+};
+
+static void *produce(void *argument)
+{
+	struct traffic *traffic = argument;
+	uint32_t first = atomic_fetch_add(&traffic->first_value, VALUES);
+
+	for (uint32_t i = 0; i < VALUES; i++) {
+		while (!ring_push(&traffic->ring, first + i))
+			sched_yield();
+	}
+	return NULL;
+}
+
+static void *consume(void *argument)
+{
+	struct traffic *traffic = argument;
+	uint32_t value;
+
+	while (atomic_load(&traffic->taken) < PRODUCERS * VALUES) {
+		if (!ring_pop(&traffic->ring, &value)) {
+			sched_yield();
+			continue;
+		}
+		if (value < PRODUCERS * VALUES)
+			atomic_fetch_add(&traffic->seen[value], 1);
+		atomic_fetch_add(&traffic->taken, 1);
+	}
+	return NULL;
+}
+
+START_TEST(test_ring_hands_each_value_to_one_of_many)
+{
+	struct traffic *traffic = calloc(1, sizeof(*traffic));
+	pthread_t threads[PRODUCERS + CONSUMERS];
+
+	ck_assert_ptr_nonnull(traffic);
+	ring_init(&traffic->ring, traffic->cells, 16);
+	for (unsigned i = 0; i < PRODUCERS + CONSUMERS; i++)
+		ck_assert_int_eq(pthread_create(&threads[i], NULL, i < PRODUCERS ? produce : consume, traffic), 0);
+	for (unsigned i = 0; i < PRODUCERS + CONSUMERS; i++)
+		pthread_join(threads[i], NULL);
+	for (uint32_t i = 0; i < PRODUCERS * VALUES; i++)
+		ck_assert_uint_eq(atomic_load(&traffic->seen[i]), 1);
+	free(traffic);
+}
+END_TEST
+
+/* ------------------------------------------------------------------------------------------------- text and math -- */
+
+START_TEST(test_a_failure_keeps_its_text_and_errno)
+{
+	struct text text;
+	char line[64];
+
+	text_init(&text);
+	ck_assert_uint_eq(text_copy(&text, line, sizeof(line)), 0);
+	ck_assert_str_eq(line, "");
+	errno = ENOTTY;
+	ck_assert_int_eq(text_fail(&text, -EINVAL, "length %d: use a multiple of %d", 5, 4096), -EINVAL);
+	ck_assert_int_eq(errno, ENOTTY);
+	ck_assert_uint_eq(text_copy(&text, line, sizeof(line)), strlen("length 5: use a multiple of 4096"));
+	ck_assert_str_eq(line, "length 5: use a multiple of 4096");
+	text_fini(&text);
+}
+END_TEST
+
+START_TEST(test_a_text_is_cut_to_the_buffer)
+{
+	struct text text;
+	char line[6] = "xxxxx";
+
+	text_init(&text);
+	ck_assert_int_eq(text_fail(&text, -EPERM, "0123456789"), -EPERM);
+	ck_assert_uint_eq(text_copy(&text, line, sizeof(line)), 10);
+	ck_assert_str_eq(line, "01234");
+	ck_assert_uint_eq(text_copy(&text, NULL, 0), 10);
+	text_fini(&text);
+}
+END_TEST
+
+START_TEST(test_math_rounds_as_it_says)
+{
+	ck_assert_uint_eq(min_u64(3, 4), 3);
+	ck_assert_uint_eq(round_up(0, 4096), 0);
+	ck_assert_uint_eq(round_up(1, 4096), 4096);
+	ck_assert_uint_eq(round_up(4096, 4096), 4096);
+	ck_assert(is_aligned(8192, 4096) && !is_aligned(8193, 4096));
+	ck_assert(is_power_of_two(1) && is_power_of_two(64) && !is_power_of_two(0) && !is_power_of_two(65));
+	ck_assert_uint_eq(next_power_of_two(1), 1);
+	ck_assert_uint_eq(next_power_of_two(17), 32);
+}
+END_TEST
+
+static void add_epoch(Suite *suite)
+{
+	TCase *tcase = tcase_create("epoch");
+
+	tcase_set_timeout(tcase, 60);
+	tcase_add_test(tcase, test_wait_returns_at_once_when_nobody_is_inside);
+	tcase_add_test(tcase, test_a_thread_may_be_inside_several_times);
+	tcase_add_test(tcase, test_wait_outlasts_who_was_inside);
+	tcase_add_test(tcase, test_nobody_looks_at_a_table_that_was_replaced);
+	suite_add_tcase(suite, tcase);
+}
+
+static void add_ring(Suite *suite)
+{
+	TCase *tcase = tcase_create("ring");
+
+	tcase_set_timeout(tcase, 60);
+	tcase_add_test(tcase, test_ring_gives_back_in_order_and_refuses_when_full_or_empty);
+	tcase_add_test(tcase, test_ring_goes_on_when_its_positions_wrap_around);
+	tcase_add_test(tcase, test_ring_hands_each_value_to_one_of_many);
+	suite_add_tcase(suite, tcase);
+}
+
+static void add_rest(Suite *suite)
+{
+	TCase *tcase = tcase_create("text and math");
+
+	tcase_add_test(tcase, test_a_failure_keeps_its_text_and_errno);
+	tcase_add_test(tcase, test_a_text_is_cut_to_the_buffer);
+	tcase_add_test(tcase, test_math_rounds_as_it_says);
+	suite_add_tcase(suite, tcase);
+}
+
+int main(void)
+{
+	Suite *suite = suite_create(TEST_NAME);
+	SRunner *runner = srunner_create(suite);
+	int failed;
+
+	add_epoch(suite);
+	add_ring(suite);
+	add_rest(suite);
+	srunner_run_all(runner, CK_ENV);
+	failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}

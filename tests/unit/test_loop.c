@@ -1,0 +1,610 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Both kinds of loop keep one contract: each test runs on io_uring (where this machine has it) and on epoll. The
+ * kernel is the real one, except where a test refuses io_uring or breaks a write.
+ */
+#include <check.h>
+#include <errno.h>
+#include <liburing.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#include "fault/loop.h"
+#include "kernel/kernel.h"
+
+#define FOR_EVER UINT64_MAX
+#define ENTRIES 16
+#define MANY 600 /* more writes than one submission queue holds */
+
+enum { KIND_EPOLL, KIND_URING };
+
+static struct loop *new_loop(const struct kernel_ops *k, unsigned entries, int kind)
+{
+	struct loop *loop = NULL;
+
+	ck_assert_int_eq(loop_new(k, entries, kind == KIND_EPOLL, &loop), 0);
+	ck_assert_int_eq(loop_is_uring(loop), kind == KIND_URING);
+	return loop;
+}
+
+static int new_eventfd(void)
+{
+	int fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+
+	ck_assert_int_ge(fd, 0);
+	return fd;
+}
+
+static int new_memfd(void)
+{
+	int fd = memfd_create("loop", MFD_CLOEXEC);
+
+	ck_assert_int_ge(fd, 0);
+	return fd;
+}
+
+static void signal_fd(int fd)
+{
+	uint64_t one = 1;
+
+	ck_assert_int_eq((int)write(fd, &one, sizeof(one)), (int)sizeof(one));
+}
+
+static void drain_fd(int fd)
+{
+	uint64_t count;
+
+	ck_assert_int_eq((int)read(fd, &count, sizeof(count)), (int)sizeof(count));
+}
+
+/* Waits for exactly one event. */
+static struct loop_event wait_one(struct loop *loop)
+{
+	struct loop_event event;
+	int n;
+
+	do {
+		n = loop_wait(loop, &event, 1, FOR_EVER);
+		ck_assert_int_ge(n, 0);
+	} while (n == 0);
+	return event;
+}
+
+static void expect_silence(struct loop *loop)
+{
+	struct loop_event event;
+
+	ck_assert_int_eq(loop_wait(loop, &event, 1, 0), 0);
+	ck_assert_int_eq(loop_wait(loop, &event, 1, 1000000), 0);
+}
+
+static void expect_readable(struct loop *loop, uint64_t token)
+{
+	struct loop_event event = wait_one(loop);
+
+	ck_assert_int_eq(event.kind, LOOP_READABLE);
+	ck_assert_int_gt(event.result, 0);
+	ck_assert_int_ne(event.result & POLLIN, 0);
+	ck_assert_uint_eq(event.token, token);
+}
+
+/* -------------------------------------------------------------------------------------------------- descriptors -- */
+
+START_TEST(test_a_descriptor_is_reported_each_time_it_becomes_readable)
+{
+	struct loop *loop = new_loop(&kernel_real, ENTRIES, _i);
+	int fd = new_eventfd();
+
+	ck_assert_int_eq(loop_add(loop, fd, UINT64_MAX), 0);
+	expect_silence(loop);
+	for (int i = 0; i < 100; i++) {
+		signal_fd(fd);
+		expect_readable(loop, UINT64_MAX);
+		drain_fd(fd);
+	}
+	expect_silence(loop);
+	ck_assert_int_eq(loop_remove(loop, fd, UINT64_MAX), 0);
+	loop_free(loop);
+	close(fd);
+}
+END_TEST
+
+START_TEST(test_a_descriptor_that_is_readable_already_is_reported)
+{
+	struct loop *loop = new_loop(&kernel_real, ENTRIES, _i);
+	int fd = new_eventfd();
+
+	signal_fd(fd);
+	ck_assert_int_eq(loop_add(loop, fd, 3), 0);
+	expect_readable(loop, 3);
+	loop_free(loop);
+	close(fd);
+}
+END_TEST
+
+START_TEST(test_more_events_than_room_come_with_the_next_waits)
+{
+	struct loop *loop = new_loop(&kernel_real, ENTRIES, _i);
+	unsigned seen = 0;
+	int fds[8];
+
+	for (unsigned i = 0; i < 8; i++) {
+		fds[i] = new_eventfd();
+		ck_assert_int_eq(loop_add(loop, fds[i], i), 0);
+		signal_fd(fds[i]);
+	}
+	for (int i = 0; i < 8; i++)
+		seen |= 1u << wait_one(loop).token;
+	ck_assert_uint_eq(seen, 0xff);
+	loop_free(loop);
+	for (int i = 0; i < 8; i++)
+		close(fds[i]);
+}
+END_TEST
+
+START_TEST(test_a_removed_descriptor_is_silent_even_if_its_event_was_waiting)
+{
+	struct loop *loop = new_loop(&kernel_real, ENTRIES, _i);
+	int fd = new_eventfd();
+
+	ck_assert_int_eq(loop_add(loop, fd, 5), 0);
+	expect_silence(loop);
+	signal_fd(fd);
+	ck_assert_int_eq(loop_remove(loop, fd, 5), 0);
+	signal_fd(fd);
+	expect_silence(loop);
+	ck_assert_int_lt(loop_remove(loop, fd, 5), 0);
+	loop_free(loop);
+	close(fd);
+}
+END_TEST
+
+START_TEST(test_removal_keeps_the_events_of_others)
+{
+	struct loop *loop = new_loop(&kernel_real, ENTRIES, _i);
+	int leaving = new_eventfd();
+	int staying = new_eventfd();
+
+	ck_assert_int_eq(loop_add(loop, leaving, 1), 0);
+	ck_assert_int_eq(loop_add(loop, staying, 2), 0);
+	signal_fd(leaving);
+	signal_fd(staying);
+	ck_assert_int_eq(loop_remove(loop, leaving, 1), 0);
+	expect_readable(loop, 2);
+	drain_fd(staying);
+	expect_silence(loop);
+	loop_free(loop);
+	close(leaving);
+	close(staying);
+}
+END_TEST
+
+/* A poll that still held the reading end would keep the pipe whole. */
+START_TEST(test_a_removed_descriptor_really_closes)
+{
+	struct loop *loop = new_loop(&kernel_real, ENTRIES, _i);
+	int ends[2];
+
+	signal(SIGPIPE, SIG_IGN);
+	ck_assert_int_eq(pipe(ends), 0);
+	ck_assert_int_eq(loop_add(loop, ends[0], 9), 0);
+	expect_silence(loop);
+	ck_assert_int_eq(loop_remove(loop, ends[0], 9), 0);
+	close(ends[0]);
+	ck_assert_int_eq((int)write(ends[1], "x", 1), -1);
+	ck_assert_int_eq(errno, EPIPE);
+	loop_free(loop);
+	close(ends[1]);
+}
+END_TEST
+
+START_TEST(test_a_descriptor_can_come_and_go_many_times)
+{
+	struct loop *loop = new_loop(&kernel_real, 2, _i);
+	int fd = new_eventfd();
+
+	for (uint64_t i = 0; i < 200; i++) {
+		ck_assert_int_eq(loop_add(loop, fd, i), 0);
+		signal_fd(fd);
+		if (i % 3 != 0)
+			expect_readable(loop, i);
+		ck_assert_int_eq(loop_remove(loop, fd, i), 0);
+		drain_fd(fd);
+	}
+	expect_silence(loop);
+	loop_free(loop);
+	close(fd);
+}
+END_TEST
+
+START_TEST(test_a_bad_descriptor_is_an_error_and_can_be_removed)
+{
+	struct loop *loop = new_loop(&kernel_real, ENTRIES, _i);
+	int fd = new_eventfd();
+	int error;
+
+	close(fd);
+	error = loop_add(loop, fd, 4);
+	if (error == 0) {
+		struct loop_event event = wait_one(loop);
+
+		ck_assert_int_eq(event.kind, LOOP_READABLE);
+		ck_assert_uint_eq(event.token, 4);
+		error = event.result;
+		ck_assert_int_eq(loop_remove(loop, fd, 4), 0);
+	}
+	ck_assert_int_eq(error, -EBADF);
+	expect_silence(loop);
+	loop_free(loop);
+}
+END_TEST
+
+/* -------------------------------------------------------------------------------------------------------- writes -- */
+
+START_TEST(test_a_write_arrives_and_is_reported)
+{
+	struct loop *loop = new_loop(&kernel_real, ENTRIES, _i);
+	struct loop_event event;
+	int fd = new_memfd();
+	char back[5];
+
+	ck_assert_int_eq(loop_write(loop, fd, "hello", 5, 4096, 42), 0);
+	event = wait_one(loop);
+	ck_assert_int_eq(event.kind, LOOP_WRITTEN);
+	ck_assert_int_eq(event.result, 5);
+	ck_assert_uint_eq(event.token, 42);
+	ck_assert_int_eq((int)pread(fd, back, 5, 4096), 5);
+	ck_assert_mem_eq(back, "hello", 5);
+	expect_silence(loop);
+	loop_free(loop);
+	close(fd);
+}
+END_TEST
+
+START_TEST(test_more_writes_than_the_queue_holds_all_arrive)
+{
+	struct loop *loop = new_loop(&kernel_real, MANY, _i);
+	static unsigned char seen[MANY];
+	static uint32_t values[MANY];
+	static uint32_t back[MANY];
+	int fd = new_memfd();
+
+	for (uint32_t i = 0; i < MANY; i++) {
+		values[i] = i * 7;
+		ck_assert_int_eq(loop_write(loop, fd, &values[i], 4, 4ul * i, i), 0);
+	}
+	ck_assert_int_eq(loop_write(loop, fd, values, 4, 0, 0), -EAGAIN);
+	for (uint32_t i = 0; i < MANY; i++) {
+		struct loop_event event = wait_one(loop);
+
+		ck_assert_int_eq(event.result, 4);
+		seen[event.token]++;
+	}
+	for (uint32_t i = 0; i < MANY; i++)
+		ck_assert_uint_eq(seen[i], 1);
+	ck_assert_int_eq((int)pread(fd, back, sizeof(back), 0), (int)sizeof(back));
+	ck_assert_mem_eq(back, values, sizeof(back));
+	loop_free(loop);
+	close(fd);
+}
+END_TEST
+
+START_TEST(test_entries_bound_what_is_under_way_and_come_back)
+{
+	struct loop *loop = new_loop(&kernel_real, 2, _i);
+	int file = new_memfd();
+	int fd = new_eventfd();
+
+	ck_assert_int_eq(loop_add(loop, fd, 1), 0);
+	ck_assert_int_eq(loop_write(loop, file, "a", 1, 0, 2), 0);
+	ck_assert_int_eq(loop_write(loop, file, "b", 1, 1, 3), -EAGAIN);
+	ck_assert_int_eq(loop_add(loop, file, 4), -EAGAIN);
+	ck_assert_uint_eq(wait_one(loop).token, 2);
+	ck_assert_int_eq(loop_write(loop, file, "b", 1, 1, 3), 0);
+	ck_assert_uint_eq(wait_one(loop).token, 3);
+	signal_fd(fd);
+	expect_readable(loop, 1);
+	loop_free(loop);
+	close(file);
+	close(fd);
+}
+END_TEST
+
+START_TEST(test_writes_and_descriptors_share_a_wait)
+{
+	struct loop *loop = new_loop(&kernel_real, ENTRIES, _i);
+	int file = new_memfd();
+	int fd = new_eventfd();
+	unsigned seen = 0;
+
+	ck_assert_int_eq(loop_add(loop, fd, 0), 0);
+	signal_fd(fd);
+	for (uint64_t i = 1; i < 5; i++)
+		ck_assert_int_eq(loop_write(loop, file, "z", 1, i, i), 0);
+	while (seen != 0x1f) {
+		struct loop_event events[3];
+		int n = loop_wait(loop, events, 3, FOR_EVER);
+
+		ck_assert_int_ge(n, 0);
+		for (int i = 0; i < n; i++) {
+			ck_assert_int_eq(events[i].kind, events[i].token == 0 ? LOOP_READABLE : LOOP_WRITTEN);
+			seen |= 1u << events[i].token;
+		}
+	}
+	loop_free(loop);
+	close(file);
+	close(fd);
+}
+END_TEST
+
+START_TEST(test_removal_keeps_the_writes_of_others)
+{
+	struct loop *loop = new_loop(&kernel_real, ENTRIES, _i);
+	int file = new_memfd();
+	int fd = new_eventfd();
+	struct loop_event event;
+
+	ck_assert_int_eq(loop_add(loop, fd, 1), 0);
+	ck_assert_int_eq(loop_write(loop, file, "abc", 3, 0, 2), 0);
+	ck_assert_int_eq(loop_remove(loop, fd, 1), 0);
+	event = wait_one(loop);
+	ck_assert_int_eq(event.kind, LOOP_WRITTEN);
+	ck_assert_int_eq(event.result, 3);
+	loop_free(loop);
+	close(file);
+	close(fd);
+}
+END_TEST
+
+static ssize_t pwrite_eio(int fd, const void *buffer, size_t length, uint64_t offset)
+{
+	(void)fd, (void)buffer, (void)length, (void)offset;
+	return -EIO;
+}
+
+static int result_eio(int result)
+{
+	(void)result;
+	return -EIO;
+}
+
+START_TEST(test_an_error_of_a_write_is_its_result)
+{
+	struct kernel_ops k = kernel_real;
+	struct loop_event event;
+	struct loop *loop;
+	int fd = new_memfd();
+
+	k.pwrite = pwrite_eio;
+	k.uring_result = result_eio;
+	loop = new_loop(&k, ENTRIES, _i);
+	ck_assert_int_eq(loop_write(loop, fd, "x", 1, 0, 8), 0);
+	event = wait_one(loop);
+	ck_assert_int_eq(event.kind, LOOP_WRITTEN);
+	ck_assert_int_eq(event.result, -EIO);
+	ck_assert_uint_eq(event.token, 8);
+	loop_free(loop);
+	close(fd);
+}
+END_TEST
+
+START_TEST(test_a_loop_that_is_freed_holds_nothing)
+{
+	struct loop *loop = new_loop(&kernel_real, ENTRIES, _i);
+	int ends[2];
+	int file = new_memfd();
+
+	signal(SIGPIPE, SIG_IGN);
+	ck_assert_int_eq(pipe(ends), 0);
+	ck_assert_int_eq(loop_add(loop, ends[0], 1), 0);
+	ck_assert_int_eq(loop_write(loop, file, "x", 1, 0, 2), 0);
+	loop_free(loop);
+	close(ends[0]);
+	ck_assert_int_eq((int)write(ends[1], "x", 1), -1);
+	ck_assert_int_eq(errno, EPIPE);
+	close(ends[1]);
+	close(file);
+}
+END_TEST
+
+/* ------------------------------------------------------------------------------------------- threads and refusals --
+ */
+
+struct errand {
+	struct loop *loop;
+	int fd;
+};
+
+static void *use_elsewhere(void *argument)
+{
+	struct errand *errand = argument;
+
+	ck_assert_int_eq(loop_add(errand->loop, errand->fd, 6), 0);
+	signal_fd(errand->fd);
+	expect_readable(errand->loop, 6);
+	ck_assert_int_eq(loop_remove(errand->loop, errand->fd, 6), 0);
+	return NULL;
+}
+
+START_TEST(test_a_loop_may_be_made_by_one_thread_and_used_by_another)
+{
+	struct errand errand = {new_loop(&kernel_real, ENTRIES, _i), new_eventfd()};
+	pthread_t thread;
+
+	ck_assert_int_eq(pthread_create(&thread, NULL, use_elsewhere, &errand), 0);
+	pthread_join(thread, NULL);
+	loop_free(errand.loop);
+	close(errand.fd);
+}
+END_TEST
+
+static void on_alarm(int number)
+{
+	(void)number;
+}
+
+START_TEST(test_a_signal_ends_a_wait_without_an_event)
+{
+	struct loop *loop = new_loop(&kernel_real, ENTRIES, _i);
+	struct itimerval every_ms = {{0, 1000}, {0, 1000}};
+	struct sigaction action = {.sa_handler = on_alarm};
+	struct loop_event event;
+
+	sigaction(SIGALRM, &action, NULL);
+	setitimer(ITIMER_REAL, &every_ms, NULL);
+	ck_assert_int_eq(loop_wait(loop, &event, 1, FOR_EVER), 0);
+	loop_free(loop);
+}
+END_TEST
+
+static int uring_refused(unsigned entries, struct io_uring *ring, unsigned flags)
+{
+	(void)entries, (void)ring, (void)flags;
+	return -EPERM;
+}
+
+START_TEST(test_refused_uring_means_epoll)
+{
+	struct kernel_ops k = kernel_real;
+	struct loop *loop;
+	int fd = new_eventfd();
+
+	k.uring_init = uring_refused;
+	ck_assert_int_eq(loop_new(&k, ENTRIES, 0, &loop), 0);
+	ck_assert_int_eq(loop_is_uring(loop), 0);
+	signal_fd(fd);
+	ck_assert_int_eq(loop_add(loop, fd, 1), 0);
+	expect_readable(loop, 1);
+	loop_free(loop);
+	close(fd);
+}
+END_TEST
+
+/* As a kernel before 6.1 answers. */
+static int uring_old(unsigned entries, struct io_uring *ring, unsigned flags)
+{
+	return flags & IORING_SETUP_SINGLE_ISSUER ? -EINVAL : io_uring_queue_init(entries, ring, flags);
+}
+
+START_TEST(test_uring_of_an_older_kernel_is_used)
+{
+	struct kernel_ops k = kernel_real;
+	struct loop *loop;
+	int fd = new_eventfd();
+
+	k.uring_init = uring_old;
+	loop = new_loop(&k, ENTRIES, KIND_URING);
+	ck_assert_int_eq(loop_add(loop, fd, 1), 0);
+	signal_fd(fd);
+	expect_readable(loop, 1);
+	drain_fd(fd);
+	expect_silence(loop);
+	ck_assert_int_eq(loop_remove(loop, fd, 1), 0);
+	loop_free(loop);
+	close(fd);
+}
+END_TEST
+
+static int epoll_refused(void)
+{
+	return -EMFILE;
+}
+
+START_TEST(test_no_loop_at_all_is_an_error_and_no_output)
+{
+	struct kernel_ops k = kernel_real;
+	struct loop *loop = NULL;
+
+	k.uring_init = uring_refused;
+	k.epoll_create = epoll_refused;
+	ck_assert_int_eq(loop_new(&k, ENTRIES, 0, &loop), -EMFILE);
+	ck_assert_int_eq(loop_new(&k, 0, 0, &loop), -EINVAL);
+	ck_assert_ptr_null(loop);
+}
+END_TEST
+
+/* ---------------------------------------------------------------------------------------------------------- suite --
+ */
+
+static int uring_works(void)
+{
+	struct loop *loop;
+	int works;
+
+	if (loop_new(&kernel_real, 2, 0, &loop) != 0)
+		return 0;
+	works = loop_is_uring(loop);
+	loop_free(loop);
+	if (!works)
+		printf("%s: io_uring is refused here: only epoll is tested\n", TEST_NAME);
+	return works;
+}
+
+static void add_descriptors(Suite *suite, int kinds)
+{
+	TCase *tcase = tcase_create("descriptors");
+
+	tcase_set_timeout(tcase, 30);
+	tcase_add_loop_test(tcase, test_a_descriptor_is_reported_each_time_it_becomes_readable, 0, kinds);
+	tcase_add_loop_test(tcase, test_a_descriptor_that_is_readable_already_is_reported, 0, kinds);
+	tcase_add_loop_test(tcase, test_more_events_than_room_come_with_the_next_waits, 0, kinds);
+	tcase_add_loop_test(tcase, test_a_removed_descriptor_is_silent_even_if_its_event_was_waiting, 0, kinds);
+	tcase_add_loop_test(tcase, test_removal_keeps_the_events_of_others, 0, kinds);
+	tcase_add_loop_test(tcase, test_a_removed_descriptor_really_closes, 0, kinds);
+	tcase_add_loop_test(tcase, test_a_descriptor_can_come_and_go_many_times, 0, kinds);
+	tcase_add_loop_test(tcase, test_a_bad_descriptor_is_an_error_and_can_be_removed, 0, kinds);
+	suite_add_tcase(suite, tcase);
+}
+
+static void add_writes(Suite *suite, int kinds)
+{
+	TCase *tcase = tcase_create("writes");
+
+	tcase_set_timeout(tcase, 30);
+	tcase_add_loop_test(tcase, test_a_write_arrives_and_is_reported, 0, kinds);
+	tcase_add_loop_test(tcase, test_more_writes_than_the_queue_holds_all_arrive, 0, kinds);
+	tcase_add_loop_test(tcase, test_entries_bound_what_is_under_way_and_come_back, 0, kinds);
+	tcase_add_loop_test(tcase, test_writes_and_descriptors_share_a_wait, 0, kinds);
+	tcase_add_loop_test(tcase, test_removal_keeps_the_writes_of_others, 0, kinds);
+	tcase_add_loop_test(tcase, test_an_error_of_a_write_is_its_result, 0, kinds);
+	tcase_add_loop_test(tcase, test_a_loop_that_is_freed_holds_nothing, 0, kinds);
+	suite_add_tcase(suite, tcase);
+}
+
+static void add_threads(Suite *suite, int kinds)
+{
+	TCase *tcase = tcase_create("threads and refusals");
+
+	tcase_set_timeout(tcase, 30);
+	tcase_add_loop_test(tcase, test_a_loop_may_be_made_by_one_thread_and_used_by_another, 0, kinds);
+	tcase_add_loop_test(tcase, test_a_signal_ends_a_wait_without_an_event, 0, kinds);
+	tcase_add_test(tcase, test_refused_uring_means_epoll);
+	tcase_add_test(tcase, test_no_loop_at_all_is_an_error_and_no_output);
+	if (kinds > KIND_URING)
+		tcase_add_test(tcase, test_uring_of_an_older_kernel_is_used);
+	suite_add_tcase(suite, tcase);
+}
+
+int main(void)
+{
+	Suite *suite = suite_create(TEST_NAME);
+	SRunner *runner = srunner_create(suite);
+	int kinds = uring_works() ? KIND_URING + 1 : KIND_EPOLL + 1;
+	int failed;
+
+	add_descriptors(suite, kinds);
+	add_writes(suite, kinds);
+	add_threads(suite, kinds);
+	srunner_run_all(runner, CK_ENV);
+	failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}

@@ -1,0 +1,86 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+# Installs the Debian packages that the project needs: only those that are missing, and nothing at all (no root, no
+# network) where none is. Asks no questions and needs no terminal.
+set -euo pipefail
+
+usage() {
+	cat <<'END'
+usage: tools/install-deps.sh [--list] GROUP...
+
+Groups:
+  build   compiler, CMake and the libraries that libuffdwp and its tools are made from
+  test    what the tests use beside that
+  check   what .ci/run uses beside that: clang and the checkers
+
+  --list  print the packages that are missing instead of installing them
+END
+}
+
+packages_of() {
+	case $1 in
+	build) echo gcc g++ libc6-dev binutils make cmake pkg-config liburing-dev libnuma-dev libsqlite3-dev libjson-c-dev ;;
+	test) echo check sqlite3 util-linux mount coreutils ;;
+	check) echo clang libclang-rt-14-dev clang-format clang-tidy cppcheck shellcheck git ;;
+	*)
+		echo "install-deps.sh: unknown group '$1' (build, test, check)" >&2
+		exit 2
+		;;
+	esac
+}
+
+is_installed() {
+	[[ $(dpkg-query -W -f '${db:Status-Status}\n' "$1" 2>/dev/null | head -n 1) == installed ]]
+}
+
+require_debian() {
+	command -v dpkg-query >/dev/null && return
+	echo "install-deps.sh: this is no Debian system: install the equivalents of these yourself: $*" >&2
+	exit 1
+}
+
+require_root() {
+	[[ $(id -u) -eq 0 ]] && return
+	echo "install-deps.sh: as root, run: apt-get install $*" >&2
+	exit 1
+}
+
+install_packages() {
+	local apt=(apt-get -q -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3)
+	export DEBIAN_FRONTEND=noninteractive
+	echo "installing: $*"
+	"${apt[@]}" update </dev/null
+	"${apt[@]}" install -y --no-install-recommends "$@" </dev/null
+}
+
+list_only=0
+wanted=()
+for argument in "$@"; do
+	case $argument in
+	--help | -h)
+		usage
+		exit 0
+		;;
+	--list) list_only=1 ;;
+	*)
+		read -ra more <<<"$(packages_of "$argument")"
+		wanted+=("${more[@]}")
+		;;
+	esac
+done
+if [[ ${#wanted[@]} -eq 0 ]]; then
+	usage >&2
+	exit 2
+fi
+
+require_debian "${wanted[@]}"
+missing=()
+for package in "${wanted[@]}"; do
+	is_installed "$package" || missing+=("$package")
+done
+if [[ $list_only -eq 1 ]]; then
+	echo "${missing[*]}"
+elif [[ ${#missing[@]} -gt 0 ]]; then
+	require_root "${missing[@]}"
+	install_packages "${missing[@]}"
+fi

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the parts of the extension that talk with SQLite share: the VFS and the SQL functions.
+ */
+#ifndef UFFDWP_SQLITE_EXTENSION_H
+#define UFFDWP_SQLITE_EXTENSION_H
+
+#include <sqlite3.h>
+
+#include "locks.h"
+#include "store.h"
+
+#define VFS_NAME "uffdwp"
+
+/* A URI parameter of the extension's own connection for uffdwp_load(). */
+#define VFS_LOADING "uffdwp_loading"
+
+/* One connection's main database file in a region. */
+struct vfs_file {
+	sqlite3_file head;
+	struct store *store;
+	struct lock_holder holder;
+	int loading;   /* 1: page 1 is written with WAL taken out of its header */
+	int exclusive; /* 1: PRAGMA locking_mode=exclusive was given */
+	sqlite3_int64 map_limit;
+};
+
+/* Registers the VFS, once a process. */
+int vfs_register(void);
+
+/* The VFS that was the default one before: where files on disk are. */
+sqlite3_vfs *vfs_disk(void);
+
+/* The file behind a schema ("main") of a connection, or NULL if it is not one of ours. */
+struct vfs_file *vfs_file_of(sqlite3 *db, const char *schema);
+
+/* Reads the database's parameters from its URI name. NULL, or what is wrong with them. */
+const char *vfs_config(const char *name, struct store_config *config);
+
+const char *vfs_delivery_name(unsigned delivery);
+const char *vfs_mechanism_name(unsigned mechanism);
+
+/* Adds the SQL functions to a connection. */
+int functions_register(sqlite3 *db);
+
+#endif

@@ -1,0 +1,496 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The SQL functions, and the entry point of the extension.
+ *
+ *   uffdwp_snapshot(path [, 'wait' [, schema]])   makes the cut (with 'wait': and the image); JSON as of status
+ *   uffdwp_snapshot_status([schema])              JSON of the running or the last snapshot
+ *   uffdwp_load(path [, schema])                  replaces the content by that of a file; the number of pages
+ *   uffdwp_stats([schema])                        JSON of the region
+ *   uffdwp_error()                                why the last open of a database in memory failed
+ *
+ * They are registered for every connection of the process (an automatic extension): in the sqlite3 shell .load comes
+ * before .open, and the second makes a new connection.
+ *
+ * INV-BOUNDARY: a cut is made only while nobody holds EXCLUSIVE, by a connection that is not itself in a write
+ * transaction, and with no hot journal: the file then is a whole database.
+ */
+#include "extension.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <sqlite3ext.h>
+
+#include "memfile.h"
+
+SQLITE_EXTENSION_INIT1
+
+#define DEFAULT_WAIT_MS 10000
+#define NS_PER_MS UINT64_C(1000000)
+#define OLDEST_SQLITE 3034000 /* sqlite3_txn_state() */
+
+static void fail(sqlite3_context *context, int code, const char *format, ...)
+{
+	va_list list;
+	va_start(list, format);
+	char *text = sqlite3_vmprintf(format, list);
+	va_end(list);
+	if (!text) {
+		sqlite3_result_error_nomem(context);
+		return;
+	}
+	sqlite3_result_error(context, text, -1);
+	sqlite3_result_error_code(context, code);
+	sqlite3_free(text);
+}
+
+/* The argument as text without an inner zero, or NULL. */
+static const char *text_argument(sqlite3_value *value)
+{
+	if (sqlite3_value_type(value) != SQLITE_TEXT)
+		return NULL;
+	const char *text = (const char *)sqlite3_value_text(value);
+	return text && strlen(text) == (size_t)sqlite3_value_bytes(value) ? text : NULL;
+}
+
+/* A path argument; NULL: the error is set. */
+static const char *path_argument(sqlite3_context *context, const char *function, sqlite3_value *value)
+{
+	const char *path = text_argument(value);
+	if (path && *path)
+		return path;
+	fail(context, SQLITE_MISUSE, "%s: the path must be a text that is not empty", function);
+	return NULL;
+}
+
+/* The file that a function is about; NULL: the error is set. */
+static struct vfs_file *file_argument(sqlite3_context *context, const char *function, const char *schema)
+{
+	struct vfs_file *file = vfs_file_of(sqlite3_context_db_handle(context), schema);
+	if (!file)
+		fail(context, SQLITE_ERROR,
+		     "%s: '%s' is not in the VFS " VFS_NAME ": open it with file:NAME?vfs=" VFS_NAME, function, schema);
+	return file;
+}
+
+/* argv[index] as the name of a schema, "main" where it is left out; NULL: the error is set. */
+static const char *schema_argument(sqlite3_context *context, const char *function, int argc, sqlite3_value **argv,
+                                   int index)
+{
+	const char *schema = argc > index ? text_argument(argv[index]) : "main";
+	if (!schema)
+		fail(context, SQLITE_MISUSE, "%s: the schema must be a text, as 'main'", function);
+	return schema;
+}
+
+/* The busy timeout of the connection, or the default where it has none. */
+static int wait_ms(sqlite3 *db)
+{
+	sqlite3_stmt *statement = NULL;
+	int time_ms = 0;
+	if (sqlite3_prepare_v2(db, "PRAGMA busy_timeout", -1, &statement, NULL) == SQLITE_OK &&
+	    sqlite3_step(statement) == SQLITE_ROW)
+		time_ms = sqlite3_column_int(statement, 0);
+	sqlite3_finalize(statement);
+	return time_ms > 0 ? time_ms : DEFAULT_WAIT_MS;
+}
+
+/* --------------------------------------------------------------------------------------------------------- JSON -- */
+
+static void json_text(sqlite3_str *json, const char *text)
+{
+	sqlite3_str_appendchar(json, 1, '"');
+	for (const char *at = text; *at; at++) {
+		unsigned char byte = (unsigned char)*at;
+		if (byte < 0x20)
+			sqlite3_str_appendf(json, "\\u%04x", byte);
+		else if (byte == '"' || byte == '\\')
+			sqlite3_str_appendf(json, "\\%c", byte);
+		else
+			sqlite3_str_appendchar(json, 1, *at);
+	}
+	sqlite3_str_appendchar(json, 1, '"');
+}
+
+static void json_number(sqlite3_str *json, const char *key, uint64_t value)
+{
+	sqlite3_str_appendf(json, ",\"%s\":%llu", key, (sqlite3_uint64)value);
+}
+
+static void json_word(sqlite3_str *json, const char *key, const char *text)
+{
+	sqlite3_str_appendf(json, ",\"%s\":", key);
+	json_text(json, text);
+}
+
+static void json_result(sqlite3_context *context, sqlite3_str *json)
+{
+	sqlite3_str_appendchar(json, 1, '}');
+	char *text = sqlite3_str_finish(json);
+	if (text)
+		sqlite3_result_text(context, text, -1, sqlite3_free);
+	else
+		sqlite3_result_error_nomem(context);
+}
+
+static void json_progress(sqlite3_str *json, const struct uffdwp_snapshot_progress *progress)
+{
+	json_number(json, "length_bytes", progress->length_bytes);
+	json_number(json, "pages_total", progress->pages_total);
+	json_number(json, "pages_fault", progress->pages_fault);
+	json_number(json, "pages_prepare", progress->pages_prepare);
+	json_number(json, "pages_sweep", progress->pages_sweep);
+	json_number(json, "pages_hole", progress->pages_hole);
+	json_number(json, "faults", progress->faults);
+	json_number(json, "waits", progress->waits);
+	json_number(json, "pool_peak_bytes", progress->pool_peak_bytes);
+	json_number(json, "bytes_written", progress->bytes_written);
+	json_number(json, "pause_ns", progress->pause_ns);
+	json_number(json, "elapsed_ns", progress->elapsed_ns);
+	json_number(json, "direct", progress->direct);
+	json_number(json, "uring", progress->uring);
+}
+
+static const char *state_name(const struct shot_status *status)
+{
+	static const char *const names[] = {"running", "committed", "failed"};
+	if (!status->id)
+		return "none";
+	return status->progress.state < 3 ? names[status->progress.state] : "unknown";
+}
+
+static void result_status(sqlite3_context *context, const struct shot_status *status)
+{
+	sqlite3_str *json = sqlite3_str_new(sqlite3_context_db_handle(context));
+	sqlite3_str_appendf(json, "{\"id\":%llu", (sqlite3_uint64)status->id);
+	json_word(json, "state", state_name(status));
+	if (status->id) {
+		json_word(json, "path", status->path ? status->path : "");
+		if (status->progress.state == UFFDWP_SNAPSHOT_FAILED) {
+			json_word(json, "error", strerror(-status->progress.error));
+			json_word(json, "text", status->text);
+		}
+		json_progress(json, &status->progress);
+	}
+	json_result(context, json);
+}
+
+/* ----------------------------------------------------------------------------------------------------- snapshot -- */
+
+/* A journal beside the image would be played into it by the next program that opens it. */
+static const char *stale_sidecar(const char *path)
+{
+	static const char *const endings[] = {"-journal", "-wal"};
+	for (int i = 0; i < 2; i++) {
+		char *name = sqlite3_mprintf("%s%s", path, endings[i]);
+		int there = name && access(name, F_OK) == 0;
+		sqlite3_free(name);
+		if (there)
+			return endings[i];
+	}
+	return NULL;
+}
+
+static int journal_is_hot(struct store *store)
+{
+	char *name = sqlite3_mprintf("%s-journal", store->name);
+	int hot = name && !locks_reserved(&store->locks) && memfile_hot(name);
+	sqlite3_free(name);
+	return hot;
+}
+
+/* With a SHARED held (INV-BOUNDARY). */
+static int snapshot_cut(sqlite3_context *context, struct store *store, const char *path, uint64_t *id)
+{
+	char text[STORE_TEXT_BYTES];
+	uint64_t length = store->size_bytes;
+	if (length == 0) {
+		fail(context, SQLITE_ERROR, "uffdwp_snapshot: the database is empty, there is nothing to save");
+		return -EINVAL;
+	}
+	if (journal_is_hot(store)) {
+		fail(context, SQLITE_BUSY,
+		     "uffdwp_snapshot: a transaction was left unfinished: read the database once, "
+		     "which rolls it back, then try again");
+		return -EBUSY;
+	}
+	int result = shots_begin(&store->shots, store->region, path, length, id);
+	if (result == -EBUSY) {
+		fail(context, SQLITE_BUSY, "uffdwp_snapshot: a snapshot of this database is running");
+	} else if (result < 0) {
+		store_library_text(text, sizeof(text));
+		fail(context, SQLITE_ERROR, "uffdwp_snapshot: %s: %s%s%s", path, strerror(-result), *text ? ": " : "",
+		     text);
+	}
+	return result;
+}
+
+/* A connection that reads, or that keeps its locks (locking_mode=exclusive), holds what it takes already. */
+static int snapshot_begin(sqlite3_context *context, struct vfs_file *file, const char *path, uint64_t *id)
+{
+	if (file->holder.level != LOCK_NONE)
+		return snapshot_cut(context, file->store, path, id);
+	int time_ms = wait_ms(sqlite3_context_db_handle(context));
+	if (locks_cut_enter(&file->store->locks, (uint64_t)time_ms * NS_PER_MS) < 0) {
+		fail(context, SQLITE_BUSY, "uffdwp_snapshot: a write transaction held its lock for %d ms", time_ms);
+		return -EBUSY;
+	}
+	int result = snapshot_cut(context, file->store, path, id);
+	locks_cut_leave(&file->store->locks);
+	return result;
+}
+
+/* 1: wait, 0: do not, -1: the error is set. */
+static int wait_argument(sqlite3_context *context, int argc, sqlite3_value **argv)
+{
+	if (argc < 2)
+		return 0;
+	const char *word = text_argument(argv[1]);
+	if (word && strcmp(word, "wait") == 0)
+		return 1;
+	if (word && !*word)
+		return 0;
+	fail(context, SQLITE_MISUSE, "uffdwp_snapshot: the second argument is 'wait' or ''");
+	return -1;
+}
+
+static void snapshot_result(sqlite3_context *context, struct vfs_file *file, int wait, uint64_t id)
+{
+	struct shot_status status;
+	if (wait)
+		shots_wait(&file->store->shots, id);
+	shots_status(&file->store->shots, &status);
+	if (wait && status.id == id && status.progress.state == UFFDWP_SNAPSHOT_FAILED)
+		fail(context, SQLITE_ERROR, "uffdwp_snapshot: %s: %s: %s", status.path ? status.path : "",
+		     strerror(-status.progress.error), status.text);
+	else
+		result_status(context, &status);
+	free(status.path);
+}
+
+static void sql_snapshot(sqlite3_context *context, int argc, sqlite3_value **argv)
+{
+	static const char function[] = "uffdwp_snapshot";
+	uint64_t id = 0;
+	const char *path = path_argument(context, function, argv[0]);
+	int wait = path ? wait_argument(context, argc, argv) : -1;
+	const char *schema = wait >= 0 ? schema_argument(context, function, argc, argv, 2) : NULL;
+	struct vfs_file *file = schema ? file_argument(context, function, schema) : NULL;
+	if (!file)
+		return;
+	if (sqlite3_txn_state(sqlite3_context_db_handle(context), schema) == SQLITE_TXN_WRITE) {
+		fail(context, SQLITE_ERROR, "%s: not inside a write transaction: commit it first", function);
+		return;
+	}
+	const char *stale = stale_sidecar(path);
+	if (stale) {
+		fail(context, SQLITE_ERROR, "%s: %s%s is in the way: it would be taken for the image's; remove it",
+		     function, path, stale);
+		return;
+	}
+	if (snapshot_begin(context, file, path, &id) == 0)
+		snapshot_result(context, file, wait, id);
+}
+
+static void sql_snapshot_status(sqlite3_context *context, int argc, sqlite3_value **argv)
+{
+	static const char function[] = "uffdwp_snapshot_status";
+	struct shot_status status;
+	const char *schema = schema_argument(context, function, argc, argv, 0);
+	struct vfs_file *file = schema ? file_argument(context, function, schema) : NULL;
+	if (!file)
+		return;
+	shots_status(&file->store->shots, &status);
+	result_status(context, &status);
+	free(status.path);
+}
+
+/* --------------------------------------------------------------------------------------------------------- load -- */
+
+/* Opens a connection of our own to a store that is open: its locks and journal are then SQLite's own affair. */
+static int open_own(const char *name, sqlite3 **db)
+{
+	sqlite3_str *uri = sqlite3_str_new(NULL);
+	sqlite3_str_appendall(uri, "file:");
+	for (const char *at = name; *at; at++) {
+		if (strchr("%?#", *at))
+			sqlite3_str_appendf(uri, "%%%02X", (unsigned)(unsigned char)*at);
+		else
+			sqlite3_str_appendchar(uri, 1, *at);
+	}
+	sqlite3_str_appendall(uri, "?vfs=" VFS_NAME "&" VFS_LOADING "=1");
+	char *text = sqlite3_str_finish(uri);
+	if (!text)
+		return SQLITE_NOMEM;
+	int result = sqlite3_open_v2(text, db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_URI, NULL);
+	sqlite3_free(text);
+	return result;
+}
+
+/* The copy is one write transaction of `to`: an error rolls it back. */
+static int copy_database(sqlite3 *from, sqlite3 *to, int *pages)
+{
+	sqlite3_backup *backup = sqlite3_backup_init(to, "main", from, "main");
+	if (!backup)
+		return sqlite3_errcode(to);
+	int result = sqlite3_backup_step(backup, -1);
+	*pages = sqlite3_backup_pagecount(backup);
+	int finished = sqlite3_backup_finish(backup);
+	if (result == SQLITE_DONE)
+		return finished;
+	return finished != SQLITE_OK ? finished : result;
+}
+
+static void load_between(sqlite3_context *context, const char *path, sqlite3 *from, sqlite3 *to, int time_ms)
+{
+	int pages = 0;
+	sqlite3_busy_timeout(from, time_ms);
+	sqlite3_busy_timeout(to, time_ms);
+	int result = copy_database(from, to, &pages);
+	if (result == SQLITE_OK)
+		sqlite3_result_int(context, pages);
+	else
+		fail(context, result, "uffdwp_load: %s: %s; nothing was changed", path, sqlite3_errstr(result));
+}
+
+static void load_file(sqlite3_context *context, const char *path, const char *name)
+{
+	sqlite3 *from = NULL;
+	sqlite3 *to = NULL;
+	int result = sqlite3_open_v2(path, &from, SQLITE_OPEN_READONLY, vfs_disk()->zName);
+	if (result == SQLITE_OK)
+		result = sqlite3_exec(from, "PRAGMA schema_version", NULL, NULL, NULL);
+	if (result != SQLITE_OK) {
+		fail(context, result, "uffdwp_load: %s: %s", path,
+		     from ? sqlite3_errmsg(from) : sqlite3_errstr(result));
+	} else {
+		result = open_own(name, &to);
+		if (result != SQLITE_OK)
+			fail(context, result, "uffdwp_load: %s", to ? sqlite3_errmsg(to) : sqlite3_errstr(result));
+		else
+			load_between(context, path, from, to, wait_ms(sqlite3_context_db_handle(context)));
+	}
+	sqlite3_close(from);
+	sqlite3_close(to);
+}
+
+static void sql_load(sqlite3_context *context, int argc, sqlite3_value **argv)
+{
+	static const char function[] = "uffdwp_load";
+	const char *path = path_argument(context, function, argv[0]);
+	const char *schema = path ? schema_argument(context, function, argc, argv, 1) : NULL;
+	struct vfs_file *file = schema ? file_argument(context, function, schema) : NULL;
+	if (!file)
+		return;
+	if (sqlite3_txn_state(sqlite3_context_db_handle(context), schema) != SQLITE_TXN_NONE)
+		fail(context, SQLITE_ERROR, "%s: not inside a transaction: end it first", function);
+	else
+		load_file(context, path, file->store->name);
+}
+
+/* -------------------------------------------------------------------------------------------------------- stats -- */
+
+static void json_region(sqlite3_str *json, struct uffdwp_region *region)
+{
+	struct uffdwp_region_info info = {.sz = sizeof(info)};
+	struct uffdwp_region_stats stats = {.sz = sizeof(stats)};
+	uffdwp_region_info(region, &info);
+	uffdwp_region_stats(region, &stats);
+	json_word(json, "mechanism", vfs_mechanism_name(info.mechanism));
+	json_word(json, "delivery", vfs_delivery_name(info.delivery));
+	json_number(json, "length_bytes", info.length_bytes);
+	json_number(json, "capacity_bytes", info.capacity_bytes);
+	json_number(json, "page_bytes", info.page_bytes);
+	json_number(json, "faults", stats.faults);
+	json_number(json, "faults_repeated", stats.faults_repeated);
+	json_number(json, "pages_disarmed", stats.pages_disarmed);
+	json_number(json, "pages_lost", stats.pages_lost);
+	json_number(json, "snapshots", stats.snapshots);
+}
+
+static void sql_stats(sqlite3_context *context, int argc, sqlite3_value **argv)
+{
+	static const char function[] = "uffdwp_stats";
+	const char *schema = schema_argument(context, function, argc, argv, 0);
+	struct vfs_file *file = schema ? file_argument(context, function, schema) : NULL;
+	if (!file)
+		return;
+	sqlite3_str *json = sqlite3_str_new(sqlite3_context_db_handle(context));
+	sqlite3_str_appendall(json, "{\"name\":");
+	json_text(json, file->store->name);
+	json_word(json, "library", uffdwp_version());
+	json_number(json, "size_bytes", file->store->size_bytes);
+	json_number(json, "prepare", (uint64_t)file->store->prepare);
+	json_region(json, file->store->region);
+	json_result(context, json);
+}
+
+static void sql_error(sqlite3_context *context, int argc, sqlite3_value **argv)
+{
+	char text[STORE_TEXT_BYTES];
+	(void)argc;
+	(void)argv;
+	store_error_text(text, sizeof(text));
+	sqlite3_result_text(context, text, -1, SQLITE_TRANSIENT);
+}
+
+/* ------------------------------------------------------------------------------------------------- registration -- */
+
+struct function {
+	const char *name;
+	int arguments;
+	void (*call)(sqlite3_context *context, int argc, sqlite3_value **argv);
+};
+
+static const struct function functions[] = {
+        {"uffdwp_snapshot", 1, sql_snapshot},
+        {"uffdwp_snapshot", 2, sql_snapshot},
+        {"uffdwp_snapshot", 3, sql_snapshot},
+        {"uffdwp_snapshot_status", 0, sql_snapshot_status},
+        {"uffdwp_snapshot_status", 1, sql_snapshot_status},
+        {"uffdwp_load", 1, sql_load},
+        {"uffdwp_load", 2, sql_load},
+        {"uffdwp_stats", 0, sql_stats},
+        {"uffdwp_stats", 1, sql_stats},
+        {"uffdwp_error", 0, sql_error},
+};
+
+int functions_register(sqlite3 *db)
+{
+	int result = SQLITE_OK;
+	for (size_t i = 0; i < sizeof(functions) / sizeof(functions[0]) && result == SQLITE_OK; i++)
+		result = sqlite3_create_function_v2(db, functions[i].name, functions[i].arguments,
+		                                    SQLITE_UTF8 | SQLITE_DIRECTONLY, NULL, functions[i].call, NULL,
+		                                    NULL, NULL);
+	return result;
+}
+
+static int register_automatically(sqlite3 *db, char **error, const sqlite3_api_routines *api)
+{
+	(void)error;
+	(void)api;
+	return functions_register(db);
+}
+
+/* What sqlite3_load_extension() looks for in uffdwp_sqlite.so. */
+__attribute__((visibility("default"))) int sqlite3_uffdwpsqlite_init(sqlite3 *db, char **error,
+                                                                     const sqlite3_api_routines *api);
+
+int sqlite3_uffdwpsqlite_init(sqlite3 *db, char **error, const sqlite3_api_routines *api)
+{
+	SQLITE_EXTENSION_INIT2(api);
+	if (sqlite3_libversion_number() < OLDEST_SQLITE) {
+		*error = sqlite3_mprintf("uffdwp needs SQLite 3.34 or newer, this is %s", sqlite3_libversion());
+		return SQLITE_ERROR;
+	}
+	int result = vfs_register();
+	if (result == SQLITE_OK)
+		result = sqlite3_auto_extension((void (*)(void))register_automatically);
+	if (result == SQLITE_OK)
+		result = functions_register(db);
+	return result == SQLITE_OK ? SQLITE_OK_LOAD_PERMANENTLY : result;
+}

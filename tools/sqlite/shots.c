@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * See shots.h. The mutex is held while a cut is made (milliseconds), never while the saving is waited for.
+ */
+#include "shots.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+void shots_init(struct shots *shots)
+{
+	*shots = (struct shots){.id = 0};
+	pthread_mutex_init(&shots->mutex, NULL);
+	pthread_cond_init(&shots->idle, NULL);
+}
+
+/* With the mutex held: 1 if the running one has ended. */
+static int shots_ended(const struct shots *shots, struct uffdwp_snapshot_progress *progress)
+{
+	*progress = (struct uffdwp_snapshot_progress){.sz = sizeof(*progress)};
+	return shots->running && uffdwp_snapshot_poll(shots->running, progress) == 0 &&
+	       progress->state != UFFDWP_SNAPSHOT_RUNNING;
+}
+
+/* With the mutex held: frees what has ended. */
+static void shots_reap(struct shots *shots)
+{
+	struct uffdwp_snapshot_progress progress;
+	if (shots->users || !shots_ended(shots, &progress))
+		return;
+	shots->last = progress;
+	shots->text[0] = 0;
+	if (progress.state == UFFDWP_SNAPSHOT_FAILED)
+		uffdwp_snapshot_text(shots->running, shots->text, sizeof(shots->text));
+	uffdwp_snapshot_free(shots->running);
+	shots->running = NULL;
+}
+
+int shots_fini(struct shots *shots)
+{
+	if (shots->running)
+		shots_wait(shots, shots->id);
+	free(shots->path);
+	pthread_cond_destroy(&shots->idle);
+	pthread_mutex_destroy(&shots->mutex);
+	return shots->id ? shots->last.error : 0;
+}
+
+/* With the mutex held; takes `path` over on success. */
+static int shots_start(struct shots *shots, struct uffdwp_region *region, char *path, uint64_t length)
+{
+	struct uffdwp_snapshot_options options = UFFDWP_SNAPSHOT_OPTIONS_INIT;
+	options.sink = UFFDWP_SINK_IMAGE;
+	options.path = path;
+	options.length = length;
+	int result = uffdwp_snapshot_begin(region, &options, &shots->running);
+	if (result < 0) {
+		shots->running = NULL;
+		return result;
+	}
+	free(shots->path);
+	shots->path = path;
+	shots->id++;
+	return 0;
+}
+
+int shots_begin(struct shots *shots, struct uffdwp_region *region, const char *path, uint64_t length, uint64_t *id)
+{
+	int result = -EBUSY;
+	char *copy = strdup(path);
+	if (!copy)
+		return -ENOMEM;
+	struct uffdwp_snapshot_progress progress;
+	pthread_mutex_lock(&shots->mutex);
+	while (shots->users && shots_ended(shots, &progress))
+		pthread_cond_wait(&shots->idle, &shots->mutex);
+	shots_reap(shots);
+	if (!shots->running)
+		result = shots_start(shots, region, copy, length);
+	if (result == 0)
+		*id = shots->id;
+	pthread_mutex_unlock(&shots->mutex);
+	if (result < 0)
+		free(copy);
+	return result;
+}
+
+void shots_wait(struct shots *shots, uint64_t id)
+{
+	pthread_mutex_lock(&shots->mutex);
+	struct uffdwp_snapshot *snapshot = shots->id == id ? shots->running : NULL;
+	if (snapshot) {
+		shots->users++;
+		pthread_mutex_unlock(&shots->mutex);
+		uffdwp_snapshot_wait(snapshot, -1, NULL);
+		pthread_mutex_lock(&shots->mutex);
+		if (--shots->users == 0)
+			pthread_cond_broadcast(&shots->idle);
+		shots_reap(shots);
+	}
+	pthread_mutex_unlock(&shots->mutex);
+}
+
+void shots_status(struct shots *shots, struct shot_status *status)
+{
+	*status = (struct shot_status){.progress.sz = sizeof(status->progress)};
+	pthread_mutex_lock(&shots->mutex);
+	shots_reap(shots);
+	status->id = shots->id;
+	if (shots->path)
+		status->path = strdup(shots->path);
+	if (shots->running) {
+		uffdwp_snapshot_poll(shots->running, &status->progress);
+	} else {
+		status->progress = shots->last;
+		memcpy(status->text, shots->text, sizeof(status->text));
+	}
+	pthread_mutex_unlock(&shots->mutex);
+}

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The snapshots of one database: at most one runs, the last one is remembered.
+ *
+ * A handle of the library is freed ("reaped") by the next call that finds it ended and used by nobody. Threads: any.
+ */
+#ifndef UFFDWP_SQLITE_SHOTS_H
+#define UFFDWP_SQLITE_SHOTS_H
+
+#include <pthread.h>
+#include <stdint.h>
+
+#include "uffdwp.h"
+
+#define SHOT_TEXT_BYTES 256
+
+struct shots {
+	pthread_mutex_t mutex;
+	pthread_cond_t idle; /* users became 0 */
+	struct uffdwp_snapshot *running;
+	unsigned users; /* threads that wait for `running` */
+	uint64_t id;    /* of the last one; 0: there was none */
+	char *path;
+	struct uffdwp_snapshot_progress last; /* valid when it was reaped */
+	char text[SHOT_TEXT_BYTES];           /* why the last one failed */
+};
+
+/* What is known of a snapshot. */
+struct shot_status {
+	uint64_t id; /* 0: there was none */
+	struct uffdwp_snapshot_progress progress;
+	char text[SHOT_TEXT_BYTES];
+	char *path; /* the receiver's to free(); NULL: none, or no memory */
+};
+
+void shots_init(struct shots *shots);
+
+/* Waits for a running snapshot. 0, or the error that ended it; its text is in shots->text. */
+int shots_fini(struct shots *shots);
+
+/* Makes the cut of the region's first `length` bytes. 0, -EBUSY (one runs), -ENOMEM, or what the library answers. */
+int shots_begin(struct shots *shots, struct uffdwp_region *region, const char *path, uint64_t length, uint64_t *id);
+
+/* Waits for the end of that snapshot. */
+void shots_wait(struct shots *shots, uint64_t id);
+
+void shots_status(struct shots *shots, struct shot_status *status);
+
+#endif

@@ -1,0 +1,346 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * See store.h. The world's mutex guards the list, the runtime and the counts of users; it is held while a region is
+ * made, which takes about a millisecond, and not while a snapshot is waited for.
+ */
+#include "store.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define STEP_LEAST_BYTES (UINT64_C(16) << 20)
+
+struct world {
+	pthread_mutex_t mutex;
+	struct store *stores;
+	struct uffdwp *runtime;
+	unsigned runtime_users;
+	uint64_t last_id;
+	char text[STORE_TEXT_BYTES];
+};
+
+static struct world world = {.mutex = PTHREAD_MUTEX_INITIALIZER};
+
+/* What this thread was refused. since_ns outlives the sleeps, so that a waiter's patience is counted as a whole. */
+struct refusal {
+	uint64_t store_id; /* 0: nothing */
+	uint64_t since_ns; /* 0: not waiting */
+	enum lock_level wanted;
+};
+
+static _Thread_local struct refusal refusal;
+
+static struct store *world_find(const char *name, size_t length)
+{
+	for (struct store *store = world.stores; store; store = store->next)
+		if (strncmp(store->name, name, length) == 0 && store->name[length] == 0)
+			return store;
+	return NULL;
+}
+
+static struct store *world_find_id(uint64_t id)
+{
+	struct store *store = world.stores;
+	while (store && store->id != id)
+		store = store->next;
+	return store;
+}
+
+static int world_fail(int error, const char *text)
+{
+	snprintf(world.text, sizeof(world.text), "%s", text);
+	return error;
+}
+
+static int world_fail_library(int error)
+{
+	uffdwp_error_text(world.runtime, world.text, sizeof(world.text));
+	if (!world.text[0])
+		world_fail(error, strerror(-error));
+	return error;
+}
+
+static int runtime_get(void)
+{
+	if (!world.runtime) {
+		int result = uffdwp_open(NULL, &world.runtime);
+		if (result < 0) {
+			world.runtime = NULL;
+			return world_fail_library(result);
+		}
+	}
+	world.runtime_users++;
+	return 0;
+}
+
+static void runtime_put(void)
+{
+	if (--world.runtime_users)
+		return;
+	uffdwp_close(world.runtime);
+	world.runtime = NULL;
+}
+
+static uint64_t round_up(uint64_t value, uint64_t unit)
+{
+	return (value + unit - 1) / unit * unit;
+}
+
+static int store_make_region(struct store *store, const struct store_config *config)
+{
+	struct uffdwp_region_options options = UFFDWP_REGION_OPTIONS_INIT;
+	uint64_t page_bytes = (uint64_t)sysconf(_SC_PAGESIZE);
+	uint64_t length = round_up(config->size_bytes, page_bytes);
+	options.mechanism = config->mechanism;
+	options.delivery = config->delivery;
+	options.capacity_bytes = round_up(config->capacity_bytes, page_bytes);
+	if (options.capacity_bytes < length)
+		options.capacity_bytes = length;
+	options.name = "uffdwp-sqlite";
+	int result = uffdwp_region_create(world.runtime, length, &options, &store->region);
+	if (result < 0)
+		return world_fail_library(result);
+	store->base = uffdwp_region_base(store->region);
+	store->page_bytes = page_bytes;
+	store->capacity_bytes = options.capacity_bytes;
+	store->length_bytes = length;
+	store->prepare = config->prepare;
+	return 0;
+}
+
+static int store_make(const char *name, const struct store_config *config, struct store **out)
+{
+	struct store *store = calloc(1, sizeof(*store));
+	char *copy = strdup(name);
+	int result = store && copy ? runtime_get() : world_fail(-ENOMEM, "no memory");
+	if (result < 0)
+		goto free_store;
+	result = store_make_region(store, config);
+	if (result < 0)
+		goto put_runtime;
+	store->name = copy;
+	store->id = ++world.last_id;
+	locks_init(&store->locks);
+	shots_init(&store->shots);
+	store->next = world.stores;
+	world.stores = store;
+	*out = store;
+	return 0;
+put_runtime:
+	runtime_put();
+free_store:
+	free(copy);
+	free(store);
+	return result;
+}
+
+static int store_open_locked(const char *name, const struct store_config *config, struct store **out)
+{
+	struct store *store = world_find(name, strlen(name));
+	int result = 0;
+	if (!store) {
+		if (access(name, F_OK) == 0)
+			return world_fail(-EEXIST,
+			                  "a file of this name is on disk; choose another name for the database in "
+			                  "memory, and fill it from the file with uffdwp_load()");
+		if (!config)
+			return world_fail(-ENOENT, "no connection of this process has a database of this name open");
+		result = store_make(name, config, &store);
+	}
+	if (result == 0) {
+		store->refs++;
+		*out = store;
+	}
+	return result;
+}
+
+int store_open(const char *name, const struct store_config *config, struct store **out)
+{
+	pthread_mutex_lock(&world.mutex);
+	int result = store_open_locked(name, config, out);
+	pthread_mutex_unlock(&world.mutex);
+	return result;
+}
+
+static int store_free(struct store *store)
+{
+	int result = shots_fini(&store->shots);
+	locks_fini(&store->locks);
+	uffdwp_region_close(store->region);
+	free(store->name);
+	free(store);
+	pthread_mutex_lock(&world.mutex);
+	runtime_put();
+	pthread_mutex_unlock(&world.mutex);
+	return result;
+}
+
+int store_close(struct store *store)
+{
+	pthread_mutex_lock(&world.mutex);
+	unsigned refs = --store->refs;
+	if (refs == 0) {
+		struct store **place = &world.stores;
+		while (*place != store)
+			place = &(*place)->next;
+		*place = store->next;
+	}
+	pthread_mutex_unlock(&world.mutex);
+	return refs ? 0 : store_free(store);
+}
+
+int store_named(const char *name)
+{
+	pthread_mutex_lock(&world.mutex);
+	int found = world_find(name, strlen(name)) != NULL;
+	pthread_mutex_unlock(&world.mutex);
+	return found;
+}
+
+int store_sidecar(const char *name)
+{
+	static const char *const endings[] = {"-journal", "-wal"};
+	size_t length = strlen(name);
+	int found = 0;
+	pthread_mutex_lock(&world.mutex);
+	for (size_t i = 0; i < sizeof(endings) / sizeof(endings[0]); i++) {
+		size_t ending = strlen(endings[i]);
+		if (length > ending && strcmp(name + length - ending, endings[i]) == 0)
+			found |= world_find(name, length - ending) != NULL;
+	}
+	pthread_mutex_unlock(&world.mutex);
+	return found;
+}
+
+void store_error_text(char *buffer, size_t size)
+{
+	pthread_mutex_lock(&world.mutex);
+	snprintf(buffer, size, "%s", world.text);
+	pthread_mutex_unlock(&world.mutex);
+}
+
+void store_error_set(const char *text)
+{
+	pthread_mutex_lock(&world.mutex);
+	world_fail(0, text);
+	pthread_mutex_unlock(&world.mutex);
+}
+
+void store_library_text(char *buffer, size_t size)
+{
+	pthread_mutex_lock(&world.mutex);
+	uffdwp_error_text(world.runtime, buffer, size);
+	pthread_mutex_unlock(&world.mutex);
+}
+
+int store_reserve(struct store *store, uint64_t length)
+{
+	uint64_t now = store->length_bytes;
+	if (length <= now)
+		return 0;
+	if (length > store->capacity_bytes)
+		return -ENOSPC;
+	uint64_t step = now / 2 > STEP_LEAST_BYTES ? now / 2 : STEP_LEAST_BYTES;
+	uint64_t wanted = length > now + step ? length : now + step;
+	wanted = round_up(wanted, store->page_bytes);
+	if (wanted > store->capacity_bytes)
+		wanted = store->capacity_bytes;
+	int result = uffdwp_region_grow(store->region, wanted);
+	if (result == 0)
+		store->length_bytes = wanted;
+	return result;
+}
+
+static int store_prepare(const struct store *store, uint64_t offset, uint64_t length)
+{
+	return store->prepare && length ? uffdwp_prepare_write(store->region, offset, length) : 0;
+}
+
+int store_write(struct store *store, const void *data, size_t length, uint64_t offset)
+{
+	if (offset > UINT64_MAX - length)
+		return -ENOSPC;
+	int result = store_reserve(store, offset + length);
+	if (result == 0)
+		result = store_prepare(store, offset, length);
+	if (result < 0)
+		return result;
+	memcpy(store->base + offset, data, length);
+	if (offset + length > store->size_bytes)
+		store->size_bytes = offset + length;
+	return 0;
+}
+
+size_t store_read(const struct store *store, void *buffer, size_t length, uint64_t offset)
+{
+	uint64_t size = store->size_bytes;
+	size_t there = 0;
+	if (offset < size)
+		there = size - offset < length ? (size_t)(size - offset) : length;
+	memcpy(buffer, store->base + offset, there);
+	memset((char *)buffer + there, 0, length - there);
+	return there;
+}
+
+/* Makes [length, size) read as zeros and gives its whole pages back. */
+static int store_cut_tail(struct store *store, uint64_t length)
+{
+	uint64_t size = store->size_bytes;
+	uint64_t first_page = round_up(length, store->page_bytes);
+	uint64_t end = round_up(size, store->page_bytes);
+	if (end > first_page) {
+		int result = uffdwp_region_punch(store->region, first_page, end - first_page);
+		if (result < 0)
+			return result;
+	}
+	uint64_t part = first_page < size ? first_page - length : size - length;
+	int result = store_prepare(store, length, part);
+	if (result == 0)
+		memset(store->base + length, 0, part);
+	return result;
+}
+
+int store_truncate(struct store *store, uint64_t length)
+{
+	int result = 0;
+	if (length > store->size_bytes)
+		result = store_reserve(store, length);
+	else if (length < store->size_bytes)
+		result = store_cut_tail(store, length);
+	if (result == 0)
+		store->size_bytes = length;
+	return result;
+}
+
+void store_refused(const struct store *store, enum lock_level wanted)
+{
+	if (!refusal.since_ns || refusal.wanted != wanted)
+		refusal.since_ns = locks_now_ns();
+	refusal.store_id = store->id;
+	refusal.wanted = wanted;
+}
+
+void store_granted(enum lock_level level)
+{
+	if (level >= refusal.wanted)
+		refusal = (struct refusal){.store_id = 0};
+}
+
+int store_sleep(uint64_t timeout_ns)
+{
+	pthread_mutex_lock(&world.mutex);
+	struct store *store = refusal.store_id ? world_find_id(refusal.store_id) : NULL;
+	if (store)
+		store->refs++;
+	pthread_mutex_unlock(&world.mutex);
+	refusal.store_id = 0;
+	if (!store)
+		return 0;
+	locks_wait(&store->locks, refusal.wanted, refusal.since_ns, timeout_ns);
+	store_close(store);
+	return 1;
+}

@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A store is one database: a region that holds its file, the file's size, its locks and its snapshots. Stores are
+ * shared by name; a store lives while somebody has it open. The runtime of the library lives while there is a store.
+ *
+ * The bytes are guarded by SQLite's own locks: whoever writes, truncates or grows holds EXCLUSIVE, whoever reads
+ * SHARED. The region never moves and never gets shorter (a truncation punches its tail), so that pointers into it stay
+ * good. Bytes beyond the size read as zeros.
+ *
+ * Threads: any. Lock order: the world (the list of stores), then a store's own.
+ */
+#ifndef UFFDWP_SQLITE_STORE_H
+#define UFFDWP_SQLITE_STORE_H
+
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "locks.h"
+#include "shots.h"
+#include "uffdwp.h"
+
+#define STORE_TEXT_BYTES 512
+
+/* What a database is made with, by the first who opens it. */
+struct store_config {
+	uint64_t size_bytes;     /* of the region at first */
+	uint64_t capacity_bytes; /* up to where it may grow */
+	uint32_t mechanism;      /* enum uffdwp_mechanism */
+	uint32_t delivery;       /* enum uffdwp_delivery */
+	int prepare;             /* 1: uffdwp_prepare_write() before each write; 0: let writes fault */
+};
+
+struct store {
+	struct store *next;
+	char *name;
+	uint64_t id;   /* never given twice */
+	unsigned refs; /* under the world's mutex */
+	int prepare;
+	struct uffdwp_region *region;
+	unsigned char *base;
+	uint64_t page_bytes;
+	uint64_t capacity_bytes;
+	_Atomic uint64_t length_bytes; /* of the region */
+	_Atomic uint64_t size_bytes;   /* of the database file */
+	struct locks locks;
+	struct shots shots;
+};
+
+/* Opens by name; makes the store with `config` if there is none and `config` is not NULL. 0, -ENOENT (none), -EEXIST (a
+ * file of this name is on disk), -ENOMEM, or what the library answers; store_error_text() says why. */
+int store_open(const char *name, const struct store_config *config, struct store **out);
+
+/* Lets go; the last one waits for a running snapshot and frees the database. 0, or the error of that last snapshot. */
+int store_close(struct store *store);
+
+/* 1: a store of this name is open. sidecar: or the name is such a store's with "-journal" or "-wal" behind it. */
+int store_named(const char *name);
+int store_sidecar(const char *name);
+
+/* Why the last store_open() of the process failed. Copies the text, always terminated. */
+void store_error_text(char *buffer, size_t size);
+
+/* Sets that text. */
+void store_error_set(const char *text);
+
+/* The text of the library's last error. */
+void store_library_text(char *buffer, size_t size);
+
+/* 0, -ENOSPC (beyond the capacity), or what the library answers. */
+int store_reserve(struct store *store, uint64_t length);
+int store_write(struct store *store, const void *data, size_t length, uint64_t offset);
+int store_truncate(struct store *store, uint64_t length);
+
+/* Bytes that were there to read; the rest of the buffer is zeroed. */
+size_t store_read(const struct store *store, void *buffer, size_t length, uint64_t offset);
+
+/* Notes that this thread was refused a level of this store. */
+void store_refused(const struct store *store, enum lock_level wanted);
+
+/* Forgets it, if the thread now got what it wanted. */
+void store_granted(enum lock_level level);
+
+/* Sleeps up to timeout_ns or until the level that this thread was refused last can be had. 0: there was none. */
+int store_sleep(uint64_t timeout_ns);
+
+#endif

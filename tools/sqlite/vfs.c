@@ -1,0 +1,543 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The VFS named "uffdwp": main database files that were opened with vfs=uffdwp in their URI live in a store, their
+ * journals in memory; everything else (temporary files, attached files, the target of VACUUM INTO, super-journals) goes
+ * to the VFS that was the default one before.
+ *
+ * Names are made absolute as that VFS does it, so that a file on disk and a database in memory cannot be mixed up: a
+ * store is refused where a file of its name exists, and a file where a store of its name is open. That is what lets
+ * xAccess and xDelete, which get a name only, tell whose journal is meant.
+ *
+ * There is no WAL: images hold the database file alone. Without the methods for shared memory SQLite keeps to a
+ * rollback journal; what could still ask for a WAL (an exclusive connection) is stopped at the header of page 1, which
+ * must never say WAL (INV-NO-WAL).
+ */
+#include "extension.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <sqlite3ext.h>
+
+#include "memfile.h"
+
+SQLITE_EXTENSION_INIT3
+
+#define HEADER_WRITE_VERSION 18 /* offset in the file; 2: WAL. https://sqlite.org/fileformat2.html, 1.3.3 */
+#define HEADER_READ_VERSION 19
+#define SECTOR_BYTES 4096
+
+struct vfs_journal {
+	sqlite3_file head;
+	struct memfile *memory;
+	char *unlink_name; /* not NULL: it goes away with its close */
+};
+
+static sqlite3_vfs *disk;
+
+sqlite3_vfs *vfs_disk(void)
+{
+	return disk;
+}
+
+static int vfs_code(int error, int otherwise)
+{
+	switch (error) {
+	case 0:
+		return SQLITE_OK;
+	case -ENOSPC:
+	case -EFBIG:
+		return SQLITE_FULL;
+	case -ENOMEM:
+		return SQLITE_IOERR_NOMEM;
+	default:
+		return otherwise;
+	}
+}
+
+/* ------------------------------------------------------------------------------------------- the database file -- */
+
+static struct vfs_file *file_of(sqlite3_file *file)
+{
+	return (struct vfs_file *)file;
+}
+
+static int file_close(sqlite3_file *head)
+{
+	struct vfs_file *file = file_of(head);
+	locks_drop(&file->store->locks, &file->holder, LOCK_NONE);
+	int result = store_close(file->store);
+	if (result < 0)
+		sqlite3_log(SQLITE_IOERR, "uffdwp: the last snapshot of a closed database failed: %s",
+		            strerror(-result));
+	return SQLITE_OK;
+}
+
+static int file_read(sqlite3_file *head, void *buffer, int length, sqlite3_int64 offset)
+{
+	size_t there = store_read(file_of(head)->store, buffer, (size_t)length, (uint64_t)offset);
+	return there < (size_t)length ? SQLITE_IOERR_SHORT_READ : SQLITE_OK;
+}
+
+static int header_says_wal(const unsigned char *data, int length, sqlite3_int64 offset)
+{
+	return offset == 0 && length > HEADER_READ_VERSION &&
+	       (data[HEADER_WRITE_VERSION] == 2 || data[HEADER_READ_VERSION] == 2);
+}
+
+/* INV-NO-WAL: a source of uffdwp_load() may be in WAL mode; its copy is not. */
+static int file_write_header(struct vfs_file *file, const unsigned char *data, int length)
+{
+	static const unsigned char versions[] = {1, 1};
+	if (!file->loading)
+		return -EPERM;
+	int result = store_write(file->store, data, HEADER_WRITE_VERSION, 0);
+	if (result == 0)
+		result = store_write(file->store, versions, sizeof(versions), HEADER_WRITE_VERSION);
+	if (result == 0)
+		result = store_write(file->store, data + HEADER_READ_VERSION + 1,
+		                     (size_t)length - HEADER_READ_VERSION - 1, HEADER_READ_VERSION + 1);
+	return result;
+}
+
+static int file_write(sqlite3_file *head, const void *data, int length, sqlite3_int64 offset)
+{
+	struct vfs_file *file = file_of(head);
+	int result = 0;
+	if (header_says_wal(data, length, offset))
+		result = file_write_header(file, data, length);
+	else
+		result = store_write(file->store, data, (size_t)length, (uint64_t)offset);
+	return vfs_code(result, SQLITE_IOERR_WRITE);
+}
+
+static int file_truncate(sqlite3_file *head, sqlite3_int64 length)
+{
+	return vfs_code(store_truncate(file_of(head)->store, (uint64_t)length), SQLITE_IOERR_TRUNCATE);
+}
+
+static int file_size(sqlite3_file *head, sqlite3_int64 *size)
+{
+	*size = (sqlite3_int64)file_of(head)->store->size_bytes;
+	return SQLITE_OK;
+}
+
+static int file_lock(sqlite3_file *head, int wanted)
+{
+	struct vfs_file *file = file_of(head);
+	enum lock_level level = (enum lock_level)wanted;
+	if (locks_take(&file->store->locks, &file->holder, level) < 0) {
+		store_refused(file->store, level);
+		return SQLITE_BUSY;
+	}
+	store_granted(level);
+	return SQLITE_OK;
+}
+
+static int file_unlock(sqlite3_file *head, int level)
+{
+	struct vfs_file *file = file_of(head);
+	locks_drop(&file->store->locks, &file->holder, (enum lock_level)level);
+	return SQLITE_OK;
+}
+
+static int file_check_reserved(sqlite3_file *head, int *reserved)
+{
+	*reserved = locks_reserved(&file_of(head)->store->locks);
+	return SQLITE_OK;
+}
+
+static int file_map_limit(struct vfs_file *file, sqlite3_int64 *limit)
+{
+	sqlite3_int64 before = file->map_limit;
+	if (*limit >= 0)
+		file->map_limit = *limit;
+	*limit = before;
+	return SQLITE_OK;
+}
+
+/* An exclusive connection could have a WAL without shared memory: refused here, where there is a text to give. */
+static int file_pragma(struct vfs_file *file, char **words)
+{
+	if (sqlite3_stricmp(words[1], "locking_mode") == 0 && words[2])
+		file->exclusive = sqlite3_stricmp(words[2], "exclusive") == 0;
+	if (!file->exclusive || sqlite3_stricmp(words[1], "journal_mode") != 0 || !words[2] ||
+	    sqlite3_stricmp(words[2], "wal") != 0)
+		return SQLITE_NOTFOUND;
+	words[0] =
+	        sqlite3_mprintf("the VFS " VFS_NAME " has no write-ahead log: its images hold the database file alone");
+	return SQLITE_ERROR;
+}
+
+static int file_control(sqlite3_file *head, int operation, void *argument)
+{
+	struct vfs_file *file = file_of(head);
+	switch (operation) {
+	case SQLITE_FCNTL_LOCKSTATE:
+		*(int *)argument = (int)file->holder.level;
+		return SQLITE_OK;
+	case SQLITE_FCNTL_SIZE_HINT:
+		return vfs_code(store_reserve(file->store, *(uint64_t *)argument), SQLITE_IOERR_WRITE);
+	case SQLITE_FCNTL_CHUNK_SIZE:
+		return SQLITE_OK;
+	case SQLITE_FCNTL_VFSNAME:
+		*(char **)argument = sqlite3_mprintf("%s", VFS_NAME);
+		return SQLITE_OK;
+	case SQLITE_FCNTL_HAS_MOVED:
+		*(int *)argument = 0;
+		return SQLITE_OK;
+	case SQLITE_FCNTL_PRAGMA:
+		return file_pragma(file, argument);
+	case SQLITE_FCNTL_MMAP_SIZE:
+		return file_map_limit(file, argument);
+	default:
+		return SQLITE_NOTFOUND;
+	}
+}
+
+static int any_sync(sqlite3_file *head, int flags)
+{
+	(void)head;
+	(void)flags;
+	return SQLITE_OK;
+}
+
+static int any_sector_size(sqlite3_file *head)
+{
+	(void)head;
+	return SECTOR_BYTES;
+}
+
+static int any_characteristics(sqlite3_file *head)
+{
+	(void)head;
+	return SQLITE_IOCAP_ATOMIC | SQLITE_IOCAP_SAFE_APPEND | SQLITE_IOCAP_SEQUENTIAL |
+	       SQLITE_IOCAP_POWERSAFE_OVERWRITE;
+}
+
+/* The region neither moves nor shrinks, so a pointer stays good whatever happens to the file. */
+static int file_fetch(sqlite3_file *head, sqlite3_int64 offset, int length, void **out)
+{
+	struct vfs_file *file = file_of(head);
+	uint64_t end = (uint64_t)offset + (uint64_t)length;
+	*out = NULL;
+	if (end <= (uint64_t)file->map_limit && end <= file->store->size_bytes)
+		*out = file->store->base + offset;
+	return SQLITE_OK;
+}
+
+static int file_unfetch(sqlite3_file *head, sqlite3_int64 offset, void *data)
+{
+	(void)head;
+	(void)offset;
+	(void)data;
+	return SQLITE_OK;
+}
+
+static const sqlite3_io_methods file_methods = {
+        .iVersion = 3,
+        .xClose = file_close,
+        .xRead = file_read,
+        .xWrite = file_write,
+        .xTruncate = file_truncate,
+        .xSync = any_sync,
+        .xFileSize = file_size,
+        .xLock = file_lock,
+        .xUnlock = file_unlock,
+        .xCheckReservedLock = file_check_reserved,
+        .xFileControl = file_control,
+        .xSectorSize = any_sector_size,
+        .xDeviceCharacteristics = any_characteristics,
+        .xFetch = file_fetch,
+        .xUnfetch = file_unfetch,
+};
+
+struct vfs_file *vfs_file_of(sqlite3 *db, const char *schema)
+{
+	sqlite3_file *head = NULL;
+	if (sqlite3_file_control(db, schema, SQLITE_FCNTL_FILE_POINTER, &head) != SQLITE_OK || !head)
+		return NULL;
+	return head->pMethods == &file_methods ? file_of(head) : NULL;
+}
+
+/* ------------------------------------------------------------------------------------------------- the journal -- */
+
+static struct vfs_journal *journal_of(sqlite3_file *file)
+{
+	return (struct vfs_journal *)file;
+}
+
+static int journal_close(sqlite3_file *head)
+{
+	struct vfs_journal *journal = journal_of(head);
+	if (journal->unlink_name)
+		memfile_unlink(journal->unlink_name);
+	free(journal->unlink_name);
+	memfile_close(journal->memory);
+	return SQLITE_OK;
+}
+
+static int journal_read(sqlite3_file *head, void *buffer, int length, sqlite3_int64 offset)
+{
+	size_t there = memfile_read(journal_of(head)->memory, buffer, (size_t)length, (uint64_t)offset);
+	return there < (size_t)length ? SQLITE_IOERR_SHORT_READ : SQLITE_OK;
+}
+
+static int journal_write(sqlite3_file *head, const void *data, int length, sqlite3_int64 offset)
+{
+	int result = memfile_write(journal_of(head)->memory, data, (size_t)length, (uint64_t)offset);
+	return vfs_code(result, SQLITE_IOERR_WRITE);
+}
+
+static int journal_truncate(sqlite3_file *head, sqlite3_int64 length)
+{
+	return vfs_code(memfile_truncate(journal_of(head)->memory, (uint64_t)length), SQLITE_IOERR_TRUNCATE);
+}
+
+static int journal_size(sqlite3_file *head, sqlite3_int64 *size)
+{
+	*size = (sqlite3_int64)memfile_length(journal_of(head)->memory);
+	return SQLITE_OK;
+}
+
+static int journal_lock(sqlite3_file *head, int level)
+{
+	(void)head;
+	(void)level;
+	return SQLITE_OK;
+}
+
+static int journal_check_reserved(sqlite3_file *head, int *reserved)
+{
+	(void)head;
+	*reserved = 0;
+	return SQLITE_OK;
+}
+
+static int journal_control(sqlite3_file *head, int operation, void *argument)
+{
+	(void)head;
+	(void)operation;
+	(void)argument;
+	return SQLITE_NOTFOUND;
+}
+
+static const sqlite3_io_methods journal_methods = {
+        .iVersion = 1,
+        .xClose = journal_close,
+        .xRead = journal_read,
+        .xWrite = journal_write,
+        .xTruncate = journal_truncate,
+        .xSync = any_sync,
+        .xFileSize = journal_size,
+        .xLock = journal_lock,
+        .xUnlock = journal_lock,
+        .xCheckReservedLock = journal_check_reserved,
+        .xFileControl = journal_control,
+        .xSectorSize = any_sector_size,
+        .xDeviceCharacteristics = any_characteristics,
+};
+
+/* ----------------------------------------------------------------------------------------------------- the VFS -- */
+
+static int is_ours(const char *name)
+{
+	const char *vfs = name ? sqlite3_uri_parameter(name, "vfs") : NULL;
+	return vfs && strcmp(vfs, VFS_NAME) == 0;
+}
+
+static int refuse_open(const char *name, const char *why)
+{
+	store_error_set(why);
+	sqlite3_log(SQLITE_CANTOPEN, "uffdwp: cannot open %s: %s", name, why);
+	return SQLITE_CANTOPEN;
+}
+
+static int open_store(const char *name, struct vfs_file *file, int flags)
+{
+	struct store_config config;
+	char text[STORE_TEXT_BYTES];
+	const char *wrong = vfs_config(name, &config);
+	if (wrong)
+		return refuse_open(name, wrong);
+	int result = store_open(name, flags & SQLITE_OPEN_CREATE ? &config : NULL, &file->store);
+	if (result < 0) {
+		store_error_text(text, sizeof(text));
+		sqlite3_log(SQLITE_CANTOPEN, "uffdwp: cannot open %s: %s", name, text);
+		return result == -ENOMEM ? SQLITE_NOMEM : SQLITE_CANTOPEN;
+	}
+	file->holder.level = LOCK_NONE;
+	file->loading = sqlite3_uri_boolean(name, VFS_LOADING, 0);
+	file->exclusive = 0;
+	file->map_limit = 0;
+	file->head.pMethods = &file_methods;
+	return SQLITE_OK;
+}
+
+static int open_journal(const char *name, struct vfs_journal *journal, int flags)
+{
+	journal->unlink_name = NULL;
+	if (flags & SQLITE_OPEN_DELETEONCLOSE) {
+		journal->unlink_name = strdup(name);
+		if (!journal->unlink_name)
+			return SQLITE_NOMEM;
+	}
+	int result = memfile_open(name, flags & SQLITE_OPEN_CREATE, &journal->memory);
+	if (result < 0) {
+		free(journal->unlink_name);
+		return result == -ENOMEM ? SQLITE_NOMEM : SQLITE_CANTOPEN;
+	}
+	journal->head.pMethods = &journal_methods;
+	return SQLITE_OK;
+}
+
+static int open_disk(const char *name, sqlite3_file *file, int flags, int *flags_out)
+{
+	if (name && (flags & SQLITE_OPEN_MAIN_DB) && store_named(name))
+		return refuse_open(name, "a database in memory of this name is open");
+	return disk->xOpen(disk, name, file, flags, flags_out);
+}
+
+static int vfs_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *file, int flags, int *flags_out)
+{
+	(void)vfs;
+	int result;
+	file->pMethods = NULL;
+	if ((flags & SQLITE_OPEN_MAIN_DB) && is_ours(name))
+		result = open_store(name, file_of(file), flags);
+	else if ((flags & SQLITE_OPEN_MAIN_JOURNAL) && is_ours(name))
+		result = open_journal(name, journal_of(file), flags);
+	else if ((flags & SQLITE_OPEN_WAL) && is_ours(name))
+		result = refuse_open(name, "there is no write-ahead log in memory");
+	else if ((flags & SQLITE_OPEN_SUPER_JOURNAL) && memfile_exists(name))
+		result = open_journal(name, journal_of(file), flags);
+	else
+		return open_disk(name, file, flags, flags_out);
+	if (result == SQLITE_OK && flags_out)
+		*flags_out = flags;
+	return result;
+}
+
+static int vfs_delete(sqlite3_vfs *vfs, const char *name, int sync_folder)
+{
+	(void)vfs;
+	if (memfile_unlink(name) == 0)
+		return SQLITE_OK;
+	if (store_sidecar(name))
+		return SQLITE_IOERR_DELETE_NOENT;
+	return disk->xDelete(disk, name, sync_folder);
+}
+
+static int vfs_access(sqlite3_vfs *vfs, const char *name, int flags, int *result)
+{
+	(void)vfs;
+	*result = memfile_exists(name) || store_named(name);
+	if (*result || store_sidecar(name))
+		return SQLITE_OK;
+	return disk->xAccess(disk, name, flags, result);
+}
+
+static int vfs_full_pathname(sqlite3_vfs *vfs, const char *name, int size, char *out)
+{
+	(void)vfs;
+	return disk->xFullPathname(disk, name, size, out);
+}
+
+static void *vfs_dl_open(sqlite3_vfs *vfs, const char *name)
+{
+	(void)vfs;
+	return disk->xDlOpen(disk, name);
+}
+
+static void vfs_dl_error(sqlite3_vfs *vfs, int size, char *text)
+{
+	(void)vfs;
+	disk->xDlError(disk, size, text);
+}
+
+static void (*vfs_dl_sym(sqlite3_vfs *vfs, void *handle, const char *symbol))(void)
+{
+	(void)vfs;
+	return disk->xDlSym(disk, handle, symbol);
+}
+
+static void vfs_dl_close(sqlite3_vfs *vfs, void *handle)
+{
+	(void)vfs;
+	disk->xDlClose(disk, handle);
+}
+
+static int vfs_randomness(sqlite3_vfs *vfs, int size, char *out)
+{
+	(void)vfs;
+	return disk->xRandomness(disk, size, out);
+}
+
+/* What SQLite's busy handler sleeps with. */
+static int vfs_sleep(sqlite3_vfs *vfs, int time_us)
+{
+	(void)vfs;
+	if (time_us > 0 && store_sleep((uint64_t)time_us * 1000))
+		return time_us;
+	return disk->xSleep(disk, time_us);
+}
+
+static int vfs_current_time(sqlite3_vfs *vfs, double *time_days)
+{
+	(void)vfs;
+	return disk->xCurrentTime(disk, time_days);
+}
+
+static int vfs_current_time_ms(sqlite3_vfs *vfs, sqlite3_int64 *time_ms)
+{
+	(void)vfs;
+	return disk->xCurrentTimeInt64(disk, time_ms);
+}
+
+static int vfs_last_error(sqlite3_vfs *vfs, int size, char *text)
+{
+	(void)vfs;
+	return disk->xGetLastError ? disk->xGetLastError(disk, size, text) : 0;
+}
+
+static sqlite3_vfs vfs_ours = {
+        .iVersion = 2,
+        .szOsFile = (int)sizeof(struct vfs_file),
+        .zName = VFS_NAME,
+        .xOpen = vfs_open,
+        .xDelete = vfs_delete,
+        .xAccess = vfs_access,
+        .xFullPathname = vfs_full_pathname,
+        .xDlOpen = vfs_dl_open,
+        .xDlError = vfs_dl_error,
+        .xDlSym = vfs_dl_sym,
+        .xDlClose = vfs_dl_close,
+        .xRandomness = vfs_randomness,
+        .xSleep = vfs_sleep,
+        .xCurrentTime = vfs_current_time,
+        .xGetLastError = vfs_last_error,
+        .xCurrentTimeInt64 = vfs_current_time_ms,
+};
+
+static int vfs_register_locked(void)
+{
+	if (sqlite3_vfs_find(VFS_NAME))
+		return SQLITE_OK;
+	disk = sqlite3_vfs_find(NULL);
+	if (!disk || disk->iVersion < 2)
+		return SQLITE_ERROR;
+	if (vfs_ours.szOsFile < disk->szOsFile)
+		vfs_ours.szOsFile = disk->szOsFile;
+	vfs_ours.mxPathname = disk->mxPathname;
+	return sqlite3_vfs_register(&vfs_ours, 0);
+}
+
+int vfs_register(void)
+{
+	static pthread_mutex_t once = PTHREAD_MUTEX_INITIALIZER;
+	pthread_mutex_lock(&once);
+	int result = vfs_register_locked();
+	pthread_mutex_unlock(&once);
+	return result;
+}

@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the doctor knows, between looking and telling: the library's probe, facts of the system around it, and advice
+ * that follows from both. It is filled once and then only read; text.c and json.c are two ways to tell the same.
+ */
+#ifndef UFFDWP_CTL_DOCTOR_H
+#define UFFDWP_CTL_DOCTOR_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <sys/types.h>
+#include <sys/utsname.h>
+
+#include "uffdwp.h"
+
+/* How the program ends; documented in its help. */
+enum exit_code {
+	EXIT_ALL = 0,     /* every type of memory that is here can be armed */
+	EXIT_NOTHING = 1, /* nothing can be armed */
+	EXIT_USAGE = 2,   /* the command line was not understood */
+	EXIT_LIMITS = 3,  /* it works with limits */
+	EXIT_BROKEN = 4   /* the program could not do its work: no memory, output not writable */
+};
+
+/* Facts of the system that the probe does not report. Numbers are -errno where they cannot be read. */
+struct facts {
+	struct utsname kernel;
+	uid_t uid;
+	char user[64];
+	int capabilities_known;
+	uint64_t capabilities;    /* effective set, bit n: capability n */
+	const char *container;    /* NULL: none seen */
+	int64_t max_map_count;    /* vm.max_map_count */
+	int64_t uring_disabled;   /* kernel.io_uring_disabled */
+	int64_t uring_group;      /* kernel.io_uring_group */
+	int device_error;         /* /dev/userfaultfd: 0 is there, else -errno */
+	unsigned device_mode;     /* permission bits */
+	unsigned device_owner;    /* user id */
+	unsigned device_group_id; /* group id */
+};
+
+/* How much a piece of advice matters. */
+enum advice_level { ADVICE_REQUIRED, ADVICE_LIMIT, ADVICE_OPTIONAL };
+
+#define ADVICE_MAX 12
+#define ADVICE_CHANGES 4
+
+struct advice {
+	const char *id; /* stable name */
+	enum advice_level level;
+	char what[240];
+	unsigned changes; /* any one of them helps */
+	char change[ADVICE_CHANGES][240];
+};
+
+struct doctor {
+	struct uffdwp_probe_report probe;
+	struct facts facts;
+	unsigned advice_count;
+	struct advice advice[ADVICE_MAX];
+	enum exit_code verdict;
+};
+
+/* What became of a type of memory. */
+enum memory_state { MEMORY_ARMED, MEMORY_UNTRIED, MEMORY_REFUSED };
+
+enum memory_state memory_state(const struct uffdwp_probe_memory *memory);
+
+void facts_look(struct facts *facts);
+int facts_capable(const struct facts *facts, unsigned capability);
+
+/* Fills advice and verdict from probe and facts. */
+void advice_form(struct doctor *doctor);
+
+/* Both answer 0, or -1 where the output could not be formed. */
+int text_print(const struct doctor *doctor, FILE *out, int color);
+int json_print(const struct doctor *doctor, FILE *out);
+
+/* Words: stable names for machines (json) and names for people. Never NULL. */
+const char *word_memory_id(unsigned memory);
+const char *word_memory(unsigned memory);
+const char *word_trial_id(unsigned trial);
+const char *word_trial(unsigned trial);
+const char *word_answer(unsigned answer);
+const char *word_mechanism(unsigned mechanism);
+const char *word_access_id(unsigned access);
+const char *word_access(unsigned access);
+const char *word_level(enum advice_level level);
+const char *word_verdict(enum exit_code verdict);
+const char *word_seccomp(int seccomp);
+const char *word_errno(int error); /* "EPERM" for -EPERM */
+
+struct feature {
+	unsigned bit;
+	const char *name;  /* behind UFFD_FEATURE_ */
+	const char *since; /* release of Linux */
+};
+extern const struct feature feature_table[];
+extern const unsigned feature_count;
+
+#endif

@@ -1,0 +1,251 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * uffdwp-ctl: the library's face on the command line. A command is a row of the table below: a name, an argp parser,
+ * and a function that ends with one of the exit codes of doctor.h.
+ *
+ * Rules: findings go to stdout, complaints to stderr; a command line that is not understood changes nothing and ends
+ * with 2; output that could not be written is a failure (4), not a success that nobody saw.
+ */
+#include <argp.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "doctor.h"
+
+#define PROGRAM "uffdwp-ctl"
+
+struct command {
+	const char *name;
+	int (*run)(int argc, char **argv);
+};
+
+/* ------------------------------------------------------------------------------------------------------- doctor -- */
+
+enum color { COLOR_AUTO, COLOR_NEVER, COLOR_ALWAYS };
+
+struct doctor_arguments {
+	int json;
+	enum color color;
+};
+
+static const char doctor_doc[] =
+        "Tells what this kernel, this user and this container can do for write protection by userfaultfd, by trying it "
+        "on "
+        "scratch memory, and what to change where something is missing. It changes nothing and takes some milliseconds."
+        "\v"
+        "What is tried: each way to a userfaultfd; for shared memory, huge pages and private anonymous memory, whether "
+        "a "
+        "page that was armed stays armed when it was never touched, thrown out of the page table, punched, swapped out "
+        "(where swap is on) or moved; io_uring; PAGEMAP_SCAN.\n"
+        "\n"
+        "Exit codes:\n"
+        "  0  every type of memory that is here can be armed (huge pages: if free)\n"
+        "  1  nothing works: no memory can be armed\n"
+        "  2  the command line was not understood\n"
+        "  3  it works with limits: some memory is refused, or user faults only\n"
+        "  4  the program could not do its work: no memory, output not writable\n"
+        "\n"
+        "Examples:\n"
+        "  uffdwp-ctl doctor\n"
+        "  uffdwp-ctl doctor --json | jq -r .memory.shmem.mechanism\n"
+        "  uffdwp-ctl doctor --json | jq -r '.advice[] | .what, .changes[]'\n"
+        "  setpriv --reuid=65534 --clear-groups uffdwp-ctl doctor   # without rights\n";
+
+static const struct argp_option doctor_options[] = {
+        {"json", 'j', NULL, 0,
+         "For programs: one JSON object with stable names (README.md beside the source lists them)", 0},
+        {"color", 'c', "WHEN", 0, "Colour in the text: auto (the default: on a terminal), never, always", 0},
+        {0},
+};
+
+static error_t parse_color(struct argp_state *state, const char *when, enum color *color)
+{
+	if (strcmp(when, "auto") == 0)
+		*color = COLOR_AUTO;
+	else if (strcmp(when, "never") == 0)
+		*color = COLOR_NEVER;
+	else if (strcmp(when, "always") == 0)
+		*color = COLOR_ALWAYS;
+	else
+		argp_error(state, "--color takes auto, never or always, not '%s'", when);
+	return 0;
+}
+
+static error_t parse_doctor(int key, char *argument, struct argp_state *state)
+{
+	struct doctor_arguments *arguments = state->input;
+
+	switch (key) {
+	case 'j':
+		arguments->json = 1;
+		return 0;
+	case 'c':
+		return parse_color(state, argument, &arguments->color);
+	case ARGP_KEY_ARG:
+		argp_error(state, "doctor takes no argument, but got '%s'", argument);
+		return 0;
+	default:
+		return ARGP_ERR_UNKNOWN;
+	}
+}
+
+/* https://no-color.org: any value that is not empty. */
+static int use_color(enum color color)
+{
+	const char *no_color = getenv("NO_COLOR");
+
+	if (color != COLOR_AUTO)
+		return color == COLOR_ALWAYS;
+	return isatty(STDOUT_FILENO) && !(no_color && no_color[0]);
+}
+
+static int look(struct doctor *doctor)
+{
+	int error;
+
+	doctor->probe.sz = sizeof doctor->probe;
+	error = uffdwp_probe(&doctor->probe);
+	if (error) {
+		(void)fprintf(stderr, PROGRAM ": the probe could not run: %s\n", strerrordesc_np(-error));
+		return error;
+	}
+	facts_look(&doctor->facts);
+	advice_form(doctor);
+	return 0;
+}
+
+static int run_doctor(int argc, char **argv)
+{
+	static const struct argp argp = {doctor_options, parse_doctor, NULL, doctor_doc, NULL, NULL, NULL};
+	struct doctor_arguments arguments = {.json = 0, .color = COLOR_AUTO};
+	struct doctor doctor = {0};
+	int failed;
+
+	if (argp_parse(&argp, argc, argv, 0, NULL, &arguments) != 0)
+		return EXIT_USAGE;
+	if (look(&doctor) != 0)
+		return EXIT_BROKEN;
+	failed = arguments.json ? json_print(&doctor, stdout) : text_print(&doctor, stdout, use_color(arguments.color));
+	return failed ? EXIT_BROKEN : (int)doctor.verdict;
+}
+
+/* ------------------------------------------------------------------------------------------------------ version -- */
+
+static void print_version(FILE *stream, struct argp_state *state)
+{
+	(void)state;
+	(void)fprintf(stream, PROGRAM " %d.%d.%d (libuffdwp %s)\n", UFFDWP_VERSION_MAJOR, UFFDWP_VERSION_MINOR,
+	              UFFDWP_VERSION_PATCH, uffdwp_version());
+}
+
+static error_t parse_version(int key, char *argument, struct argp_state *state)
+{
+	if (key != ARGP_KEY_ARG)
+		return ARGP_ERR_UNKNOWN;
+	argp_error(state, "version takes no argument, but got '%s'", argument);
+	return 0;
+}
+
+static int run_version(int argc, char **argv)
+{
+	static const char doc[] = "Prints the version of this program and of the library that it runs with.";
+	static const struct argp argp = {NULL, parse_version, NULL, doc, NULL, NULL, NULL};
+
+	if (argp_parse(&argp, argc, argv, 0, NULL, NULL) != 0)
+		return EXIT_USAGE;
+	print_version(stdout, NULL);
+	return EXIT_ALL;
+}
+
+/* --------------------------------------------------------------------------------------------------------- main -- */
+
+static const struct command commands[] = {
+        {"doctor", run_doctor},
+        {"version", run_version},
+};
+#define COMMANDS (sizeof commands / sizeof commands[0])
+
+static const char main_doc[] =
+        "Looks after libuffdwp, the runtime that tells a program which page is about to be written."
+        "\v"
+        "Commands:\n"
+        "  doctor   what this kernel, user and container can do, and what to change\n"
+        "  version  which version this is\n"
+        "\n"
+        "'uffdwp-ctl COMMAND --help' explains a command, its exit codes and its output.\n"
+        "\n"
+        "Examples:\n"
+        "  uffdwp-ctl doctor            # can snapshots be taken here?\n"
+        "  uffdwp-ctl doctor --json     # the same for a script\n"
+        "\n"
+        "Exit codes:\n  0  all is well\n  1  nothing works here\n  2  the command line was not understood\n"
+        "  3  it works with limits\n  4  the program could not do its work\n";
+
+struct main_arguments {
+	const struct command *command;
+	int argc;
+	char **argv;
+};
+
+static const struct command *find_command(const char *name)
+{
+	for (size_t i = 0; i < COMMANDS; i++)
+		if (strcmp(commands[i].name, name) == 0)
+			return &commands[i];
+	return NULL;
+}
+
+/* The first word is the command; all behind it is the command's own. */
+static error_t parse_main(int key, char *argument, struct argp_state *state)
+{
+	struct main_arguments *arguments = state->input;
+
+	switch (key) {
+	case ARGP_KEY_ARG:
+		arguments->command = find_command(argument);
+		if (!arguments->command)
+			argp_error(state, "unknown command '%s'; the commands are doctor and version", argument);
+		arguments->argc = state->argc - state->next + 1;
+		arguments->argv = state->argv + state->next - 1;
+		state->next = state->argc;
+		return 0;
+	case ARGP_KEY_NO_ARGS:
+		argp_error(state, "a command is missing: doctor or version");
+		return 0;
+	default:
+		return ARGP_ERR_UNKNOWN;
+	}
+}
+
+static int run_command(const struct main_arguments *arguments)
+{
+	char name[64];
+	char *first = arguments->argv[0];
+	int result;
+
+	(void)snprintf(name, sizeof name, PROGRAM " %s", first);
+	arguments->argv[0] = name;
+	result = arguments->command->run(arguments->argc, arguments->argv);
+	arguments->argv[0] = first;
+	return result;
+}
+
+int main(int argc, char **argv)
+{
+	static const struct argp argp = {NULL, parse_main, "COMMAND [OPTION...]", main_doc, NULL, NULL, NULL};
+	struct main_arguments arguments = {0};
+	int result;
+
+	argp_err_exit_status = EXIT_USAGE;
+	argp_program_version_hook = print_version;
+	if (argp_parse(&argp, argc, argv, ARGP_IN_ORDER, NULL, &arguments) != 0 || !arguments.command)
+		return EXIT_USAGE;
+	result = run_command(&arguments);
+	if (fclose(stdout) != 0) {
+		(void)fprintf(stderr, PROGRAM ": the output could not be written: %s\n", strerrordesc_np(errno));
+		return EXIT_BROKEN;
+	}
+	return result;
+}
