@@ -300,15 +300,26 @@ struct uffdwp_snapshot_options {
 	uint32_t reserved;   /* 0 */
 	uffdwp_sink_fn callback; /* SINK_CALLBACK */
 	void *user;              /* for callback */
+
+	/*
+	 * The caller's boundary, if he has one: cut_enter takes the lock that his writers take, right before faults are
+	 * held, when all that takes time is done; cut_leave gives it back right after the cut. Both run in the thread
+	 * that calls begin. cut_enter may set *length (it comes with the value of `length`), up to what the region has
+	 * then, and may refuse by a negative errno: begin fails with it. cut_leave is called after every cut_enter that
+	 * returned 0.
+	 */
+	int (*cut_enter)(void *cut_user, uint64_t *length);
+	void (*cut_leave)(void *cut_user);
+	void *cut_user;
 };
 /* clang-format off */
-#define UFFDWP_SNAPSHOT_OPTIONS_INIT { sizeof(struct uffdwp_snapshot_options), 0, 0, 0, 0, 0, 0, 0, NULL, -1, 0, NULL, NULL }
+#define UFFDWP_SNAPSHOT_OPTIONS_INIT { sizeof(struct uffdwp_snapshot_options), 0, 0, 0, 0, 0, 0, 0, NULL, -1, 0, NULL, NULL, NULL, NULL, NULL }
 /* clang-format on */
 
 /*
  * Makes the cut: returns when every later write is excluded from the snapshot; the saving goes on in the background.
  * While it arms, write faults wait, so that no thread sees an effect whose cause the image lacks. A caller that wants a
- * transaction boundary holds the lock that its writers take, for this call only.
+ * transaction boundary holds the lock that its writers take for this call, or better gives cut_enter and cut_leave.
  *
  * Errors, nothing changed: -EINVAL, -E2BIG, -ERANGE (length beyond the region), -EBUSY (a snapshot of this region has
  * not been freed), -ENOENT, -EACCES, -ENOTDIR, -EROFS, -EISDIR (path), -EBADF (fd), -ESTALE (dead region), -ENOMEM,

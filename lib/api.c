@@ -604,8 +604,10 @@ UFFDWP_EXPORT int uffdwp_prepare_write(struct uffdwp_region *region, uint64_t of
 		return 0;
 	int error = range_error(region, offset, length);
 
-	if (error || atomic_load_explicit(&region->dead, memory_order_relaxed))
-		return error ? error : -ESTALE;
+	if (error)
+		return -ERANGE;
+	if (atomic_load_explicit(&region->dead, memory_order_relaxed))
+		return -ESTALE;
 	prepare_pages(region, offset >> region->page_shift, ((offset + length - 1) >> region->page_shift) + 1,
 	              FAULT_BY_BARRIER);
 	return 0;
@@ -643,6 +645,8 @@ static int check_snapshot_options(const struct uffdwp_region *region, const stru
 	if (!error && options->pool_bytes / region->page_bytes > 1u << 30)
 		error = text_fail(text, -EINVAL, "pool_bytes %llu is more than 2^30 pages",
 		                  (unsigned long long)options->pool_bytes);
+	if (!error && !options->cut_enter != !options->cut_leave)
+		error = text_fail(text, -EINVAL, "cut_enter and cut_leave go together");
 	return error ? error : check_snapshot_sink(options, text);
 }
 

@@ -59,7 +59,7 @@ static uint64_t starving_left_ns(struct uffdwp_region *region)
 
 		left = waited < preserve->wait_ns ? preserve->wait_ns - waited : 0;
 		if (!left)
-			fault_fail(region, preserve, -ETIMEDOUT, 0);
+			fault_fail(region, preserve, -ETIME, 0);
 	}
 	epoch_leave(ticket);
 	return left;
@@ -90,11 +90,11 @@ static enum fault_verdict resolve(struct uffdwp_region *region, uint64_t page)
 	return verdict;
 }
 
-/* Leaves the writer asleep: flag up first, then a last look (INV-WAKE). */
+/* Leaves the writer asleep: flag up first, then a last look (INV-WAKE). Partners: the exchanges in fault_wake_held()
+ * and fault_wake_starved(). Of two exchanges of one flag the later sees what came before the earlier. */
 static enum fault_verdict leave_asleep(struct uffdwp_region *region, uint64_t page, _Atomic uint32_t *flag)
 {
-	atomic_store(flag, 1);
-	atomic_thread_fence(memory_order_seq_cst);
+	atomic_exchange(flag, 1);
 	return resolve(region, page);
 }
 

@@ -16,8 +16,7 @@ static int pool_map(struct pool *pool)
 	if (!pool->memory || !pool->cells)
 		return -ENOMEM;
 	/* Touched now: a first touch in the fault path would cost as much as the fault. */
-	for (uint64_t at = 0; at < bytes; at += 4096)
-		((volatile unsigned char *)pool->memory)[at] = 0;
+	pages_touch(pool->k, pool->memory, bytes);
 	return 0;
 }
 

@@ -240,7 +240,7 @@ static enum fault_verdict starve_bounded(struct uffdwp_region *region, uint64_t 
 	}
 	if (now < *until_ns)
 		return FAULT_STARVED;
-	fault_fail(region, preserve, -ETIMEDOUT, page);
+	fault_fail(region, preserve, -ETIME, page);
 	return FAULT_AGAIN;
 }
 

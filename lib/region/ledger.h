@@ -54,11 +54,11 @@ static inline int ledger_move(struct ledger *ledger, uint64_t page, enum ledger_
 	                                               memory_order_acq_rel, memory_order_acquire);
 }
 
+/* Relaxed: the store to the phase that ends the holding of faults publishes it. */
 static inline void ledger_set_range(struct ledger *ledger, uint64_t first, uint64_t end, enum ledger_state state)
 {
 	for (uint64_t page = first; page < end; page++)
 		atomic_store_explicit(&ledger->pages[page], (uint8_t)state, memory_order_relaxed);
-	atomic_thread_fence(memory_order_seq_cst);
 }
 
 static inline uint64_t ledger_count(const struct ledger *ledger, uint64_t first, uint64_t end, enum ledger_state state)

@@ -36,6 +36,15 @@ void pages_free(const struct kernel_ops *k, void *memory, size_t length)
 		k->munmap(memory, length);
 }
 
+void pages_touch(const struct kernel_ops *k, void *memory, size_t length)
+{
+	k->madvise(memory, length, MADV_HUGEPAGE); /* a wish */
+	if (k->madvise(memory, length, MADV_POPULATE_WRITE) == 0)
+		return;
+	for (size_t at = 0; at < length; at += 4096) /* before 5.14 */
+		((volatile unsigned char *)memory)[at] = 0;
+}
+
 static unsigned log2_of(uint64_t power_of_two)
 {
 	return (unsigned)__builtin_ctzll(power_of_two);
@@ -243,6 +252,8 @@ int region_read(struct uffdwp_region *region, uint64_t offset, void *buffer, siz
 
 		if (got == -EINTR)
 			continue;
+		if (got == -EFAULT)
+			return -ESTALE; /* unmapped; the event that says so is on its way */
 		if (got <= 0)
 			return got < 0 ? (int)got : -EIO; /* 0: the file was cut behind our back */
 		to += got;
@@ -289,6 +300,22 @@ uint64_t region_data(struct uffdwp_region *region, uint64_t first, uint64_t end)
 			data &= ~(1ull << (page - first));
 	}
 	return data;
+}
+
+uint64_t region_content(struct uffdwp_region *region, uint64_t first, uint64_t end)
+{
+	uint64_t content = 0;
+	unsigned char mapped;
+
+	if (region->memory == UFFDWP_MEMORY_SHMEM && region->fd >= 0)
+		return region_data(region, first, end);
+	if (region->memory != UFFDWP_MEMORY_HUGETLB)
+		return 0;
+	for (uint64_t page = first; page < end; page++) {
+		if (!region->k->mincore(region_address(region, page), (size_t)sysconf(_SC_PAGESIZE), &mapped))
+			content |= (uint64_t)(mapped & 1) << (page - first);
+	}
+	return content;
 }
 
 int region_grow(struct uffdwp_region *region, uint64_t length_bytes)

@@ -118,6 +118,10 @@ int region_read(struct uffdwp_region *region, uint64_t offset, void *buffer, siz
  * data. */
 uint64_t region_seek(struct uffdwp_region *region, uint64_t offset, uint64_t end, int hole);
 
+/* Which of the up to 64 pages [first, end) are as good as known to have content, to be compared later: for shmem those
+ * that hold data; for hugetlb those that are mapped, which only a punch or MADV_DONTNEED undoes. Else none. */
+uint64_t region_content(struct uffdwp_region *region, uint64_t first, uint64_t end);
+
 /* Which of the up to 64 pages [first, end) hold data: bit n is page first + n. All of them where it cannot be known. */
 uint64_t region_data(struct uffdwp_region *region, uint64_t first, uint64_t end);
 
@@ -145,5 +149,8 @@ static inline unsigned char *region_address(const struct uffdwp_region *region, 
 /* Zeroed memory outside the caller's heap; NULL: none. */
 void *pages_new(const struct kernel_ops *k, size_t length);
 void pages_free(const struct kernel_ops *k, void *memory, size_t length);
+
+/* Touches memory of pages_new(), in transparent huge pages where they are to be had: later use will not fault. */
+void pages_touch(const struct kernel_ops *k, void *memory, size_t length);
 
 #endif

@@ -84,9 +84,7 @@ static int create_aside(struct uffdwp_snapshot *snapshot, struct text *text)
 	if (sink->fd < 0)
 		return text_fail(text, sink->fd, "no file can be made in the folder of \"%s\": %s", sink->name,
 		                 strerror(-sink->fd));
-	int error = k->ftruncate(sink->fd, snapshot->preserve.end_page << snapshot->region->page_shift);
-
-	return error ? text_fail(text, error, "the image cannot be given its size: %s", strerror(-error)) : 0;
+	return 0;
 }
 
 static void image_close(struct uffdwp_snapshot *snapshot, int committed);
@@ -215,10 +213,9 @@ static int image_commit(struct uffdwp_snapshot *snapshot)
 {
 	struct sink *sink = &snapshot->sink;
 	const struct kernel_ops *k = snapshot->k;
-	int error = 0;
+	int error =
+	        k->ftruncate(sink->fd, snapshot->length_bytes); /* a last page may be cut, or all behind it a hole */
 
-	if (snapshot->length_bytes % snapshot->region->page_bytes)
-		error = k->ftruncate(sink->fd, snapshot->length_bytes);
 	if (!error)
 		error = k->fsync(sink->fd);
 	if (!error)

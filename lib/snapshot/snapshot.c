@@ -35,6 +35,14 @@ static void sink_init(struct uffdwp_snapshot *snapshot)
 	snapshot->sink.folder = -1;
 }
 
+static void set_length(struct uffdwp_snapshot *snapshot, uint64_t length_bytes)
+{
+	const struct uffdwp_region *region = snapshot->region;
+
+	snapshot->length_bytes = length_bytes;
+	snapshot->preserve.end_page = round_up(length_bytes, region->page_bytes) >> region->page_shift;
+}
+
 static struct uffdwp_snapshot *snapshot_new(struct uffdwp_region *region, const struct uffdwp_snapshot_options *options,
                                             int no_uring)
 {
@@ -47,9 +55,9 @@ static struct uffdwp_snapshot *snapshot_new(struct uffdwp_region *region, const 
 	snapshot->options = *options;
 	snapshot->no_uring = no_uring;
 	snapshot->begun_ns = kernel_now_ns();
-	snapshot->length_bytes = or_default(options->length, atomic_load(&region->length_bytes));
+	snapshot->pages_most = region->ledger.count;
+	set_length(snapshot, or_default(options->length, atomic_load(&region->length_bytes)));
 	snapshot->preserve.k = region->k;
-	snapshot->preserve.end_page = round_up(snapshot->length_bytes, region->page_bytes) >> region->page_shift;
 	snapshot->preserve.window_max = (uint32_t)or_default(options->window_max, WINDOW_DEFAULT);
 	snapshot->preserve.policy = options->policy;
 	snapshot->preserve.wait_ns = or_default(options->wait_ns, WAIT_NS_DEFAULT);
@@ -60,9 +68,10 @@ static struct uffdwp_snapshot *snapshot_new(struct uffdwp_region *region, const 
 	return snapshot;
 }
 
+/* Chunks that the region may ever have: what is sized by it is address space until it is used. */
 static uint64_t chunk_total(const struct uffdwp_snapshot *snapshot)
 {
-	return (snapshot->preserve.end_page + snapshot->chunk_pages - 1) / snapshot->chunk_pages;
+	return (snapshot->pages_most + snapshot->chunk_pages - 1) / snapshot->chunk_pages;
 }
 
 static uint64_t chunk_bytes(const struct uffdwp_snapshot *snapshot)
@@ -99,6 +108,7 @@ static int open_buffers(struct uffdwp_snapshot *snapshot)
 	snapshot->swept = pages_new(snapshot->k, chunk_total(snapshot));
 	if (!snapshot->buffers || !snapshot->swept)
 		return -ENOMEM;
+	pages_touch(snapshot->k, snapshot->buffers, bytes * snapshot->chunk_count);
 	for (unsigned i = 0; i < snapshot->chunk_count; i++)
 		snapshot->chunks[i].buffer = snapshot->buffers + i * bytes;
 	return 0;
@@ -109,35 +119,26 @@ static int open_preserve(struct uffdwp_snapshot *snapshot)
 {
 	struct preserve *preserve = &snapshot->preserve;
 
-	preserve->slot_of = pages_new(snapshot->k, preserve->end_page * sizeof(*preserve->slot_of));
+	preserve->slot_of = pages_new(snapshot->k, snapshot->pages_most * sizeof(*preserve->slot_of));
 	preserve->hot_count = next_power_of_two(preserve->pool.slots + 1);
 	preserve->hot_cells = pages_new(snapshot->k, preserve->hot_count * sizeof(*preserve->hot_cells));
 	if (!preserve->slot_of || !preserve->hot_cells)
 		return -ENOMEM;
-	memset((void *)preserve->slot_of, 0, preserve->end_page * sizeof(*preserve->slot_of));
+	pages_touch(snapshot->k, (void *)preserve->slot_of, preserve->end_page * sizeof(*preserve->slot_of));
 	ring_init(&preserve->hot, preserve->hot_cells, preserve->hot_count);
 	return 0;
 }
 
-/* Which pages hold data, shortly before the cut; without SEEK_DATA nothing is known and nothing is compared. */
-static int open_data_map(struct uffdwp_snapshot *snapshot)
+/* Which pages have content, shortly before the cut. */
+static int open_content(struct uffdwp_snapshot *snapshot)
 {
-	struct uffdwp_region *region = snapshot->region;
-	unsigned shift = region->page_shift;
-	uint64_t limit = snapshot->preserve.end_page << shift;
+	uint64_t pages = snapshot->preserve.end_page;
 
-	if (region->fd < 0 || region->memory != UFFDWP_MEMORY_SHMEM)
-		return 0;
-	snapshot->data_map = pages_new(snapshot->k, round_up(snapshot->preserve.end_page, 64) / 8);
-	if (!snapshot->data_map)
+	snapshot->content = pages_new(snapshot->k, round_up(snapshot->pages_most, 64) / 8);
+	if (!snapshot->content)
 		return -ENOMEM;
-	for (uint64_t data = region_seek(region, 0, limit, 0); data < limit;) {
-		uint64_t hole = region_seek(region, data, limit, 1);
-
-		for (uint64_t page = data >> shift; page < hole >> shift; page++)
-			snapshot->data_map[page / 64] |= 1ull << (page % 64);
-		data = hole < limit ? region_seek(region, hole, limit, 0) : limit;
-	}
+	for (uint64_t page = 0; page < pages; page += 64)
+		snapshot->content[page / 64] = region_content(snapshot->region, page, min_u64(page + 64, pages));
 	return 0;
 }
 
@@ -147,11 +148,11 @@ static void close_memory(struct uffdwp_snapshot *snapshot)
 	struct preserve *preserve = &snapshot->preserve;
 
 	pool_close(&preserve->pool);
-	pages_free(k, (void *)preserve->slot_of, preserve->end_page * sizeof(*preserve->slot_of));
+	pages_free(k, (void *)preserve->slot_of, snapshot->pages_most * sizeof(*preserve->slot_of));
 	pages_free(k, preserve->hot_cells, preserve->hot_count * sizeof(*preserve->hot_cells));
 	pages_free(k, snapshot->buffers, chunk_bytes(snapshot) * snapshot->chunk_count);
 	pages_free(k, snapshot->swept, snapshot->chunk_pages ? chunk_total(snapshot) : 0);
-	pages_free(k, snapshot->data_map, round_up(preserve->end_page, 64) / 8);
+	pages_free(k, snapshot->content, round_up(snapshot->pages_most, 64) / 8);
 }
 
 static void snapshot_delete(struct uffdwp_snapshot *snapshot)
@@ -171,7 +172,7 @@ static int open_memory(struct uffdwp_snapshot *snapshot, struct text *text)
 	if (!error)
 		error = open_preserve(snapshot);
 	if (!error)
-		error = open_data_map(snapshot);
+		error = open_content(snapshot);
 	return error ? text_fail(text, error, "no memory for the snapshot's pool: lower pool_bytes") : 0;
 }
 
@@ -259,7 +260,7 @@ static const char *meaning(int error)
 		return "it was aborted";
 	case -ENODATA:
 		return "content was discarded behind the library's back: use uffdwp_region_punch()";
-	case -ETIMEDOUT:
+	case -ETIME:
 		return "the sink took too long, and writers waited for pool memory longer than wait_ns";
 	case -ENOBUFS:
 		return "the pool was full, and the policy is to abort: raise pool_bytes or use a faster sink";
@@ -325,7 +326,6 @@ static void *snapshot_main(void *argument)
 	struct uffdwp_snapshot *snapshot = argument;
 
 	pthread_setname_np(pthread_self(), "uffdwp-sweep");
-	memset(snapshot->buffers, 0, chunk_bytes(snapshot) * snapshot->chunk_count);
 	if (await_order(snapshot) == SNAPSHOT_GO)
 		finish(snapshot, sweep_run(snapshot));
 	return NULL;
@@ -346,18 +346,68 @@ static int start_thread(struct uffdwp_snapshot *snapshot, struct text *text)
 
 /* ---- begin ---- */
 
-static int check_region(const struct uffdwp_region *region, const struct uffdwp_snapshot_options *options,
-                        struct text *text)
+/* One snapshot of a region at a time, from here until it is freed. */
+static int reserve_region(struct uffdwp_region *region, const struct uffdwp_snapshot_options *options,
+                          struct text *text)
 {
+	unsigned long long length = atomic_load(&region->length_bytes);
+	int error = 0;
+
+	pthread_mutex_lock(&region->lock);
 	if (atomic_load(&region->dead))
-		return text_fail(text, -ESTALE, "the region was unmapped: close it");
-	if (region->snapshot_open)
-		return text_fail(text, -EBUSY, "a snapshot of this region has not been freed: uffdwp_snapshot_free()");
-	if (options->length > atomic_load(&region->length_bytes))
-		return text_fail(text, -ERANGE, "length %llu is beyond the region's %llu bytes",
-		                 (unsigned long long)options->length,
-		                 (unsigned long long)atomic_load(&region->length_bytes));
+		error = text_fail(text, -ESTALE, "the region was unmapped: close it");
+	else if (region->snapshot_open)
+		error = text_fail(text, -EBUSY, "a snapshot of this region has not been freed: uffdwp_snapshot_free()");
+	else if (options->length > length)
+		error = text_fail(text, -ERANGE, "length %llu is beyond the region's %llu bytes",
+		                  (unsigned long long)options->length, length);
+	else
+		region->snapshot_open = 1;
+	pthread_mutex_unlock(&region->lock);
+	return error;
+}
+
+static void unreserve_region(struct uffdwp_region *region)
+{
+	pthread_mutex_lock(&region->lock);
+	region->snapshot_open = 0;
+	pthread_mutex_unlock(&region->lock);
+}
+
+/* The caller's boundary, and what he says there of the length. */
+static int enter_cut(struct uffdwp_snapshot *snapshot, struct text *text)
+{
+	const struct uffdwp_snapshot_options *options = &snapshot->options;
+	uint64_t length = options->length;
+	int error = options->cut_enter ? options->cut_enter(options->cut_user, &length) : 0;
+
+	if (error)
+		return text_fail(text, error, "the caller's cut_enter refused: %s", strerror(-error));
+	if (length > atomic_load(&snapshot->region->length_bytes)) {
+		if (options->cut_leave)
+			options->cut_leave(options->cut_user);
+		return text_fail(text, -ERANGE, "cut_enter set a length of %llu, beyond the region's",
+		                 (unsigned long long)length);
+	}
+	if (length)
+		set_length(snapshot, length);
 	return 0;
+}
+
+/* The region's lock is not held while the caller's is waited for: his writers may need it to grow or punch. */
+static int cut(struct uffdwp_snapshot *snapshot, struct text *text)
+{
+	struct uffdwp_region *region = snapshot->region;
+	int error = enter_cut(snapshot, text);
+
+	if (error)
+		return error;
+	pthread_mutex_lock(&region->lock);
+	error = atomic_load(&region->dead) ? -ESTALE : make_cut(snapshot);
+	pthread_mutex_unlock(&region->lock);
+	if (snapshot->options.cut_leave)
+		snapshot->options.cut_leave(snapshot->options.cut_user);
+	return error ? text_fail(text, error, "the region could not be armed: %s", meaning(error)) : 0;
 }
 
 static int begin_thread(struct uffdwp_snapshot *snapshot, struct text *text)
@@ -366,17 +416,14 @@ static int begin_thread(struct uffdwp_snapshot *snapshot, struct text *text)
 
 	if (error)
 		return error;
-	error = make_cut(snapshot);
-	if (!error) {
-		give_order(snapshot, SNAPSHOT_GO);
-		return 0;
-	}
-	give_order(snapshot, SNAPSHOT_FORGET);
-	pthread_join(snapshot->thread, NULL);
-	return text_fail(text, error, "the kernel refused to arm the region: %s", strerror(-error));
+	error = cut(snapshot, text);
+	give_order(snapshot, error ? SNAPSHOT_FORGET : SNAPSHOT_GO);
+	if (error)
+		pthread_join(snapshot->thread, NULL);
+	return error;
 }
 
-static int begin_locked(struct uffdwp_snapshot *snapshot, struct text *text)
+static int begin_open(struct uffdwp_snapshot *snapshot, struct text *text)
 {
 	int error = snapshot->sink.ops->open(snapshot, text);
 
@@ -395,23 +442,21 @@ static int begin_locked(struct uffdwp_snapshot *snapshot, struct text *text)
 int snapshot_begin(struct uffdwp_region *region, const struct uffdwp_snapshot_options *options, int no_uring,
                    struct text *text, struct uffdwp_snapshot **out)
 {
-	struct uffdwp_snapshot *snapshot = NULL;
+	int error = reserve_region(region, options, text);
 
-	pthread_mutex_lock(&region->lock);
-	int error = check_region(region, options, text);
+	if (error)
+		return error;
+	struct uffdwp_snapshot *snapshot = snapshot_new(region, options, no_uring);
 
+	error = snapshot ? begin_open(snapshot, text) : text_fail(text, -ENOMEM, "no memory for a snapshot");
 	if (!error) {
-		snapshot = snapshot_new(region, options, no_uring);
-		error = snapshot ? begin_locked(snapshot, text) : text_fail(text, -ENOMEM, "no memory for a snapshot");
-	}
-	if (!error) {
-		region->snapshot_open = 1;
 		atomic_fetch_add(&region->counters.snapshots, 1);
 		*out = snapshot;
+		return 0;
 	}
-	pthread_mutex_unlock(&region->lock);
-	if (error && snapshot)
+	if (snapshot)
 		snapshot_delete(snapshot);
+	unreserve_region(region);
 	return error;
 }
 
@@ -496,7 +541,5 @@ void snapshot_free(struct uffdwp_snapshot *snapshot)
 	pthread_join(snapshot->thread, NULL);
 	close_memory(snapshot);
 	snapshot_delete(snapshot);
-	pthread_mutex_lock(&region->lock);
-	region->snapshot_open = 0;
-	pthread_mutex_unlock(&region->lock);
+	unreserve_region(region);
 }

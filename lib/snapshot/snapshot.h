@@ -39,7 +39,8 @@ struct uffdwp_snapshot {
 	struct uffdwp_region *region;
 	struct preserve preserve;
 	struct uffdwp_snapshot_options options; /* `path` is not kept */
-	uint64_t length_bytes;
+	uint64_t length_bytes;                  /* decided at the cut */
+	uint64_t pages_most;                    /* of the region's capacity */
 	int no_uring;
 
 	/* The sweep's; the counters are read by others. */
@@ -49,7 +50,7 @@ struct uffdwp_snapshot {
 	unsigned chunk_count;
 	uint64_t chunk_pages;
 	unsigned char *swept; /* by chunk of the region: done */
-	uint64_t *data_map;   /* bit per page: held data shortly before the cut; NULL: not known */
+	uint64_t *content;    /* bit per page: had content shortly before the cut, as far as can be known */
 	uint64_t cursor;      /* first chunk that may not be done */
 	_Atomic uint64_t pages_sweep;
 	_Atomic uint64_t pages_hole;

@@ -69,15 +69,15 @@ static void claim_batch(struct ledger *ledger, struct batch *batch)
 	}
 }
 
-/* Live pages [first, end) were read: any that is a hole now although it held data at the cut has lost its content. */
+/* Live pages [first, end) were read: any that had content at the cut and has none now may have lost it before. */
 static int check_vanished(struct uffdwp_snapshot *snapshot, uint64_t first, uint64_t end)
 {
-	uint64_t data = region_data(snapshot->region, first, end);
+	uint64_t now = region_content(snapshot->region, first, end);
 
-	for (uint64_t page = first; snapshot->data_map && page < end; page++) {
-		int held = snapshot->data_map[page / 64] >> (page % 64) & 1;
+	for (uint64_t page = first; page < end; page++) {
+		int before = snapshot->content[page / 64] >> (page % 64) & 1;
 
-		if (held && !(data >> (page - first) & 1))
+		if (before && !(now >> (page - first) & 1))
 			return fail(snapshot, -ENODATA, page);
 	}
 	return 0;

@@ -218,7 +218,7 @@ START_TEST(test_writers_wait_no_longer_than_asked)
 		gate_await(&gate);
 		write_everywhere(1);
 		gate_open(&gate);
-		expect_failed(snapshot, -ETIMEDOUT, 1);
+		expect_failed(snapshot, -ETIME, 1);
 		expect_clean();
 		expect_next_works();
 		place_close(&place);

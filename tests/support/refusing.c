@@ -108,6 +108,7 @@ FORWARD(ssize_t, uffd_read, (int uffd, struct uffd_msg *messages, size_t count),
 FORWARD(int, pagemap_scan, (int pagemap, struct pm_scan_arg *arg), (pagemap, arg))
 FORWARD(int, munmap, (void *address, size_t length), (address, length))
 FORWARD(int, madvise, (void *address, size_t length, int advice), (address, length, advice))
+FORWARD(int, mincore, (void *address, size_t length, unsigned char *pages), (address, length, pages))
 FORWARD(int, mbind, (void *address, size_t length, int mode, uint64_t nodes), (address, length, mode, nodes))
 FORWARD(int, futex_wait, (const uint32_t *word, uint32_t expected, uint64_t timeout_ns), (word, expected, timeout_ns))
 FORWARD_DONE(futex_wake, (const uint32_t *word, int count), (word, count))
@@ -164,3 +165,6 @@ const struct kernel_ops kernel_refusing = {
 #include "refusing_ops.h"
 #undef REFUSING_OP
 };
+
+_Static_assert(sizeof(struct kernel_ops) == OP_COUNT * sizeof(int (*)(void)),
+               "refusing_ops.h names every operation of struct kernel_ops");

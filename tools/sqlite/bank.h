@@ -3,8 +3,9 @@
  * uffdwp-bank: a bank in memory under load, saved in three ways; what the parts of the program share.
  *
  * The bank is TPC-B's (branches, tellers, accounts, history): each transaction adds one random amount to an account, a
- * teller and a branch, and writes it down. In every whole state the three sums of balances equal the sum of the history
- * (INV-BANK); an image that is not a state between two transactions breaks that.
+ * teller and a branch, and writes it down.
+ *
+ * INV-BANK: between two transactions the three sums of balances equal the sum of the history.
  */
 #ifndef UFFDWP_SQLITE_BANK_H
 #define UFFDWP_SQLITE_BANK_H

@@ -9,8 +9,10 @@
  * xAccess and xDelete, which get a name only, tell whose journal is meant.
  *
  * There is no WAL: images hold the database file alone. Without the methods for shared memory SQLite keeps to a
- * rollback journal; what could still ask for a WAL (an exclusive connection) is stopped at the header of page 1, which
- * must never say WAL (INV-NO-WAL).
+ * rollback journal; what could still ask for a WAL (an exclusive connection, a backup into the database) is stopped at
+ * page 1.
+ *
+ * INV-NO-WAL: the header of page 1 in a store never says WAL.
  */
 #include "extension.h"
 
@@ -86,7 +88,7 @@ static int header_says_wal(const unsigned char *data, int length, sqlite3_int64 
 	       (data[HEADER_WRITE_VERSION] == 2 || data[HEADER_READ_VERSION] == 2);
 }
 
-/* INV-NO-WAL: a source of uffdwp_load() may be in WAL mode; its copy is not. */
+/* A source of uffdwp_load() may be in WAL mode; its copy is not (INV-NO-WAL). */
 static int file_write_header(struct vfs_file *file, const unsigned char *data, int length)
 {
 	static const unsigned char versions[] = {1, 1};
@@ -347,6 +349,14 @@ static int is_ours(const char *name)
 	return vfs && strcmp(vfs, VFS_NAME) == 0;
 }
 
+/* A super-journal names its journals, and whoever plays it opens them by this flag. */
+static int is_our_journal(const char *name, int flags)
+{
+	if (flags & SQLITE_OPEN_SUPER_JOURNAL)
+		return memfile_exists(name);
+	return (flags & SQLITE_OPEN_MAIN_JOURNAL) && is_ours(name);
+}
+
 static int refuse_open(const char *name, const char *why)
 {
 	store_error_set(why);
@@ -406,12 +416,10 @@ static int vfs_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *file, int 
 	file->pMethods = NULL;
 	if ((flags & SQLITE_OPEN_MAIN_DB) && is_ours(name))
 		result = open_store(name, file_of(file), flags);
-	else if ((flags & SQLITE_OPEN_MAIN_JOURNAL) && is_ours(name))
+	else if (is_our_journal(name, flags))
 		result = open_journal(name, journal_of(file), flags);
 	else if ((flags & SQLITE_OPEN_WAL) && is_ours(name))
 		result = refuse_open(name, "there is no write-ahead log in memory");
-	else if ((flags & SQLITE_OPEN_SUPER_JOURNAL) && memfile_exists(name))
-		result = open_journal(name, journal_of(file), flags);
 	else
 		return open_disk(name, file, flags, flags_out);
 	if (result == SQLITE_OK && flags_out)
