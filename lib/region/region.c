@@ -302,6 +302,13 @@ uint64_t region_data(struct uffdwp_region *region, uint64_t first, uint64_t end)
 	return data;
 }
 
+int region_is_mapped(struct uffdwp_region *region, uint64_t page)
+{
+	unsigned char ignored;
+
+	return region->k->mincore(region_address(region, page), (size_t)sysconf(_SC_PAGESIZE), &ignored) != -ENOMEM;
+}
+
 uint64_t region_content(struct uffdwp_region *region, uint64_t first, uint64_t end)
 {
 	uint64_t content = 0;

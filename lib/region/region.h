@@ -122,6 +122,9 @@ uint64_t region_seek(struct uffdwp_region *region, uint64_t offset, uint64_t end
  * that hold data; for hugetlb those that are mapped, which only a punch or MADV_DONTNEED undoes. Else none. */
 uint64_t region_content(struct uffdwp_region *region, uint64_t first, uint64_t end);
 
+/* 0: nothing is mapped at the page's address any more. */
+int region_is_mapped(struct uffdwp_region *region, uint64_t page);
+
 /* Which of the up to 64 pages [first, end) hold data: bit n is page first + n. All of them where it cannot be known. */
 uint64_t region_data(struct uffdwp_region *region, uint64_t first, uint64_t end);
 

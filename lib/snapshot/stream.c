@@ -85,7 +85,7 @@ static int callback_write(struct uffdwp_snapshot *snapshot, struct chunk *chunk)
 	size_t length = useful_length(snapshot, chunk);
 	int error = 0;
 
-	while (!error && chunk_next_run(chunk, run.offset + run.length, &run)) {
+	while (!error && chunk_next_run(chunk, run.offset + run.length, &run) && run.offset < length) {
 		size_t part = (size_t)min_u64(run.length, length - run.offset);
 
 		error = snapshot->options.callback(snapshot->options.user, chunk->offset + run.offset,

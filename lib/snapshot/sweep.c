@@ -78,7 +78,7 @@ static int check_vanished(struct uffdwp_snapshot *snapshot, uint64_t first, uint
 		int before = snapshot->content[page / 64] >> (page % 64) & 1;
 
 		if (before && !(now >> (page - first) & 1))
-			return fail(snapshot, -ENODATA, page);
+			return fail(snapshot, region_is_mapped(snapshot->region, page) ? -ENODATA : -ESTALE, page);
 	}
 	return 0;
 }

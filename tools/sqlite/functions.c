@@ -203,44 +203,68 @@ static int journal_is_hot(struct store *store)
 	return hot;
 }
 
-/* With a SHARED held (INV-BOUNDARY). */
-static int snapshot_cut(sqlite3_context *context, struct store *store, const char *path, uint64_t *id)
+/* What the boundary of a cut needs, and what it refused. */
+struct cut {
+	struct vfs_file *file;
+	int wait_ms;
+	int locked;          /* the SHARED was taken here; else the connection holds what it takes */
+	int code;            /* of SQLite, of a refusal */
+	const char *refusal; /* NULL: none */
+};
+
+static int cut_refuse(struct cut *cut, int code, const char *refusal, int error)
+{
+	cut->code = code;
+	cut->refusal = refusal;
+	if (cut->locked)
+		locks_cut_leave(&cut->file->store->locks);
+	cut->locked = 0;
+	return error;
+}
+
+/* INV-BOUNDARY: with a SHARED held nobody is in the middle of changing the file. */
+static int cut_enter(void *user, uint64_t *length)
+{
+	struct cut *cut = user;
+	struct store *store = cut->file->store;
+	cut->locked = cut->file->holder.level == LOCK_NONE;
+	if (cut->locked && locks_cut_enter(&store->locks, (uint64_t)cut->wait_ms * NS_PER_MS) < 0) {
+		cut->locked = 0;
+		return cut_refuse(cut, SQLITE_BUSY, "a write transaction held its lock for too long", -EBUSY);
+	}
+	*length = store->size_bytes;
+	if (*length == 0)
+		return cut_refuse(cut, SQLITE_ERROR, "the database is empty, there is nothing to save", -EINVAL);
+	if (journal_is_hot(store))
+		return cut_refuse(cut, SQLITE_BUSY,
+		                  "a transaction was left unfinished: read the database once, which rolls it back, "
+		                  "then try again",
+		                  -EBUSY);
+	return 0;
+}
+
+static void cut_leave(void *user)
+{
+	struct cut *cut = user;
+	if (cut->locked)
+		locks_cut_leave(&cut->file->store->locks);
+}
+
+static int snapshot_begin(sqlite3_context *context, struct vfs_file *file, const char *path, uint64_t *id)
 {
 	char text[STORE_TEXT_BYTES];
-	uint64_t length = store->size_bytes;
-	if (length == 0) {
-		fail(context, SQLITE_ERROR, "uffdwp_snapshot: the database is empty, there is nothing to save");
-		return -EINVAL;
-	}
-	if (journal_is_hot(store)) {
-		fail(context, SQLITE_BUSY,
-		     "uffdwp_snapshot: a transaction was left unfinished: read the database once, "
-		     "which rolls it back, then try again");
-		return -EBUSY;
-	}
-	int result = shots_begin(&store->shots, store->region, path, length, id);
-	if (result == -EBUSY) {
+	struct cut cut = {.file = file, .wait_ms = wait_ms(sqlite3_context_db_handle(context))};
+	struct shot_boundary boundary = {.enter = cut_enter, .leave = cut_leave, .user = &cut};
+	int result = shots_begin(&file->store->shots, file->store->region, path, &boundary, id);
+	if (cut.refusal) {
+		fail(context, cut.code, "uffdwp_snapshot: %s", cut.refusal);
+	} else if (result == -EBUSY) {
 		fail(context, SQLITE_BUSY, "uffdwp_snapshot: a snapshot of this database is running");
 	} else if (result < 0) {
 		store_library_text(text, sizeof(text));
 		fail(context, SQLITE_ERROR, "uffdwp_snapshot: %s: %s%s%s", path, strerror(-result), *text ? ": " : "",
 		     text);
 	}
-	return result;
-}
-
-/* A connection that reads, or that keeps its locks (locking_mode=exclusive), holds what it takes already. */
-static int snapshot_begin(sqlite3_context *context, struct vfs_file *file, const char *path, uint64_t *id)
-{
-	if (file->holder.level != LOCK_NONE)
-		return snapshot_cut(context, file->store, path, id);
-	int time_ms = wait_ms(sqlite3_context_db_handle(context));
-	if (locks_cut_enter(&file->store->locks, (uint64_t)time_ms * NS_PER_MS) < 0) {
-		fail(context, SQLITE_BUSY, "uffdwp_snapshot: a write transaction held its lock for %d ms", time_ms);
-		return -EBUSY;
-	}
-	int result = snapshot_cut(context, file->store, path, id);
-	locks_cut_leave(&file->store->locks);
 	return result;
 }
 

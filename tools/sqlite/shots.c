@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * See shots.h. The mutex is held while a cut is made (milliseconds), never while the saving is waited for.
+ * See shots.h. The mutex is held for moments, never while a cut is made or the saving is waited for.
  */
 #include "shots.h"
 
@@ -47,40 +47,57 @@ int shots_fini(struct shots *shots)
 	return shots->id ? shots->last.error : 0;
 }
 
-/* With the mutex held; takes `path` over on success. */
-static int shots_start(struct shots *shots, struct uffdwp_region *region, char *path, uint64_t length)
+static int shots_start(struct uffdwp_region *region, const char *path, const struct shot_boundary *boundary,
+                       struct uffdwp_snapshot **out)
 {
 	struct uffdwp_snapshot_options options = UFFDWP_SNAPSHOT_OPTIONS_INIT;
 	options.sink = UFFDWP_SINK_IMAGE;
 	options.path = path;
-	options.length = length;
-	int result = uffdwp_snapshot_begin(region, &options, &shots->running);
-	if (result < 0) {
-		shots->running = NULL;
-		return result;
-	}
-	free(shots->path);
-	shots->path = path;
-	shots->id++;
-	return 0;
+	options.cut_enter = boundary->enter;
+	options.cut_leave = boundary->leave;
+	options.cut_user = boundary->user;
+	return uffdwp_snapshot_begin(region, &options, out);
 }
 
-int shots_begin(struct shots *shots, struct uffdwp_region *region, const char *path, uint64_t length, uint64_t *id)
+/* One begin or snapshot at a time. */
+static int shots_reserve(struct shots *shots)
 {
-	int result = -EBUSY;
-	char *copy = strdup(path);
-	if (!copy)
-		return -ENOMEM;
 	struct uffdwp_snapshot_progress progress;
 	pthread_mutex_lock(&shots->mutex);
 	while (shots->users && shots_ended(shots, &progress))
 		pthread_cond_wait(&shots->idle, &shots->mutex);
 	shots_reap(shots);
-	if (!shots->running)
-		result = shots_start(shots, region, copy, length);
-	if (result == 0)
-		*id = shots->id;
+	int busy = shots->running || shots->beginning;
+	if (!busy)
+		shots->beginning = 1;
 	pthread_mutex_unlock(&shots->mutex);
+	return busy ? -EBUSY : 0;
+}
+
+/* Takes `path` over on success. */
+static void shots_settle(struct shots *shots, struct uffdwp_snapshot *snapshot, char *path, uint64_t *id)
+{
+	pthread_mutex_lock(&shots->mutex);
+	shots->beginning = 0;
+	if (snapshot) {
+		shots->running = snapshot;
+		free(shots->path);
+		shots->path = path;
+		*id = ++shots->id;
+	}
+	pthread_mutex_unlock(&shots->mutex);
+}
+
+int shots_begin(struct shots *shots, struct uffdwp_region *region, const char *path,
+                const struct shot_boundary *boundary, uint64_t *id)
+{
+	struct uffdwp_snapshot *snapshot = NULL;
+	char *copy = strdup(path);
+	int result = copy ? shots_reserve(shots) : -ENOMEM;
+	if (result == 0) {
+		result = shots_start(region, path, boundary, &snapshot);
+		shots_settle(shots, result == 0 ? snapshot : NULL, copy, id);
+	}
 	if (result < 0)
 		free(copy);
 	return result;

@@ -22,6 +22,7 @@ struct shots {
 	uint64_t id;    /* of the last one; 0: there was none */
 	char *path;
 	struct uffdwp_snapshot_progress last; /* valid when it was reaped */
+	int beginning;                        /* 1: a begin is under way */
 	char text[SHOT_TEXT_BYTES];           /* why the last one failed */
 };
 
@@ -38,8 +39,16 @@ void shots_init(struct shots *shots);
 /* Waits for a running snapshot. 0, or the error that ended it; its text is in shots->text. */
 int shots_fini(struct shots *shots);
 
-/* Makes the cut of the region's first `length` bytes. 0, -EBUSY (one runs), -ENOMEM, or what the library answers. */
-int shots_begin(struct shots *shots, struct uffdwp_region *region, const char *path, uint64_t length, uint64_t *id);
+/* Where the cut may be made: see cut_enter and cut_leave of uffdwp.h. enter sets the length. */
+struct shot_boundary {
+	int (*enter)(void *user, uint64_t *length);
+	void (*leave)(void *user);
+	void *user;
+};
+
+/* Makes the cut. 0, -EBUSY (one runs), -ENOMEM, what enter refused with, or what the library answers. */
+int shots_begin(struct shots *shots, struct uffdwp_region *region, const char *path,
+                const struct shot_boundary *boundary, uint64_t *id);
 
 /* Waits for the end of that snapshot. */
 void shots_wait(struct shots *shots, uint64_t id);
