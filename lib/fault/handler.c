@@ -118,7 +118,6 @@ static void take_fault(struct handler *handler, struct uffdwp_region *region, ui
 
 	if (page >= region->ledger.count)
 		return; /* a fault of before a remap: its thread was woken by the kernel and faults again */
-	atomic_fetch_add_explicit(&region->counters.faults, 1, memory_order_relaxed);
 	enum fault_verdict verdict = resolve(region, page);
 
 	if (verdict == FAULT_HELD)
@@ -129,6 +128,10 @@ static void take_fault(struct handler *handler, struct uffdwp_region *region, ui
 		count_starved(handler, region);
 	if (verdict == FAULT_AGAIN)
 		sched_yield();
+	/* Writers that were left alone come back, and are counted then. */
+	int over = verdict == FAULT_DONE || verdict == FAULT_BUSY;
+
+	atomic_fetch_add_explicit(&region->counters.faults, over, memory_order_relaxed);
 }
 
 static void take_message(struct handler *handler, struct uffdwp_region *region, const struct uffd_msg *message)

@@ -52,8 +52,9 @@ static int resolve_at(uintptr_t address, enum fault_verdict *verdict, uint64_t *
 		ours = page < pages; /* beyond: the kernel's own SIGBUS of a file that ends there */
 		*k = region->k;
 		if (ours) {
-			atomic_fetch_add_explicit(&region->counters.faults, 1, memory_order_relaxed);
 			*verdict = fault_resolve_patiently(region, page, pages, FAULT_BY_WRITER, until_ns);
+			atomic_fetch_add_explicit(&region->counters.faults, *verdict == FAULT_DONE,
+			                          memory_order_relaxed);
 		}
 	}
 	epoch_leave(ticket);

@@ -39,10 +39,12 @@ static inline unsigned char *pool_slot(const struct pool *pool, uint32_t slot)
 	return pool->memory + (uint64_t)slot * pool->page_bytes;
 }
 
-/* A quarter is left: windows may be wide. */
-static inline int pool_is_roomy(const struct pool *pool)
+/* Slots that are free, about. */
+static inline uint32_t pool_left(const struct pool *pool)
 {
-	return atomic_load_explicit(&pool->used, memory_order_relaxed) < pool->slots - pool->slots / 4;
+	uint32_t used = atomic_load_explicit(&pool->used, memory_order_relaxed);
+
+	return used < pool->slots ? pool->slots - used : 0;
 }
 
 #endif

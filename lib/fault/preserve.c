@@ -204,7 +204,8 @@ static enum fault_verdict preserve_page(struct uffdwp_region *region, struct pre
 		count(&region->counters.faults_repeated, 1);
 		return disarm(region, page, page + 1);
 	}
-	uint32_t most = pool_is_roomy(&preserve->pool) ? preserve->window_max : 1;
+	/* A window is pages that the writer is about to touch anyway: only the last slots are kept for single pages. */
+	uint32_t most = pool_left(&preserve->pool) > 4 * preserve->window_max ? preserve->window_max : 1;
 	uint64_t wanted = by == FAULT_BY_HANDLER || by == FAULT_BY_WRITER ? window_of(region, page, most) : most;
 	uint64_t end = save_run(region, preserve, page, page + wanted < limit ? page + wanted : limit, by);
 

@@ -63,6 +63,8 @@ struct kernel_ops {
 	int (*dup)(int fd);          /* close-on-exec */
 	int (*clear_direct)(int fd); /* takes O_DIRECT off an open file */
 	int (*fstat)(int fd, struct stat *st);
+	/* fstatfs(2): the type of the file system, as in <linux/magic.h>. */
+	int64_t (*fs_type)(int fd);
 	int (*ftruncate)(int fd, uint64_t length);
 	int (*fallocate)(int fd, int mode, uint64_t offset, uint64_t length);
 	int (*add_seals)(int fd, int seals);

@@ -21,6 +21,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -219,6 +220,14 @@ static int real_fstat(int fd, struct stat *st)
 	return (int)answer(fstat(fd, st), saved_errno);
 }
 
+static int64_t real_fs_type(int fd)
+{
+	struct statfs fs;
+	long error = CALL(SYS_fstatfs, fd, &fs);
+
+	return error ? error : (int64_t)fs.f_type;
+}
+
 static int real_ftruncate(int fd, uint64_t length)
 {
 	return (int)CALL(SYS_ftruncate, fd, length);
@@ -347,6 +356,7 @@ const struct kernel_ops kernel_real = {
         .dup = real_dup,
         .clear_direct = real_clear_direct,
         .fstat = real_fstat,
+        .fs_type = real_fs_type,
         .ftruncate = real_ftruncate,
         .fallocate = real_fallocate,
         .add_seals = real_add_seals,

@@ -7,6 +7,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -16,6 +17,7 @@
 
 #define IMAGE_WRITES_MAX 256
 #define IMAGE_ALIGN 4096
+#define IMAGE_GAP_PAGES 16
 
 static _Atomic unsigned image_number;
 
@@ -106,6 +108,48 @@ static int image_open(struct uffdwp_snapshot *snapshot, struct text *text)
 	}
 	sink->uring = loop_is_uring(sink->loop);
 	return 0;
+}
+
+static int has_content(const struct uffdwp_snapshot *snapshot, uint64_t page)
+{
+	return (int)(snapshot->content[page / 64] >> (page % 64) & 1);
+}
+
+/* The next run of pages with content at or after `page`, short gaps taken along. 0: none. */
+static int content_run(const struct uffdwp_snapshot *snapshot, uint64_t page, uint64_t *first, uint64_t *end)
+{
+	uint64_t pages = snapshot->preserve.end_page;
+
+	while (page < pages && !has_content(snapshot, page))
+		page++;
+	*first = page;
+	*end = page;
+	for (; page < pages && page - *end < IMAGE_GAP_PAGES; page++) {
+		if (has_content(snapshot, page))
+			*end = page + 1;
+	}
+	return *first < pages;
+}
+
+/*
+ * Blocks for what has content are reserved before the cut: writes with O_DIRECT then need not wait for each other's
+ * allocation, and a full disk is refused here instead of in the middle. Not on tmpfs, which would fill them with zeros.
+ */
+static int image_prepare(struct uffdwp_snapshot *snapshot, struct text *text)
+{
+	const struct kernel_ops *k = snapshot->k;
+	unsigned shift = snapshot->region->page_shift;
+	uint64_t first;
+	uint64_t end = 0;
+	int error = 0;
+
+	if (!snapshot->sink.direct || k->fs_type(snapshot->sink.fd) == TMPFS_MAGIC)
+		return 0;
+	while (!error && content_run(snapshot, end, &first, &end))
+		error = k->fallocate(snapshot->sink.fd, 0, first << shift, (end - first) << shift);
+	if (error == -ENOSPC || error == -EDQUOT || error == -EFBIG)
+		return text_fail(text, error, "no room for the image: %s", strerror(-error));
+	return 0; /* anything else: this file system cannot, and need not */
 }
 
 /* A write under way, packed into its token: which chunk, from where to where, in blocks. */
@@ -259,6 +303,7 @@ static void image_close(struct uffdwp_snapshot *snapshot, int committed)
 
 const struct sink_ops sink_image = {
         .open = image_open,
+        .prepare = image_prepare,
         .write = image_write,
         .reap = image_reap,
         .commit = image_commit,

@@ -26,6 +26,8 @@ struct sink_ops {
 	int ordered; /* chunks must come from first to last, without a gap */
 	/* Refuses what can be refused; on failure nothing is left behind. Forms the text. */
 	int (*open)(struct uffdwp_snapshot *snapshot, struct text *text);
+	/* What needs to know the content; before the cut, in the caller of begin. NULL: nothing. */
+	int (*prepare)(struct uffdwp_snapshot *snapshot, struct text *text);
 	/* Takes a chunk. -errno ends the snapshot. */
 	int (*write)(struct uffdwp_snapshot *snapshot, struct chunk *chunk);
 	/* Waits until at least one chunk came back; NULL: none is ever under way. */

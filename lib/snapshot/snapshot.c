@@ -16,7 +16,7 @@
 #define POOL_BYTES_DEFAULT (64ull << 20)
 #define WAIT_NS_DEFAULT 10000000000ull
 #define WINDOW_DEFAULT 16
-#define CHUNK_BYTES (256ull << 10)
+#define CHUNK_BYTES (1024ull << 10)
 
 /* Pages are armed in calls of this many, so that a call does not hold the kernel's locks for ever. */
 #define ARM_PAGES 65536
@@ -430,6 +430,8 @@ static int begin_open(struct uffdwp_snapshot *snapshot, struct text *text)
 	if (error)
 		return error;
 	error = open_memory(snapshot, text);
+	if (!error && snapshot->sink.ops->prepare)
+		error = snapshot->sink.ops->prepare(snapshot, text);
 	if (!error)
 		error = begin_thread(snapshot, text);
 	if (error) {

@@ -26,11 +26,11 @@
 #include "uffdwp.h"
 
 /* What the sweep saves at once, and hands to the sink. */
-#define CHUNK_PAGES_MAX 64
-#define CHUNK_COUNT_MAX 16
+#define CHUNK_PAGES_MAX 256
+#define CHUNK_COUNT_MAX 8
 
 /* How many pages the sweep claims at a time: a writer that meets one waits for the copy of all. */
-#define SWEEP_BATCH_PAGES 16
+#define SWEEP_BATCH_PAGES 64
 
 enum snapshot_order { SNAPSHOT_PREPARE, SNAPSHOT_GO, SNAPSHOT_FORGET };
 
@@ -51,7 +51,7 @@ struct uffdwp_snapshot {
 	uint64_t chunk_pages;
 	unsigned char *swept; /* by chunk of the region: done */
 	uint64_t *content;    /* bit per page: had content shortly before the cut, as far as can be known */
-	uint64_t cursor;      /* first chunk that may not be done */
+	uint64_t cursor;      /* how many chunks of the way are done for sure */
 	_Atomic uint64_t pages_sweep;
 	_Atomic uint64_t pages_hole;
 	_Atomic uint64_t bytes_written;

@@ -25,7 +25,7 @@ struct batch {
 	unsigned char *buffer; /* of `first` */
 	unsigned live;
 	unsigned slots;
-	unsigned char kinds[CHUNK_PAGES_MAX];
+	unsigned char kinds[SWEEP_BATCH_PAGES];
 };
 
 static int stopped(const struct uffdwp_snapshot *snapshot)
@@ -198,20 +198,32 @@ static int fill_chunk(struct uffdwp_snapshot *snapshot, uint64_t index, struct c
 	return error;
 }
 
+/* From the end to the start, unless the sink wants the other order: a sequential writer, who mostly goes up, then meets
+ * the sweep once instead of racing with it. */
+static uint64_t cursor_chunk(const struct uffdwp_snapshot *snapshot, uint64_t chunks)
+{
+	return snapshot->sink.ops->ordered ? snapshot->cursor : chunks - 1 - snapshot->cursor;
+}
+
+static int runs_low(const struct pool *pool)
+{
+	return pool_left(pool) < pool->slots / 2;
+}
+
 /* A chunk that holds the oldest pre-images, when the pool runs low; else the next in order. */
 static int next_chunk(struct uffdwp_snapshot *snapshot, uint64_t chunks, uint64_t *index)
 {
 	struct preserve *preserve = &snapshot->preserve;
 	uint32_t page;
 
-	while (!snapshot->sink.ops->ordered && !pool_is_roomy(&preserve->pool) && ring_pop(&preserve->hot, &page)) {
+	while (!snapshot->sink.ops->ordered && runs_low(&preserve->pool) && ring_pop(&preserve->hot, &page)) {
 		*index = page / snapshot->chunk_pages;
 		if (!snapshot->swept[*index])
 			return 1;
 	}
-	while (snapshot->cursor < chunks && snapshot->swept[snapshot->cursor])
+	while (snapshot->cursor < chunks && snapshot->swept[cursor_chunk(snapshot, chunks)])
 		snapshot->cursor++;
-	*index = snapshot->cursor;
+	*index = cursor_chunk(snapshot, chunks);
 	return snapshot->cursor < chunks;
 }
 

@@ -252,6 +252,7 @@ START_TEST(test_stream_whose_reader_went_away_fails)
 		struct uffdwp_snapshot_options options = UFFDWP_SNAPSHOT_OPTIONS_INIT;
 		options.sink = UFFDWP_SINK_STREAM;
 		options.fd = ends[1];
+		options.pool_bytes = 2 * place.length_bytes; /* nobody reads: nothing leaves the pool */
 		struct uffdwp_snapshot *snapshot = begin(&options);
 		write_everywhere(1);
 		close(ends[0]);
