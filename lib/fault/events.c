@@ -6,7 +6,9 @@
 #include "fault/events.h"
 
 #include <errno.h>
+#include <string.h>
 
+#include "base/trace.h"
 #include "fault/fault.h"
 #include "kernel/abi.h"
 
@@ -84,6 +86,7 @@ static void take_unmap(struct uffdwp_region *region, const struct uffd_msg *mess
 
 void events_die(struct uffdwp_region *region, int error, uint64_t page)
 {
+	TRACE("region %p: dead, %s", (void *)region, strerror(-error));
 	atomic_store(&region->dead, 1);
 	fail_running(region, error, page);
 }

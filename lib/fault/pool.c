@@ -7,11 +7,11 @@
 #include "base/math.h"
 #include "region/region.h"
 
-static int pool_map(struct pool *pool)
+static int pool_map(struct pool *pool, const struct uffdwp_region *region)
 {
 	uint64_t bytes = (uint64_t)pool->slots * pool->page_bytes;
 
-	pool->memory = pages_new(pool->k, bytes);
+	pool->memory = region_pages_new(region, bytes);
 	pool->cells = pages_new(pool->k, pool->cell_count * sizeof(*pool->cells));
 	if (!pool->memory || !pool->cells)
 		return -ENOMEM;
@@ -20,15 +20,15 @@ static int pool_map(struct pool *pool)
 	return 0;
 }
 
-int pool_open(struct pool *pool, const struct kernel_ops *k, uint64_t bytes, uint64_t page_bytes)
+int pool_open(struct pool *pool, const struct uffdwp_region *region, uint64_t bytes)
 {
-	pool->k = k;
-	pool->page_bytes = page_bytes;
-	pool->slots = (uint32_t)(bytes / page_bytes);
+	pool->k = region->k;
+	pool->page_bytes = region->page_bytes;
+	pool->slots = (uint32_t)(bytes / region->page_bytes);
 	pool->cell_count = next_power_of_two(pool->slots + 1);
 	atomic_store(&pool->used, 0);
 	atomic_store(&pool->peak, 0);
-	if (pool_map(pool)) {
+	if (pool_map(pool, region)) {
 		pool_close(pool);
 		return -ENOMEM;
 	}

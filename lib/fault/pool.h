@@ -14,6 +14,8 @@
 #include "base/ring.h"
 #include "kernel/kernel.h"
 
+struct uffdwp_region;
+
 struct pool {
 	const struct kernel_ops *k;
 	unsigned char *memory;
@@ -26,8 +28,8 @@ struct pool {
 	_Atomic uint32_t peak;
 };
 
-/* At most `bytes` of memory, on the node of the calling thread (first touch). -ENOMEM. */
-int pool_open(struct pool *pool, const struct kernel_ops *k, uint64_t bytes, uint64_t page_bytes);
+/* At most `bytes` of memory in slots of the region's page size, on its nodes. -ENOMEM. */
+int pool_open(struct pool *pool, const struct uffdwp_region *region, uint64_t bytes);
 void pool_close(struct pool *pool);
 
 /* 1: *slot is the caller's; 0: none is free. (signal) */

@@ -7,9 +7,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/trace.h"
 #include "fault/inline.h"
 #include "kernel/probe.h"
 #include "region/registry.h"
+
+static const char *const memory_names[UFFDWP_MEMORY_COUNT] = {"shmem", "hugetlb", "anonymous"};
 
 /* Reads a number at *at and moves on; -1: there is none below CPU_SETSIZE. */
 static long cpu_number(const char **at)
@@ -129,6 +132,8 @@ static int start_handlers(struct uffdwp *runtime, const struct uffdwp_options *o
 	return error;
 }
 
+static const char *const access_names[KERNEL_ACCESS_COUNT] = {"system call", "device", "system call, user mode only"};
+
 int runtime_open(const struct kernel_ops *k, const struct uffdwp_options *options, struct text *text,
                  struct uffdwp **out)
 {
@@ -149,6 +154,8 @@ int runtime_open(const struct kernel_ops *k, const struct uffdwp_options *option
 		runtime_close(runtime);
 		return error;
 	}
+	TRACE("runtime %p: uffd by %s, %u handler threads", (void *)runtime, access_names[runtime->access],
+	      runtime->handler_count);
 	*out = runtime;
 	return 0;
 }
@@ -185,12 +192,12 @@ static void try_memory(struct uffdwp *runtime, uint32_t memory, struct uffdwp_pr
 
 int runtime_mechanism(struct uffdwp *runtime, uint32_t memory, uint32_t asked, const struct mechanism **out)
 {
-	static const char *const names[UFFDWP_MEMORY_COUNT] = {"shmem", "hugetlb", "anonymous"};
 	struct uffdwp_probe_memory trial;
 
 	try_memory(runtime, memory, &trial);
 	if (trial.mechanism == UFFDWP_MECHANISM_AUTO || (asked != UFFDWP_MECHANISM_AUTO && asked != trial.mechanism))
-		return text_fail(&runtime->text, -EOPNOTSUPP, "%s memory cannot be watched %s: %s", names[memory],
+		return text_fail(&runtime->text, -EOPNOTSUPP, "%s memory cannot be watched %s: %s",
+		                 memory_names[memory],
 		                 asked == UFFDWP_MECHANISM_AUTO ? "here" : "by the mechanism asked for", trial.reason);
 	*out = mechanism_by_id(trial.mechanism);
 	return 0;
@@ -236,6 +243,10 @@ int runtime_join(struct uffdwp *runtime, struct uffdwp_region *region)
 	}
 	region->handler = handler;
 	count_region(runtime, 1);
+	TRACE("region %p: %llu bytes at %p, %s, mechanism %s, delivery %s", (void *)region,
+	      (unsigned long long)atomic_load(&region->length_bytes), (void *)atomic_load(&region->base),
+	      memory_names[region->memory], region->mechanism->name,
+	      region->delivery == UFFDWP_DELIVERY_INLINE ? "inline" : "thread");
 	return 0;
 }
 
@@ -245,4 +256,5 @@ void runtime_leave(struct uffdwp *runtime, struct uffdwp_region *region)
 		handler_remove(region->handler, region);
 	registry_remove(region);
 	count_region(runtime, -1);
+	TRACE("region %p: closed", (void *)region);
 }

@@ -71,14 +71,25 @@ static int memory_seal(struct uffdwp_region *region)
 	return 0;
 }
 
+void *region_pages_new(const struct uffdwp_region *region, size_t length)
+{
+	void *memory = pages_new(region->k, length);
+
+	if (memory && region->numa_mode)
+		region->k->mbind(memory, length, region->numa_mode, region->numa_nodes); /* a wish */
+	return memory;
+}
+
 static int memory_place(struct uffdwp_region *region, void *memory, const struct region_plan *plan)
 {
 	static const int modes[] = {0, 2 /* MPOL_BIND */, 3 /* MPOL_INTERLEAVE, linux/mempolicy.h */};
 	const struct uffdwp_region_options *options = &plan->options;
 	int error = 0;
 
-	if (options->numa != UFFDWP_NUMA_DEFAULT)
-		error = region->k->mbind(memory, plan->capacity_bytes, modes[options->numa], options->numa_nodes);
+	region->numa_mode = modes[options->numa];
+	region->numa_nodes = options->numa_nodes;
+	if (region->numa_mode)
+		error = region->k->mbind(memory, plan->capacity_bytes, region->numa_mode, region->numa_nodes);
 	if (error)
 		return text_fail(region->text, error,
 		                 "the NUMA placement was refused: ask for nodes that have memory "

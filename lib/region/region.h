@@ -62,6 +62,8 @@ struct uffdwp_region {
 	int fd;    /* -1: none known */
 	int owned; /* 1: created by us, unmapped by us */
 	int sealed;
+	int numa_mode; /* of mbind(2); 0: the default */
+	uint64_t numa_nodes;
 	struct uffdwp *runtime; /* opaque here: whose error text and handlers */
 	struct text *text;      /* the runtime's */
 	void *handler;          /* the thread that reads our uffd; its own business */
@@ -152,6 +154,9 @@ static inline unsigned char *region_address(const struct uffdwp_region *region, 
 /* Zeroed memory outside the caller's heap; NULL: none. */
 void *pages_new(const struct kernel_ops *k, size_t length);
 void pages_free(const struct kernel_ops *k, void *memory, size_t length);
+
+/* Memory for what serves this region: on its nodes, where it was bound to some. */
+void *region_pages_new(const struct uffdwp_region *region, size_t length);
 
 /* Touches memory of pages_new(), in transparent huge pages where they are to be had: later use will not fault. */
 void pages_touch(const struct kernel_ops *k, void *memory, size_t length);

@@ -12,6 +12,7 @@
 #include <time.h>
 
 #include "base/math.h"
+#include "base/trace.h"
 
 #define POOL_BYTES_DEFAULT (64ull << 20)
 #define WAIT_NS_DEFAULT 10000000000ull
@@ -97,14 +98,14 @@ static int open_pool(struct uffdwp_snapshot *snapshot)
 	divide_pool(snapshot, pool_pages);
 	uint64_t slots = pool_pages - snapshot->chunk_count * snapshot->chunk_pages;
 
-	return pool_open(&snapshot->preserve.pool, snapshot->k, slots * page_bytes, page_bytes);
+	return pool_open(&snapshot->preserve.pool, snapshot->region, slots * page_bytes);
 }
 
 static int open_buffers(struct uffdwp_snapshot *snapshot)
 {
 	uint64_t bytes = chunk_bytes(snapshot);
 
-	snapshot->buffers = pages_new(snapshot->k, bytes * snapshot->chunk_count);
+	snapshot->buffers = region_pages_new(snapshot->region, bytes * snapshot->chunk_count);
 	snapshot->swept = pages_new(snapshot->k, chunk_total(snapshot));
 	if (!snapshot->buffers || !snapshot->swept)
 		return -ENOMEM;
@@ -312,6 +313,9 @@ static void finish(struct uffdwp_snapshot *snapshot, int error)
 		end_text(snapshot, error);
 	}
 	snapshot->sink.ops->close(snapshot, !error);
+	TRACE("snapshot %p: %s, %llu pages by faults, %llu by the sweep", (void *)snapshot,
+	      error ? strerror(-error) : "committed", (unsigned long long)atomic_load(&snapshot->preserve.pages_fault),
+	      (unsigned long long)atomic_load(&snapshot->pages_sweep));
 	pthread_mutex_lock(&snapshot->lock);
 	snapshot->state = error ? UFFDWP_SNAPSHOT_FAILED : UFFDWP_SNAPSHOT_COMMITTED;
 	snapshot->error = error;
@@ -453,6 +457,9 @@ int snapshot_begin(struct uffdwp_region *region, const struct uffdwp_snapshot_op
 	error = snapshot ? begin_open(snapshot, text) : text_fail(text, -ENOMEM, "no memory for a snapshot");
 	if (!error) {
 		atomic_fetch_add(&region->counters.snapshots, 1);
+		TRACE("snapshot %p of region %p: %llu bytes, pause %llu us%s%s", (void *)snapshot, (void *)region,
+		      (unsigned long long)snapshot->length_bytes, (unsigned long long)snapshot->pause_ns / 1000,
+		      snapshot->sink.direct ? ", O_DIRECT" : "", snapshot->sink.uring ? ", io_uring" : "");
 		*out = snapshot;
 		return 0;
 	}
