@@ -5,7 +5,8 @@
  * around the end; several writers share the memory in equal parts.
  *
  * Phases: every thread looks at the phase before each write. HOLD: it stands still, outside of any write. WARM: it
- * writes, nothing is kept. BEFORE and DURING: times are kept, in a histogram each.
+ * writes, nothing is kept. BEFORE, DURING and AFTER: times are kept, in a histogram each; a write belongs to the phase
+ * in which it began, so that one that is held up when the phase changes is not lost.
  *
  * Threads: all functions are the main thread's. load_phase() to HOLD returns when everybody stands still.
  */
@@ -20,9 +21,9 @@
 #include "histogram.h"
 
 enum load_pattern { LOAD_UNIFORM, LOAD_SEQUENTIAL, LOAD_PATTERN_COUNT };
-enum load_phase { LOAD_BEFORE, LOAD_DURING, LOAD_WARM, LOAD_HOLD, LOAD_END };
+enum load_phase { LOAD_BEFORE, LOAD_DURING, LOAD_AFTER, LOAD_WARM, LOAD_HOLD, LOAD_END };
 
-#define LOAD_KEPT 2 /* phases whose times are kept */
+#define LOAD_KEPT 3 /* phases whose times are kept */
 #define LOAD_WRITERS_MAX 64
 
 struct load_writer {

@@ -6,6 +6,9 @@
  * Figures are medians of the repetitions, except the largest write and the peak of memory, which are the worst of all.
  * Before the first repetition each way takes one image that is compared with the memory at its cut.
  *
+ * Times of writes are shown twice, and never one without the other: `during` ends when that way's image is durable,
+ * `write` ends with a window that is the same for all ways (README.md says what each can tell).
+ *
  * Words: a way is inline, thread (the library's deliveries), fork or fork_direct; a trial is one snapshot (trial.h).
  */
 #include <errno.h>
@@ -20,6 +23,9 @@
 
 #define WAYS 4
 #define REPEAT_MAX 64
+#define WINDOW_SECONDS_MAX 3600
+#define WINDOW_PER_FORK 1.25 /* so that a trial of fork that takes somewhat longer than its first still fits */
+#define WINDOW_MIN_NS 1000000000u
 
 static const struct trial_way *const all_ways[WAYS] = {&trial_inline, &trial_thread, &trial_fork, &trial_fork_direct};
 
@@ -29,13 +35,18 @@ static const struct {
 } figures[TRIAL_FIGURES] = {
         [TRIAL_PAUSE_NS] = {"pause_ns", 0},
         [TRIAL_TOTAL_NS] = {"total_ns", 0},
-        [TRIAL_WRITE_P50_NS] = {"write_p50_ns", 0},
-        [TRIAL_WRITE_P99_NS] = {"write_p99_ns", 0},
-        [TRIAL_WRITE_P999_NS] = {"write_p999_ns", 0},
-        [TRIAL_WRITE_MAX_NS] = {"write_max_ns", 1},
+        [TRIAL_DURING_P50_NS] = {"during_p50_ns", 0},
+        [TRIAL_DURING_P99_NS] = {"during_p99_ns", 0},
+        [TRIAL_DURING_P999_NS] = {"during_p999_ns", 0},
+        [TRIAL_DURING_MAX_NS] = {"during_max_ns", 1},
+        [TRIAL_WINDOW_P50_NS] = {"write_p50_ns", 0},
+        [TRIAL_WINDOW_P99_NS] = {"write_p99_ns", 0},
+        [TRIAL_WINDOW_P999_NS] = {"write_p999_ns", 0},
+        [TRIAL_WINDOW_MAX_NS] = {"write_max_ns", 1},
         [TRIAL_WRITES_PER_S] = {"writes_per_s", 0},
         [TRIAL_WRITES_SHARE] = {"writes_share", 0},
         [TRIAL_FAULTS] = {"faults", 0},
+        [TRIAL_WRITES_PER_FAULT] = {"during_writes_per_fault", 0},
         [TRIAL_PAGES_FAULT] = {"pages_fault", 0},
         [TRIAL_PAGES_PREPARE] = {"pages_prepare", 0},
         [TRIAL_PAGES_SWEEP] = {"pages_sweep", 0},
@@ -60,14 +71,28 @@ struct row {
 	const struct trial_way *way;
 	struct trial_result trials[REPEAT_MAX];
 	double values[TRIAL_FIGURES];
+	unsigned beyond; /* trials that took longer than the window */
 };
+
+/* What one ratio to fork is called, and which figure it is of. */
+static const struct {
+	const char *name;
+	enum trial_figure figure;
+} ratios[] = {
+        {"time_ratio_fork", TRIAL_TOTAL_NS},
+        {"pause_ratio_fork", TRIAL_PAUSE_NS},
+        {"write_p999_ratio_fork", TRIAL_WINDOW_P999_NS},
+        {"during_p999_ratio_fork", TRIAL_DURING_P999_NS},
+};
+
+#define RATIOS (sizeof(ratios) / sizeof(ratios[0]))
 
 static char *folder_to_remove;
 
 /* ---------------------------------------------------------------------------------------------------- options -- */
 
 enum { KEY_SIZE = 's', KEY_WRITERS = 'w', KEY_POOL = 'b', KEY_DIR = 'd', KEY_PIN = 'p', KEY_REPEAT = 'n' };
-enum { KEY_LOAD = 'l', KEY_WAY = 'o', KEY_UNVERIFIED = 'u' };
+enum { KEY_LOAD = 'l', KEY_WAY = 'o', KEY_UNVERIFIED = 'u', KEY_WINDOW = 'i' };
 
 static const struct argp_option options[] = {
         {"size", KEY_SIZE, "BYTES", 0, "Size of the memory (default 1G)", 0},
@@ -76,6 +101,8 @@ static const struct argp_option options[] = {
         {"dir", KEY_DIR, "FOLDER", 0, "Where images go (default: the current folder)", 0},
         {"pin", KEY_PIN, "WHERE", 0, "The library's threads and fork's child: free (default) or other (second CPU)", 0},
         {"repeat", KEY_REPEAT, "N", 0, "Trials of each way (default 5)", 0},
+        {"window", KEY_WINDOW, "SECONDS", 0,
+         "Stretch of time from the cut on that is compared (default 0: a little more than fork's snapshot takes)", 0},
         {"load", KEY_LOAD, "NAME", 0, "uniform or sequential only", 0},
         {"way", KEY_WAY, "NAME", 0, "inline, thread, fork or fork_direct only", 0},
         {"no-verify", KEY_UNVERIFIED, NULL, 0, "Leave out the comparison of an image of each way with the memory", 0},
@@ -90,6 +117,17 @@ static unsigned number(const char *text, unsigned most, struct argp_state *state
 	if (*end || value < 1 || value > most)
 		argp_error(state, "%s: not a number from 1 to %u", text, most);
 	return (unsigned)value;
+}
+
+/* Seconds, with a fraction if need be; as nanoseconds. */
+static uint64_t seconds(const char *text, struct argp_state *state)
+{
+	char *end;
+	double value = strtod(text, &end);
+
+	if (end == text || *end || !(value >= 0 && value <= WINDOW_SECONDS_MAX))
+		argp_error(state, "%s: not seconds from 0 to %d", text, WINDOW_SECONDS_MAX);
+	return (uint64_t)(value * 1e9);
 }
 
 static int choice(const char *text, const char *zero, const char *one, struct argp_state *state)
@@ -124,6 +162,9 @@ static error_t parse(int key, char *argument, struct argp_state *state)
 		return 0;
 	case KEY_REPEAT:
 		settings->repeat = number(argument, REPEAT_MAX, state);
+		return 0;
+	case KEY_WINDOW:
+		settings->trial.window_ns = seconds(argument, state);
 		return 0;
 	case KEY_LOAD:
 		settings->pattern = choice(argument, "uniform", "sequential", state);
@@ -201,17 +242,24 @@ static void add_row(struct report *report, const char *load, struct row *row, un
 	}
 }
 
+/* A trial that took longer than the window is compared over another stretch of time than the rest. */
+static void add_beyond(struct report *report, const char *load, struct row *row, unsigned repeat, uint64_t window_ns)
+{
+	row->beyond = 0;
+	for (unsigned i = 0; i < repeat; i++)
+		row->beyond += row->trials[i].values[TRIAL_TOTAL_NS] > (double)window_ns;
+	report_add(report, row->beyond, "%s.%s.trials_beyond_window", load, row->way->name);
+}
+
+static double ratio(size_t which, const struct row *row, const struct row *fork_row)
+{
+	return row->values[ratios[which].figure] / fork_row->values[ratios[which].figure];
+}
+
 static void add_ratios(struct report *report, const char *load, const struct row *row, const struct row *fork_row)
 {
-	const double *own = row->values;
-	const double *fork_values = fork_row->values;
-
-	report_add(report, own[TRIAL_TOTAL_NS] / fork_values[TRIAL_TOTAL_NS], "%s.%s.time_ratio_fork", load,
-	           row->way->name);
-	report_add(report, own[TRIAL_PAUSE_NS] / fork_values[TRIAL_PAUSE_NS], "%s.%s.pause_ratio_fork", load,
-	           row->way->name);
-	report_add(report, own[TRIAL_WRITE_P999_NS] / fork_values[TRIAL_WRITE_P999_NS], "%s.%s.write_p999_ratio_fork",
-	           load, row->way->name);
+	for (size_t i = 0; i < RATIOS; i++)
+		report_add(report, ratio(i, row, fork_row), "%s.%s.%s", load, row->way->name, ratios[i].name);
 }
 
 static void add_faults_per_page(struct report *report, const char *load, const struct row *row)
@@ -222,40 +270,83 @@ static void add_faults_per_page(struct report *report, const char *load, const s
 		report_add(report, row->values[TRIAL_FAULTS] / pages, "%s.%s.faults_per_page", load, row->way->name);
 }
 
-static void print_head(const char *load)
+static void print_head(const char *load, uint64_t window_ns)
 {
-	printf("\n%s writer\n%-12s %9s %9s | %8s %8s %8s %9s %7s | %8s %8s %8s %8s | %8s %8s\n", load, "way",
-	       "pause ms", "total ms", "p50 us", "p99 us", "p99.9 us", "max us", "writes%", "faults", "by fault",
-	       "by sweep", "waits", "peak MiB", "MiB out");
+	printf("\n%s writer, window %.3f s\n", load, (double)window_ns / 1e9);
+	printf("%-12s %9s %9s | %-44s | %-18s |\n", "", "", "", "writes during the snapshot", "in the window");
+	printf("%-12s %9s %9s | %8s %8s %8s %9s %7s | %8s %9s | %8s %8s %8s %8s | %8s %8s\n", "way", "pause ms",
+	       "total ms", "p50 us", "p99 us", "p99.9 us", "max us", "writes%", "p99.9 us", "max us", "faults",
+	       "by fault", "by sweep", "waits", "peak MiB", "MiB out");
 }
 
 static void print_row(const struct row *row)
 {
 	const double *v = row->values;
 
-	printf("%-12s %9.3f %9.1f | %8.2f %8.2f %8.2f %9.1f %7.1f | %8.0f %8.0f %8.0f %8.0f | %8.1f %8.1f\n",
-	       row->way->name, v[TRIAL_PAUSE_NS] / 1e6, v[TRIAL_TOTAL_NS] / 1e6, v[TRIAL_WRITE_P50_NS] / 1e3,
-	       v[TRIAL_WRITE_P99_NS] / 1e3, v[TRIAL_WRITE_P999_NS] / 1e3, v[TRIAL_WRITE_MAX_NS] / 1e3,
-	       v[TRIAL_WRITES_SHARE] * 100, v[TRIAL_FAULTS], v[TRIAL_PAGES_FAULT], v[TRIAL_PAGES_SWEEP], v[TRIAL_WAITS],
-	       v[TRIAL_PREIMAGE_PEAK_BYTES] / (1 << 20), v[TRIAL_WRITTEN_BYTES] / (1 << 20));
+	printf("%-12s %9.3f %9.1f | %8.2f %8.2f %8.2f %9.1f %7.1f | %8.2f %9.1f |", row->way->name,
+	       v[TRIAL_PAUSE_NS] / 1e6, v[TRIAL_TOTAL_NS] / 1e6, v[TRIAL_DURING_P50_NS] / 1e3,
+	       v[TRIAL_DURING_P99_NS] / 1e3, v[TRIAL_DURING_P999_NS] / 1e3, v[TRIAL_DURING_MAX_NS] / 1e3,
+	       v[TRIAL_WRITES_SHARE] * 100, v[TRIAL_WINDOW_P999_NS] / 1e3, v[TRIAL_WINDOW_MAX_NS] / 1e3);
+	printf(" %8.0f %8.0f %8.0f %8.0f | %8.1f %8.1f\n", v[TRIAL_FAULTS], v[TRIAL_PAGES_FAULT], v[TRIAL_PAGES_SWEEP],
+	       v[TRIAL_WAITS], v[TRIAL_PREIMAGE_PEAK_BYTES] / (1 << 20), v[TRIAL_WRITTEN_BYTES] / (1 << 20));
+}
+
+static void print_ratios(const struct row *rows, size_t count, const struct row *fork_row)
+{
+	printf("\n%-12s %9s %9s %15s %15s\n", "against fork", "total", "pause", "p99.9 in window", "p99.9 during");
+	for (size_t i = 0; i < count; i++) {
+		if (&rows[i] != fork_row)
+			printf("%-12s %9.3f %9.3f %15.3f %15.3f\n", rows[i].way->name, ratio(0, &rows[i], fork_row),
+			       ratio(1, &rows[i], fork_row), ratio(2, &rows[i], fork_row),
+			       ratio(3, &rows[i], fork_row));
+	}
+}
+
+/* Beside JSON they go to standard error; the figures have them, too. */
+static void print_beyond(FILE *to, const struct row *rows, size_t count, unsigned repeat)
+{
+	for (size_t i = 0; i < count; i++) {
+		if (rows[i].beyond)
+			fprintf(to, "%s: %u of %u trials took longer than the window; theirs ended when they did\n",
+			        rows[i].way->name, rows[i].beyond, repeat);
+	}
 }
 
 /* -------------------------------------------------------------------------------------------------- measuring -- */
 
-static void repeat_all(const struct settings *settings, struct row *rows, size_t count)
+/* The window as asked for, or a little more than a snapshot by fork takes, which is thrown away. */
+static uint64_t choose_window(const struct trial_setup *asked)
 {
-	struct trial_setup setup = settings->trial;
+	struct trial_setup setup = *asked;
+	struct trial_result warm_up;
+	uint64_t window_ns;
+
+	if (asked->window_ns)
+		return asked->window_ns;
+	setup.verify = 0;
+	trial_run(&trial_fork, &setup, &warm_up);
+	window_ns = (uint64_t)(warm_up.values[TRIAL_TOTAL_NS] * WINDOW_PER_FORK);
+	return window_ns < WINDOW_MIN_NS ? WINDOW_MIN_NS : window_ns;
+}
+
+static void verify_all(const struct trial_setup *asked, const struct row *rows, size_t count)
+{
+	struct trial_setup setup = *asked;
 	struct trial_result unused;
 
 	setup.verify = 1;
-	for (size_t i = 0; settings->verify && i < count; i++)
+	setup.window_ns = 0;
+	for (size_t i = 0; i < count; i++)
 		trial_run(rows[i].way, &setup, &unused);
-	setup.verify = 0;
-	for (unsigned turn = 0; turn < settings->repeat; turn++) {
+}
+
+static void repeat_all(const struct trial_setup *setup, unsigned repeat, struct row *rows, size_t count)
+{
+	for (unsigned turn = 0; turn < repeat; turn++) {
 		for (size_t i = 0; i < count; i++) {
 			struct row *row = &rows[turn % 2 ? count - 1 - i : i];
 
-			trial_run(row->way, &setup, &row->trials[turn]);
+			trial_run(row->way, setup, &row->trials[turn]);
 		}
 	}
 }
@@ -278,30 +369,57 @@ static size_t choose_ways(const struct settings *settings, struct row *rows)
 	return count;
 }
 
-static void measure(struct report *report, struct settings *settings, enum load_pattern pattern)
+static void add_rows(struct report *report, const char *load, struct row *rows, size_t count,
+                     const struct row *fork_row, const struct settings *settings, uint64_t window_ns)
 {
-	static struct row rows[WAYS];
-	const char *load = load_pattern_name(pattern);
-	const struct row *fork_row = NULL;
-	size_t count = choose_ways(settings, rows);
-
-	settings->trial.pattern = pattern;
-	repeat_all(settings, rows, count);
+	report_add(report, (double)window_ns, "%s.window_ns", load);
 	for (size_t i = 0; i < count; i++) {
 		add_row(report, load, &rows[i], settings->repeat);
 		add_faults_per_page(report, load, &rows[i]);
-		if (rows[i].way == &trial_fork)
-			fork_row = &rows[i];
+		add_beyond(report, load, &rows[i], settings->repeat, window_ns);
 	}
 	for (size_t i = 0; fork_row && i < count; i++) {
 		if (&rows[i] != fork_row)
 			add_ratios(report, load, &rows[i], fork_row);
 	}
-	if (settings->common.json)
-		return;
-	print_head(load);
+}
+
+static const struct row *find_fork(const struct row *rows, size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		if (rows[i].way == &trial_fork)
+			return &rows[i];
+	}
+	return NULL;
+}
+
+static void print_rows(const char *load, const struct row *rows, size_t count, const struct row *fork_row,
+                       uint64_t window_ns)
+{
+	print_head(load, window_ns);
 	for (size_t i = 0; i < count; i++)
 		print_row(&rows[i]);
+	if (fork_row && count > 1)
+		print_ratios(rows, count, fork_row);
+}
+
+static void measure(struct report *report, const struct settings *settings, enum load_pattern pattern)
+{
+	static struct row rows[WAYS];
+	const char *load = load_pattern_name(pattern);
+	struct trial_setup setup = settings->trial;
+	size_t count = choose_ways(settings, rows);
+	const struct row *fork_row = find_fork(rows, count);
+
+	setup.pattern = pattern;
+	if (settings->verify)
+		verify_all(&setup, rows, count);
+	setup.window_ns = choose_window(&setup);
+	repeat_all(&setup, settings->repeat, rows, count);
+	add_rows(report, load, rows, count, fork_row, settings, setup.window_ns);
+	if (!settings->common.json)
+		print_rows(load, rows, count, fork_row, setup.window_ns);
+	print_beyond(settings->common.json ? stderr : stdout, rows, count, settings->repeat);
 }
 
 static void note_settings(struct report *report, const struct settings *settings)
@@ -316,6 +434,10 @@ static void note_settings(struct report *report, const struct settings *settings
 	            trial->pin_other ? "on the second CPU" : "free");
 	report_note(report, "runs", "%u of each way, in turns; images %s", settings->repeat,
 	            settings->verify ? "of one more compared with the memory at the cut" : "not compared");
+	if (trial->window_ns)
+		report_note(report, "window", "%.3f s from the cut on, as asked for", (double)trial->window_ns / 1e9);
+	else
+		report_note(report, "window", "1.25 x the time of one snapshot by fork, not counted; at least 1 s");
 	if (!settings->common.json)
 		report_print_notes(report);
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the figures stand on: the histogram against sorted values, and the bars against known figures.
+ * What the figures stand on: the histogram against sorted values, the phases of the load, and the bars against known
+ * figures.
  */
 #include <check.h>
 #include <stdio.h>
@@ -9,6 +10,7 @@
 
 #include "bench.h"
 #include "histogram.h"
+#include "load.h"
 #include "report.h"
 
 #define VALUES 20000
@@ -93,6 +95,41 @@ START_TEST(test_empty_histogram_has_quantile_zero)
 
 	histogram_clear(&histogram);
 	ck_assert_double_eq(histogram_quantile(&histogram, 0.5), 0.0);
+}
+END_TEST
+
+/* Lets the writers go in a phase until at least one write of it is kept. How many are kept then. */
+static uint64_t write_in(struct load *load, enum load_phase phase)
+{
+	static struct load_result result;
+	struct timespec pause = {0, 1000000};
+
+	do {
+		load_phase(load, phase);
+		nanosleep(&pause, NULL);
+		load_phase(load, LOAD_HOLD);
+		load_result(load, phase, &result);
+	} while (!result.times.count);
+	return result.times.count;
+}
+
+START_TEST(test_each_phase_keeps_its_own_writes)
+{
+	static char memory[1 << 16];
+	static struct load_result result;
+	struct load load;
+	uint64_t counts[LOAD_KEPT];
+
+	load_start(&load, LOAD_UNIFORM, memory, sizeof(memory), 2);
+	for (unsigned phase = 0; phase < LOAD_KEPT; phase++)
+		counts[phase] = write_in(&load, (enum load_phase)phase);
+	load_phase(&load, LOAD_WARM);
+	load_stop(&load);
+	for (unsigned phase = 0; phase < LOAD_KEPT; phase++) {
+		load_result(&load, (enum load_phase)phase, &result);
+		ck_assert_uint_eq(result.times.count, counts[phase]);
+	}
+	load_free(&load);
 }
 END_TEST
 
@@ -196,6 +233,7 @@ static Suite *suite(void)
 {
 	Suite *suite = suite_create("bench");
 	TCase *histogram = tcase_create("histogram");
+	TCase *load = tcase_create("load");
 	TCase *report = tcase_create("report");
 
 	tcase_add_test(histogram, test_buckets_follow_each_other_without_a_gap);
@@ -204,6 +242,8 @@ static Suite *suite(void)
 	tcase_add_test(histogram, test_merged_histogram_has_the_values_of_both);
 	tcase_add_test(histogram, test_empty_histogram_has_quantile_zero);
 	suite_add_tcase(suite, histogram);
+	tcase_add_test(load, test_each_phase_keeps_its_own_writes);
+	suite_add_tcase(suite, load);
 	tcase_add_test(report, test_bar_that_holds_is_silent);
 	tcase_add_test(report, test_missed_bar_names_figure_bar_and_relation);
 	tcase_add_test(report, test_bar_of_an_unknown_figure_is_an_error);

@@ -25,6 +25,14 @@ static void sleep_ms(unsigned ms)
 		;
 }
 
+static void sleep_until(uint64_t until_ns)
+{
+	struct timespec time = {(time_t)(until_ns / 1000000000u), (long)(until_ns % 1000000000u)};
+
+	while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &time, NULL) == EINTR)
+		;
+}
+
 /* What one trial left to write must not be written during the next. */
 static void settle(const char *folder)
 {
@@ -53,20 +61,30 @@ static double warm_up(struct load *load)
 	return (double)before.times.count * 1e9 / (double)took_ns;
 }
 
-static void add_times(struct trial_result *result, const struct load_result *during, double before_per_s)
+/* p50, p99, p99.9 and the largest: the order of the figures. */
+static void add_quantiles(double *values, const struct histogram *times)
 {
-	const struct histogram *times = &during->times;
+	values[0] = histogram_quantile(times, 0.5);
+	values[1] = histogram_quantile(times, 0.99);
+	values[2] = histogram_quantile(times, 0.999);
+	values[3] = (double)times->largest_ns;
+}
+
+static void add_times(struct trial_result *result, const struct load_result *during, const struct load_result *after,
+                      double before_per_s)
+{
+	static struct histogram window;
 	double *values = result->values;
 
-	values[TRIAL_WRITE_P50_NS] = histogram_quantile(times, 0.5);
-	values[TRIAL_WRITE_P99_NS] = histogram_quantile(times, 0.99);
-	values[TRIAL_WRITE_P999_NS] = histogram_quantile(times, 0.999);
-	values[TRIAL_WRITE_MAX_NS] = (double)times->largest_ns;
-	values[TRIAL_WRITES_PER_S] = (double)times->count * 1e9 / values[TRIAL_TOTAL_NS];
+	window = during->times;
+	histogram_merge(&window, &after->times);
+	add_quantiles(&values[TRIAL_DURING_P50_NS], &during->times);
+	add_quantiles(&values[TRIAL_WINDOW_P50_NS], &window);
+	values[TRIAL_WRITES_PER_S] = (double)during->times.count * 1e9 / values[TRIAL_TOTAL_NS];
 	values[TRIAL_WRITES_SHARE] = values[TRIAL_WRITES_PER_S] / before_per_s;
 }
 
-/* Cut and image. The digest of the memory at the cut, where the trial verifies. */
+/* Cut, image, and what is left of the window. The digest of the memory at the cut, where the trial verifies. */
 static uint64_t take(const struct trial_way *way, const struct trial_setup *setup, struct load *load,
                      const struct area *area, const char *path, struct trial_result *result)
 {
@@ -83,12 +101,15 @@ static uint64_t take(const struct trial_way *way, const struct trial_setup *setu
 		load_phase(load, LOAD_DURING);
 	way->wait();
 	result->values[TRIAL_TOTAL_NS] = (double)(bench_now_ns() - from);
+	load_phase(load, LOAD_AFTER);
+	sleep_until(from + setup->window_ns);
 	return digest;
 }
 
 void trial_run(const struct trial_way *way, const struct trial_setup *setup, struct trial_result *result)
 {
 	static struct load_result during;
+	static struct load_result after;
 	struct load load;
 	struct area area;
 	char path[512];
@@ -106,8 +127,11 @@ void trial_run(const struct trial_way *way, const struct trial_setup *setup, str
 	digest = take(way, setup, &load, &area, path, result);
 	load_stop(&load);
 	load_result(&load, LOAD_DURING, &during);
-	add_times(result, &during, before_per_s);
+	load_result(&load, LOAD_AFTER, &after);
+	add_times(result, &during, &after, before_per_s);
 	way->result(&during, result);
+	if (result->values[TRIAL_FAULTS] > 0)
+		result->values[TRIAL_WRITES_PER_FAULT] = (double)during.times.count / result->values[TRIAL_FAULTS];
 	if (setup->verify && digest_file(path, area.length_bytes) != digest)
 		bench_die("%s, %s: the image is not the memory at the cut", way->name,
 		          load_pattern_name(setup->pattern));

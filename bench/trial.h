@@ -4,8 +4,12 @@
  * the same for all ways; a way only knows how to make its cut and how to wait until its image is durable.
  *
  * Every image is written aside into the same folder, synced, renamed, and the folder synced: a trial's total time ends
- * when that is done. A trial that verifies lets the writers stand still at the cut, and compares the image with the
- * memory of that moment; its times are thrown away.
+ * when that is done. Times of writes are kept twice: of those that began before that moment (during), and of those that
+ * began before the end of a window that is the same for all ways, whichever of them ended sooner (window). Both start
+ * where the cut is asked for; a trial that takes longer than the window stretches its own to its end.
+ *
+ * A trial that verifies lets the writers stand still at the cut, and compares the image with the memory of
+ * that moment; its times are thrown away.
  */
 #ifndef UFFDWP_BENCH_TRIAL_H
 #define UFFDWP_BENCH_TRIAL_H
@@ -14,15 +18,20 @@
 #include "load.h"
 
 enum trial_figure {
-	TRIAL_PAUSE_NS, /* library: pause_ns; fork: how long fork() took */
-	TRIAL_TOTAL_NS, /* from the begin call, or fork(), until the image is durable under its name */
-	TRIAL_WRITE_P50_NS,
-	TRIAL_WRITE_P99_NS,
-	TRIAL_WRITE_P999_NS,
-	TRIAL_WRITE_MAX_NS,
-	TRIAL_WRITES_PER_S,
-	TRIAL_WRITES_SHARE, /* of the writes per second before the snapshot */
-	TRIAL_FAULTS,       /* library: write faults; fork: minor faults of the writers */
+	TRIAL_PAUSE_NS,      /* library: pause_ns; fork: how long fork() took */
+	TRIAL_TOTAL_NS,      /* from the begin call, or fork(), until the image is durable under its name */
+	TRIAL_DURING_P50_NS, /* until the image is durable; these four in this order */
+	TRIAL_DURING_P99_NS,
+	TRIAL_DURING_P999_NS,
+	TRIAL_DURING_MAX_NS,
+	TRIAL_WINDOW_P50_NS, /* until the end of the window; these four in this order */
+	TRIAL_WINDOW_P99_NS,
+	TRIAL_WINDOW_P999_NS,
+	TRIAL_WINDOW_MAX_NS,
+	TRIAL_WRITES_PER_S,     /* during */
+	TRIAL_WRITES_SHARE,     /* of the writes per second before the snapshot */
+	TRIAL_FAULTS,           /* library: write faults; fork: minor faults of the writers */
+	TRIAL_WRITES_PER_FAULT, /* during */
 	TRIAL_PAGES_FAULT,
 	TRIAL_PAGES_PREPARE,
 	TRIAL_PAGES_SWEEP,
@@ -35,6 +44,7 @@ enum trial_figure {
 struct trial_setup {
 	uint64_t size_bytes;
 	uint64_t pool_bytes;
+	uint64_t window_ns; /* from the cut on; 0: until the image is durable */
 	unsigned writer_count;
 	enum load_pattern pattern;
 	const char *folder;

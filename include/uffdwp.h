@@ -16,14 +16,17 @@
  *
  * Under UFFDWP_DELIVERY_INLINE a system call that writes into an armed page (read(2) into it, for example) fails with
  * EFAULT instead of waiting: call uffdwp_prepare_write() on the buffer first, or choose UFFDWP_DELIVERY_THREAD, where
- * system calls simply wait. (Kernel: Documentation/admin-guide/mm/userfaultfd.rst, UFFD_FEATURE_SIGBUS.)
+ * system calls simply wait (unless only UFFD_USER_MODE_ONLY was to be had: uffdwp-ctl doctor says so). A thread that
+ * blocks SIGBUS must not write to such a region, and a SIGBUS handler that is installed later must pass on what is not
+ * its own. (Kernel: Documentation/admin-guide/mm/userfaultfd.rst, UFFD_FEATURE_SIGBUS.)
  *
  * Conventions
  * -----------
  * Functions return 0 (or a count) or a negative errno. Outputs come last and are written only on success. Every option
  * structure starts with its own size in `sz`; use the *_INIT macros. An unknown non-zero tail is -E2BIG, a size that is
  * too small or an unknown flag -EINVAL; NULL options mean the defaults. A text that says what was wrong and what to do
- * is kept per runtime: uffdwp_error_text(). Offsets and lengths are bytes; ranges are half-open.
+ * is kept per runtime: uffdwp_error_text(). Handles and outputs must not be NULL, except where *_close() and *_free()
+ * take one and do nothing. Offsets and lengths are bytes; ranges are half-open.
  *
  * Threads: all functions may be called from any thread unless they say otherwise; a handle must not be used while or
  * after it is closed. None may be called from a signal handler except uffdwp_prepare_write() and
@@ -87,7 +90,8 @@ struct uffdwp;
 struct uffdwp_options {
 	size_t sz;                /* sizeof(struct uffdwp_options) */
 	uint32_t flags;           /* UFFDWP_OPEN_* */
-	uint32_t handler_threads; /* 1 to 64; 0: the default, 1, which was measured best (bench/README.md) */
+	uint32_t handler_threads; /* 1 to 64; 0: 2, or 1 on one CPU, as was measured (bench/README.md). A region is
+	                           * served by one of them: more than there are regions idle */
 	const char *handler_cpus; /* CPUs that handlers may run on, "0-3,8"; NULL: any, so that the scheduler can put
 	                           * the handler beside the thread that faults */
 	int32_t numa_node;        /* node of the handlers (their CPUs and stacks); -1: any */
@@ -122,9 +126,9 @@ UFFDWP_EXPORT size_t uffdwp_error_text(struct uffdwp *runtime, char *buffer, siz
 
 struct uffdwp_region;
 
-#define UFFDWP_REGION_SEALED                                                                                           \
-	(1u << 0) /* create: F_SEAL_FUTURE_WRITE and F_SEAL_SHRINK: the kernel then refuses write(2),                  \
-	           * new writable mappings and hole punches (uffdwp_region_punch() too: -EPERM) */
+/* create: F_SEAL_FUTURE_WRITE and F_SEAL_SHRINK: the kernel then refuses write(2), new writable mappings and hole
+ * punches (uffdwp_region_punch() too: -EPERM) */
+#define UFFDWP_REGION_SEALED (1u << 0)
 #define UFFDWP_REGION_INHERIT (1u << 1) /* leave the mapping to children of fork(); their writes are NOT seen */
 #define UFFDWP_REGION_HUGETLB (1u << 2) /* create: from huge pages */
 
@@ -169,7 +173,8 @@ UFFDWP_MUST_CHECK UFFDWP_EXPORT int uffdwp_region_create(struct uffdwp *runtime,
  * until uffdwp_region_close(); mremap() of the whole range is followed, munmap() makes the region dead (-ESTALE from
  * then on).
  *
- * Errors: -EINVAL (unaligned, zero or overflowing range, fd that is not what is mapped there), -ENOENT (nothing, or not
+ * Errors: -EINVAL (unaligned, zero or overflowing range, fd that is not what is mapped there), -EBADF (fd is closed),
+ * -ENOENT (nothing, or not
  * everything, is mapped there), -EACCES (not readable and writable), -EBUSY (overlaps another region, or another
  * userfaultfd is registered there), -EMEDIUMTYPE (a file on disk, a device: not memory that can be armed),
  * -EOPNOTSUPP, -ENOMEM. Since 0.1.
@@ -217,7 +222,7 @@ UFFDWP_EXPORT int uffdwp_region_grow(struct uffdwp_region *region, uint64_t leng
 /*
  * Gives the memory of a page-aligned range back to the system; it reads as zeros afterwards. Pages that a running
  * snapshot still needs are preserved first. May wait for pool memory as a write would. -EINVAL, -ERANGE (outside),
- * -EPERM (sealed), -EOPNOTSUPP (attached shmem without fd), -ESTALE. Since 0.1.
+ * -EOVERFLOW, -EPERM (sealed), -EOPNOTSUPP (attached shmem without fd), -ESTALE. Since 0.1.
  */
 UFFDWP_EXPORT int uffdwp_region_punch(struct uffdwp_region *region, uint64_t offset, uint64_t length);
 
@@ -231,7 +236,7 @@ UFFDWP_EXPORT int uffdwp_region_arm(struct uffdwp_region *region, uint64_t offse
 /* Takes the protection of a range off again. Errors as for arm. Since 0.1. */
 UFFDWP_EXPORT int uffdwp_region_disarm(struct uffdwp_region *region, uint64_t offset, uint64_t length);
 
-/* Counts the pages of a range that the ledger holds for armed into *pages. Errors: -EINVAL, -ERANGE. Since 0.1. */
+/* Counts the pages of a range that the ledger holds for armed into *pages. Errors as for arm. Since 0.1. */
 UFFDWP_EXPORT int uffdwp_region_armed(const struct uffdwp_region *region, uint64_t offset, uint64_t length,
                                       uint64_t *pages);
 
@@ -254,7 +259,7 @@ UFFDWP_EXPORT int uffdwp_region_stats(const struct uffdwp_region *region, struct
  * The explicit barrier: "I am about to write [offset, offset + length)". Preserves what a running snapshot still needs
  * and disarms, without a fault; costs a few nanoseconds where nothing is armed. The range need not be aligned. Call it
  * for buffers that are handed to system calls under inline delivery. The promise holds until the next begin or arm.
- * Async-signal-safe. -ERANGE (outside), -ESTALE (dead). Since 0.1.
+ * Async-signal-safe. -ERANGE (outside), -ESTALE (dead); 0 for any range while nothing is armed. Since 0.1.
  */
 UFFDWP_EXPORT int uffdwp_prepare_write(struct uffdwp_region *region, uint64_t offset, uint64_t length);
 
@@ -264,9 +269,11 @@ struct uffdwp_snapshot;
 
 /* What writers do when the pool of pre-images is full. */
 enum uffdwp_policy {
-	UFFDWP_POLICY_WAIT =
-	        0, /* wait until the sink has taken some, up to wait_ns; then the snapshot fails (-ETIMEDOUT) */
-	UFFDWP_POLICY_ABORT = 1 /* the snapshot fails at once (-ENOBUFS); writers go on */
+	/* They wait until the sink has taken some. When none was freed for wait_ns the snapshot fails (-ETIME), and
+	 * they go on. */
+	UFFDWP_POLICY_WAIT = 0,
+	/* The snapshot fails at once (-ENOBUFS); writers go on. */
+	UFFDWP_POLICY_ABORT = 1
 };
 
 /* Where the bytes go. */
@@ -294,7 +301,7 @@ struct uffdwp_snapshot_options {
 	uint64_t length;     /* bytes from the region's start that the image holds (a last partial page is allowed);
 	                      * 0: all that the region has when begin is called */
 	uint64_t pool_bytes; /* bound on pre-images kept in memory; 0: 64 MiB; at least 16 pages */
-	uint64_t wait_ns;    /* POLICY_WAIT: longest wait of a writer; 0: 10 s */
+	uint64_t wait_ns;    /* POLICY_WAIT: how long writers wait while no memory is freed; 0: 10 s */
 	const char *path;    /* SINK_IMAGE; its folder must exist and be writable; a file there is replaced at commit */
 	int32_t fd;          /* SINK_STREAM; stays the caller's; blocking or not */
 	uint32_t reserved;   /* 0 */
@@ -322,7 +329,8 @@ struct uffdwp_snapshot_options {
  * transaction boundary holds the lock that its writers take for this call, or better gives cut_enter and cut_leave.
  *
  * Errors, nothing changed: -EINVAL, -E2BIG, -ERANGE (length beyond the region), -EBUSY (a snapshot of this region has
- * not been freed), -ENOENT, -EACCES, -ENOTDIR, -EROFS, -EISDIR (path), -EBADF (fd), -ESTALE (dead region), -ENOMEM,
+ * not been freed), -ENOENT, -EACCES, -ENOTDIR, -EROFS, -EISDIR, -ENAMETOOLONG (path), -ENOSPC, -EDQUOT (no room for the
+ * image), -EBADF (fd), what cut_enter refused with, -ESTALE (dead region), -ENOMEM,
  * -EAGAIN (no thread), or what the kernel answered to arming. Since 0.1.
  */
 UFFDWP_MUST_CHECK UFFDWP_EXPORT int uffdwp_snapshot_begin(struct uffdwp_region *region,

@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <numa.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -330,7 +331,7 @@ static int plan_attach(struct region_plan *plan, struct text *text)
 	if (!error && !is_aligned(start, page))
 		error = text_fail(text, -EINVAL, "address %p is not aligned to a page", plan->address);
 	if (!error && start + plan->length_bytes < start)
-		error = text_fail(text, -EOVERFLOW, "the range ends beyond the address space");
+		error = text_fail(text, -EINVAL, "the range ends beyond the address space");
 	if (!error && (plan->options.capacity_bytes || plan->options.huge_page_bytes || plan->options.numa))
 		error = text_fail(text, -EINVAL, "capacity, huge page size and NUMA placement are for created regions");
 	if (error)
@@ -344,6 +345,8 @@ static int plan_attach(struct region_plan *plan, struct text *text)
 	plan->page_bytes = range.page_bytes;
 	plan->memory = memory_of(&range);
 	plan->capacity_bytes = plan->length_bytes;
+	if (!error && plan->length_bytes / plan->page_bytes > UINT32_MAX)
+		error = text_fail(text, -EINVAL, "a region has at most 2^32 - 1 pages");
 	if (!error && (!is_aligned(start, plan->page_bytes) || !is_aligned(plan->length_bytes, plan->page_bytes)))
 		error = text_fail(text, -EINVAL, "the range is not aligned to its huge pages of %llu bytes",
 		                  (unsigned long long)plan->page_bytes);
@@ -386,7 +389,7 @@ UFFDWP_EXPORT int uffdwp_region_close(struct uffdwp_region *region)
 	if (busy)
 		return text_fail(region->text, -EBUSY,
 		                 "a snapshot of this region has not been freed: uffdwp_snapshot_free()");
-	if (!atomic_load(&region->dead))
+	if (!atomic_load(&region->unmapped))
 		region_unregister(region);
 	runtime_leave(runtime, region);
 	region_free(region);
@@ -400,11 +403,17 @@ UFFDWP_EXPORT void *uffdwp_region_base(const struct uffdwp_region *region)
 
 UFFDWP_EXPORT struct uffdwp_region *uffdwp_region_locate(const void *address)
 {
+	sigset_t all;
+	sigset_t before;
+
 	registry_init();
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before); /* nobody may wait while he is inside the epoch */
 	epoch_ticket ticket = epoch_enter(&fault_epoch);
 	struct uffdwp_region *region = registry_find((uintptr_t)address);
 
 	epoch_leave(ticket);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	return region;
 }
 
@@ -479,15 +488,19 @@ static int protect_locked(struct uffdwp_region *region, uint64_t first, uint64_t
 {
 	if (atomic_load(&region->preserve))
 		return text_fail(region->text, -EBUSY, "a snapshot of this region is running");
+	if (arm)
+		region->caller_armed = 1;
 	atomic_store(&region->active, 1);
 	fault_enter_phase(region, PHASE_HOLD);
-	ledger_set_range(&region->ledger, first, end, arm ? LEDGER_ARMED : LEDGER_FREE);
+	ledger_set_range(&region->ledger, first, end, arm ? LEDGER_ARMED : LEDGER_LEAVING);
 	int error = arm ? region_arm_run(region, first, end) : region_disarm_run(region, first, end);
 
 	if (error && arm) { /* a part may be armed: its faults are let go, one by one */
+		ledger_set_range(&region->ledger, first, end, LEDGER_LEAVING);
 		region_disarm_run(region, first, end);
-		ledger_set_range(&region->ledger, first, end, LEDGER_FREE);
 	}
+	if (!arm)
+		ledger_set_range(&region->ledger, first, end, LEDGER_FREE);
 	atomic_store(&region->phase, (uint32_t)PHASE_IDLE);
 	fault_wake_held(region);
 	return error ? text_fail(region->text, error, "the kernel refused to %s the range: %s", arm ? "arm" : "disarm",
@@ -566,7 +579,7 @@ static void prepare_pages(struct uffdwp_region *region, uint64_t first, uint64_t
 	for (uint64_t page = first; page < end; page++) {
 		enum ledger_state state = ledger_get(&region->ledger, page);
 
-		if (state == LEDGER_ARMED || state == LEDGER_CLAIMED)
+		if (state != LEDGER_FREE && state != LEDGER_OPEN && state != LEDGER_LOST) /* INV-OPEN */
 			fault_barrier(region, page, end, by);
 	}
 }
@@ -583,6 +596,13 @@ static int check_punch(const struct uffdwp_region *region, uint64_t offset, uint
 	return error;
 }
 
+/* A snapshot that prepares its cut shall not miss what was discarded in order. With the lock held. */
+static void forget_content(struct uffdwp_region *region, uint64_t first, uint64_t end)
+{
+	for (uint64_t page = first; region->content && page < end; page++)
+		atomic_fetch_and(&region->content[page / 64], ~(1ull << (page % 64)));
+}
+
 UFFDWP_EXPORT int uffdwp_region_punch(struct uffdwp_region *region, uint64_t offset, uint64_t length)
 {
 	unsigned shift = region->page_shift;
@@ -593,6 +613,10 @@ UFFDWP_EXPORT int uffdwp_region_punch(struct uffdwp_region *region, uint64_t off
 	if (!error) {
 		prepare_pages(region, offset >> shift, (offset + length) >> shift, FAULT_BY_PUNCH);
 		error = region_discard(region, offset, length);
+		if (region_loses_marks(region))
+			handler_sync(region->handler); /* it was told of this discard, and must not take it for a later
+			                                  one */
+		forget_content(region, offset >> shift, (offset + length) >> shift);
 	}
 	pthread_mutex_unlock(&region->lock);
 	return error;

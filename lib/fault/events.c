@@ -66,10 +66,12 @@ static void take_remove(struct uffdwp_region *region, const struct uffd_msg *mes
 static void take_remap(struct uffdwp_region *region, const struct uffd_msg *message)
 {
 	atomic_fetch_add_explicit(&region->counters.events_remap, 1, memory_order_relaxed);
-	if (message->arg.remap.from == atomic_load(&region->base) && message->arg.remap.len == region->capacity_bytes)
+	if (message->arg.remap.from == atomic_load(&region->base) && message->arg.remap.len == region->capacity_bytes) {
 		registry_move(region, (uintptr_t)message->arg.remap.to);
-	else
-		events_die(region, -ESTALE, 0);
+		return;
+	}
+	atomic_store(&region->unmapped, 1);
+	events_die(region, -ESTALE, 0);
 }
 
 static void take_unmap(struct uffdwp_region *region, const struct uffd_msg *message)
@@ -81,6 +83,7 @@ static void take_unmap(struct uffdwp_region *region, const struct uffd_msg *mess
 	if (!pages_of(region, message->arg.remove.start, message->arg.remove.end, &first, &end))
 		return;
 	atomic_fetch_add_explicit(&region->counters.events_unmap, 1, memory_order_relaxed);
+	atomic_store(&region->unmapped, 1);
 	events_die(region, -ESTALE, first);
 }
 

@@ -37,12 +37,13 @@
 struct preserve {
 	const struct kernel_ops *k;
 	struct pool pool;
-	_Atomic uint32_t *slot_of; /* by page: its slot, valid while the page is LEDGER_SAVED */
+	_Atomic uint32_t *slot_of; /* by page: its slot, valid while the page is SAVED or OPEN */
 	uint64_t end_page;         /* pages [0, end_page) belong to the snapshot */
 	struct ring hot;           /* pages saved by faults, oldest first: hints for the sweep, may be incomplete */
 	struct ring_cell *hot_cells;
 	uint32_t hot_count;
 	uint32_t window_max;
+	int pagemap;     /* of memory that loses its marks with its content: a page without mark was lost; else -1 */
 	uint32_t policy; /* enum uffdwp_policy */
 	uint64_t wait_ns;
 	_Atomic int error; /* first failure, negative errno; the sweep looks at it */
@@ -89,6 +90,9 @@ void fault_barrier(struct uffdwp_region *region, uint64_t page, uint64_t limit, 
 
 /* Moves fault_change and wakes its sleepers. (signal) */
 void fault_announce(const struct kernel_ops *k);
+
+/* Wakes every writer of the region that sleeps in the kernel: whose page is still armed faults again. (signal) */
+void fault_wake_region(struct uffdwp_region *region);
 
 /* Moves the phase and waits until every fault that began under the former one has ended. Not inside the epoch. */
 void fault_enter_phase(struct uffdwp_region *region, enum phase phase);

@@ -3,6 +3,7 @@
 #include "fault/handler.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <numa.h>
 #include <pthread.h>
 #include <signal.h>
@@ -15,10 +16,11 @@
 #include "fault/loop.h"
 #include "kernel/abi.h"
 
-#define HANDLER_BATCH 32
-#define HANDLER_KICK 0 /* token of the eventfd; all others are regions */
+#define HANDLER_BATCH 64
+#define HANDLER_FAILURES_MAX 8 /* of read(2) in a row of one uffd, for other reasons than that it is empty */
+#define HANDLER_KICK 0         /* token of the eventfd; all others are regions */
 
-enum command_kind { COMMAND_ADD, COMMAND_REMOVE, COMMAND_STOP };
+enum command_kind { COMMAND_ADD, COMMAND_REMOVE, COMMAND_SYNC, COMMAND_STOP };
 
 struct command {
 	enum command_kind kind;
@@ -39,7 +41,7 @@ struct handler {
 	pthread_mutex_t lock; /* commands, dead */
 	pthread_cond_t served;
 	struct command *commands;
-	int dead;
+	_Atomic int dead;
 
 	/* The thread's own; `count` is read by others as a hint. */
 	struct uffdwp_region *regions[HANDLER_REGIONS_MAX];
@@ -54,12 +56,13 @@ static uint64_t starving_left_ns(struct uffdwp_region *region)
 	uint64_t since = atomic_load(&region->starved_since_ns);
 	uint64_t left = UINT64_MAX;
 
-	if (preserve && since) {
+	if (preserve && since && atomic_load(&region->starved) && !atomic_load(&preserve->error)) {
 		uint64_t waited = kernel_now_ns() - since;
 
-		left = waited < preserve->wait_ns ? preserve->wait_ns - waited : 0;
-		if (!left)
-			fault_fail(region, preserve, -ETIME, 0);
+		if (waited < preserve->wait_ns)
+			left = preserve->wait_ns - waited;
+		else
+			fault_fail(region, preserve, -ETIME, atomic_load(&region->starved_page));
 	}
 	epoch_leave(ticket);
 	return left;
@@ -94,16 +97,16 @@ static enum fault_verdict resolve(struct uffdwp_region *region, uint64_t page)
  * and fault_wake_starved(). Of two exchanges of one flag the later sees what came before the earlier. */
 static enum fault_verdict leave_asleep(struct uffdwp_region *region, uint64_t page, _Atomic uint32_t *flag)
 {
-	atomic_exchange(flag, 1);
+	if (atomic_exchange(flag, 1) == 0 && flag == &region->starved) {
+		atomic_store(&region->starved_since_ns, kernel_now_ns());
+		atomic_store(&region->starved_page, page);
+	}
 	return resolve(region, page);
 }
 
 static void count_starved(struct handler *handler, struct uffdwp_region *region)
 {
-	uint64_t none = 0;
-
 	handler->starving = 1;
-	atomic_compare_exchange_strong(&region->starved_since_ns, &none, kernel_now_ns());
 	epoch_ticket ticket = epoch_enter(&fault_epoch);
 	struct preserve *preserve = atomic_load(&region->preserve);
 
@@ -116,8 +119,10 @@ static void take_fault(struct handler *handler, struct uffdwp_region *region, ui
 {
 	uint64_t page = (address - atomic_load_explicit(&region->base, memory_order_relaxed)) >> region->page_shift;
 
-	if (page >= region->ledger.count)
-		return; /* a fault of before a remap: its thread was woken by the kernel and faults again */
+	if (page >= region->ledger.count) { /* of before a remap: let it fault again, at a place that is gone */
+		handler->k->uffd_wake(region->uffd, address & ~(region->page_bytes - 1), region->page_bytes);
+		return;
+	}
 	enum fault_verdict verdict = resolve(region, page);
 
 	if (verdict == FAULT_HELD)
@@ -142,18 +147,35 @@ static void take_message(struct handler *handler, struct uffdwp_region *region, 
 		events_take(region, message);
 }
 
+/* Its uffd cannot be served: writers go on unseen, and whoever asks is told that the region is dead. */
+static void give_up(struct uffdwp_region *region)
+{
+	events_die(region, -EOWNERDEAD, 0);
+	region_unregister(region);
+}
+
 static void drain(struct handler *handler, struct uffdwp_region *region)
 {
 	struct uffd_msg messages[HANDLER_BATCH];
+	unsigned failures = 0;
 	size_t count;
+	ssize_t got;
 
 	do {
-		ssize_t got = handler->k->uffd_read(region->uffd, messages, HANDLER_BATCH);
-
+		got = handler->k->uffd_read(region->uffd, messages, HANDLER_BATCH);
 		count = got > 0 ? (size_t)got / sizeof(messages[0]) : 0;
+		failures += got < 0 && got != -EAGAIN;
 		for (size_t i = 0; i < count; i++)
 			take_message(handler, region, &messages[i]);
-	} while (count == HANDLER_BATCH);
+	} while (count == HANDLER_BATCH || (got < 0 && got != -EAGAIN && failures < HANDLER_FAILURES_MAX));
+	if (failures == HANDLER_FAILURES_MAX)
+		give_up(region);
+	/* Everything was read, also the event that kept pages from being disarmed: its owner runs on, then they can be.
+	 */
+	if (atomic_exchange(&region->again, 0)) {
+		sched_yield();
+		fault_wake_region(region);
+	}
 }
 
 /* Under inline delivery only events come; see inline.h for why they are announced. */
@@ -204,6 +226,8 @@ static int command_run(struct handler *handler, const struct command *command)
 	case COMMAND_REMOVE:
 		forget(handler, command->region);
 		return loop_remove(handler->loop, command->region->uffd, (uint64_t)(uintptr_t)command->region);
+	case COMMAND_SYNC:
+		break;
 	case COMMAND_STOP:
 		handler->stopping = 1;
 		break;
@@ -239,14 +263,29 @@ static int has_region(const struct handler *handler, const struct uffdwp_region 
 	return 0;
 }
 
+/* The loop gave the uffd up: once more, or nobody would serve its writers. */
+static void poll_again(struct handler *handler, struct uffdwp_region *region)
+{
+	uint64_t token = (uint64_t)(uintptr_t)region;
+
+	loop_remove(handler->loop, region->uffd, token);
+	if (loop_add(handler->loop, region->uffd, token) == 0) {
+		serve_region(handler, region);
+		return;
+	}
+	give_up(region);
+}
+
 static void take_event(struct handler *handler, const struct loop_event *event)
 {
 	struct uffdwp_region *region = (struct uffdwp_region *)(uintptr_t)event->token;
 
 	if (event->token == HANDLER_KICK)
 		run_commands(handler);
-	else if (has_region(handler, region))
+	else if (has_region(handler, region) && event->result >= 0)
 		serve_region(handler, region);
+	else if (has_region(handler, region))
+		poll_again(handler, region);
 }
 
 static void handler_loop(struct handler *handler)
@@ -269,8 +308,7 @@ static void handler_die(void *argument)
 	struct handler *handler = argument;
 
 	for (unsigned i = 0; i < atomic_load(&handler->count); i++) {
-		events_die(handler->regions[i], -EOWNERDEAD, 0);
-		region_unregister(handler->regions[i]);
+		give_up(handler->regions[i]);
 	}
 	pthread_mutex_lock(&handler->lock);
 	handler->dead = 1;
@@ -326,9 +364,14 @@ void handler_remove(struct handler *handler, struct uffdwp_region *region)
 	handler_command(handler, COMMAND_REMOVE, region);
 }
 
+void handler_sync(struct handler *handler)
+{
+	handler_command(handler, COMMAND_SYNC, NULL);
+}
+
 unsigned handler_load(const struct handler *handler)
 {
-	return atomic_load(&handler->count);
+	return atomic_load(&handler->dead) ? UINT_MAX : atomic_load(&handler->count);
 }
 
 static void handler_free(struct handler *handler)

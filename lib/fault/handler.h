@@ -38,6 +38,9 @@ int handler_add(struct handler *handler, struct uffdwp_region *region);
 /* After the return nothing of the handler holds the region or its uffd. */
 void handler_remove(struct handler *handler, struct uffdwp_region *region);
 
+/* After the return it has acted on every event that it had read. */
+void handler_sync(struct handler *handler);
+
 /* How many regions it has: new ones go where there are fewest. */
 unsigned handler_load(const struct handler *handler);
 

@@ -11,7 +11,6 @@
  * write that finds no entry is refused before it is done.
  */
 #include <errno.h>
-#include <stdlib.h>
 #include <sys/epoll.h>
 #include <time.h>
 
@@ -42,18 +41,20 @@ static struct loop_epoll *from_loop(struct loop *loop)
 
 int loop_epoll_new(const struct kernel_ops *k, unsigned entries, struct loop **out)
 {
-	struct loop_epoll *self = calloc(1, sizeof(*self) + (size_t)entries * sizeof(self->done[0]));
+	size_t size = sizeof(struct loop_epoll) + (size_t)entries * sizeof(((struct loop_epoll *)0)->done[0]);
+	struct loop_epoll *self = pages_new(k, size);
 
 	if (!self)
 		return -ENOMEM;
 	self->loop.ops = &loop_epoll_ops;
 	self->loop.k = k;
+	self->loop.size_bytes = size;
 	self->entries = entries;
 	self->epoll = k->epoll_create();
 	if (self->epoll < 0) {
 		int error = self->epoll;
 
-		free(self);
+		pages_free(k, self, size);
 		return error;
 	}
 	*out = &self->loop;
@@ -64,8 +65,8 @@ static void epoll_free(struct loop *loop)
 {
 	struct loop_epoll *self = from_loop(loop);
 
-	self->loop.k->close(self->epoll);
-	free(self);
+	loop->k->close(self->epoll);
+	pages_free(loop->k, self, loop->size_bytes);
 }
 
 static int is_full(const struct loop_epoll *self)

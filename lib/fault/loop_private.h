@@ -7,6 +7,7 @@
 #define UFFDWP_FAULT_LOOP_PRIVATE_H
 
 #include "fault/loop.h"
+#include "region/region.h"
 
 struct loop_ops {
 	void (*free)(struct loop *loop);
@@ -19,6 +20,7 @@ struct loop_ops {
 struct loop {
 	const struct loop_ops *ops;
 	const struct kernel_ops *k;
+	size_t size_bytes; /* of the whole, which pages_new() gave: not the caller's heap, see region.h */
 };
 
 extern const struct loop_ops loop_uring_ops;

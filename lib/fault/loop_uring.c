@@ -20,7 +20,6 @@
 #include <errno.h>
 #include <liburing.h>
 #include <poll.h>
-#include <stdlib.h>
 
 #include "fault/loop_private.h"
 
@@ -389,7 +388,7 @@ static void uring_free(struct loop *loop)
 
 	land_all(self);
 	io_uring_queue_exit(&self->ring);
-	free(self);
+	pages_free(loop->k, self, loop->size_bytes);
 }
 
 const struct loop_ops loop_uring_ops = {
@@ -448,19 +447,20 @@ static int ring_make(struct loop_uring *self)
 
 int loop_uring_new(const struct kernel_ops *k, unsigned entries, struct loop **out)
 {
-	struct loop_uring *self = calloc(1, sizeof(*self) + (size_t)entries * sizeof(self->slots[0]));
+	size_t size = sizeof(struct loop_uring) + (size_t)entries * sizeof(((struct loop_uring *)0)->slots[0]);
+	struct loop_uring *self = pages_new(k, size);
 	int error;
 
 	if (!self)
 		return -ENOMEM;
-	self->loop = (struct loop){&loop_uring_ops, k};
+	self->loop = (struct loop){&loop_uring_ops, k, size};
 	self->multishot = 1;
 	self->entries = entries;
 	for (unsigned i = entries; i-- > 0;)
 		slot_put(self, &self->slots[i]);
 	error = ring_make(self);
 	if (error < 0) {
-		free(self);
+		pages_free(k, self, size);
 		return error;
 	}
 	*out = &self->loop;

@@ -4,6 +4,7 @@
  * page in region/ledger.h. Part of the fault path.
  */
 #include <errno.h>
+#include <signal.h>
 #include <string.h>
 
 #include "fault/fault.h"
@@ -38,7 +39,7 @@ void fault_announce(const struct kernel_ops *k)
 		k->futex_wake((const uint32_t *)&fault_change, INT32_MAX);
 }
 
-static void wake_region(struct uffdwp_region *region)
+void fault_wake_region(struct uffdwp_region *region)
 {
 	uint64_t start = (uint64_t)(uintptr_t)region_address(region, 0);
 
@@ -55,18 +56,15 @@ void fault_wake_held(struct uffdwp_region *region)
 {
 	fault_announce(region->k);
 	if (atomic_exchange(&region->held, 0))
-		wake_region(region);
+		fault_wake_region(region);
 }
 
 void fault_wake_starved(struct uffdwp_region *region)
 {
-	/* Pairs with the handler's: memory is free before the flag is looked at, there the flag is up before the pool
-	 * is. */
-	atomic_thread_fence(memory_order_seq_cst);
 	atomic_store(&region->starved_since_ns, 0);
 	fault_announce(region->k);
 	if (atomic_exchange(&region->starved, 0))
-		wake_region(region);
+		fault_wake_region(region);
 }
 
 void fault_fail(struct uffdwp_region *region, struct preserve *preserve, int error, uint64_t page)
@@ -81,31 +79,39 @@ void fault_fail(struct uffdwp_region *region, struct preserve *preserve, int err
 	atomic_compare_exchange_strong(&region->phase, &preserving, (uint32_t)PHASE_RELEASE);
 	fault_announce(region->k);
 	atomic_store(&region->starved, 0);
-	wake_region(region);
+	fault_wake_region(region);
 }
 
 /*
  * The mark may still be there although the ledger lets the page go (INV-IDEMPOTENT): take it off, wake its waiters.
- * When the kernel wants an event to be read first, all are woken instead and fault again: others may rely on this wake.
+ * Where that fails all are woken instead and fault again: others may rely on this wake. A handler does that only when
+ * it has read everything, because the kernel hands out faults before the event that it waits for.
  */
-static enum fault_verdict disarm(struct uffdwp_region *region, uint64_t first, uint64_t end)
+static enum fault_verdict disarm(struct uffdwp_region *region, uint64_t first, uint64_t end, enum fault_by by)
 {
-	if (region->mechanism->disarm(region, first, end) != -EAGAIN)
+	int error = region->mechanism->disarm(region, first, end);
+
+	for (uint64_t page = first; page < end && !error; page++)
+		ledger_disarmed(&region->ledger, page);
+	if (!error)
 		return FAULT_DONE;
-	wake_region(region);
-	return FAULT_AGAIN;
+	if (by == FAULT_BY_HANDLER)
+		atomic_store(&region->again, 1);
+	else
+		fault_wake_region(region);
+	return error == -EAGAIN ? FAULT_AGAIN : FAULT_DONE;
 }
 
 /* No pre-image is wanted: let the page go. */
-static enum fault_verdict release(struct uffdwp_region *region, uint64_t page)
+static enum fault_verdict release(struct uffdwp_region *region, uint64_t page, enum fault_by by)
 {
-	if (ledger_move(&region->ledger, page, LEDGER_ARMED, LEDGER_FREE))
+	if (ledger_move(&region->ledger, page, LEDGER_ARMED, LEDGER_LEAVING))
 		count(&region->counters.pages_disarmed, 1);
 	else if (ledger_get(&region->ledger, page) == LEDGER_CLAIMED)
 		return FAULT_BUSY;
 	else
 		count(&region->counters.faults_repeated, 1);
-	return disarm(region, page, page + 1);
+	return disarm(region, page, page + 1, by);
 }
 
 /*
@@ -133,9 +139,11 @@ static uint32_t window_of(struct uffdwp_region *region, uint64_t page, uint32_t 
 	return 1;
 }
 
-static int copy_page(struct uffdwp_region *region, uint64_t page, unsigned char *to, enum fault_by by)
+/* Only the page that the writer faulted on is sure to be there; all else is read by system calls, which cannot crash.
+ */
+static int copy_page(struct uffdwp_region *region, uint64_t page, unsigned char *to, int is_there)
 {
-	if (by == FAULT_BY_HANDLER || by == FAULT_BY_PUNCH)
+	if (!is_there)
 		return region_read(region, page << region->page_shift, to, region->page_bytes);
 	memcpy(to, region_address(region, page), region->page_bytes);
 	return 0;
@@ -143,13 +151,15 @@ static int copy_page(struct uffdwp_region *region, uint64_t page, unsigned char 
 
 /* A claimed page: 1 when its pre-image is kept and the page SAVED. The slot is lost to nobody on failure. */
 static int save_page(struct uffdwp_region *region, struct preserve *preserve, uint64_t page, uint32_t slot,
-                     enum fault_by by)
+                     int is_there)
 {
-	int error = copy_page(region, page, pool_slot(&preserve->pool, slot), by);
+	int error = copy_page(region, page, pool_slot(&preserve->pool, slot), is_there);
 
+	if (!error && preserve->pagemap >= 0 && region_marks(region, preserve->pagemap, page, page + 1) != 1)
+		error = -ENODATA;
 	if (error) {
 		pool_give(&preserve->pool, slot);
-		ledger_set(&region->ledger, page, LEDGER_FREE);
+		ledger_set(&region->ledger, page, LEDGER_LEAVING);
 		fault_fail(region, preserve, error, page);
 		return 0;
 	}
@@ -162,6 +172,7 @@ static int save_page(struct uffdwp_region *region, struct preserve *preserve, ui
 static uint64_t save_run(struct uffdwp_region *region, struct preserve *preserve, uint64_t page, uint64_t end,
                          enum fault_by by)
 {
+	int is_there = by == FAULT_BY_WRITER;
 	uint32_t slot;
 
 	while (page < end) {
@@ -172,8 +183,9 @@ static uint64_t save_run(struct uffdwp_region *region, struct preserve *preserve
 			break;
 		}
 		page++;
-		if (!save_page(region, preserve, page - 1, slot, by))
+		if (!save_page(region, preserve, page - 1, slot, is_there))
 			break;
+		is_there = 0;
 	}
 	return page;
 }
@@ -202,7 +214,7 @@ static enum fault_verdict preserve_page(struct uffdwp_region *region, struct pre
 		return FAULT_BUSY;
 	if (state != LEDGER_ARMED) {
 		count(&region->counters.faults_repeated, 1);
-		return disarm(region, page, page + 1);
+		return disarm(region, page, page + 1, by);
 	}
 	/* A window is pages that the writer is about to touch anyway: only the last slots are kept for single pages. */
 	uint32_t most = pool_left(&preserve->pool) > 4 * preserve->window_max ? preserve->window_max : 1;
@@ -214,7 +226,7 @@ static enum fault_verdict preserve_page(struct uffdwp_region *region, struct pre
 	ring_push(&preserve->hot, (uint32_t)page);
 	count_saved(preserve, end - page, by);
 	count(&region->counters.pages_disarmed, end - page);
-	return disarm(region, page, end);
+	return disarm(region, page, end, by);
 }
 
 enum fault_verdict fault_resolve(struct uffdwp_region *region, uint64_t page, uint64_t limit, enum fault_by by)
@@ -225,7 +237,7 @@ enum fault_verdict fault_resolve(struct uffdwp_region *region, uint64_t page, ui
 	if (phase == PHASE_HOLD)
 		return FAULT_HELD;
 	if (phase != PHASE_PRESERVE || page >= preserve->end_page)
-		return release(region, page);
+		return release(region, page, by);
 	return preserve_page(region, preserve, page, limit < preserve->end_page ? limit : preserve->end_page, by);
 }
 
@@ -272,13 +284,20 @@ void fault_barrier(struct uffdwp_region *region, uint64_t page, uint64_t limit, 
 {
 	enum fault_verdict verdict;
 	uint64_t until_ns = 0;
+	sigset_t all;
+	sigset_t before;
 
+	sigfillset(&all);
 	do {
 		uint32_t seen = atomic_load(&fault_change);
+
+		/* A signal handler that wrote to a page which this thread has claimed would wait for itself. */
+		pthread_sigmask(SIG_SETMASK, &all, &before);
 		epoch_ticket ticket = epoch_enter(&fault_epoch);
 
 		verdict = fault_resolve_patiently(region, page, limit, by, &until_ns);
 		epoch_leave(ticket);
+		pthread_sigmask(SIG_SETMASK, &before, NULL);
 		if (verdict != FAULT_DONE)
 			fault_nap(region->k, verdict, seen);
 	} while (verdict != FAULT_DONE);

@@ -6,6 +6,7 @@
 #include <numa.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/trace.h"
 #include "fault/inline.h"
@@ -99,6 +100,9 @@ static int find_access(struct uffdwp *runtime, struct text *text)
 		runtime->k->close(uffd);
 		return 0;
 	}
+	if (runtime->flags & UFFDWP_OPEN_USER_MODE)
+		return text_fail(text, uffd, "userfaultfd(UFFD_USER_MODE_ONLY) is refused: %s; see uffdwp-ctl doctor",
+		                 strerror(-uffd));
 	if (uffd == -ENOSYS)
 		return text_fail(text, uffd, "this kernel has no userfaultfd (CONFIG_USERFAULTFD)");
 	return text_fail(
@@ -115,9 +119,15 @@ static void stop_handlers(struct uffdwp *runtime)
 		handler_stop(runtime->handlers[--runtime->handler_count]);
 }
 
+/* As was measured: bench/README.md. */
+static unsigned default_handlers(void)
+{
+	return sysconf(_SC_NPROCESSORS_ONLN) > 1 ? 2 : 1;
+}
+
 static int start_handlers(struct uffdwp *runtime, const struct uffdwp_options *options, struct text *text)
 {
-	unsigned wanted = options->handler_threads ? options->handler_threads : 1;
+	unsigned wanted = options->handler_threads ? options->handler_threads : default_handlers();
 	struct handler_place place;
 	cpu_set_t cpus;
 	int error = place_of(options, text, &cpus, &place);

@@ -62,6 +62,7 @@ struct kernel_ops {
 	int (*close)(int fd);
 	int (*dup)(int fd);          /* close-on-exec */
 	int (*clear_direct)(int fd); /* takes O_DIRECT off an open file */
+	int (*access_mode)(int fd);  /* O_RDONLY, O_WRONLY or O_RDWR */
 	int (*fstat)(int fd, struct stat *st);
 	/* fstatfs(2): the type of the file system, as in <linux/magic.h>. */
 	int64_t (*fs_type)(int fd);

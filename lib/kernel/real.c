@@ -74,6 +74,13 @@ static int real_clear_direct(int fd)
 	return flags < 0 ? (int)flags : (int)CALL(SYS_fcntl, fd, F_SETFL, flags & ~O_DIRECT);
 }
 
+static int real_access_mode(int fd)
+{
+	long flags = CALL(SYS_fcntl, fd, F_GETFL);
+
+	return flags < 0 ? (int)flags : (int)(flags & O_ACCMODE);
+}
+
 static int real_close(int fd)
 {
 	return (int)CALL(SYS_close, fd);
@@ -355,6 +362,7 @@ const struct kernel_ops kernel_real = {
         .close = real_close,
         .dup = real_dup,
         .clear_direct = real_clear_direct,
+        .access_mode = real_access_mode,
         .fstat = real_fstat,
         .fs_type = real_fs_type,
         .ftruncate = real_ftruncate,

@@ -3,14 +3,19 @@
  * The ledger: one byte a page, what the runtime believes of it. The kernel's page tables are a cache of the ledger,
  * never the other way round. Nothing here takes a lock or makes a system call.
  *
- *               arm                 claim (one winner)          pre-image is kept
- *      FREE ----------> ARMED -------------------> CLAIMED -------------------> SAVED
- *        ^                |   (nothing to keep)       |  (the sweep has it)        |
- *        +----------------+---------------------------+----------------------------+  the sweep took the pre-image
+ *           arm            claim (one winner)       pre-image is kept         disarmed
+ *    FREE --------> ARMED ------------------> CLAIMED -----------------> SAVED --------> OPEN
+ *     ^               |    nothing to keep       |  the sweep has it      |               |  the sweep took the
+ * pre-image |               v                          v                        |               |
+ *     +---------- LEAVING <----------------------+                        |               |
+ *     |  disarmed                                                         |               |
+ *     +-------------------------------------------------------------------+---------------+
  *
  * INV-CLAIM: a page leaves ARMED by compare-and-swap only, and whoever wins saves it. Nobody takes the protection off a
  * CLAIMED page but its claimant, and he only after he has moved it on: the bytes are safe before a write can land.
- * INV-IDEMPOTENT: a page that is FREE or SAVED may be disarmed by anybody inside the epoch: nothing is lost by it.
+ * INV-IDEMPOTENT: a page that is neither ARMED nor CLAIMED may be disarmed by anybody inside the epoch: nothing is
+ * lost. INV-OPEN: a page that is FREE or OPEN carries no mark: its disarming has returned. SAVED and LEAVING may still
+ * carry it.
  *
  * Threads: every entry is atomic. Arming (FREE -> ARMED) is done by one thread, under the region's lock and while
  * faults are held; see fault.h.
@@ -26,7 +31,9 @@ enum ledger_state {
 	LEDGER_ARMED = 1,
 	LEDGER_CLAIMED = 2,
 	LEDGER_SAVED = 3,
-	LEDGER_LOST = 4, /* was armed; an event took the mark and, for anonymous memory, the content */
+	LEDGER_LEAVING = 4,
+	LEDGER_OPEN = 5,
+	LEDGER_LOST = 6, /* was armed; an event took the mark and, for anonymous memory, the content */
 };
 
 struct ledger {
@@ -52,6 +59,21 @@ static inline int ledger_move(struct ledger *ledger, uint64_t page, enum ledger_
 
 	return atomic_compare_exchange_strong_explicit(&ledger->pages[page], &expected, (uint8_t)to,
 	                                               memory_order_acq_rel, memory_order_acquire);
+}
+
+/* A disarming of this page has returned. */
+static inline void ledger_disarmed(struct ledger *ledger, uint64_t page)
+{
+	switch (ledger_get(ledger, page)) {
+	case LEDGER_LEAVING:
+		ledger_move(ledger, page, LEDGER_LEAVING, LEDGER_FREE);
+		break;
+	case LEDGER_SAVED:
+		ledger_move(ledger, page, LEDGER_SAVED, LEDGER_OPEN);
+		break;
+	default:
+		break;
+	}
 }
 
 /* Relaxed: the store to the phase that ends the holding of faults publishes it. */

@@ -5,14 +5,26 @@
  *
  * MADV_DONTNEED on anonymous memory takes mark and content; the kernel's event says so and the ledger follows.
  */
+#include <errno.h>
+
 #include "kernel/abi.h"
 #include "region/region.h"
 
+// NOLINTNEXTLINE(misc-no-recursion): halves, at most 32 deep
 static int marker_protect(struct uffdwp_region *region, uint64_t first, uint64_t end, uint64_t mode)
 {
 	uint64_t start = (uint64_t)(uintptr_t)region_address(region, first);
 
-	return region->k->uffd_writeprotect(region->uffd, start, (end - first) << region->page_shift, mode);
+	int error = region->k->uffd_writeprotect(region->uffd, start, (end - first) << region->page_shift, mode);
+
+	if (error != -ENOENT || end - first < 2)
+		return error;
+	/* Before 6.4 a call must not cross mappings, and the caller may have split his by mprotect(2) or mlock(2). */
+	uint64_t middle = first + (end - first) / 2;
+	int left = marker_protect(region, first, middle, mode);
+	int right = marker_protect(region, middle, end, mode);
+
+	return left ? left : right;
 }
 
 static int marker_arm(struct uffdwp_region *region, uint64_t first, uint64_t end)

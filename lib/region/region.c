@@ -15,12 +15,17 @@
 #include <sched.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "kernel/abi.h"
 
 /* How long an arming call retries while a kernel event is on its way to the handler that must read it. */
 #define EVENT_PATIENCE_NS 10000000000ull
+#define EVENT_NAP_NS 20000
+
+/* How long something that is not where it was may be on its way to another place. */
+#define MOVE_PATIENCE_NS 100000000ull
 
 void *pages_new(const struct kernel_ops *k, size_t length)
 {
@@ -138,6 +143,11 @@ static int memory_attach(struct uffdwp_region *region, const struct region_plan 
 	atomic_store(&region->base, (uintptr_t)plan->address);
 	if (plan->options.fd < 0)
 		return 0;
+	int mode = region->k->access_mode(plan->options.fd);
+
+	if (mode != O_RDWR)
+		return text_fail(region->text, mode < 0 ? mode : -EACCES, "fd %d is not open for reading and writing",
+		                 plan->options.fd);
 	region->fd = region->k->dup(plan->options.fd);
 	if (region->fd < 0)
 		return text_fail(region->text, region->fd, "fd %d cannot be duplicated: %s", plan->options.fd,
@@ -184,7 +194,10 @@ static int ledger_open(struct uffdwp_region *region)
 {
 	region->ledger.count = region->capacity_bytes >> region->page_shift;
 	region->ledger.pages = pages_new(region->k, region->ledger.count);
-	return region->ledger.pages ? 0 : text_fail(region->text, -ENOMEM, "no memory for the ledger");
+	if (!region->ledger.pages)
+		return text_fail(region->text, -ENOMEM, "no memory for the ledger");
+	pages_touch(region->k, (void *)region->ledger.pages, region_pages(region));
+	return 0;
 }
 
 static struct uffdwp_region *region_new(const struct region_plan *plan)
@@ -244,7 +257,7 @@ void region_free(struct uffdwp_region *region)
 
 	if (region->uffd >= 0)
 		k->close(region->uffd);
-	if (region->owned && base && !atomic_load(&region->dead))
+	if (region->owned && base && !atomic_load(&region->unmapped))
 		k->munmap(base, region->capacity_bytes);
 	if (region->fd >= 0)
 		k->close(region->fd);
@@ -253,18 +266,38 @@ void region_free(struct uffdwp_region *region)
 	pages_free(k, region, sizeof(*region));
 }
 
-int region_read(struct uffdwp_region *region, uint64_t offset, void *buffer, size_t length)
+int region_has_moved(struct uffdwp_region *region, uintptr_t base_before)
+{
+	uint64_t until = kernel_now_ns() + MOVE_PATIENCE_NS;
+
+	while (atomic_load(&region->base) == base_before && !atomic_load(&region->dead) && kernel_now_ns() < until)
+		sched_yield();
+	return atomic_load(&region->base) != base_before;
+}
+
+static ssize_t read_once(struct uffdwp_region *region, uint64_t offset, void *to, size_t length, int patient)
+{
+	uintptr_t base = atomic_load(&region->base);
+
+	if (region->fd >= 0)
+		return region->k->pread(region->fd, to, length, region->fd_offset + offset);
+	ssize_t got = region->k->read_self(to, (void *)(base + offset), length);
+
+	if (got != -EFAULT)
+		return got;
+	/* Unmapped or moved; the event that says which is on its way. */
+	return patient && region_has_moved(region, base) ? -EINTR : -ESTALE;
+}
+
+static int read_all(struct uffdwp_region *region, uint64_t offset, void *buffer, size_t length, int patient)
 {
 	unsigned char *to = buffer;
 
 	while (length > 0) {
-		ssize_t got = region->fd >= 0 ? region->k->pread(region->fd, to, length, region->fd_offset + offset)
-		                              : region->k->read_self(to, region_address(region, 0) + offset, length);
+		ssize_t got = read_once(region, offset, to, length, patient);
 
 		if (got == -EINTR)
 			continue;
-		if (got == -EFAULT)
-			return -ESTALE; /* unmapped; the event that says so is on its way */
 		if (got <= 0)
 			return got < 0 ? (int)got : -EIO; /* 0: the file was cut behind our back */
 		to += got;
@@ -272,6 +305,30 @@ int region_read(struct uffdwp_region *region, uint64_t offset, void *buffer, siz
 		length -= (size_t)got;
 	}
 	return 0;
+}
+
+int region_read(struct uffdwp_region *region, uint64_t offset, void *buffer, size_t length)
+{
+	return read_all(region, offset, buffer, length, 0);
+}
+
+int region_read_patiently(struct uffdwp_region *region, uint64_t offset, void *buffer, size_t length)
+{
+	return read_all(region, offset, buffer, length, 1);
+}
+
+uint64_t region_marks(struct uffdwp_region *region, int pagemap, uint64_t first, uint64_t end)
+{
+	uint64_t entries[64];
+	uint64_t marks = 0;
+	size_t length = (size_t)(end - first) * sizeof(entries[0]);
+	uint64_t at = (uint64_t)(uintptr_t)region_address(region, first) >> region->page_shift;
+
+	if (region->k->pread(pagemap, entries, length, at * sizeof(entries[0])) != (ssize_t)length)
+		return 0;
+	for (uint64_t page = first; page < end; page++)
+		marks |= (uint64_t)((entries[page - first] & PAGEMAP_UFFD_WP) != 0) << (page - first);
+	return marks;
 }
 
 uint64_t region_seek(struct uffdwp_region *region, uint64_t offset, uint64_t end, int hole)
@@ -338,7 +395,8 @@ uint64_t region_content(struct uffdwp_region *region, uint64_t first, uint64_t e
 
 int region_grow(struct uffdwp_region *region, uint64_t length_bytes)
 {
-	int error = region->k->ftruncate(region->fd, length_bytes);
+	/* hugetlbfs gave the file its full size when the capacity was mapped. */
+	int error = region->memory == UFFDWP_MEMORY_HUGETLB ? 0 : region->k->ftruncate(region->fd, length_bytes);
 
 	if (error)
 		return text_fail(region->text, error, "growing the memfd to %llu bytes failed: %s",
@@ -364,11 +422,15 @@ int region_discard(struct uffdwp_region *region, uint64_t offset, uint64_t lengt
 static int patiently(struct uffdwp_region *region, int (*call)(struct uffdwp_region *, uint64_t, uint64_t),
                      uint64_t first, uint64_t end)
 {
+	const struct timespec nap = {.tv_nsec = EVENT_NAP_NS};
 	uint64_t until = 0;
 
 	for (;;) {
+		uintptr_t base = atomic_load(&region->base);
 		int error = call(region, first, end);
 
+		if (error == -ENOENT && region_has_moved(region, base))
+			continue;
 		if (error != -EAGAIN)
 			return error;
 		uint64_t now = kernel_now_ns();
@@ -377,7 +439,7 @@ static int patiently(struct uffdwp_region *region, int (*call)(struct uffdwp_reg
 			until = now + EVENT_PATIENCE_NS;
 		else if (now > until)
 			return -EAGAIN;
-		sched_yield();
+		nanosleep(&nap, NULL);
 	}
 }
 

@@ -75,9 +75,12 @@ struct uffdwp_region {
 	_Atomic uint32_t phase;              /* enum phase */
 	_Atomic uint32_t active;             /* 0: nothing is armed, uffdwp_prepare_write() has nothing to do */
 	_Atomic uint32_t held;               /* the handler left writers asleep: wake all when the phase changes */
+	_Atomic uint32_t again;              /* the handler could not disarm: wake all when everything was read */
 	_Atomic uint32_t starved;            /* the same, for want of pool memory: wake all when some is free */
-	_Atomic uint64_t starved_since_ns;   /* 0: not starved; written by the handler and by who frees memory */
+	_Atomic uint64_t starved_since_ns;   /* valid while starved; 0: memory was freed since */
+	_Atomic uint64_t starved_page;       /* one that waits */
 	_Atomic uint32_t dead;               /* unmapped behind our back, or its handler died */
+	_Atomic uint32_t unmapped;           /* what is mapped there now is not ours */
 	_Atomic(struct preserve *) preserve; /* of the running snapshot; valid inside the epoch while not IDLE */
 	_Atomic uint64_t streams[REGION_STREAMS];
 	_Atomic uint32_t stream_next;
@@ -86,6 +89,9 @@ struct uffdwp_region {
 	/* The slow calls'. */
 	pthread_mutex_t lock;
 	int snapshot_open; /* a snapshot has not been freed */
+	int caller_armed;  /* uffdwp_region_arm() may have left pages armed */
+	_Atomic uint64_t
+	        *content; /* of the snapshot that prepares its cut: a punch clears its pages there; else NULL */
 };
 
 /* How a region comes to be: checked by api.c. */
@@ -116,6 +122,9 @@ void region_free(struct uffdwp_region *region);
  * zeros and stay holes where fd is known. (signal) 0 or -errno. */
 int region_read(struct uffdwp_region *region, uint64_t offset, void *buffer, size_t length);
 
+/* The same, waiting shortly for the event when the region is not where it was: not for a handler, who must read it. */
+int region_read_patiently(struct uffdwp_region *region, uint64_t offset, void *buffer, size_t length);
+
 /* Next byte at or after `offset` that is data (hole = 0) or hole (hole = 1), at most `end`; without SEEK_DATA all is
  * data. */
 uint64_t region_seek(struct uffdwp_region *region, uint64_t offset, uint64_t end, int hole);
@@ -123,6 +132,12 @@ uint64_t region_seek(struct uffdwp_region *region, uint64_t offset, uint64_t end
 /* Which of the up to 64 pages [first, end) are as good as known to have content, to be compared later: for shmem those
  * that hold data; for hugetlb those that are mapped, which only a punch or MADV_DONTNEED undoes. Else none. */
 uint64_t region_content(struct uffdwp_region *region, uint64_t first, uint64_t end);
+
+/* Which of the up to 64 pages [first, end) carry the mark, by an open /proc/self/pagemap. (signal) */
+uint64_t region_marks(struct uffdwp_region *region, int pagemap, uint64_t first, uint64_t end);
+
+/* Something is not where it was: waits shortly for an event that says so. 1: the region is at another place now. */
+int region_has_moved(struct uffdwp_region *region, uintptr_t base_before);
 
 /* 0: nothing is mapped at the page's address any more. */
 int region_is_mapped(struct uffdwp_region *region, uint64_t page);
@@ -139,6 +154,12 @@ int region_discard(struct uffdwp_region *region, uint64_t offset, uint64_t lengt
  */
 int region_arm_run(struct uffdwp_region *region, uint64_t first, uint64_t end);
 int region_disarm_run(struct uffdwp_region *region, uint64_t first, uint64_t end);
+
+/* The mechanism loses marks and content of this memory together, and only an event tells. */
+static inline int region_loses_marks(const struct uffdwp_region *region)
+{
+	return (int)(region->mechanism->memory_loses_mark >> region->memory & 1);
+}
 
 static inline uint64_t region_pages(const struct uffdwp_region *region)
 {

@@ -20,6 +20,7 @@ struct epoch fault_epoch;
 
 static struct registry_table tables[2];
 static _Atomic(struct registry_table *) published = &tables[0];
+static _Atomic uint64_t changed_ns;
 static pthread_mutex_t registry_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_mutex_t epoch_lock = PTHREAD_MUTEX_INITIALIZER; /* one waiter at a time */
 static pthread_once_t registry_once = PTHREAD_ONCE_INIT;
@@ -66,6 +67,11 @@ struct uffdwp_region *registry_find(uintptr_t address)
 	if (at == table->count || table->entries[at].start > address)
 		return NULL;
 	return table->entries[at].region;
+}
+
+uint64_t registry_changed_ns(void)
+{
+	return atomic_load(&changed_ns);
 }
 
 static struct registry_table *registry_spare(void)
@@ -136,8 +142,10 @@ void registry_remove(struct uffdwp_region *region)
 	pthread_mutex_lock(&registry_lock);
 	struct registry_table *table = registry_spare();
 
-	if (table_take(table, region, &taken))
+	if (table_take(table, region, &taken)) {
+		atomic_store(&changed_ns, kernel_now_ns());
 		registry_publish(table);
+	}
 	pthread_mutex_unlock(&registry_lock);
 }
 
@@ -155,6 +163,7 @@ void registry_move(struct uffdwp_region *region, uintptr_t start)
 		/* The base first: a reader that finds the new entry computes its page from the new base. One that still
 		 * has the old entry cannot be at an address of it: nothing is mapped there any more. */
 		atomic_store(&region->base, start);
+		atomic_store(&changed_ns, kernel_now_ns());
 		registry_publish(table);
 	}
 	pthread_mutex_unlock(&registry_lock);

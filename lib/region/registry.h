@@ -38,6 +38,9 @@ void registry_remove(struct uffdwp_region *region);
 /* A region moved: region->base becomes `start`, and the table says so, before any reader sees one without the other. */
 void registry_move(struct uffdwp_region *region, uintptr_t start);
 
+/* When a region was last forgotten or moved: a writer that faulted before may look for it after. (signal) */
+uint64_t registry_changed_ns(void);
+
 /* NULL: none. Only inside the epoch. (signal) */
 struct uffdwp_region *registry_find(uintptr_t address);
 

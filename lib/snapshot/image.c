@@ -60,13 +60,20 @@ static int check_target(struct sink *sink, const struct kernel_ops *k, struct te
 	return 0;
 }
 
+/* A file that a killed process of our number left behind is passed by. */
 static int open_aside(struct uffdwp_snapshot *snapshot, int flags)
 {
 	struct sink *sink = &snapshot->sink;
+	int fd;
 
-	snprintf(sink->aside, sizeof(sink->aside), ".uffdwp-%ld-%u.tmp", (long)getpid(),
-	         atomic_fetch_add(&image_number, 1));
-	return snapshot->k->openat(sink->folder, sink->aside, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | flags, 0666);
+	do {
+		unsigned number = atomic_fetch_add(&image_number, 1);
+
+		snprintf(sink->aside, sizeof(sink->aside), ".uffdwp-%ld-%u.tmp", (long)getpid(), number);
+		fd = snapshot->k->openat(sink->folder, sink->aside, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | flags,
+		                         0666);
+	} while (fd == -EEXIST);
+	return fd;
 }
 
 static int create_aside(struct uffdwp_snapshot *snapshot, struct text *text)

@@ -48,7 +48,7 @@ struct sink {
 	struct loop *loop; /* image; made in the snapshot's thread */
 	int fd;
 	int folder;
-	int direct;
+	_Atomic int direct;
 	int uring;
 	int is_file; /* stream: regular files need no poll */
 	char name[256];

@@ -6,6 +6,7 @@
 #include "snapshot/snapshot.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -59,11 +60,17 @@ static struct uffdwp_snapshot *snapshot_new(struct uffdwp_region *region, const 
 	snapshot->pages_most = region->ledger.count;
 	set_length(snapshot, or_default(options->length, atomic_load(&region->length_bytes)));
 	snapshot->preserve.k = region->k;
+	snapshot->preserve.pagemap = -1;
 	snapshot->preserve.window_max = (uint32_t)or_default(options->window_max, WINDOW_DEFAULT);
 	snapshot->preserve.policy = options->policy;
 	snapshot->preserve.wait_ns = or_default(options->wait_ns, WAIT_NS_DEFAULT);
 	pthread_mutex_init(&snapshot->lock, NULL);
-	pthread_cond_init(&snapshot->changed, NULL);
+	pthread_condattr_t clock;
+
+	pthread_condattr_init(&clock);
+	pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
+	pthread_cond_init(&snapshot->changed, &clock);
+	pthread_condattr_destroy(&clock);
 	text_init(&snapshot->text);
 	sink_init(snapshot);
 	return snapshot;
@@ -84,17 +91,19 @@ static uint64_t chunk_bytes(const struct uffdwp_snapshot *snapshot)
 static void divide_pool(struct uffdwp_snapshot *snapshot, uint64_t pool_pages)
 {
 	uint64_t by_size = CHUNK_BYTES >> snapshot->region->page_shift;
+	uint64_t by_pool = pool_pages / 8;
 
-	snapshot->chunk_pages = min_u64(by_size ? by_size : 1, pool_pages / 8);
+	snapshot->chunk_pages = min_u64(by_size ? by_size : 1, by_pool ? by_pool : 1);
 	snapshot->chunk_count = (unsigned)min_u64(CHUNK_COUNT_MAX, pool_pages / 4 / snapshot->chunk_pages);
 }
 
 static int open_pool(struct uffdwp_snapshot *snapshot)
 {
 	uint64_t page_bytes = snapshot->region->page_bytes;
-	uint64_t bytes = or_default(snapshot->options.pool_bytes, POOL_BYTES_DEFAULT);
-	uint64_t pool_pages = bytes / page_bytes < 16 ? 16 : bytes / page_bytes;
+	uint64_t pool_pages = or_default(snapshot->options.pool_bytes, POOL_BYTES_DEFAULT) / page_bytes;
 
+	if (pool_pages < SNAPSHOT_POOL_PAGES_MIN)
+		pool_pages = SNAPSHOT_POOL_PAGES_MIN;
 	divide_pool(snapshot, pool_pages);
 	uint64_t slots = pool_pages - snapshot->chunk_count * snapshot->chunk_pages;
 
@@ -130,17 +139,40 @@ static int open_preserve(struct uffdwp_snapshot *snapshot)
 	return 0;
 }
 
-/* Which pages have content, shortly before the cut. */
+/* Which pages have content before the cut. A punch meanwhile takes its pages out again: hence word by word, each under
+ * the region's lock, and known to the region from the start. */
 static int open_content(struct uffdwp_snapshot *snapshot)
 {
+	struct uffdwp_region *region = snapshot->region;
 	uint64_t pages = snapshot->preserve.end_page;
 
 	snapshot->content = pages_new(snapshot->k, round_up(snapshot->pages_most, 64) / 8);
 	if (!snapshot->content)
 		return -ENOMEM;
-	for (uint64_t page = 0; page < pages; page += 64)
-		snapshot->content[page / 64] = region_content(snapshot->region, page, min_u64(page + 64, pages));
+	pthread_mutex_lock(&region->lock);
+	region->content = snapshot->content;
+	pthread_mutex_unlock(&region->lock);
+	for (uint64_t page = 0; page < pages; page += 64) {
+		pthread_mutex_lock(&region->lock);
+		atomic_store(&snapshot->content[page / 64], region_content(region, page, min_u64(page + 64, pages)));
+		pthread_mutex_unlock(&region->lock);
+	}
 	return 0;
+}
+
+static void forget_content(struct uffdwp_region *region)
+{
+	pthread_mutex_lock(&region->lock);
+	region->content = NULL;
+	pthread_mutex_unlock(&region->lock);
+}
+
+static int open_pagemap(struct uffdwp_snapshot *snapshot)
+{
+	if (!region_loses_marks(snapshot->region))
+		return 0;
+	snapshot->preserve.pagemap = snapshot->k->open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC, 0);
+	return snapshot->preserve.pagemap < 0 ? snapshot->preserve.pagemap : 0;
 }
 
 static void close_memory(struct uffdwp_snapshot *snapshot)
@@ -148,12 +180,14 @@ static void close_memory(struct uffdwp_snapshot *snapshot)
 	const struct kernel_ops *k = snapshot->k;
 	struct preserve *preserve = &snapshot->preserve;
 
+	if (preserve->pagemap >= 0)
+		k->close(preserve->pagemap);
 	pool_close(&preserve->pool);
 	pages_free(k, (void *)preserve->slot_of, snapshot->pages_most * sizeof(*preserve->slot_of));
 	pages_free(k, preserve->hot_cells, preserve->hot_count * sizeof(*preserve->hot_cells));
 	pages_free(k, snapshot->buffers, chunk_bytes(snapshot) * snapshot->chunk_count);
 	pages_free(k, snapshot->swept, snapshot->chunk_pages ? chunk_total(snapshot) : 0);
-	pages_free(k, snapshot->content, round_up(snapshot->pages_most, 64) / 8);
+	pages_free(k, (void *)snapshot->content, round_up(snapshot->pages_most, 64) / 8);
 }
 
 static void snapshot_delete(struct uffdwp_snapshot *snapshot)
@@ -174,7 +208,10 @@ static int open_memory(struct uffdwp_snapshot *snapshot, struct text *text)
 		error = open_preserve(snapshot);
 	if (!error)
 		error = open_content(snapshot);
-	return error ? text_fail(text, error, "no memory for the snapshot's pool: lower pool_bytes") : 0;
+	if (error)
+		return text_fail(text, error, "no memory for the snapshot's pool: lower pool_bytes");
+	error = open_pagemap(snapshot);
+	return error ? text_fail(text, error, "/proc/self/pagemap cannot be opened: %s", strerror(-error)) : 0;
 }
 
 /* ---- the pause ---- */
@@ -195,16 +232,24 @@ static void disarm_all(struct uffdwp_snapshot *snapshot)
 {
 	uint64_t end_page = snapshot->preserve.end_page;
 
-	ledger_set_range(&snapshot->region->ledger, 0, end_page, LEDGER_FREE);
+	struct ledger *ledger = &snapshot->region->ledger;
+
+	ledger_set_range(ledger, 0, end_page, LEDGER_LEAVING);
 	for (uint64_t page = 0; page < end_page; page += ARM_PAGES)
 		region_disarm_run(snapshot->region, page, min_u64(page + ARM_PAGES, end_page));
+	ledger_set_range(ledger, 0, end_page, LEDGER_FREE);
 }
 
-static void leave_region(struct uffdwp_region *region)
+/* With the region's lock held. */
+static void leave_region(struct uffdwp_snapshot *snapshot)
 {
+	struct uffdwp_region *region = snapshot->region;
+
 	fault_enter_phase(region, PHASE_IDLE);
 	atomic_store(&region->preserve, NULL);
-	atomic_store(&region->active, 0);
+	if (snapshot->preserve.end_page >= region_pages(region))
+		region->caller_armed = 0; /* what the caller had armed the snapshot has disarmed with its own */
+	atomic_store(&region->active, (uint32_t)region->caller_armed);
 	fault_epoch_wait(); /* and nobody holds the pool any more */
 	fault_wake_held(region);
 	fault_wake_starved(region);
@@ -214,6 +259,7 @@ static void leave_region(struct uffdwp_region *region)
 static int make_cut(struct uffdwp_snapshot *snapshot)
 {
 	struct uffdwp_region *region = snapshot->region;
+	uint32_t preserving = PHASE_PRESERVE;
 	uint64_t start = kernel_now_ns();
 
 	atomic_store(&region->active, 1);
@@ -223,12 +269,16 @@ static int make_cut(struct uffdwp_snapshot *snapshot)
 
 	if (error) {
 		disarm_all(snapshot);
-		leave_region(region);
+		leave_region(snapshot);
 		return error;
 	}
 	snapshot->faults_before = atomic_load(&region->counters.faults);
 	atomic_store(&region->phase, (uint32_t)PHASE_PRESERVE);
 	snapshot->pause_ns = kernel_now_ns() - start;
+	/* A failure while faults were held could not move the phase. Partner: the exchange of `error` in fault_fail().
+	 */
+	if (atomic_load(&snapshot->preserve.error))
+		atomic_compare_exchange_strong(&region->phase, &preserving, (uint32_t)PHASE_RELEASE);
 	fault_wake_held(region);
 	return 0;
 }
@@ -296,7 +346,7 @@ static void leave(struct uffdwp_snapshot *snapshot, int error)
 	pthread_mutex_lock(&region->lock);
 	if (error)
 		disarm_all(snapshot);
-	leave_region(region);
+	leave_region(snapshot);
 	pthread_mutex_unlock(&region->lock);
 }
 
@@ -304,6 +354,8 @@ static void finish(struct uffdwp_snapshot *snapshot, int error)
 {
 	uint64_t faults = atomic_load(&snapshot->region->counters.faults) - snapshot->faults_before;
 
+	if (error == -ETIMEDOUT)
+		error = -ETIME; /* a sink's; for uffdwp_snapshot_wait() the other means "still running" */
 	leave(snapshot, error);
 	if (!error && snapshot->sink.ops->commit) {
 		error = snapshot->sink.ops->commit(snapshot);
@@ -386,7 +438,8 @@ static int enter_cut(struct uffdwp_snapshot *snapshot, struct text *text)
 	int error = options->cut_enter ? options->cut_enter(options->cut_user, &length) : 0;
 
 	if (error)
-		return text_fail(text, error, "the caller's cut_enter refused: %s", strerror(-error));
+		return text_fail(text, error < 0 ? error : -EINVAL, "the caller's cut_enter refused: %s",
+		                 error < 0 ? strerror(-error) : "no error number");
 	if (length > atomic_load(&snapshot->region->length_bytes)) {
 		if (options->cut_leave)
 			options->cut_leave(options->cut_user);
@@ -407,6 +460,7 @@ static int cut(struct uffdwp_snapshot *snapshot, struct text *text)
 	if (error)
 		return error;
 	pthread_mutex_lock(&region->lock);
+	region->content = NULL;
 	error = atomic_load(&region->dead) ? -ESTALE : make_cut(snapshot);
 	pthread_mutex_unlock(&region->lock);
 	if (snapshot->options.cut_leave)
@@ -439,6 +493,7 @@ static int begin_open(struct uffdwp_snapshot *snapshot, struct text *text)
 	if (!error)
 		error = begin_thread(snapshot, text);
 	if (error) {
+		forget_content(snapshot->region);
 		snapshot->sink.ops->close(snapshot, 0);
 		close_memory(snapshot);
 	}
@@ -511,7 +566,7 @@ static struct timespec deadline_after(int timeout_ms)
 {
 	struct timespec at;
 
-	clock_gettime(CLOCK_REALTIME, &at);
+	clock_gettime(CLOCK_MONOTONIC, &at);
 	at.tv_sec += timeout_ms / 1000;
 	at.tv_nsec += (long)(timeout_ms % 1000) * 1000000;
 	if (at.tv_nsec >= 1000000000) {

@@ -29,6 +29,9 @@
 #define CHUNK_PAGES_MAX 256
 #define CHUNK_COUNT_MAX 8
 
+/* The least that a pool is made of: slots and a chunk. */
+#define SNAPSHOT_POOL_PAGES_MIN 4
+
 /* How many pages the sweep claims at a time: a writer that meets one waits for the copy of all. */
 #define SWEEP_BATCH_PAGES 64
 
@@ -49,9 +52,9 @@ struct uffdwp_snapshot {
 	struct chunk chunks[CHUNK_COUNT_MAX];
 	unsigned chunk_count;
 	uint64_t chunk_pages;
-	unsigned char *swept; /* by chunk of the region: done */
-	uint64_t *content;    /* bit per page: had content shortly before the cut, as far as can be known */
-	uint64_t cursor;      /* how many chunks of the way are done for sure */
+	unsigned char *swept;      /* by chunk of the region: done */
+	_Atomic uint64_t *content; /* bit per page: had content shortly before the cut, as far as can be known */
+	uint64_t cursor;           /* how many chunks of the way are done for sure */
 	_Atomic uint64_t pages_sweep;
 	_Atomic uint64_t pages_hole;
 	_Atomic uint64_t bytes_written;

@@ -7,6 +7,7 @@
  * only when poll(2) says that it takes something, and no more than a pipe promises to take without blocking (PIPE_BUF).
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
 #include <string.h>
@@ -21,11 +22,10 @@ static int stream_open(struct uffdwp_snapshot *snapshot, struct text *text)
 {
 	struct sink *sink = &snapshot->sink;
 	struct stat st;
-	int error = snapshot->k->fstat(snapshot->options.fd, &st);
+	int mode = snapshot->k->access_mode(snapshot->options.fd);
+	int error = mode == O_RDONLY ? -EBADF : mode < 0 ? mode : snapshot->k->fstat(snapshot->options.fd, &st);
 
-	if (!error)
-		error = (int)snapshot->k->write(snapshot->options.fd, "", 0); /* says whether it is open for writing */
-	if (error < 0)
+	if (error)
 		return text_fail(text, error, "fd %d cannot be written: %s", snapshot->options.fd, strerror(-error));
 	sink->fd = snapshot->options.fd;
 	sink->is_file = S_ISREG(st.st_mode);

@@ -25,6 +25,7 @@ struct batch {
 	unsigned char *buffer; /* of `first` */
 	unsigned live;
 	unsigned slots;
+	int marked; /* some page may still carry its mark */
 	unsigned char kinds[SWEEP_BATCH_PAGES];
 };
 
@@ -36,7 +37,7 @@ static int stopped(const struct uffdwp_snapshot *snapshot)
 static int fail(struct uffdwp_snapshot *snapshot, int error, uint64_t page)
 {
 	fault_fail(snapshot->region, &snapshot->preserve, error, page);
-	return error;
+	return atomic_load(&snapshot->preserve.error); /* of several the first counts */
 }
 
 /* A claimant is copying and will be done in microseconds, or as soon as it has the CPU again. */
@@ -51,10 +52,15 @@ static enum ledger_state settled_state(struct ledger *ledger, uint64_t page)
 	return state;
 }
 
-static void claim_batch(struct ledger *ledger, struct batch *batch)
+/* -ENODATA: a page was lost, mark and content. */
+static int claim_batch(struct uffdwp_snapshot *snapshot, struct batch *batch)
 {
+	struct ledger *ledger = &snapshot->region->ledger;
+	int error = 0;
+
 	batch->live = 0;
 	batch->slots = 0;
+	batch->marked = 0;
 	for (uint64_t page = batch->first; page < batch->end; page++) {
 		unsigned char *kind = &batch->kinds[page - batch->first];
 
@@ -62,16 +68,46 @@ static void claim_batch(struct ledger *ledger, struct batch *batch)
 		if (ledger_move(ledger, page, LEDGER_ARMED, LEDGER_CLAIMED)) {
 			*kind = PAGE_LIVE;
 			batch->live++;
-		} else if (settled_state(ledger, page) == LEDGER_SAVED) {
+			batch->marked = 1;
+			continue;
+		}
+		enum ledger_state state = settled_state(ledger, page);
+
+		if (state == LEDGER_SAVED || state == LEDGER_OPEN) {
 			*kind = PAGE_SLOT;
 			batch->slots++;
+			batch->marked |= state == LEDGER_SAVED;
 		}
+		if (state == LEDGER_LOST)
+			error = fail(snapshot, -ENODATA, page);
 	}
+	return error;
+}
+
+/* Memory that loses marks and content together: a page that still has its mark had its content when it was read. */
+static int check_marks(struct uffdwp_snapshot *snapshot, uint64_t first, uint64_t end)
+{
+	struct uffdwp_region *region = snapshot->region;
+	uint64_t all = end - first < 64 ? (1ull << (end - first)) - 1 : UINT64_MAX;
+	uintptr_t base;
+	uint64_t marks;
+
+	do {
+		base = atomic_load(&region->base);
+		marks = region_marks(region, snapshot->preserve.pagemap, first, end);
+	} while (marks != all && region_has_moved(region, base));
+	if (marks == all)
+		return 0;
+	uint64_t page = first + (uint64_t)__builtin_ctzll(~marks);
+
+	return fail(snapshot, atomic_load(&region->unmapped) ? -ESTALE : -ENODATA, page);
 }
 
 /* Live pages [first, end) were read: any that had content at the cut and has none now may have lost it before. */
 static int check_vanished(struct uffdwp_snapshot *snapshot, uint64_t first, uint64_t end)
 {
+	if (snapshot->preserve.pagemap >= 0)
+		return check_marks(snapshot, first, end);
 	uint64_t now = region_content(snapshot->region, first, end);
 
 	for (uint64_t page = first; page < end; page++) {
@@ -106,7 +142,7 @@ static int read_run(struct uffdwp_snapshot *snapshot, unsigned char *to, uint64_
 
 		next = alike_until(data, first, page, end);
 		if (data >> (page - first) & 1) {
-			error = region_read(region, page << shift, at, (next - page) << shift);
+			error = region_read_patiently(region, page << shift, at, (next - page) << shift);
 			atomic_fetch_add_explicit(&snapshot->pages_sweep, next - page, memory_order_relaxed);
 		} else {
 			memset(at, 0, (next - page) << shift);
@@ -134,16 +170,21 @@ static int read_live(struct uffdwp_snapshot *snapshot, struct batch *batch)
 }
 
 /* Live pages are safe in our memory, or the snapshot has failed: they go (INV-SAFE). */
-static void release_live(struct uffdwp_snapshot *snapshot, const struct batch *batch)
+static void release(struct uffdwp_snapshot *snapshot, const struct batch *batch)
 {
 	struct uffdwp_region *region = snapshot->region;
 
 	for (uint64_t page = batch->first; page < batch->end; page++) {
 		if (batch->kinds[page - batch->first] == PAGE_LIVE)
-			ledger_set(&region->ledger, page, LEDGER_FREE);
+			ledger_set(&region->ledger, page, LEDGER_LEAVING);
 	}
-	/* The whole batch in one call: whatever lies between is FREE or SAVED as well (INV-IDEMPOTENT). */
-	region_disarm_run(region, batch->first, batch->end);
+	/* The whole batch in one call: whatever lies between is let go as well (INV-IDEMPOTENT). */
+	if (region_disarm_run(region, batch->first, batch->end)) {
+		fault_wake_region(region);
+		return;
+	}
+	for (uint64_t page = batch->first; page < batch->end; page++)
+		ledger_disarmed(&region->ledger, page);
 }
 
 static void take_slots(struct uffdwp_snapshot *snapshot, const struct batch *batch)
@@ -166,13 +207,12 @@ static void take_slots(struct uffdwp_snapshot *snapshot, const struct batch *bat
 
 static int save_batch(struct uffdwp_snapshot *snapshot, struct batch *batch)
 {
-	int error = 0;
+	int error = claim_batch(snapshot, batch);
 
-	claim_batch(&snapshot->region->ledger, batch);
-	if (batch->live > 0) {
+	if (batch->live > 0 && !error)
 		error = read_live(snapshot, batch);
-		release_live(snapshot, batch);
-	}
+	if (batch->marked)
+		release(snapshot, batch);
 	if (batch->slots > 0)
 		take_slots(snapshot, batch);
 	return error ? error : stopped(snapshot);

@@ -17,9 +17,9 @@
 #include "place.h"
 #include "support.h"
 
-#define PAGES 8192
+#define PAGES 4096
 #define HUGE_PAGES 8
-#define CUTS 40
+#define CUTS 25
 
 static struct place place;
 static _Atomic uint64_t *cause;

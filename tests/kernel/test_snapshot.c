@@ -397,9 +397,10 @@ START_TEST(test_window_of_one_saves_only_what_is_written)
 	struct uffdwp_snapshot_options options = defaults;
 	options.window_max = 1;
 	struct uffdwp_snapshot *snapshot = begin_gated(&options);
-	for (size_t page = PAGES_MANY - 20; page < PAGES_MANY; page++) {
+	for (size_t page = PAGES_MANY / 2; page < PAGES_MANY / 2 + 20; page++) {
 		((volatile uint8_t *)place.base)[page * place.page_bytes] ^= 1;
 	}
+	ck_assert_uint_eq(place_faults(&place, 20), 20);
 	struct uffdwp_snapshot_progress progress = {0};
 	finish_gated(snapshot, &progress);
 	ck_assert_uint_eq(progress.pages_fault, 20);
@@ -413,7 +414,7 @@ START_TEST(test_prepared_pages_are_preserved_without_a_fault)
 	struct place_case which = place_case(_i);
 	if (open_filled(__func__, which, many_pages(which))) {
 		struct uffdwp_snapshot *snapshot = begin_gated(&defaults);
-		size_t offset = place.length_bytes - 3 * place.page_bytes - 17;
+		size_t offset = place.length_bytes / 2 - 17; /* far from where a sweep begins */
 		ck_assert_int_eq(uffdwp_prepare_write(place.region, offset, 2 * place.page_bytes), 0);
 		memset(place.base + offset, 0, 2 * place.page_bytes);
 		struct uffdwp_snapshot_progress progress = {0};
@@ -430,7 +431,7 @@ START_TEST(test_punch_during_a_snapshot_preserves_first)
 	struct place_case which = place_case(_i);
 	if (open_filled(__func__, which, many_pages(which))) {
 		struct uffdwp_snapshot *snapshot = begin_gated(&defaults);
-		size_t offset = place.length_bytes - 4 * place.page_bytes;
+		size_t offset = place.length_bytes / 2; /* far from where a sweep begins */
 		ck_assert_int_eq(uffdwp_region_punch(place.region, offset, 3 * place.page_bytes), 0);
 		ck_assert_uint_eq(place.base[offset], 0);
 		ck_assert_uint_eq(place.base[offset + 3 * place.page_bytes - 1], 0);

@@ -207,3 +207,21 @@ struct uffdwp_region_stats place_stats(const struct place *place)
 	ck_assert_int_eq(uffdwp_region_stats(place->region, &stats), 0);
 	return stats;
 }
+
+struct fault_target {
+	const struct place *place;
+	uint64_t faults;
+};
+
+static int has_faults(void *argument)
+{
+	const struct fault_target *target = argument;
+	return place_stats(target->place).faults >= target->faults;
+}
+
+uint64_t place_faults(const struct place *place, uint64_t expected)
+{
+	struct fault_target target = {place, expected};
+	(void)wait_until(has_faults, &target, 10);
+	return place_stats(place).faults;
+}

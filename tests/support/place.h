@@ -75,4 +75,7 @@ uint64_t place_ledger(const struct place *place);
 size_t place_witness(const struct place *place);
 struct uffdwp_region_stats place_stats(const struct place *place);
 
+/* The region's faults, once they are at least `expected`: a handler may count a fault after the writer has gone on. */
+uint64_t place_faults(const struct place *place, uint64_t expected);
+
 #endif

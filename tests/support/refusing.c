@@ -21,7 +21,7 @@ static const char *const names[] = {
         [OP_COUNT] = "nothing"};
 
 static const int errors[] = {
-#define REFUSING_OP(name, error) [OP_##name] = error,
+#define REFUSING_OP(name, error) [OP_##name] = (error),
 #include "refusing_ops.h"
 #undef REFUSING_OP
 };
@@ -117,6 +117,7 @@ FORWARD(int, open, (const char *path, int flags, unsigned mode), (path, flags, m
 FORWARD(int, openat, (int folder, const char *path, int flags, unsigned mode), (folder, path, flags, mode))
 FORWARD_DONE(close, (int fd), (fd))
 FORWARD(int, dup, (int fd), (fd))
+FORWARD(int, access_mode, (int fd), (fd))
 FORWARD(int, clear_direct, (int fd), (fd))
 FORWARD(int, fstat, (int fd, struct stat *st), (fd, st))
 FORWARD(int64_t, fs_type, (int fd), (fd))

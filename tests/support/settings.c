@@ -64,7 +64,7 @@ static void guard(int end, pid_t guarded, void (*undo)(long), long argument)
 
 static void watch(void (*undo)(long), long argument)
 {
-	int ends[2];
+	int ends[2] = {-1, -1};
 	must(guardians_count < GUARDIANS_MAX && pipe2(ends, O_CLOEXEC) == 0);
 	fflush(NULL);
 	pid_t guarded = getpid();
