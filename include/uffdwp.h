@@ -278,7 +278,9 @@ enum uffdwp_policy {
 
 /* Where the bytes go. */
 enum uffdwp_sink {
-	UFFDWP_SINK_IMAGE = 0,   /* a raw sparse file at `path`: appears complete and synced, or not at all */
+	/* A raw sparse file at `path`: appears complete and synced, or not at all. (Should only the sync of its folder
+	 * fail at the very end, the snapshot fails, and its text says that the image is there.) */
+	UFFDWP_SINK_IMAGE = 0,
 	UFFDWP_SINK_STREAM = 1,  /* `fd`, from the first byte to the last, holes as zeros: a pipe, a socket, a file */
 	UFFDWP_SINK_CALLBACK = 2 /* `callback`, in runs of pages, each page once, in any order */
 };

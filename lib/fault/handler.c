@@ -335,9 +335,17 @@ static void *handler_main(void *argument)
 	return NULL;
 }
 
-static int handler_command(struct handler *handler, enum command_kind kind, struct uffdwp_region *region)
+/* An eventfd takes a 1 at any time; should it not, nothing better is left than to try again. */
+static void kick(const struct handler *handler)
 {
 	static const uint64_t one = 1;
+
+	while (handler->k->write(handler->kick, &one, sizeof(one)) < 0)
+		sched_yield();
+}
+
+static int handler_command(struct handler *handler, enum command_kind kind, struct uffdwp_region *region)
+{
 	struct command command = {.kind = kind, .region = region};
 
 	pthread_mutex_lock(&handler->lock);
@@ -347,7 +355,7 @@ static int handler_command(struct handler *handler, enum command_kind kind, stru
 	}
 	command.next = handler->commands;
 	handler->commands = &command;
-	handler->k->write(handler->kick, &one, sizeof(one));
+	kick(handler);
 	while (!command.done)
 		pthread_cond_wait(&handler->served, &handler->lock);
 	pthread_mutex_unlock(&handler->lock);

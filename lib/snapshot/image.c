@@ -17,6 +17,7 @@
 
 #define IMAGE_WRITES_MAX 256
 #define IMAGE_ALIGN 4096
+#define IMAGE_MOMENT_NS 2000000ull
 #define IMAGE_GAP_PAGES 16
 
 static _Atomic unsigned image_number;
@@ -236,7 +237,7 @@ static int take_written(struct uffdwp_snapshot *snapshot, const struct loop_even
 static int image_reap(struct uffdwp_snapshot *snapshot)
 {
 	struct loop_event events[32];
-	int count = loop_wait(snapshot->sink.loop, events, 32, UINT64_MAX);
+	int count = loop_wait(snapshot->sink.loop, events, 32, IMAGE_MOMENT_NS);
 	int error = count < 0 ? count : 0;
 
 	for (int i = 0; i < count; i++) {
@@ -271,8 +272,15 @@ static int image_commit(struct uffdwp_snapshot *snapshot)
 		error = k->fsync(sink->fd);
 	if (!error)
 		error = k->renameat(sink->folder, sink->aside, sink->folder, sink->name);
-	/* From here on the image is there, complete; a folder that cannot be synced may only forget its name. */
-	return error ? error : k->fsync(sink->folder);
+	if (error)
+		return text_fail(&snapshot->text, error, "the image could not be committed: %s", strerror(-error));
+	error = k->fsync(sink->folder);
+	return error ? text_fail(
+	                       &snapshot->text, error,
+	                       "the image is there, complete, but its folder could not be synced: a power failure may "
+	                       "take it away: %s",
+	                       strerror(-error))
+	             : 0;
 }
 
 /* The buffers must not be freed under I/O: wait for all of it, however it ends. */

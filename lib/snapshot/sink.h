@@ -30,9 +30,9 @@ struct sink_ops {
 	int (*prepare)(struct uffdwp_snapshot *snapshot, struct text *text);
 	/* Takes a chunk. -errno ends the snapshot. */
 	int (*write)(struct uffdwp_snapshot *snapshot, struct chunk *chunk);
-	/* Waits until at least one chunk came back; NULL: none is ever under way. */
+	/* Waits until a chunk may have come back, or a moment passed; NULL: none is ever under way. */
 	int (*reap)(struct uffdwp_snapshot *snapshot);
-	/* All chunks are back. Makes the result appear; NULL: nothing to do. */
+	/* All chunks are back. Makes the result appear, or forms snapshot->text; NULL: nothing to do. */
 	int (*commit)(struct uffdwp_snapshot *snapshot);
 	/* Ends I/O that is under way, takes back what is there unless committed, frees. */
 	void (*close)(struct uffdwp_snapshot *snapshot, int committed);

@@ -359,8 +359,6 @@ static void finish(struct uffdwp_snapshot *snapshot, int error)
 	leave(snapshot, error);
 	if (!error && snapshot->sink.ops->commit) {
 		error = snapshot->sink.ops->commit(snapshot);
-		if (error)
-			text_fail(&snapshot->text, error, "the image could not be committed: %s", strerror(-error));
 	} else if (error) {
 		end_text(snapshot, error);
 	}

@@ -35,6 +35,10 @@
 /* How many pages the sweep claims at a time: a writer that meets one waits for the copy of all. */
 #define SWEEP_BATCH_PAGES 64
 
+/* Starving writers are woken when this part of the pool is free again, or this long after the first slot was. */
+#define SWEEP_WAKE_SHARE 32
+#define SWEEP_WAKE_NS 4000000ull
+
 enum snapshot_order { SNAPSHOT_PREPARE, SNAPSHOT_GO, SNAPSHOT_FORGET };
 
 struct uffdwp_snapshot {
@@ -55,6 +59,8 @@ struct uffdwp_snapshot {
 	unsigned char *swept;      /* by chunk of the region: done */
 	_Atomic uint64_t *content; /* bit per page: had content shortly before the cut, as far as can be known */
 	uint64_t cursor;           /* how many chunks of the way are done for sure */
+	uint32_t freed_slots;      /* of the pool, since starving writers were last woken */
+	uint64_t freed_since_ns;   /* when the first of them was */
 	_Atomic uint64_t pages_sweep;
 	_Atomic uint64_t pages_hole;
 	_Atomic uint64_t bytes_written;

@@ -202,7 +202,23 @@ static void take_slots(struct uffdwp_snapshot *snapshot, const struct batch *bat
 		ledger_set(&snapshot->region->ledger, page, LEDGER_FREE);
 		pool_give(&preserve->pool, slot);
 	}
-	fault_wake_starved(snapshot->region);
+	if (!snapshot->freed_slots)
+		snapshot->freed_since_ns = kernel_now_ns();
+	snapshot->freed_slots += batch->slots;
+}
+
+/* Writers that starve are woken when it is worth it: a few long waits disturb less than one for every chunk. */
+static void wake_starved(struct uffdwp_snapshot *snapshot, int at_once)
+{
+	const struct pool *pool = &snapshot->preserve.pool;
+
+	if (!snapshot->freed_slots)
+		return;
+	if (at_once || snapshot->freed_slots >= pool->slots / SWEEP_WAKE_SHARE ||
+	    kernel_now_ns() - snapshot->freed_since_ns >= SWEEP_WAKE_NS) {
+		snapshot->freed_slots = 0;
+		fault_wake_starved(snapshot->region);
+	}
 }
 
 static int save_batch(struct uffdwp_snapshot *snapshot, struct batch *batch)
@@ -291,14 +307,17 @@ static int sweep_chunk(struct uffdwp_snapshot *snapshot, uint64_t index)
 	struct chunk *chunk;
 	int error = 0;
 
-	while (!(chunk = idle_chunk(snapshot)) && !error)
+	while (!(chunk = idle_chunk(snapshot)) && !error) {
 		error = sink->reap(snapshot);
+		wake_starved(snapshot, 0);
+	}
 	if (error)
 		return fail(snapshot, error, index * snapshot->chunk_pages);
 	error = fill_chunk(snapshot, index, chunk);
 	snapshot->swept[index] = 1;
 	if (error)
 		return error;
+	wake_starved(snapshot, !sink->reap); /* such a sink may block for long */
 	error = sink->write(snapshot, chunk);
 	return error ? fail(snapshot, error, index * snapshot->chunk_pages) : 0;
 }
