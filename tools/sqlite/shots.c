@@ -74,18 +74,20 @@ static int shots_reserve(struct shots *shots)
 	return busy ? -EBUSY : 0;
 }
 
-/* Takes `path` over on success. */
-static void shots_settle(struct shots *shots, struct uffdwp_snapshot *snapshot, char *path, uint64_t *id)
+/* The begin is over. Gives back what is not needed any more: the old path, or without a snapshot the new one. */
+static char *shots_settle(struct shots *shots, struct uffdwp_snapshot *snapshot, char *path, uint64_t *id)
 {
+	char *spare = path;
 	pthread_mutex_lock(&shots->mutex);
 	shots->beginning = 0;
 	if (snapshot) {
 		shots->running = snapshot;
-		free(shots->path);
+		spare = shots->path;
 		shots->path = path;
 		*id = ++shots->id;
 	}
 	pthread_mutex_unlock(&shots->mutex);
+	return spare;
 }
 
 int shots_begin(struct shots *shots, struct uffdwp_region *region, const char *path,
@@ -94,12 +96,12 @@ int shots_begin(struct shots *shots, struct uffdwp_region *region, const char *p
 	struct uffdwp_snapshot *snapshot = NULL;
 	char *copy = strdup(path);
 	int result = copy ? shots_reserve(shots) : -ENOMEM;
-	if (result == 0) {
-		result = shots_start(region, path, boundary, &snapshot);
-		shots_settle(shots, result == 0 ? snapshot : NULL, copy, id);
-	}
-	if (result < 0)
+	if (result < 0) {
 		free(copy);
+		return result;
+	}
+	result = shots_start(region, path, boundary, &snapshot);
+	free(shots_settle(shots, snapshot, copy, id));
 	return result;
 }
 
