@@ -104,7 +104,7 @@ run() {
 	# use_sigaltstack=0: at the end of a thread its own bookkeeping trips over itself (gcc 12).
 	export ASAN_OPTIONS=${ASAN_OPTIONS:-abort_on_error=0:detect_stack_use_after_return=0:use_sigaltstack=0}
 	export UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1:halt_on_error=1}
-	export TSAN_OPTIONS=${TSAN_OPTIONS:-halt_on_error=1:second_deadlock_stack=1}
+	export TSAN_OPTIONS=${TSAN_OPTIONS:-halt_on_error=1:second_deadlock_stack=1:die_after_fork=0}
 	fixed_addresses ctest --test-dir "$folder" --output-on-failure --no-tests=error -j "$(nproc)" \
 		"${ctest_arguments[@]}" </dev/null 2>&1 | tee "$log" || status=1
 	summary "$log"

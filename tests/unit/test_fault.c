@@ -124,8 +124,9 @@ static void check_page_let_go(size_t page)
 {
 	const struct preserve *preserve = atomic_load(&stage.region->preserve);
 	enum ledger_state state = play_state_of(page);
-	must(state == LEDGER_FREE || state == LEDGER_SAVED);
-	if (state == LEDGER_FREE || !atomic_load(&slots_are_still)) {
+	must(state != LEDGER_ARMED && state != LEDGER_CLAIMED);
+	int has_slot = state == LEDGER_SAVED || state == LEDGER_OPEN;
+	if (!has_slot || !atomic_load(&slots_are_still)) {
 		return;
 	}
 	const unsigned char *slot = pool_slot(&preserve->pool, atomic_load(&preserve->slot_of[page]));
