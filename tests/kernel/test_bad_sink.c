@@ -219,6 +219,10 @@ static void as_nobody(void *argument)
 
 START_TEST(test_folder_of_somebody_else)
 {
+	if (SUPPORT_THREAD_SANITIZER) {
+		support_note(__func__, "the thread sanitizer does not follow a fork of several threads");
+		return;
+	}
 	char path[SCRATCH_PATH];
 	char locked[SCRATCH_PATH];
 	scratch_folder(locked);
@@ -252,6 +256,10 @@ static void on_read_only_mount(void *argument)
 
 START_TEST(test_read_only_file_system)
 {
+	if (SUPPORT_THREAD_SANITIZER) {
+		support_note(__func__, "the thread sanitizer does not follow a fork of several threads");
+		return;
+	}
 	char mounted[SCRATCH_PATH];
 	scratch_folder(mounted);
 	ck_assert_int_eq(child_run(on_read_only_mount, mounted), 0);

@@ -207,12 +207,11 @@ START_TEST(test_probe_leaves_no_descriptor_and_no_mapping)
 		ck_assert_int_eq(probe_run(&kernel_real, &report), 0);
 	}
 	ck_assert_uint_eq(scratch_open_files(), files);
-#ifdef __SANITIZE_THREAD__
-	support_note(__func__, "mappings are not counted: the thread sanitizer makes its own for each thread");
-	(void)before;
-#else
+	if (SUPPORT_THREAD_SANITIZER) {
+		support_note(__func__, "mappings are not counted: the thread sanitizer makes its own for each thread");
+		return;
+	}
 	ck_assert_uint_le(mappings(), before + 1);
-#endif
 }
 END_TEST
 

@@ -41,6 +41,13 @@ int support_skip(const char *reason);
 /* One line about a single test that could not be made here. */
 void support_note(const char *test, const char *reason);
 
+/* 1 where the thread sanitizer watches: some tests are beyond it. */
+#ifdef __SANITIZE_THREAD__
+#define SUPPORT_THREAD_SANITIZER 1
+#else
+#define SUPPORT_THREAD_SANITIZER 0
+#endif
+
 #define must(condition) must_hold((condition) ? 1 : 0, __FILE__, __LINE__, #condition)
 void must_hold(int holds, const char *file, int line, const char *text);
 
