@@ -12,7 +12,9 @@
  *  4. a child after fork(): its copy of the page tables carries no write protection. Created regions are MADV_DONTFORK
  *     unless UFFDWP_REGION_INHERIT was asked for, so that the child has no such mapping at all;
  *  5. MADV_REMOVE and hole punches behind the library's back: use uffdwp_region_punch(), which preserves first. A
- *     snapshot compares the data extents at its cut with what its sweep finds, and fails if content vanished.
+ *     snapshot compares the data extents at its cut with what its sweep finds, and fails if content vanished. It cannot
+ *     see a hole that was filled again before the sweep came by; nor, of memory attached without its fd, what
+ *     fallocate(2) and ftruncate(2) did (there any madvise(2) that may discard fails it).
  *
  * Under UFFDWP_DELIVERY_INLINE a system call that writes into an armed page (read(2) into it, for example) fails with
  * EFAULT instead of waiting: call uffdwp_prepare_write() on the buffer first, or choose UFFDWP_DELIVERY_THREAD, where
@@ -27,6 +29,9 @@
  * too small or an unknown flag -EINVAL; NULL options mean the defaults. A text that says what was wrong and what to do
  * is kept per runtime: uffdwp_error_text(). Handles and outputs must not be NULL, except where *_close() and *_free()
  * take one and do nothing. Offsets and lengths are bytes; ranges are half-open.
+ *
+ * Processes: after fork() the child must not use the handles: it has none of the threads. Calls that open, close,
+ * begin, wait or free answer -ECHILD there.
  *
  * Threads: all functions may be called from any thread unless they say otherwise; a handle must not be used while or
  * after it is closed. None may be called from a signal handler except uffdwp_prepare_write() and
@@ -160,8 +165,9 @@ struct uffdwp_region_options {
  * same when the region grows (up to capacity_bytes). Its memory reads as zeros.
  *
  * Errors: -EINVAL (length 0 or not a multiple of the page size, capacity below length, unknown flag, mechanism or
- * delivery, a node that does not exist), -E2BIG, -EOVERFLOW, -EOPNOTSUPP (no mechanism works for this memory here; the
- * text gives the reason), -ENOMEM (memory, huge pages or address space), -EPERM, -EMFILE. Since 0.1.
+ * delivery, a node that does not exist), -E2BIG, -EOVERFLOW, -ENFILE (1024 regions a handler thread), -EOPNOTSUPP (no
+ * mechanism works for this memory here; the text gives the reason), -ENOMEM (memory, huge pages or address space),
+ * -EPERM, -EMFILE. Since 0.1.
  */
 UFFDWP_MUST_CHECK UFFDWP_EXPORT int uffdwp_region_create(struct uffdwp *runtime, size_t length,
                                                          const struct uffdwp_region_options *options,
@@ -278,8 +284,10 @@ enum uffdwp_policy {
 
 /* Where the bytes go. */
 enum uffdwp_sink {
-	/* A raw sparse file at `path`: appears complete and synced, or not at all. (Should only the sync of its folder
-	 * fail at the very end, the snapshot fails, and its text says that the image is there.) */
+	/* A raw sparse file at `path`: appears complete and synced, or not at all. Until then it is .uffdwp-PID-N.tmp
+	 * in the same folder; only a process that was killed leaves that behind, to be removed by hand. (Should only
+	 * the sync of its folder fail at the very end, the snapshot fails, and its text says that the image is there.)
+	 */
 	UFFDWP_SINK_IMAGE = 0,
 	UFFDWP_SINK_STREAM = 1,  /* `fd`, from the first byte to the last, holes as zeros: a pipe, a socket, a file */
 	UFFDWP_SINK_CALLBACK = 2 /* `callback`, in runs of pages, each page once, in any order */

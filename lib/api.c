@@ -115,9 +115,17 @@ UFFDWP_EXPORT int uffdwp_open(const struct uffdwp_options *options, struct uffdw
 	return api_open(&kernel_real, options, out);
 }
 
+/* A child of fork() has the handles, but none of the threads and none of the registrations. */
+static int is_foreign_process(const struct uffdwp *runtime)
+{
+	return runtime->process != getpid();
+}
+
 UFFDWP_EXPORT int uffdwp_close(struct uffdwp *runtime)
 {
-	return runtime ? runtime_close(runtime) : 0;
+	if (!runtime)
+		return 0;
+	return is_foreign_process(runtime) ? -ECHILD : runtime_close(runtime);
 }
 
 UFFDWP_EXPORT size_t uffdwp_error_text(struct uffdwp *runtime, char *buffer, size_t size)
@@ -265,6 +273,8 @@ UFFDWP_EXPORT int uffdwp_region_create(struct uffdwp *runtime, size_t length,
 {
 	struct region_plan plan;
 
+	if (is_foreign_process(runtime))
+		return -ECHILD;
 	plan_init(&plan, runtime, length);
 	int error = take_options(plan.text, options, REGION_OPTIONS_SZ_MIN, &plan.options, sizeof(plan.options));
 
@@ -358,6 +368,8 @@ UFFDWP_EXPORT int uffdwp_region_attach(struct uffdwp *runtime, void *address, si
 {
 	struct region_plan plan;
 
+	if (is_foreign_process(runtime))
+		return -ECHILD;
 	plan_init(&plan, runtime, length);
 	plan.address = address;
 	int error = take_options(plan.text, options, REGION_OPTIONS_SZ_MIN, &plan.options, sizeof(plan.options));
@@ -383,6 +395,8 @@ UFFDWP_EXPORT int uffdwp_region_close(struct uffdwp_region *region)
 		return 0;
 	struct uffdwp *runtime = region->runtime;
 
+	if (is_foreign_process(runtime))
+		return -ECHILD;
 	pthread_mutex_lock(&region->lock);
 	int busy = region->snapshot_open;
 	pthread_mutex_unlock(&region->lock);
@@ -678,6 +692,8 @@ UFFDWP_EXPORT int uffdwp_snapshot_begin(struct uffdwp_region *region, const stru
                                         struct uffdwp_snapshot **out)
 {
 	struct uffdwp_snapshot_options options = UFFDWP_SNAPSHOT_OPTIONS_INIT;
+	if (is_foreign_process(region->runtime))
+		return -ECHILD;
 	int error = take_options(region->text, given, SNAPSHOT_OPTIONS_SZ_MIN, &options, sizeof(options));
 
 	if (!error && !out)
@@ -704,6 +720,8 @@ UFFDWP_EXPORT int uffdwp_snapshot_wait(struct uffdwp_snapshot *snapshot, int tim
 {
 	if (progress && progress->sz < sizeof(*progress))
 		return -EINVAL;
+	if (is_foreign_process(snapshot->region->runtime))
+		return -ECHILD;
 	int result = snapshot_wait(snapshot, timeout_ms);
 
 	if (progress && result != -ETIMEDOUT)
@@ -724,7 +742,10 @@ UFFDWP_EXPORT int uffdwp_snapshot_abort(struct uffdwp_snapshot *snapshot)
 
 UFFDWP_EXPORT int uffdwp_snapshot_free(struct uffdwp_snapshot *snapshot)
 {
-	if (snapshot)
-		snapshot_free(snapshot);
+	if (!snapshot)
+		return 0;
+	if (is_foreign_process(snapshot->region->runtime))
+		return -ECHILD;
+	snapshot_free(snapshot);
 	return 0;
 }

@@ -50,17 +50,33 @@ static void lose_pages(struct uffdwp_region *region, uint64_t first, uint64_t en
 	atomic_fetch_add_explicit(&region->counters.pages_lost, lost, memory_order_relaxed);
 }
 
+/* The content of [first, end) may be gone: a snapshot that has not saved it yet cannot know. */
+static void distrust_pages(struct uffdwp_region *region, uint64_t first, uint64_t end)
+{
+	for (uint64_t page = first; page < end; page++) {
+		enum ledger_state state = ledger_get(&region->ledger, page);
+
+		if (state == LEDGER_ARMED || state == LEDGER_CLAIMED) {
+			fail_running(region, -ENODATA, page);
+			return;
+		}
+	}
+}
+
 static void take_remove(struct uffdwp_region *region, const struct uffd_msg *message)
 {
 	uint64_t first;
 	uint64_t end;
 
 	atomic_fetch_add_explicit(&region->counters.events_remove, 1, memory_order_relaxed);
-	/* Of shmem and hugetlb the kernel keeps the mark, and MADV_DONTNEED keeps the content; the sweep compares. */
-	if (!(region->mechanism->memory_loses_mark & 1u << region->memory))
+	if (!pages_of(region, message->arg.remove.start, message->arg.remove.end, &first, &end))
 		return;
-	if (pages_of(region, message->arg.remove.start, message->arg.remove.end, &first, &end))
+	/* Of shmem and hugetlb the kernel keeps the mark, and MADV_DONTNEED keeps the content; the sweep compares, but
+	 * without the file it could not tell. */
+	if (region_loses_marks(region))
 		lose_pages(region, first, end);
+	else if (region->fd < 0)
+		distrust_pages(region, first, end);
 }
 
 static void take_remap(struct uffdwp_region *region, const struct uffd_msg *message)

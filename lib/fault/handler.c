@@ -123,6 +123,8 @@ static void take_fault(struct handler *handler, struct uffdwp_region *region, ui
 		handler->k->uffd_wake(region->uffd, address & ~(region->page_bytes - 1), region->page_bytes);
 		return;
 	}
+	/* Counted before its writer is woken, who may look at the counter. */
+	atomic_fetch_add_explicit(&region->counters.faults, 1, memory_order_relaxed);
 	enum fault_verdict verdict = resolve(region, page);
 
 	if (verdict == FAULT_HELD)
@@ -134,9 +136,8 @@ static void take_fault(struct handler *handler, struct uffdwp_region *region, ui
 	if (verdict == FAULT_AGAIN)
 		sched_yield();
 	/* Writers that were left alone come back, and are counted then. */
-	int over = verdict == FAULT_DONE || verdict == FAULT_BUSY;
-
-	atomic_fetch_add_explicit(&region->counters.faults, over, memory_order_relaxed);
+	if (verdict != FAULT_DONE && verdict != FAULT_BUSY)
+		atomic_fetch_sub_explicit(&region->counters.faults, 1, memory_order_relaxed);
 }
 
 static void take_message(struct handler *handler, struct uffdwp_region *region, const struct uffd_msg *message)

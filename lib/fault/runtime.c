@@ -154,6 +154,7 @@ int runtime_open(const struct kernel_ops *k, const struct uffdwp_options *option
 	registry_init();
 	runtime->k = k;
 	runtime->flags = options->flags;
+	runtime->process = getpid();
 	pthread_mutex_init(&runtime->lock, NULL);
 	text_init(&runtime->text);
 	int error = find_access(runtime, text);
@@ -205,6 +206,9 @@ int runtime_mechanism(struct uffdwp *runtime, uint32_t memory, uint32_t asked, c
 	struct uffdwp_probe_memory trial;
 
 	try_memory(runtime, memory, &trial);
+	if (trial.registered == -EMFILE || trial.registered == -ENFILE || trial.registered == -ENOMEM)
+		return text_fail(&runtime->text, trial.registered, "%s memory could not be tried: %s",
+		                 memory_names[memory], strerror(-trial.registered));
 	if (trial.mechanism == UFFDWP_MECHANISM_AUTO || (asked != UFFDWP_MECHANISM_AUTO && asked != trial.mechanism))
 		return text_fail(&runtime->text, -EOPNOTSUPP, "%s memory cannot be watched %s: %s",
 		                 memory_names[memory],
@@ -249,7 +253,8 @@ int runtime_join(struct uffdwp *runtime, struct uffdwp_region *region)
 	if (error) {
 		registry_remove(region);
 		return text_fail(&runtime->text, error, "the handler thread did not take the region: %s",
-		                 strerror(-error));
+		                 error == -ENFILE ? "each serves at most 1024, ask for more handler_threads"
+		                                  : strerror(-error));
 	}
 	region->handler = handler;
 	count_region(runtime, 1);

@@ -18,6 +18,7 @@ struct uffdwp {
 	const struct kernel_ops *k;
 	enum kernel_access access;
 	uint32_t flags; /* UFFDWP_OPEN_* */
+	pid_t process;  /* that opened it: a child of fork() has none of its threads */
 	struct text text;
 	struct handler *handlers[RUNTIME_HANDLERS_MAX];
 	unsigned handler_count;

@@ -108,8 +108,11 @@ static int image_open(struct uffdwp_snapshot *snapshot, struct text *text)
 		error = check_target(sink, snapshot->k, text);
 	if (!error)
 		error = create_aside(snapshot, text);
-	if (!error)
+	if (!error) {
 		error = loop_new(snapshot->k, IMAGE_WRITES_MAX, snapshot->no_uring, &sink->loop);
+		if (error)
+			text_fail(text, error, "the image's I/O could not be set up: %s", strerror(-error));
+	}
 	if (error) {
 		image_close(snapshot, 0);
 		return error;
@@ -204,12 +207,8 @@ static int leave_direct(struct uffdwp_snapshot *snapshot)
 	return snapshot->k->clear_direct(snapshot->sink.fd);
 }
 
-static int take_written(struct uffdwp_snapshot *snapshot, const struct loop_event *event)
+static int go_on(struct uffdwp_snapshot *snapshot, struct chunk *chunk, struct chunk_run run, int result)
 {
-	struct chunk_run run;
-	struct chunk *chunk = token_chunk(snapshot, event->token, &run);
-	int result = event->result;
-
 	chunk->pending--;
 	if (result == -EINVAL && snapshot->sink.direct) {
 		int error = leave_direct(snapshot);
@@ -232,6 +231,18 @@ static int take_written(struct uffdwp_snapshot *snapshot, const struct loop_even
 	if (chunk->pending == 0)
 		chunk_done(chunk);
 	return 0;
+}
+
+static int take_written(struct uffdwp_snapshot *snapshot, const struct loop_event *event)
+{
+	struct chunk_run run;
+	struct chunk *chunk = token_chunk(snapshot, event->token, &run);
+	int error = go_on(snapshot, chunk, run, event->result);
+
+	if (error) /* the first that fails is what is told: with its own range */
+		fault_fail(snapshot->region, &snapshot->preserve, error,
+		           (chunk->offset + run.offset) >> snapshot->region->page_shift);
+	return error;
 }
 
 static int image_reap(struct uffdwp_snapshot *snapshot)

@@ -573,6 +573,8 @@ START_TEST(test_bad_loads_change_nothing)
 	memset(text, 't', sizeof(text));
 	scratch_write("text.db", text, sizeof(text));
 	bad(db, "SELECT uffdwp_load('none.db')", "unable to open");
+	bad(db, "SELECT uffdwp_load(':memory:')", "unable to open");
+	bad(db, "SELECT uffdwp_load('/dev/null')", "not a file on disk");
 	bad(db, "SELECT uffdwp_load('text.db')", "not a database");
 	bad(db, "SELECT uffdwp_load('.')", "uffdwp_load: .: ");
 	bad(db, "SELECT uffdwp_load('')", "path");

@@ -21,6 +21,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <sqlite3ext.h>
@@ -402,6 +403,22 @@ static void load_file(sqlite3_context *context, const char *path, const char *na
 	sqlite3_close(to);
 }
 
+/* Only files on disk: ":memory:", "" and devices are databases to SQLite, empty ones. */
+static void load_regular(sqlite3_context *context, const char *path, const char *name)
+{
+	struct stat st;
+	char *absolute = realpath(path, NULL);
+	int error = absolute && stat(absolute, &st) == 0 ? 0 : errno;
+	if (!error && !S_ISREG(st.st_mode))
+		error = S_ISDIR(st.st_mode) ? EISDIR : EINVAL;
+	if (error)
+		fail(context, SQLITE_CANTOPEN, "uffdwp_load: %s: unable to open: %s", path,
+		     error == EINVAL ? "not a file on disk" : strerror(error));
+	else
+		load_file(context, absolute, name);
+	free(absolute);
+}
+
 static void sql_load(sqlite3_context *context, int argc, sqlite3_value **argv)
 {
 	static const char function[] = "uffdwp_load";
@@ -410,10 +427,11 @@ static void sql_load(sqlite3_context *context, int argc, sqlite3_value **argv)
 	struct vfs_file *file = schema ? file_argument(context, function, schema) : NULL;
 	if (!file)
 		return;
-	if (sqlite3_txn_state(sqlite3_context_db_handle(context), schema) != SQLITE_TXN_NONE)
+	sqlite3 *db = sqlite3_context_db_handle(context);
+	if (!sqlite3_get_autocommit(db) || sqlite3_txn_state(db, schema) != SQLITE_TXN_NONE)
 		fail(context, SQLITE_ERROR, "%s: not inside a transaction: end it first", function);
 	else
-		load_file(context, path, file->store->name);
+		load_regular(context, path, file->store->name);
 }
 
 /* -------------------------------------------------------------------------------------------------------- stats -- */
