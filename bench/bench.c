@@ -151,6 +151,16 @@ uint64_t bench_size(const char *text)
 	return (uint64_t)value << shift;
 }
 
+unsigned bench_number(const char *text, unsigned most)
+{
+	char *end;
+	unsigned long value = strtoul(text, &end, 10);
+
+	if (end == text || *end || value < 1 || value > most)
+		bench_die("%s: not a number from 1 to %u", text, most);
+	return (unsigned)value;
+}
+
 uint64_t bench_clock_ns(void)
 {
 	uint64_t least = UINT64_MAX;

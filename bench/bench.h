@@ -53,6 +53,9 @@ int bench_cpu(int n);
 /* A size such as 64M or 1G; bench_die() for anything else. */
 uint64_t bench_size(const char *text);
 
+/* A number from 1 to `most`, or the end with a message. */
+unsigned bench_number(const char *text, unsigned most);
+
 static inline uint64_t bench_now_ns(void)
 {
 	struct timespec now;

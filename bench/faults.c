@@ -61,13 +61,13 @@ static error_t parse(int key, char *argument, struct argp_state *state)
 		settings->memory = area_memory_of(argument);
 		return 0;
 	case KEY_HANDLERS:
-		settings->handler_threads = (uint32_t)strtoul(argument, NULL, 10);
+		settings->handler_threads = bench_number(argument, 64);
 		return 0;
 	case KEY_SIZE:
 		settings->size_bytes = bench_size(argument);
 		return 0;
 	case KEY_ROUNDS:
-		settings->rounds = (unsigned)strtoul(argument, NULL, 10);
+		settings->rounds = bench_number(argument, 10000);
 		return 0;
 	case KEY_PLACEMENT:
 		settings->placement = argument;

@@ -82,7 +82,7 @@ static error_t parse(int key, char *argument, struct argp_state *state)
 		settings->size_bytes = bench_size(argument);
 		return 0;
 	case KEY_ROUNDS:
-		settings->rounds = (unsigned)strtoul(argument, NULL, 10);
+		settings->rounds = bench_number(argument, 10000);
 		return 0;
 	default:
 		return ARGP_ERR_UNKNOWN;

@@ -109,16 +109,6 @@ static const struct argp_option options[] = {
         {0},
 };
 
-static unsigned number(const char *text, unsigned most, struct argp_state *state)
-{
-	char *end;
-	unsigned long value = strtoul(text, &end, 10);
-
-	if (*end || value < 1 || value > most)
-		argp_error(state, "%s: not a number from 1 to %u", text, most);
-	return (unsigned)value;
-}
-
 /* Seconds, with a fraction if need be; as nanoseconds. */
 static uint64_t seconds(const char *text, struct argp_state *state)
 {
@@ -149,7 +139,7 @@ static error_t parse(int key, char *argument, struct argp_state *state)
 		settings->trial.size_bytes = bench_size(argument);
 		return 0;
 	case KEY_WRITERS:
-		settings->trial.writer_count = number(argument, LOAD_WRITERS_MAX, state);
+		settings->trial.writer_count = bench_number(argument, LOAD_WRITERS_MAX);
 		return 0;
 	case KEY_POOL:
 		settings->trial.pool_bytes = bench_size(argument);
@@ -161,7 +151,7 @@ static error_t parse(int key, char *argument, struct argp_state *state)
 		settings->trial.pin_other = choice(argument, "free", "other", state);
 		return 0;
 	case KEY_REPEAT:
-		settings->repeat = number(argument, REPEAT_MAX, state);
+		settings->repeat = bench_number(argument, REPEAT_MAX);
 		return 0;
 	case KEY_WINDOW:
 		settings->trial.window_ns = seconds(argument, state);
