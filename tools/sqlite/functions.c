@@ -406,7 +406,7 @@ static void load_file(sqlite3_context *context, const char *path, const char *na
 /* Only files on disk: ":memory:", "" and devices are databases to SQLite, empty ones. */
 static void load_regular(sqlite3_context *context, const char *path, const char *name)
 {
-	struct stat st;
+	struct stat st = {0};
 	char *absolute = realpath(path, NULL);
 	int error = absolute && stat(absolute, &st) == 0 ? 0 : errno;
 	if (!error && !S_ISREG(st.st_mode))
