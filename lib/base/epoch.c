@@ -24,18 +24,11 @@
 #include <stddef.h>
 #include <time.h>
 
+#include "base/cpu.h"
+
 #define SPINS 128
 #define YIELDS 1024
 #define NAP_NS 50000
-
-static void relax(void)
-{
-#if defined(__x86_64__) || defined(__i386__)
-	__builtin_ia32_pause();
-#elif defined(__aarch64__)
-	__asm__ volatile("yield" ::: "memory");
-#endif
-}
 
 /* Orders an atomic addition before later plain loads. A locked addition of x86 does that already; others may let the
  * load pass the addition's store. */
@@ -88,7 +81,7 @@ static void pause_by_round(unsigned round)
 	const struct timespec nap = {.tv_sec = 0, .tv_nsec = NAP_NS};
 
 	if (round < SPINS)
-		relax();
+		cpu_relax();
 	else if (round < SPINS + YIELDS)
 		sched_yield();
 	else

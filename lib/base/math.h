@@ -25,6 +25,12 @@ static inline uint64_t round_up(uint64_t value, uint64_t unit)
 	return (value + unit - 1) & ~(unit - 1);
 }
 
+/* The lowest `count` bits; 64 and more: all. */
+static inline uint64_t low_bits(uint64_t count)
+{
+	return count < 64 ? (1ull << count) - 1 : UINT64_MAX;
+}
+
 static inline uint32_t next_power_of_two(uint32_t value)
 {
 	uint32_t power = 1;

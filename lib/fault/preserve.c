@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <string.h>
 
+#include "base/cpu.h"
 #include "fault/fault.h"
 #include "kernel/abi.h"
 
@@ -16,15 +17,6 @@
 
 _Atomic uint32_t fault_change;
 static _Atomic uint32_t fault_sleepers;
-
-static inline void cpu_relax(void)
-{
-#if defined(__x86_64__) || defined(__i386__)
-	__builtin_ia32_pause();
-#elif defined(__aarch64__)
-	__asm__ volatile("yield");
-#endif
-}
 
 static void count(_Atomic uint64_t *counter, uint64_t by)
 {

@@ -18,6 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/math.h"
 #include "kernel/abi.h"
 
 /* How long an arming call retries while a kernel event is on its way to the handler that must read it. */
@@ -352,7 +353,7 @@ uint64_t region_seek(struct uffdwp_region *region, uint64_t offset, uint64_t end
  * SEEK_HOLE here: it walks to the end of the data, whatever its size.) */
 uint64_t region_data(struct uffdwp_region *region, uint64_t first, uint64_t end)
 {
-	uint64_t data = end - first < 64 ? (1ull << (end - first)) - 1 : UINT64_MAX;
+	uint64_t data = low_bits(end - first);
 	unsigned char in_memory[64];
 	unsigned shift = region->page_shift;
 

@@ -121,22 +121,17 @@ static int image_open(struct uffdwp_snapshot *snapshot, struct text *text)
 	return 0;
 }
 
-static int has_content(const struct uffdwp_snapshot *snapshot, uint64_t page)
-{
-	return (int)(snapshot->content[page / 64] >> (page % 64) & 1);
-}
-
 /* The next run of pages with content at or after `page`, short gaps taken along. 0: none. */
 static int content_run(const struct uffdwp_snapshot *snapshot, uint64_t page, uint64_t *first, uint64_t *end)
 {
 	uint64_t pages = snapshot->preserve.end_page;
 
-	while (page < pages && !has_content(snapshot, page))
+	while (page < pages && !snapshot_had_content(snapshot, page))
 		page++;
 	*first = page;
 	*end = page;
 	for (; page < pages && page - *end < IMAGE_GAP_PAGES; page++) {
-		if (has_content(snapshot, page))
+		if (snapshot_had_content(snapshot, page))
 			*end = page + 1;
 	}
 	return *first < pages;

@@ -160,7 +160,7 @@ static int open_content(struct uffdwp_snapshot *snapshot)
 	return 0;
 }
 
-static void forget_content(struct uffdwp_region *region)
+static void unpublish_content(struct uffdwp_region *region)
 {
 	pthread_mutex_lock(&region->lock);
 	region->content = NULL;
@@ -491,7 +491,7 @@ static int begin_open(struct uffdwp_snapshot *snapshot, struct text *text)
 	if (!error)
 		error = begin_thread(snapshot, text);
 	if (error) {
-		forget_content(snapshot->region);
+		unpublish_content(snapshot->region);
 		snapshot->sink.ops->close(snapshot, 0);
 		close_memory(snapshot);
 	}

@@ -80,6 +80,12 @@ struct uffdwp_snapshot {
 	struct text text;
 };
 
+/* 1: the page had content shortly before the cut; 0: it had none, or nobody knows. */
+static inline int snapshot_had_content(const struct uffdwp_snapshot *snapshot, uint64_t page)
+{
+	return (int)(snapshot->content[page / 64] >> (page % 64) & 1);
+}
+
 int snapshot_begin(struct uffdwp_region *region, const struct uffdwp_snapshot_options *options, int no_uring,
                    struct text *text, struct uffdwp_snapshot **out);
 void snapshot_progress(struct uffdwp_snapshot *snapshot, struct uffdwp_snapshot_progress *progress);

@@ -88,7 +88,7 @@ static int claim_batch(struct uffdwp_snapshot *snapshot, struct batch *batch)
 static int check_marks(struct uffdwp_snapshot *snapshot, uint64_t first, uint64_t end)
 {
 	struct uffdwp_region *region = snapshot->region;
-	uint64_t all = end - first < 64 ? (1ull << (end - first)) - 1 : UINT64_MAX;
+	uint64_t all = low_bits(end - first);
 	uintptr_t base;
 	uint64_t marks;
 
@@ -111,9 +111,7 @@ static int check_vanished(struct uffdwp_snapshot *snapshot, uint64_t first, uint
 	uint64_t now = region_content(snapshot->region, first, end);
 
 	for (uint64_t page = first; page < end; page++) {
-		int before = snapshot->content[page / 64] >> (page % 64) & 1;
-
-		if (before && !(now >> (page - first) & 1))
+		if (snapshot_had_content(snapshot, page) && !(now >> (page - first) & 1))
 			return fail(snapshot, region_is_mapped(snapshot->region, page) ? -ENODATA : -ESTALE, page);
 	}
 	return 0;
