@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The rival that is no library: a userfaultfd, and the fewest system calls that let a writer go. With a thread: poll(),
- * read() of up to 16 messages, one UFFDIO_WRITEPROTECT for each. Inline: UFFD_FEATURE_SIGBUS, and one
- * UFFDIO_WRITEPROTECT in the signal handler. No table of regions, no counters, no checks.
+ * read() of up to 16 messages, one call for each that resolves it. Inline: UFFD_FEATURE_SIGBUS, and that call in the
+ * signal handler. No table of regions, no counters, no checks.
  *
- * Threads: one inline rival at a time (the signal handler finds it in a static variable).
+ * Kinds, by what makes a page fault and what lets it go: a mark and UFFDIO_WRITEPROTECT; an emptied page-table entry
+ * and UFFDIO_CONTINUE; a hole and zeros.
+ *
+ * Threads: one inline rival is entered at a time (the signal handler finds it in a static variable).
  */
 #ifndef UFFDWP_BENCH_BARE_H
 #define UFFDWP_BENCH_BARE_H
@@ -14,18 +17,24 @@
 
 #include "area.h"
 
+enum bare_kind { BARE_MARK, BARE_MINOR, BARE_MISSING };
+
 struct bare {
 	struct area area;
+	enum bare_kind kind;
 	int uffd;
 	int cpu; /* of the thread, or BENCH_ANY_CPU */
 	enum uffdwp_delivery delivery;
 	pthread_t thread;
-	struct sigaction action; /* inline: what handles SIGBUS in its turn */
+	char *zeros; /* a page; hugetlb, BARE_MISSING: what holes are filled with */
 };
 
-void bare_open(struct bare *bare, enum uffdwp_memory memory, size_t length_bytes, enum uffdwp_delivery delivery,
-               int cpu);
+/* `bare` has kind, delivery and cpu set. */
+void bare_open(struct bare *bare, enum uffdwp_memory memory, size_t length_bytes);
 void bare_close(struct bare *bare);
+
+/* Puts the signal handler of an inline rival in place. */
+void bare_enter(struct bare *bare);
 
 /* Arms the whole area. */
 void bare_arm(struct bare *bare);

@@ -3,9 +3,11 @@
  * The library as a contender, by its public interface only.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "bench.h"
 #include "contender.h"
@@ -18,6 +20,53 @@ static void die_with_text(struct uffdwp *runtime, const char *what, int error)
 	if (error == -EPERM || error == -EACCES || error == -ENOSYS || error == -EOPNOTSUPP || error == -ENOMEM)
 		bench_skip("%s: %s", what, text);
 	bench_die("%s: %s (%s)", what, text, strerror(-error));
+}
+
+static const char *const mechanism_names[UFFDWP_MECHANISM_COUNT] = {"auto", "marker", "rearm", "minor", "mprotect"};
+
+const char *library_mechanism_name(enum uffdwp_mechanism mechanism)
+{
+	return mechanism_names[mechanism];
+}
+
+enum uffdwp_mechanism library_mechanism_of(const char *name)
+{
+	for (int i = UFFDWP_MECHANISM_MARKER; i < UFFDWP_MECHANISM_COUNT; i++) {
+		if (!strcmp(name, mechanism_names[i]))
+			return (enum uffdwp_mechanism)i;
+	}
+	bench_die("%s: no such mechanism; marker, rearm, minor or mprotect", name);
+}
+
+static const struct uffdwp_probe_memory *probed(enum uffdwp_memory memory)
+{
+	static struct uffdwp_probe_report report;
+
+	if (!report.sz) {
+		report.sz = sizeof(report);
+		bench_must(uffdwp_probe(&report), "uffdwp_probe");
+	}
+	return &report.memory[memory];
+}
+
+enum uffdwp_mechanism library_best(enum uffdwp_memory memory)
+{
+	const struct uffdwp_probe_memory *found = probed(memory);
+
+	if (found->mechanism == UFFDWP_MECHANISM_AUTO)
+		bench_skip("no mechanism works here: %s", found->reason);
+	return (enum uffdwp_mechanism)found->mechanism;
+}
+
+const char *library_refuses(enum uffdwp_memory memory, enum uffdwp_mechanism mechanism, enum uffdwp_delivery delivery)
+{
+	const struct uffdwp_probe_rung *rung = &probed(memory)->rungs[mechanism];
+
+	if (!rung->works)
+		return rung->reason;
+	if (delivery == UFFDWP_DELIVERY_INLINE)
+		return rung->inline_works ? NULL : "not by inline delivery";
+	return rung->thread_works ? NULL : "not by a handler thread";
 }
 
 struct uffdwp *library_runtime(uint32_t handler_threads, const char *cpus)
@@ -40,6 +89,7 @@ void library_region(struct uffdwp *runtime, const struct library_setup *setup, s
 	struct uffdwp_region_options options = UFFDWP_REGION_OPTIONS_INIT;
 	int error;
 
+	options.mechanism = setup->mechanism;
 	options.delivery = setup->delivery;
 	if (setup->memory == UFFDWP_MEMORY_HUGETLB)
 		options.flags |= UFFDWP_REGION_HUGETLB;
@@ -55,17 +105,42 @@ void library_region(struct uffdwp *runtime, const struct library_setup *setup, s
 	area->base = uffdwp_region_base(*region);
 	area->length_bytes = setup->length_bytes;
 	area->page_bytes = area_page_bytes(setup->memory);
+	/* Where first touches fault, this populates the pages without. */
+	bench_must(uffdwp_prepare_write(*region, 0, area->length_bytes), "uffdwp_prepare_write");
 	area_fill(area->base, area->length_bytes, 1);
 }
 
-void library_expect_faults(const struct library *library, uint64_t faults)
+static struct uffdwp_region_stats stats_of(const struct library *library)
 {
 	struct uffdwp_region_stats stats = {.sz = sizeof(stats)};
 
 	bench_must(uffdwp_region_stats(library->region, &stats), "reading the counters of a region");
-	if (stats.faults != faults)
-		bench_die("the library resolved %llu faults where %llu pages were written",
-		          (unsigned long long)stats.faults, (unsigned long long)faults);
+	return stats;
+}
+
+void library_expect_faults(const struct library *library, uint64_t faults)
+{
+	struct uffdwp_region_stats stats = stats_of(library);
+	uint64_t seen = stats.faults - library->faults_before;
+	uint64_t lost = stats.pages_lost - library->lost_before;
+
+	if (seen != faults)
+		bench_die("the library resolved %llu faults where %llu pages were written", (unsigned long long)seen,
+		          (unsigned long long)faults);
+	if (lost != (library->loss == LOSS_NONE ? 0 : faults))
+		bench_die("the library found %llu pages lost where %llu pages were written", (unsigned long long)lost,
+		          (unsigned long long)faults);
+}
+
+/* By ways that the library is not told of. */
+static void lose(const struct library *library)
+{
+	size_t length_bytes = library->area.length_bytes;
+	int result = library->loss == LOSS_ZAP ? madvise(library->area.base, length_bytes, MADV_DONTNEED)
+	                                       : fallocate(library->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
+	                                                   (off_t)length_bytes);
+
+	bench_must(result ? -errno : 0, "taking the pages away");
 }
 
 static void arm(void *self)
@@ -73,13 +148,16 @@ static void arm(void *self)
 	struct library *library = self;
 
 	bench_must(uffdwp_region_arm(library->region, 0, library->area.length_bytes), "uffdwp_region_arm");
+	if (library->loss != LOSS_NONE)
+		lose(library);
 }
 
 static void enter(void *self)
 {
 	struct library *library = self;
 
-	sigaction(SIGBUS, &library->action, NULL);
+	sigaction(SIGBUS, &library->bus, NULL);
+	sigaction(SIGSEGV, &library->segment, NULL);
 }
 
 static void close_library(void *self)
@@ -93,16 +171,24 @@ static void close_library(void *self)
 		area_unmap(&library->area);
 }
 
-void contender_library(struct contender *contender, struct library *library, const struct library_setup *setup)
+void contender_library(struct contender *contender, const char *name, struct library *library,
+                       const struct library_setup *setup)
 {
+	struct uffdwp_region_info info = {.sz = sizeof(info)};
 	char cpus[16];
 
 	snprintf(cpus, sizeof(cpus), "%d", setup->cpu);
 	library->runtime = library_runtime(setup->handler_threads, setup->cpu == BENCH_ANY_CPU ? NULL : cpus);
 	library_region(library->runtime, setup, &library->region, &library->area);
-	sigaction(SIGBUS, NULL, &library->action);
+	bench_must(uffdwp_region_info(library->region, &info), "uffdwp_region_info");
+	library->loss = setup->loss;
+	library->faults_before = stats_of(library).faults;
+	library->lost_before = stats_of(library).pages_lost;
+	library->fd = info.fd;
+	sigaction(SIGBUS, NULL, &library->bus);
+	sigaction(SIGSEGV, NULL, &library->segment);
 	memset(contender, 0, sizeof(*contender));
-	contender->name = "library";
+	contender->name = name;
 	contender->self = library;
 	contender->area = library->area;
 	contender->arm = arm;

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The rivals: the bare loop, mprotect() with SIGSEGV, fork() and its copy on write, and memory that nobody armed (the
- * floor: what the measurement itself costs). The last three work on private anonymous memory, which is what a program
+ * The rivals: the bare loops, mprotect() with SIGSEGV, fork() and its copy on write, and memory that nobody armed (the
+ * floor: what the measurement itself costs). The last two work on private anonymous memory, which is what a program
  * that forks for its snapshots has.
  *
- * They take turns in one process, so the child of the one must not share (and so slow down) the memory of the others:
- * that is MADV_DONTFORK.
+ * These two take turns in one process, so the child of the one must not share (and so slow down) the memory of the
+ * other: that is MADV_DONTFORK.
  *
  * Threads: one of each kind at a time; the state of the last three is static.
  */
@@ -65,10 +65,7 @@ static void arm_bare(void *self)
 
 static void enter_bare(void *self)
 {
-	const struct bare *bare = self;
-
-	if (bare->delivery == UFFDWP_DELIVERY_INLINE)
-		sigaction(SIGBUS, &bare->action, NULL);
+	bare_enter(self);
 }
 
 static void close_bare(void *self)
@@ -76,10 +73,12 @@ static void close_bare(void *self)
 	bare_close(self);
 }
 
-void contender_bare(struct contender *contender, struct bare *bare, const struct library_setup *setup)
+void contender_bare(struct contender *contender, const char *name, struct bare *bare, const struct library_setup *setup)
 {
-	bare_open(bare, setup->memory, setup->length_bytes, setup->delivery, setup->cpu);
-	set_up(contender, "bare", bare, &bare->area);
+	bare->delivery = setup->delivery;
+	bare->cpu = setup->cpu;
+	bare_open(bare, setup->memory, setup->length_bytes);
+	set_up(contender, name, bare, &bare->area);
 	contender->arm = arm_bare;
 	contender->enter = enter_bare;
 	contender->close = close_bare;
@@ -105,20 +104,26 @@ static void arm_mprotect(void *self)
 		bench_die("mprotect: %s", strerror(errno));
 }
 
+static void enter_mprotect(void *self)
+{
+	struct sigaction action = {.sa_sigaction = on_segment_violation, .sa_flags = SA_SIGINFO};
+
+	(void)self;
+	sigaction(SIGSEGV, &action, NULL);
+}
+
 static void close_mprotect(void *self)
 {
 	signal(SIGSEGV, SIG_DFL);
 	area_unmap(self);
 }
 
-void contender_mprotect(struct contender *contender, size_t length_bytes)
+void contender_mprotect(struct contender *contender, const char *name, const struct library_setup *setup)
 {
-	struct sigaction action = {.sa_sigaction = on_segment_violation, .sa_flags = SA_SIGINFO};
-
-	map_unshared(&protected_area, length_bytes);
-	sigaction(SIGSEGV, &action, NULL);
-	set_up(contender, "mprotect", &protected_area, &protected_area);
+	area_map(&protected_area, setup->memory, setup->length_bytes);
+	set_up(contender, name, &protected_area, &protected_area);
 	contender->arm = arm_mprotect;
+	contender->enter = enter_mprotect;
 	contender->close = close_mprotect;
 }
 

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "bench.h"
+#include "contender.h"
 #include "report.h"
 #include "trial.h"
 
@@ -92,7 +93,7 @@ static char *folder_to_remove;
 /* ---------------------------------------------------------------------------------------------------- options -- */
 
 enum { KEY_SIZE = 's', KEY_WRITERS = 'w', KEY_POOL = 'b', KEY_DIR = 'd', KEY_PIN = 'p', KEY_REPEAT = 'n' };
-enum { KEY_LOAD = 'l', KEY_WAY = 'o', KEY_UNVERIFIED = 'u', KEY_WINDOW = 'i' };
+enum { KEY_LOAD = 'l', KEY_WAY = 'o', KEY_UNVERIFIED = 'u', KEY_WINDOW = 'i', KEY_MECHANISM = 'c' };
 
 static const struct argp_option options[] = {
         {"size", KEY_SIZE, "BYTES", 0, "Size of the memory (default 1G)", 0},
@@ -105,6 +106,8 @@ static const struct argp_option options[] = {
          "Stretch of time from the cut on that is compared (default 0: a little more than fork's snapshot takes)", 0},
         {"load", KEY_LOAD, "NAME", 0, "uniform or sequential only", 0},
         {"way", KEY_WAY, "NAME", 0, "inline, thread, fork or fork_direct only", 0},
+        {"mechanism", KEY_MECHANISM, "NAME", 0,
+         "The library's: marker, rearm, minor or mprotect (default: the best that works here)", 0},
         {"no-verify", KEY_UNVERIFIED, NULL, 0, "Leave out the comparison of an image of each way with the memory", 0},
         {0},
 };
@@ -162,6 +165,9 @@ static error_t parse(int key, char *argument, struct argp_state *state)
 	case KEY_WAY:
 		settings->way = argument;
 		return 0;
+	case KEY_MECHANISM:
+		settings->trial.mechanism = library_mechanism_of(argument);
+		return 0;
 	case KEY_UNVERIFIED:
 		settings->verify = 0;
 		return 0;
@@ -175,6 +181,18 @@ static const struct argp argp = {
         options,  parse, NULL, "A live snapshot: the library against fork() with the child copying out.",
         children, NULL,  NULL};
 
+/* The one that was asked for must work by one of the deliveries; which one is left out is said later. */
+static void choose_mechanism(enum uffdwp_mechanism *mechanism)
+{
+	const char *reason;
+
+	if (*mechanism == UFFDWP_MECHANISM_AUTO)
+		*mechanism = library_best(UFFDWP_MEMORY_SHMEM);
+	reason = library_refuses(UFFDWP_MEMORY_SHMEM, *mechanism, UFFDWP_DELIVERY_INLINE);
+	if (reason && library_refuses(UFFDWP_MEMORY_SHMEM, *mechanism, UFFDWP_DELIVERY_THREAD))
+		bench_skip("%s does not work here: %s", library_mechanism_name(*mechanism), reason);
+}
+
 static void check_settings(struct settings *settings)
 {
 	if (settings->common.quick) {
@@ -184,6 +202,7 @@ static void check_settings(struct settings *settings)
 	}
 	if (settings->trial.size_bytes % (uint64_t)sysconf(_SC_PAGESIZE))
 		bench_die("the size must be in whole pages");
+	choose_mechanism(&settings->trial.mechanism);
 	if (settings->trial.pin_other && bench_cpus() < 2)
 		bench_skip("--pin other needs two CPUs");
 }
@@ -341,21 +360,38 @@ static void repeat_all(const struct trial_setup *setup, unsigned repeat, struct 
 	}
 }
 
+/* Why a way cannot be had here, or NULL. */
+static const char *way_refused(const struct settings *settings, const struct trial_way *way)
+{
+	if (way == &trial_fork)
+		return NULL;
+	if (way == &trial_fork_direct)
+		return trial_fork_direct_works(settings->folder) ? NULL : "no O_DIRECT in the folder of the images";
+	return library_refuses(UFFDWP_MEMORY_SHMEM, settings->trial.mechanism, (enum uffdwp_delivery)way->variant);
+}
+
 static size_t choose_ways(const struct settings *settings, struct row *rows)
 {
 	size_t count = 0;
+	unsigned known = 0;
 
 	memset(rows, 0, WAYS * sizeof(*rows));
 	for (size_t i = 0; i < WAYS; i++) {
+		const char *reason;
+
 		if (settings->way && strcmp(settings->way, all_ways[i]->name) != 0)
 			continue;
-		if (all_ways[i] == &trial_fork_direct && !trial_fork_direct_works(settings->folder))
-			fprintf(stderr, "uffdwp-bench: no O_DIRECT in %s: fork_direct is left out\n", settings->parent);
+		known++;
+		reason = way_refused(settings, all_ways[i]);
+		if (reason)
+			fprintf(stderr, "uffdwp-bench: %s is left out: %s\n", all_ways[i]->name, reason);
 		else
 			rows[count++].way = all_ways[i];
 	}
+	if (!known)
+		bench_die("%s: no such way", settings->way);
 	if (!count)
-		bench_die("no such way here: %s", settings->way ? settings->way : "-");
+		bench_skip("no way works here by mechanism %s", library_mechanism_name(settings->trial.mechanism));
 	return count;
 }
 
@@ -418,6 +454,7 @@ static void note_settings(struct report *report, const struct settings *settings
 
 	report_note(report, "memory", "%llu MiB (library: shmem, fork: private anonymous), pool %llu MiB",
 	            (unsigned long long)trial->size_bytes >> 20, (unsigned long long)trial->pool_bytes >> 20);
+	report_note(report, "mechanism", "%s", library_mechanism_name(trial->mechanism));
 	report_note(report, "load", "%u unthrottled writers of 64-byte records, pinned from CPU %d on",
 	            trial->writer_count, bench_cpu(0));
 	report_note(report, "placement", "the library's threads, and fork's child: %s",

@@ -20,6 +20,7 @@ static void open_library(const struct trial_way *way, const struct trial_setup *
 {
 	struct library_setup region = {
 	        .memory = UFFDWP_MEMORY_SHMEM,
+	        .mechanism = setup->mechanism,
 	        .delivery = (enum uffdwp_delivery)way->variant,
 	        .length_bytes = setup->size_bytes,
 	};

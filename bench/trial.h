@@ -43,6 +43,7 @@ enum trial_figure {
 
 struct trial_setup {
 	uint64_t size_bytes;
+	enum uffdwp_mechanism mechanism; /* library */
 	uint64_t pool_bytes;
 	uint64_t window_ns; /* from the cut on; 0: until the image is durable */
 	unsigned writer_count;

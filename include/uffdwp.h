@@ -7,20 +7,26 @@
  * Writes are caught in the page tables of this process, for the mapping that was given. Content changes unseen by
  *
  *  1. write(2), pwrite(2), fallocate(2), ftruncate(2) on the memfd (UFFDWP_REGION_SEALED makes the kernel refuse them);
- *  2. any other mapping of the same memory, in this process or in another (sealed regions forbid new ones);
+ *  2. any other mapping of the same memory, in this process or in another (sealed regions forbid new ones; attach
+ * refuses where it sees another writable one in this process, see UFFDWP_REGION_ALIASED);
  *  3. devices that write into pages pinned before they were armed (RDMA, io_uring fixed buffers, vfio);
  *  4. a child after fork(): its copy of the page tables carries no write protection. Created regions are MADV_DONTFORK
  *     unless UFFDWP_REGION_INHERIT was asked for, so that the child has no such mapping at all;
  *  5. MADV_REMOVE and hole punches behind the library's back: use uffdwp_region_punch(), which preserves first. A
  *     snapshot compares the data extents at its cut with what its sweep finds, and fails if content vanished. It cannot
  *     see a hole that was filled again before the sweep came by; nor, of memory attached without its fd, what
- *     fallocate(2) and ftruncate(2) did (there any madvise(2) that may discard fails it).
+ *     fallocate(2) and ftruncate(2) did (there any madvise(2) that may discard fails it);
+ *  6. under UFFDWP_MECHANISM_MPROTECT the kernel tells no events: memory that is attached must not be moved or
+ * unmapped, and anonymous memory that was discarded by madvise(2) and written again before the sweep came by is not
+ * noticed.
  *
  * Under UFFDWP_DELIVERY_INLINE a system call that writes into an armed page (read(2) into it, for example) fails with
  * EFAULT instead of waiting: call uffdwp_prepare_write() on the buffer first, or choose UFFDWP_DELIVERY_THREAD, where
- * system calls simply wait (unless only UFFD_USER_MODE_ONLY was to be had: uffdwp-ctl doctor says so). A thread that
- * blocks SIGBUS must not write to such a region, and a SIGBUS handler that is installed later must pass on what is not
- * its own. (Kernel: Documentation/admin-guide/mm/userfaultfd.rst, UFFD_FEATURE_SIGBUS.)
+ * system calls simply wait (unless only UFFD_USER_MODE_ONLY was to be had: uffdwp-ctl doctor says so). With
+ * UFFDWP_MECHANISM_REARM and _MINOR that holds for reads from pages that were never touched or were lost, too: the
+ * barrier fills them. A thread that blocks SIGBUS (SIGSEGV with UFFDWP_MECHANISM_MPROTECT) must not write to such a
+ * region, and a handler of that signal that is installed later must pass on what is not its own. (Kernel:
+ * Documentation/admin-guide/mm/userfaultfd.rst, UFFD_FEATURE_SIGBUS.)
  *
  * Conventions
  * -----------
@@ -73,16 +79,40 @@ enum uffdwp_memory {
 	UFFDWP_MEMORY_COUNT = 3
 };
 
-/* How writes are caught. */
+/* How writes are caught: a ladder, the best rung first. */
 enum uffdwp_mechanism {
-	UFFDWP_MECHANISM_AUTO = 0,  /* the best that a trial on this kernel proved, for this type of memory */
-	UFFDWP_MECHANISM_MARKER = 1 /* uffd-wp marks that the kernel keeps when it empties a page-table entry */
+	/* The first rung that a trial on this kernel proved, for this type of memory. */
+	UFFDWP_MECHANISM_AUTO = 0,
+	/* uffd-wp marks that the kernel keeps when it empties a page-table entry. */
+	UFFDWP_MECHANISM_MARKER = 1,
+	/* uffd-wp marks that a zap may take. Every access to an empty entry comes to the library first, which puts the
+	 * mark back, or preserves: nothing passes unseen. First touches of pages cost a fault each. shmem and hugetlb
+	 * need the file behind the mapping. */
+	UFFDWP_MECHANISM_REARM = 2,
+	/* Arming empties the page-table entries; the next access of any kind, reads too, counts as a write. shmem and
+	 * hugetlb, with the file behind the mapping. */
+	UFFDWP_MECHANISM_MINOR = 3,
+	/* mprotect(2) and SIGSEGV: works where userfaultfd does not. Inline delivery only. */
+	UFFDWP_MECHANISM_MPROTECT = 4,
+	UFFDWP_MECHANISM_COUNT = 5
 };
 
 /* Who resolves a write fault. */
 enum uffdwp_delivery {
-	UFFDWP_DELIVERY_THREAD = 0, /* a handler thread of the runtime; the writer sleeps, system calls wait too */
-	UFFDWP_DELIVERY_INLINE = 1  /* the writer itself, in a SIGBUS handler: faster, see the caveat on EFAULT above */
+	UFFDWP_DELIVERY_AUTO = 0,   /* THREAD where the mechanism can, else INLINE: uffdwp_region_info() says which */
+	UFFDWP_DELIVERY_THREAD = 1, /* a handler thread of the runtime; the writer sleeps, system calls wait too */
+	UFFDWP_DELIVERY_INLINE = 2  /* the writer itself, in a signal handler: faster, see the caveat on EFAULT above */
+};
+
+/* How a page that the library had armed came to be without its protection. */
+enum uffdwp_loss {
+	UFFDWP_LOSS_HOLE = 0, /* it has no content: punched, truncated, never written */
+	UFFDWP_LOSS_SWAP = 1, /* it was swapped out */
+	UFFDWP_LOSS_ZAP = 2,  /* its page-table entry was emptied, as by MADV_DONTNEED; of anonymous memory the content
+	                       * went with it */
+	UFFDWP_LOSS_UNMAPPED = 3, /* its mapping went away or was replaced */
+	UFFDWP_LOSS_UNKNOWN = 4,  /* found by uffdwp_region_audit(), no event told of it */
+	UFFDWP_LOSS_COUNT = 5
 };
 
 /* ------------------------------------------------------------------------------------------------------ runtime -- */
@@ -107,11 +137,12 @@ struct uffdwp_options {
 /* clang-format on */
 
 /*
- * Opens a runtime: finds a way to open a userfaultfd and starts the handler threads.
+ * Opens a runtime: finds a way to open a userfaultfd and starts the handler threads. Where there is no way (a kernel
+ * without it, no right to it) only mechanism mprotect is left: uffdwp_error_text() of the runtime then says why and
+ * what to change, and uffdwp_region_info() of each region which mechanism it got.
  *
- * Errors: -EINVAL (unknown flag, CPU list, node), -E2BIG, -ENOSYS (kernel without userfaultfd), -EPERM or -EACCES (the
- * system call and /dev/userfaultfd are both refused; the text says what to change), -EMFILE, -ENOMEM, -EAGAIN (no
- * thread). The text of a failed open is uffdwp_error_text(NULL, ...) in the calling thread. Since 0.1.
+ * Errors: -EINVAL (unknown flag, CPU list, node), -E2BIG, -EMFILE, -ENFILE, -ENOMEM, -EAGAIN (no thread). The text of a
+ * failed open is uffdwp_error_text(NULL, ...) in the calling thread. Since 0.1.
  */
 UFFDWP_MUST_CHECK UFFDWP_EXPORT int uffdwp_open(const struct uffdwp_options *options, struct uffdwp **out);
 
@@ -136,6 +167,17 @@ struct uffdwp_region;
 #define UFFDWP_REGION_SEALED (1u << 0)
 #define UFFDWP_REGION_INHERIT (1u << 1) /* leave the mapping to children of fork(); their writes are NOT seen */
 #define UFFDWP_REGION_HUGETLB (1u << 2) /* create: from huge pages */
+/* attach: take shared memory that has another writable mapping in this process, and say so (uffdwp_region_info(),
+ * uffdwp_error_text()) instead of refusing; what is written there is NOT seen */
+#define UFFDWP_REGION_ALIASED (1u << 3)
+
+/*
+ * Pages were lost: uffdwp_region_losses() now has something to tell, and may be called from here. Called in a handler
+ * thread of the runtime, after the faults that were read together were resolved; in the thread that calls
+ * uffdwp_region_audit() for what that finds. Must not touch the region's memory, wait, or call anything else of the
+ * library.
+ */
+typedef void (*uffdwp_loss_fn)(void *user, struct uffdwp_region *region);
 
 /* Placement of a created region, as set_mempolicy(2) means it. */
 enum uffdwp_numa { UFFDWP_NUMA_DEFAULT = 0, UFFDWP_NUMA_BIND = 1, UFFDWP_NUMA_INTERLEAVE = 2 };
@@ -155,9 +197,11 @@ struct uffdwp_region_options {
 	                     * read without touching the mapping; stays the caller's. -1: none, not known */
 	uint32_t reserved;  /* 0 */
 	uint64_t fd_offset; /* attach: offset of the mapping's first byte in fd */
+	uffdwp_loss_fn on_loss; /* told of lost pages; NULL: nobody */
+	void *on_loss_user;
 };
 /* clang-format off */
-#define UFFDWP_REGION_OPTIONS_INIT { sizeof(struct uffdwp_region_options), 0, 0, 0, 0, 0, 0, 0, NULL, -1, 0, 0 }
+#define UFFDWP_REGION_OPTIONS_INIT { sizeof(struct uffdwp_region_options), 0, 0, 0, 0, 0, 0, 0, NULL, -1, 0, 0, NULL, NULL }
 /* clang-format on */
 
 /*
@@ -206,7 +250,7 @@ struct uffdwp_region_info {
 	uint32_t delivery;       /* enum uffdwp_delivery */
 	int32_t fd;              /* the memfd; -1: none is known. Stays the library's: do not close */
 	uint32_t dead;           /* 1: unmapped behind the library's back */
-	uint32_t reserved;       /* 0 */
+	uint32_t aliases;        /* other writable mappings of the same memory that this process had at the attach */
 };
 
 /* Describes a region. -EINVAL (sz too small). Takes no lock; each field is read once. Since 0.1. */
@@ -254,12 +298,48 @@ struct uffdwp_region_stats {
 	uint64_t events_remove;   /* madvise(2) calls that discard, seen by the handler */
 	uint64_t events_remap;
 	uint64_t events_unmap;
-	uint64_t pages_lost; /* armed pages whose mark an event took */
-	uint64_t snapshots;  /* begun */
+	uint64_t pages_lost;                 /* armed pages that were found without protection: the sum of lost_by */
+	uint64_t snapshots;                  /* begun */
+	uint64_t lost_by[UFFDWP_LOSS_COUNT]; /* by cause, enum uffdwp_loss */
+	uint64_t pages_rearmed;              /* lost pages that were armed again, by a read fault or an audit */
+	uint64_t pages_filled;               /* empty page-table entries that the library filled (rearm, minor) */
 };
 
 /* Reads the counters of a region. -EINVAL (sz too small). Since 0.1. */
 UFFDWP_EXPORT int uffdwp_region_stats(const struct uffdwp_region *region, struct uffdwp_region_stats *stats);
+
+/* A run of pages that were lost for one cause. */
+struct uffdwp_lost_range {
+	uint64_t offset;
+	uint64_t length;
+	uint32_t cause; /* enum uffdwp_loss */
+	uint32_t reserved;
+};
+
+/*
+ * Takes the list of pages lost since it was last asked: up to `capacity` ranges, by cause and then by offset; a page
+ * that was lost twice for one cause is there once. What does not fit stays for the next call: ask until it returns less
+ * than `capacity`. Never waits for a fault. The number of ranges, or -EINVAL (capacity is 0). Since 0.1.
+ */
+UFFDWP_EXPORT int uffdwp_region_losses(struct uffdwp_region *region, struct uffdwp_lost_range *ranges, size_t capacity);
+
+struct uffdwp_audit {
+	size_t sz;              /* set by the caller */
+	uint64_t pages_armed;   /* that the ledger holds for armed, and were looked at */
+	uint64_t pages_lost;    /* of these: unprotected, and no event had told */
+	uint64_t pages_rearmed; /* of these: armed again */
+};
+
+/*
+ * Compares the ledger with the kernel's own view (pagemap bit 57; for mprotect the mappings), arms again what lost its
+ * protection without an event, counts and lists it as UFFDWP_LOSS_UNKNOWN, and fails a running snapshot that has not
+ * saved it yet (-ENODATA): it may have been written. Writers go on meanwhile.
+ *
+ * Errors: -EINVAL (sz too small), -EOPNOTSUPP (this kernel's pagemap does not show marks: Linux before 5.13; nobody can
+ * know), -ESTALE (the region is dead, or its registration was taken away: it is dead from now on), -EACCES (no
+ * /proc/self/pagemap), -ENOMEM. Since 0.1.
+ */
+UFFDWP_EXPORT int uffdwp_region_audit(struct uffdwp_region *region, struct uffdwp_audit *audit);
 
 /*
  * The explicit barrier: "I am about to write [offset, offset + length)". Preserves what a running snapshot still needs
@@ -411,15 +491,29 @@ enum uffdwp_trial {
 	UFFDWP_TRIAL_COUNT = 6
 };
 
+/* What was tried of one mechanism. */
+struct uffdwp_probe_rung {
+	uint32_t works;        /* 1: seen to stop every write of the trials */
+	uint32_t thread_works; /* 1: a handler thread can resolve its faults */
+	uint32_t inline_works; /* 1: the writer can, in a signal handler */
+	uint32_t reserved;
+	char reason[160]; /* why it works, or what it misses */
+};
+
+/* What a read fault may be filled with, in one step with the mark (rearm). */
+#define UFFDWP_FILL_COPY_WP (1u << 0)     /* UFFDIO_COPY_MODE_WP */
+#define UFFDWP_FILL_CONTINUE_WP (1u << 1) /* UFFDIO_CONTINUE_MODE_WP (Linux 6.4) */
+
 struct uffdwp_probe_memory {
 	int32_t registered;    /* MODE_WP: 0 accepted, else -errno */
 	uint32_t mechanism;    /* the one that AUTO would take; UFFDWP_MECHANISM_AUTO: none works */
 	uint32_t inline_works; /* 1: UFFD_FEATURE_SIGBUS delivery was tried and works */
-	uint32_t reserved;
+	uint32_t fills;        /* UFFDWP_FILL_* */
 	uint64_t page_bytes;
-	uint32_t answers[UFFDWP_TRIAL_COUNT]; /* enum uffdwp_answer */
-	char reasons[UFFDWP_TRIAL_COUNT][96]; /* why UNTRIED or FAILED; else empty */
-	char reason[192];                     /* why this mechanism, or why none */
+	uint32_t answers[UFFDWP_TRIAL_COUNT];                   /* enum uffdwp_answer */
+	char reasons[UFFDWP_TRIAL_COUNT][96];                   /* why UNTRIED or FAILED; else empty */
+	char reason[192];                                       /* why this mechanism, or why none */
+	struct uffdwp_probe_rung rungs[UFFDWP_MECHANISM_COUNT]; /* by enum uffdwp_mechanism; [AUTO] is empty */
 };
 
 /* The ways to a userfaultfd. */
@@ -442,6 +536,7 @@ struct uffdwp_probe_report {
 	int32_t seccomp;                     /* Seccomp: of /proc/self/status, or -errno */
 	uint32_t swap_on;                    /* 1: some swap is on */
 	uint64_t huge_pages_free;            /* of the default size */
+	uint64_t max_map_count;              /* vm.max_map_count: bounds mprotect; 0: not known */
 	struct uffdwp_probe_memory memory[UFFDWP_MEMORY_COUNT];
 };
 

@@ -9,7 +9,7 @@ usage() {
 usage: tests/run.sh [OPTION]... [-- CTEST-ARGUMENT...]
 
   -R REGEX          only tests whose name matches
-  -L REGEX          only groups that match: unit, kernel, inject, tools, consumer
+  -L REGEX          only groups that match: unit, kernel, inject, stress, tools, consumer
   --sanitize=LIST   build with -fsanitize=LIST: "address,undefined" or "thread"
   --cc=clang        build with clang instead of the system's compiler
   --build-only      do not run
@@ -18,6 +18,7 @@ usage: tests/run.sh [OPTION]... [-- CTEST-ARGUMENT...]
 
 Each combination of compiler and sanitizer has a build folder of its own: build, build-asan, build-tsan, build-clang,
 build-clang-asan, build-clang-tsan. UFFDWP_SEED=N repeats the random tests of a former run, which printed N.
+UFFDWP_STRESS_SECONDS=N makes the stress test as long as that.
 
 Run it as root to test everything: swap, huge pages and sysctls are switched by the tests that need them, and put back.
 Exit code: 0 when no test failed (those that were skipped say why), else 1; 2 for a wrong argument.
@@ -104,7 +105,7 @@ run() {
 	# use_sigaltstack=0: at the end of a thread its own bookkeeping trips over itself (gcc 12).
 	export ASAN_OPTIONS=${ASAN_OPTIONS:-abort_on_error=0:detect_stack_use_after_return=0:use_sigaltstack=0}
 	export UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1:halt_on_error=1}
-	export TSAN_OPTIONS=${TSAN_OPTIONS:-halt_on_error=1:second_deadlock_stack=1:die_after_fork=0}
+	export TSAN_OPTIONS=${TSAN_OPTIONS:-halt_on_error=1:second_deadlock_stack=1:die_after_fork=0:suppressions=$PWD/tests/tsan.supp}
 	fixed_addresses ctest --test-dir "$folder" --output-on-failure --no-tests=error -j "$(nproc)" \
 		"${ctest_arguments[@]}" </dev/null 2>&1 | tee "$log" || status=1
 	summary "$log"

@@ -38,16 +38,14 @@ static void fail_running(struct uffdwp_region *region, int error, uint64_t page)
 /* Marks and content of [first, end) are gone. A page being claimed at this moment may have been copied too late. */
 static void lose_pages(struct uffdwp_region *region, uint64_t first, uint64_t end)
 {
-	uint64_t lost = 0;
-
 	for (uint64_t page = first; page < end; page++) {
 		int armed = ledger_move(&region->ledger, page, LEDGER_ARMED, LEDGER_LOST);
 
-		lost += (uint64_t)armed;
+		if (armed)
+			loss_add(region, UFFDWP_LOSS_ZAP, page);
 		if (armed || ledger_get(&region->ledger, page) == LEDGER_CLAIMED)
 			fail_running(region, -ENODATA, page);
 	}
-	atomic_fetch_add_explicit(&region->counters.pages_lost, lost, memory_order_relaxed);
 }
 
 /* The content of [first, end) may be gone: a snapshot that has not saved it yet cannot know. */
@@ -71,12 +69,21 @@ static void take_remove(struct uffdwp_region *region, const struct uffd_msg *mes
 	atomic_fetch_add_explicit(&region->counters.events_remove, 1, memory_order_relaxed);
 	if (!pages_of(region, message->arg.remove.start, message->arg.remove.end, &first, &end))
 		return;
-	/* Of shmem and hugetlb the kernel keeps the mark, and MADV_DONTNEED keeps the content; the sweep compares, but
-	 * without the file it could not tell. */
+	/* Of shmem and hugetlb MADV_DONTNEED keeps the content; the sweep compares, but without the file it could not
+	 * tell. Empty entries that are ours are found at their next access. */
 	if (region_loses_marks(region))
 		lose_pages(region, first, end);
 	else if (region->fd < 0)
 		distrust_pages(region, first, end);
+}
+
+/* What was armed there is watched no more. */
+static void lose_mapping(struct uffdwp_region *region, uint64_t first, uint64_t end)
+{
+	for (uint64_t page = first; page < end; page++) {
+		if (ledger_get(&region->ledger, page) == LEDGER_ARMED)
+			loss_add(region, UFFDWP_LOSS_UNMAPPED, page);
+	}
 }
 
 static void take_remap(struct uffdwp_region *region, const struct uffd_msg *message)
@@ -87,6 +94,7 @@ static void take_remap(struct uffdwp_region *region, const struct uffd_msg *mess
 		return;
 	}
 	atomic_store(&region->unmapped, 1);
+	lose_mapping(region, 0, region->ledger.count);
 	events_die(region, -ESTALE, 0);
 }
 
@@ -100,6 +108,7 @@ static void take_unmap(struct uffdwp_region *region, const struct uffd_msg *mess
 		return;
 	atomic_fetch_add_explicit(&region->counters.events_unmap, 1, memory_order_relaxed);
 	atomic_store(&region->unmapped, 1);
+	lose_mapping(region, first, end);
 	events_die(region, -ESTALE, first);
 }
 

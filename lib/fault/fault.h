@@ -3,8 +3,8 @@
  * The fault path: what happens when somebody is about to write to an armed page. Both deliveries, the explicit barrier
  * and the punch come through fault_resolve(); it is the only place that claims pages besides the sweep.
  *
- * This is a place with rules: nothing in preserve.c, inline.c and pool.c allocates, logs, takes a lock, or waits while
- * inside the epoch (tests/check-fault-path.sh holds the list of what they may call).
+ * This is a place with rules: nothing in preserve.c, empty.c, inline.c and pool.c allocates, logs, takes a lock, or
+ * waits while inside the epoch (tests/check-fault-path.sh holds the list of what they may call).
  *
  * INV-EPOCH: whoever looks at a region's phase and acts on it (claims, copies, disarms) does so inside fault_epoch;
  * whoever moves the phase calls epoch_wait() before he relies on it. So a fault that began under the former phase has
@@ -24,6 +24,7 @@
 #ifndef UFFDWP_FAULT_FAULT_H
 #define UFFDWP_FAULT_FAULT_H
 
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdint.h>
 
@@ -61,31 +62,49 @@ enum fault_by {
 	FAULT_BY_PUNCH,   /* uffdwp_region_punch(): reads by system calls, so that holes stay holes */
 };
 
+/* What an access met. */
+enum fault_access {
+	FAULT_WRITE,       /* the protection of a page */
+	FAULT_WRITE_EMPTY, /* an entry that is empty, as far as is known: a write */
+	FAULT_READ_EMPTY,  /* the same, surely a read */
+};
+
+/* One fault, from where it was met to where it is resolved. */
+struct fault {
+	struct uffdwp_region *region;
+	uint64_t page;
+	uint64_t limit; /* neighbours in [page, limit) may be resolved with it */
+	enum fault_by by;
+	enum fault_access access;
+	enum uffdwp_loss cause; /* empty.c: why the entry is empty, should there be a page of the file behind it */
+	uint64_t until_ns;      /* of threads that nap: when the snapshot fails for want of pool memory; 0 at first */
+};
+
 enum fault_verdict {
-	FAULT_DONE,    /* the page is not protected any more, its waiters are awake */
+	FAULT_DONE,    /* the access may go on, its waiters are awake */
 	FAULT_BUSY,    /* somebody else is saving it, and will disarm it and wake */
 	FAULT_HELD,    /* faults wait for the phase to move */
 	FAULT_STARVED, /* no pool memory */
 	FAULT_AGAIN,   /* the kernel wants an event to be read first */
+	FAULT_REFUSED, /* the kernel has no page for this entry: not our fault */
 };
 
 /* The word that inline writers and barriers sleep on. */
 extern _Atomic uint32_t fault_change;
 
-/* Resolves a write to `page`, and may resolve neighbours in [page, limit) with it. Inside the epoch. (signal) */
-enum fault_verdict fault_resolve(struct uffdwp_region *region, uint64_t page, uint64_t limit, enum fault_by by);
+/* Resolves a fault. Inside the epoch. (signal) */
+enum fault_verdict fault_resolve(struct fault *fault);
 
 /* The same for a thread that will come back after a nap: spins for a claimant, and fails the snapshot when the pool has
- * had no memory until *until_ns (0 at first; the caller's, kept between calls). Inside the epoch. (signal) */
-enum fault_verdict fault_resolve_patiently(struct uffdwp_region *region, uint64_t page, uint64_t limit,
-                                           enum fault_by by, uint64_t *until_ns);
+ * had no memory for too long. Inside the epoch. (signal) */
+enum fault_verdict fault_resolve_patiently(struct fault *fault);
 
 /* Sleeps until what the verdict waits for may have come: fault_change is no longer `seen`, or a short time has passed.
  * Outside the epoch. (signal) */
 void fault_nap(const struct kernel_ops *k, enum fault_verdict verdict, uint32_t seen);
 
-/* For threads with a handle: resolves `page` and possibly more in [page, limit), sleeping as long as it takes. (signal)
- */
+/* For threads with a handle: resolves `page` and possibly more in [page, limit), sleeping as long as it takes. Fills
+ * its entry where the region wants that (region->populate). (signal) */
 void fault_barrier(struct uffdwp_region *region, uint64_t page, uint64_t limit, enum fault_by by);
 
 /* Moves fault_change and wakes its sleepers. (signal) */
@@ -93,6 +112,11 @@ void fault_announce(const struct kernel_ops *k);
 
 /* Wakes every writer of the region that sleeps in the kernel: whose page is still armed faults again. (signal) */
 void fault_wake_region(struct uffdwp_region *region);
+
+/* Blocks all signals of this thread while it holds faults or a claim: a signal handler that wrote to the region would
+ * wait for the thread that it interrupted. */
+void fault_block_signals(sigset_t *before);
+void fault_restore_signals(const sigset_t *before);
 
 /* Moves the phase and waits until every fault that began under the former one has ended. Not inside the epoch. */
 void fault_enter_phase(struct uffdwp_region *region, enum phase phase);
@@ -102,6 +126,32 @@ void fault_wake_held(struct uffdwp_region *region);
 
 /* Pool memory was freed: wakes whoever waits for it. */
 void fault_wake_starved(struct uffdwp_region *region);
+
+/* preserve.c, for empty.c: what is done to a page that is written to; `phase` is what the fault began with. */
+enum fault_verdict fault_let_go(struct fault *fault, enum phase phase);
+
+/* empty.c: an access to an empty entry. */
+enum fault_verdict fault_empty(struct fault *fault, enum phase phase);
+
+/* empty.c: fills the entry of a page that is being let go, if it is empty, and wakes nobody. enum fill, -EAGAIN, or why
+ * there is no page. */
+int fault_fill(struct fault *fault);
+
+/* empty.c: what follows when an entry could not be filled: the negative errno of a fill. */
+enum fault_verdict fault_unfilled(struct fault *fault, int error);
+
+/* empty.c: a claim was given back, the page is ARMED as before: whoever met it may come again. A handler lets him only
+ * when it has read everything: the kernel hands out faults before the event that is waited for. (signal) */
+void fault_unclaimed(struct fault *fault, uint64_t page);
+
+/* Wakes who waits at a page. (signal) */
+void fault_wake_page(struct uffdwp_region *region, uint64_t page);
+
+/* Counts in a relaxed way. (signal) */
+static inline void fault_count(_Atomic uint64_t *counter, uint64_t by)
+{
+	atomic_fetch_add_explicit(counter, by, memory_order_relaxed);
+}
 
 /* Fails the running snapshot once: writers go on at once, the sweep ends. Inside the epoch, or by its owner. (signal)
  */

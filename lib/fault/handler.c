@@ -84,10 +84,11 @@ static uint64_t handler_timeout(struct handler *handler)
 	return least;
 }
 
-static enum fault_verdict resolve(struct uffdwp_region *region, uint64_t page)
+static enum fault_verdict resolve(const struct fault *told)
 {
+	struct fault fault = *told; /* resolving may change what it is */
 	epoch_ticket ticket = epoch_enter(&fault_epoch);
-	enum fault_verdict verdict = fault_resolve(region, page, region_pages(region), FAULT_BY_HANDLER);
+	enum fault_verdict verdict = fault_resolve(&fault);
 
 	epoch_leave(ticket);
 	return verdict;
@@ -95,13 +96,15 @@ static enum fault_verdict resolve(struct uffdwp_region *region, uint64_t page)
 
 /* Leaves the writer asleep: flag up first, then a last look (INV-WAKE). Partners: the exchanges in fault_wake_held()
  * and fault_wake_starved(). Of two exchanges of one flag the later sees what came before the earlier. */
-static enum fault_verdict leave_asleep(struct uffdwp_region *region, uint64_t page, _Atomic uint32_t *flag)
+static enum fault_verdict leave_asleep(const struct fault *fault, _Atomic uint32_t *flag)
 {
+	struct uffdwp_region *region = fault->region;
+
 	if (atomic_exchange(flag, 1) == 0 && flag == &region->starved) {
 		atomic_store(&region->starved_since_ns, kernel_now_ns());
-		atomic_store(&region->starved_page, page);
+		atomic_store(&region->starved_page, fault->page);
 	}
-	return resolve(region, page);
+	return resolve(fault);
 }
 
 static void count_starved(struct handler *handler, struct uffdwp_region *region)
@@ -115,35 +118,45 @@ static void count_starved(struct handler *handler, struct uffdwp_region *region)
 	epoch_leave(ticket);
 }
 
-static void take_fault(struct handler *handler, struct uffdwp_region *region, uint64_t address)
+static enum fault_access access_of(uint64_t flags)
 {
-	uint64_t page = (address - atomic_load_explicit(&region->base, memory_order_relaxed)) >> region->page_shift;
+	if (flags & UFFD_PAGEFAULT_FLAG_WP)
+		return FAULT_WRITE;
+	return flags & UFFD_PAGEFAULT_FLAG_WRITE ? FAULT_WRITE_EMPTY : FAULT_READ_EMPTY;
+}
 
-	if (page >= region->ledger.count) { /* of before a remap: let it fault again, at a place that is gone */
+static void take_fault(struct handler *handler, struct uffdwp_region *region, uint64_t address, uint64_t flags)
+{
+	struct fault fault = {.region = region,
+	                      .page = (address - atomic_load_explicit(&region->base, memory_order_relaxed)) >>
+	                              region->page_shift,
+	                      .limit = region_pages(region),
+	                      .by = FAULT_BY_HANDLER,
+	                      .access = access_of(flags)};
+
+	if (fault.page >= region->ledger.count) { /* of before a remap: let it fault again, at a place that is gone */
 		handler->k->uffd_wake(region->uffd, address & ~(region->page_bytes - 1), region->page_bytes);
 		return;
 	}
-	/* Counted before its writer is woken, who may look at the counter. */
-	atomic_fetch_add_explicit(&region->counters.faults, 1, memory_order_relaxed);
-	enum fault_verdict verdict = resolve(region, page);
+	enum fault_verdict verdict = resolve(&fault);
 
 	if (verdict == FAULT_HELD)
-		verdict = leave_asleep(region, page, &region->held);
+		verdict = leave_asleep(&fault, &region->held);
 	if (verdict == FAULT_STARVED)
-		verdict = leave_asleep(region, page, &region->starved);
+		verdict = leave_asleep(&fault, &region->starved);
 	if (verdict == FAULT_STARVED)
 		count_starved(handler, region);
 	if (verdict == FAULT_AGAIN)
 		sched_yield();
-	/* Writers that were left alone come back, and are counted then. */
-	if (verdict != FAULT_DONE && verdict != FAULT_BUSY)
-		atomic_fetch_sub_explicit(&region->counters.faults, 1, memory_order_relaxed);
+	/* Its claimant will wake him, and he will not come back. */
+	if (verdict == FAULT_BUSY && fault.access != FAULT_READ_EMPTY)
+		fault_count(&region->counters.faults, 1);
 }
 
 static void take_message(struct handler *handler, struct uffdwp_region *region, const struct uffd_msg *message)
 {
 	if (message->event == UFFD_EVENT_PAGEFAULT)
-		take_fault(handler, region, message->arg.pagefault.address);
+		take_fault(handler, region, message->arg.pagefault.address, message->arg.pagefault.flags);
 	else
 		events_take(region, message);
 }
@@ -162,6 +175,7 @@ static void drain(struct handler *handler, struct uffdwp_region *region)
 	size_t count;
 	ssize_t got;
 
+	atomic_store(&region->events_in_hand, 1);
 	do {
 		got = handler->k->uffd_read(region->uffd, messages, HANDLER_BATCH);
 		count = got > 0 ? (size_t)got / sizeof(messages[0]) : 0;
@@ -169,6 +183,7 @@ static void drain(struct handler *handler, struct uffdwp_region *region)
 		for (size_t i = 0; i < count; i++)
 			take_message(handler, region, &messages[i]);
 	} while (count == HANDLER_BATCH || (got < 0 && got != -EAGAIN && failures < HANDLER_FAILURES_MAX));
+	atomic_store(&region->events_in_hand, 0);
 	if (failures == HANDLER_FAILURES_MAX)
 		give_up(region);
 	/* Everything was read, also the event that kept pages from being disarmed: its owner runs on, then they can be.
@@ -177,6 +192,7 @@ static void drain(struct handler *handler, struct uffdwp_region *region)
 		sched_yield();
 		fault_wake_region(region);
 	}
+	losses_tell(region);
 }
 
 /* Under inline delivery only events come; see inline.h for why they are announced. */
@@ -201,6 +217,8 @@ static int command_add(struct handler *handler, struct uffdwp_region *region)
 
 	if (error)
 		return error;
+	if (region->delivery == UFFDWP_DELIVERY_INLINE)
+		region->wake_fd = handler->kick;
 	handler->regions[count] = region;
 	atomic_store(&handler->count, count + 1);
 	return 0;
@@ -252,6 +270,9 @@ static void run_commands(struct handler *handler)
 	handler->commands = NULL;
 	pthread_cond_broadcast(&handler->served);
 	pthread_mutex_unlock(&handler->lock);
+	/* A writer that found a loss kicks, too. */
+	for (unsigned i = 0; i < atomic_load(&handler->count); i++)
+		losses_tell(handler->regions[i]);
 }
 
 /* 1: the region is still ours; a command in the same batch may have taken it away. */

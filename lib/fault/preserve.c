@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/cpu.h"
+#include "base/math.h"
 #include "fault/fault.h"
 #include "kernel/abi.h"
 
@@ -17,11 +18,6 @@
 
 _Atomic uint32_t fault_change;
 static _Atomic uint32_t fault_sleepers;
-
-static void count(_Atomic uint64_t *counter, uint64_t by)
-{
-	atomic_fetch_add_explicit(counter, by, memory_order_relaxed);
-}
 
 void fault_announce(const struct kernel_ops *k)
 {
@@ -35,7 +31,21 @@ void fault_wake_region(struct uffdwp_region *region)
 {
 	uint64_t start = (uint64_t)(uintptr_t)region_address(region, 0);
 
-	region->k->uffd_wake(region->uffd, start, region->capacity_bytes);
+	if (region->uffd >= 0)
+		region->k->uffd_wake(region->uffd, start, region->capacity_bytes);
+}
+
+void fault_block_signals(sigset_t *before)
+{
+	sigset_t all;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, before);
+}
+
+void fault_restore_signals(const sigset_t *before)
+{
+	pthread_sigmask(SIG_SETMASK, before, NULL);
 }
 
 void fault_enter_phase(struct uffdwp_region *region, enum phase phase)
@@ -74,36 +84,108 @@ void fault_fail(struct uffdwp_region *region, struct preserve *preserve, int err
 	fault_wake_region(region);
 }
 
+static int is_fault(const struct fault *fault)
+{
+	return fault->by == FAULT_BY_HANDLER || fault->by == FAULT_BY_WRITER;
+}
+
+/* The kernel has no mapping left for a border between protected pages and others (mprotect.c keeps away from that): the
+ * last resort is to have no borders at all. */
+static void let_all_go(struct fault *fault)
+{
+	struct uffdwp_region *region = fault->region;
+	struct preserve *preserve = atomic_load(&region->preserve);
+
+	if (preserve)
+		fault_fail(region, preserve, -ENOMEM, fault->page);
+	for (uint64_t page = 0; page < region->ledger.count; page++)
+		ledger_move(&region->ledger, page, LEDGER_ARMED, LEDGER_LEAVING);
+	region->mechanism->disarm(region, 0, region->ledger.count);
+}
+
+/* What was filled plain carries no mark: alone it needs no disarming. */
+static int open_pages(struct fault *fault, uint64_t first, uint64_t end)
+{
+	struct uffdwp_region *region = fault->region;
+	int filled = fault->access == FAULT_WRITE ? FILL_NOT_EMPTY : fault_fill(fault);
+
+	if (filled < 0)
+		return filled;
+	if (filled == FILL_NOT_EMPTY || end - first > 1)
+		return region->mechanism->disarm(region, first, end);
+	fault_wake_page(region, first);
+	return 0;
+}
+
+/* The fault is counted before its writer is woken, who may look at the counter; not if he will come back. */
+static int unprotect(struct fault *fault, uint64_t first, uint64_t end)
+{
+	struct uffdwp_region *region = fault->region;
+
+	if (is_fault(fault))
+		fault_count(&region->counters.faults, 1);
+	int error = open_pages(fault, first, end);
+
+	if (error && is_fault(fault))
+		atomic_fetch_sub_explicit(&region->counters.faults, 1, memory_order_relaxed);
+	return error;
+}
+
 /*
  * The mark may still be there although the ledger lets the page go (INV-IDEMPOTENT): take it off, wake its waiters.
  * Where that fails all are woken instead and fault again: others may rely on this wake. A handler does that only when
  * it has read everything, because the kernel hands out faults before the event that it waits for.
  */
-static enum fault_verdict disarm(struct uffdwp_region *region, uint64_t first, uint64_t end, enum fault_by by)
+static enum fault_verdict disarm(struct fault *fault, uint64_t first, uint64_t end)
 {
-	int error = region->mechanism->disarm(region, first, end);
+	struct uffdwp_region *region = fault->region;
+	int error = unprotect(fault, first, end);
 
 	for (uint64_t page = first; page < end && !error; page++)
 		ledger_disarmed(&region->ledger, page);
 	if (!error)
 		return FAULT_DONE;
-	if (by == FAULT_BY_HANDLER)
+	if (error == -ENOMEM && region->uffd < 0)
+		let_all_go(fault);
+	if (fault->by == FAULT_BY_HANDLER)
 		atomic_store(&region->again, 1);
 	else
 		fault_wake_region(region);
-	return error == -EAGAIN ? FAULT_AGAIN : FAULT_DONE;
+	if (error == -EAGAIN)
+		return FAULT_AGAIN;
+	return fault->access == FAULT_WRITE ? FAULT_DONE : fault_unfilled(fault, error);
+}
+
+/* Pages are let go in aligned blocks of the mechanism's grain. */
+static void block_of(struct uffdwp_region *region, uint64_t page, uint64_t *first, uint64_t *end)
+{
+	uint64_t grain = region->mechanism->grain ? region->mechanism->grain(region) : 1;
+
+	*first = page & ~(grain - 1);
+	*end = min_u64(*first + grain, region_pages(region));
 }
 
 /* No pre-image is wanted: let the page go. */
-static enum fault_verdict release(struct uffdwp_region *region, uint64_t page, enum fault_by by)
+static enum fault_verdict release(struct fault *fault)
 {
-	if (ledger_move(&region->ledger, page, LEDGER_ARMED, LEDGER_LEAVING))
-		count(&region->counters.pages_disarmed, 1);
-	else if (ledger_get(&region->ledger, page) == LEDGER_CLAIMED)
+	struct uffdwp_region *region = fault->region;
+	uint64_t first;
+	uint64_t end;
+
+	block_of(region, fault->page, &first, &end);
+	if (ledger_move(&region->ledger, fault->page, LEDGER_ARMED, LEDGER_LEAVING))
+		fault_count(&region->counters.pages_disarmed, 1);
+	else if (ledger_get(&region->ledger, fault->page) == LEDGER_CLAIMED)
 		return FAULT_BUSY;
 	else
-		count(&region->counters.faults_repeated, 1);
-	return disarm(region, page, page + 1, by);
+		fault_count(&region->counters.faults_repeated, 1);
+	for (uint64_t page = first; page < end; page++) {
+		if (ledger_move(&region->ledger, page, LEDGER_ARMED, LEDGER_LEAVING))
+			fault_count(&region->counters.pages_disarmed, 1);
+		else if (ledger_get(&region->ledger, page) == LEDGER_CLAIMED)
+			return disarm(fault, fault->page, fault->page + 1); /* not over somebody's claim */
+	}
+	return disarm(fault, first, end);
 }
 
 /*
@@ -131,135 +213,178 @@ static uint32_t window_of(struct uffdwp_region *region, uint64_t page, uint32_t 
 	return 1;
 }
 
-/* Only the page that the writer faulted on is sure to be there; all else is read by system calls, which cannot crash.
+/*
+ * Only the page that the writer faulted on is sure to be there, and only where the kernel fills empty entries by
+ * itself; all else is read by system calls, which neither crash nor wait. Of the page that a handler was told of it is
+ * sure that its entry was empty before any discard that is still to be read.
  */
-static int copy_page(struct uffdwp_region *region, uint64_t page, unsigned char *to, int is_there)
+static int copy_page(const struct fault *fault, uint64_t page, unsigned char *to)
 {
-	if (!is_there)
-		return region_read(region, page << region->page_shift, to, region->page_bytes);
-	memcpy(to, region_address(region, page), region->page_bytes);
-	return 0;
+	struct uffdwp_region *region = fault->region;
+	uint64_t offset = page << region->page_shift;
+
+	if (page == fault->page && fault->by == FAULT_BY_WRITER && !region_owns_empty(region)) {
+		memcpy(to, region_address(region, page), region->page_bytes);
+		return 0;
+	}
+	if (page == fault->page && fault->by == FAULT_BY_HANDLER && fault->access != FAULT_WRITE)
+		return region_read_empty(region, offset, to, region->page_bytes);
+	return region_read(region, offset, to, region->page_bytes);
 }
 
-/* A claimed page: 1 when its pre-image is kept and the page SAVED. The slot is lost to nobody on failure. */
-static int save_page(struct uffdwp_region *region, struct preserve *preserve, uint64_t page, uint32_t slot,
-                     int is_there)
+/* A claimed page: 0 when its pre-image is kept and the page SAVED. The slot is lost to nobody on failure. -EAGAIN: it
+ * is ARMED again. */
+static int save_page(struct fault *fault, struct preserve *preserve, uint64_t page, uint32_t slot)
 {
-	int error = copy_page(region, page, pool_slot(&preserve->pool, slot), is_there);
+	struct uffdwp_region *region = fault->region;
+	int error = copy_page(fault, page, pool_slot(&preserve->pool, slot));
 
 	if (!error && preserve->pagemap >= 0 && region_marks(region, preserve->pagemap, page, page + 1) != 1)
 		error = -ENODATA;
 	if (error) {
 		pool_give(&preserve->pool, slot);
-		ledger_set(&region->ledger, page, LEDGER_LEAVING);
-		fault_fail(region, preserve, error, page);
-		return 0;
+		ledger_set(&region->ledger, page, error == -EAGAIN ? LEDGER_ARMED : LEDGER_LEAVING);
+		if (error == -EAGAIN)
+			fault_unclaimed(fault, page);
+		else
+			fault_fail(region, preserve, error, page);
+		return error;
 	}
 	atomic_store_explicit(&preserve->slot_of[page], slot, memory_order_relaxed);
 	ledger_set(&region->ledger, page, LEDGER_SAVED);
-	return 1;
+	return 0;
 }
 
-/* Claims and saves a run from `page` on, as far as pages are armed and memory is there. The end of the run. */
-static uint64_t save_run(struct uffdwp_region *region, struct preserve *preserve, uint64_t page, uint64_t end,
-                         enum fault_by by)
+/* Claims and saves a run from `page` on, as far as pages are armed and memory is there. The end of the run; *error: of
+ * its last page, which belongs to the run unless that is -EAGAIN. */
+static uint64_t save_run(struct fault *fault, struct preserve *preserve, uint64_t page, uint64_t end, int *error)
 {
-	int is_there = by == FAULT_BY_WRITER;
 	uint32_t slot;
 
-	while (page < end) {
+	*error = 0;
+	while (page < end && !*error) {
 		if (!pool_take(&preserve->pool, &slot))
 			break;
-		if (!ledger_move(&region->ledger, page, LEDGER_ARMED, LEDGER_CLAIMED)) {
+		if (!ledger_move(&fault->region->ledger, page, LEDGER_ARMED, LEDGER_CLAIMED)) {
 			pool_give(&preserve->pool, slot);
 			break;
 		}
-		page++;
-		if (!save_page(region, preserve, page - 1, slot, is_there))
-			break;
-		is_there = 0;
+		*error = save_page(fault, preserve, page, slot);
+		page += *error != -EAGAIN;
 	}
 	return page;
 }
 
-static enum fault_verdict starve(struct uffdwp_region *region, struct preserve *preserve, uint64_t page)
+static enum fault_verdict starve(struct fault *fault, struct preserve *preserve)
 {
 	if (preserve->policy != UFFDWP_POLICY_ABORT)
 		return FAULT_STARVED;
-	fault_fail(region, preserve, -ENOBUFS, page);
+	fault_fail(fault->region, preserve, -ENOBUFS, fault->page);
 	return FAULT_AGAIN;
 }
 
-static void count_saved(struct preserve *preserve, uint64_t pages, enum fault_by by)
+static uint64_t wanted_end(const struct fault *fault, struct preserve *preserve)
 {
-	int barrier = by == FAULT_BY_BARRIER || by == FAULT_BY_PUNCH;
+	/* A window is pages that the writer is about to touch anyway: only the last slots are kept for single pages. */
+	uint32_t most = pool_left(&preserve->pool) > 4 * preserve->window_max ? preserve->window_max : 1;
+	uint64_t window = is_fault(fault) ? window_of(fault->region, fault->page, most) : most;
 
-	count(barrier ? &preserve->pages_prepare : &preserve->pages_fault, pages);
+	return min_u64(fault->page + window, min_u64(fault->limit, preserve->end_page));
 }
 
-static enum fault_verdict preserve_page(struct uffdwp_region *region, struct preserve *preserve, uint64_t page,
-                                        uint64_t limit, enum fault_by by)
+static enum fault_verdict saved(struct fault *fault, struct preserve *preserve, uint64_t first, uint64_t end)
 {
-	enum ledger_state state = ledger_get(&region->ledger, page);
+	ring_push(&preserve->hot, (uint32_t)first);
+	fault_count(is_fault(fault) ? &preserve->pages_fault : &preserve->pages_prepare, end - first);
+	fault_count(&fault->region->counters.pages_disarmed, end - first);
+	return disarm(fault, first, end);
+}
+
+/* The page's whole block, where the mechanism wants that; saves [page, end of block) and, if that went well, what lies
+ * before the page. */
+static enum fault_verdict preserve_block(struct fault *fault, struct preserve *preserve, uint64_t first, uint64_t end)
+{
+	int error;
+	uint64_t upper = save_run(fault, preserve, fault->page + 1, end, &error);
+	uint64_t lower = upper == end ? save_run(fault, preserve, first, fault->page, &error) : first;
+
+	if (lower < fault->page) /* who comes there finds them saved */
+		fault_count(&preserve->pages_fault, lower - first);
+	return saved(fault, preserve, lower == fault->page ? first : fault->page, upper);
+}
+
+static enum fault_verdict preserve_page(struct fault *fault, struct preserve *preserve)
+{
+	struct uffdwp_region *region = fault->region;
+	enum ledger_state state = ledger_get(&region->ledger, fault->page);
+	uint64_t first;
+	uint64_t block_end;
+	int error;
 
 	if (state == LEDGER_CLAIMED)
 		return FAULT_BUSY;
 	if (state != LEDGER_ARMED) {
-		count(&region->counters.faults_repeated, 1);
-		return disarm(region, page, page + 1, by);
+		fault_count(&region->counters.faults_repeated, 1);
+		return disarm(fault, fault->page, fault->page + 1);
 	}
-	/* A window is pages that the writer is about to touch anyway: only the last slots are kept for single pages. */
-	uint32_t most = pool_left(&preserve->pool) > 4 * preserve->window_max ? preserve->window_max : 1;
-	uint64_t wanted = by == FAULT_BY_HANDLER || by == FAULT_BY_WRITER ? window_of(region, page, most) : most;
-	uint64_t end = save_run(region, preserve, page, page + wanted < limit ? page + wanted : limit, by);
+	block_of(region, fault->page, &first, &block_end);
+	int single = block_end - first <= 1;
+	uint64_t wanted = single ? wanted_end(fault, preserve) : fault->page + 1;
+	uint64_t end = save_run(fault, preserve, fault->page, wanted, &error);
 
-	if (end == page)
-		return ledger_get(&region->ledger, page) == LEDGER_ARMED ? starve(region, preserve, page) : FAULT_BUSY;
-	ring_push(&preserve->hot, (uint32_t)page);
-	count_saved(preserve, end - page, by);
-	count(&region->counters.pages_disarmed, end - page);
-	return disarm(region, page, end, by);
+	if (end == fault->page && error == -EAGAIN)
+		return FAULT_AGAIN;
+	if (end == fault->page)
+		return ledger_get(&region->ledger, fault->page) == LEDGER_ARMED ? starve(fault, preserve) : FAULT_BUSY;
+	if (!single && !error)
+		return preserve_block(fault, preserve, first, min_u64(block_end, preserve->end_page));
+	return saved(fault, preserve, fault->page, end);
 }
 
-enum fault_verdict fault_resolve(struct uffdwp_region *region, uint64_t page, uint64_t limit, enum fault_by by)
+enum fault_verdict fault_let_go(struct fault *fault, enum phase phase)
 {
-	enum phase phase = (enum phase)atomic_load(&region->phase);
-	struct preserve *preserve = atomic_load(&region->preserve);
+	struct preserve *preserve = atomic_load(&fault->region->preserve);
+
+	if (phase != PHASE_PRESERVE || fault->page >= preserve->end_page)
+		return release(fault);
+	return preserve_page(fault, preserve);
+}
+
+enum fault_verdict fault_resolve(struct fault *fault)
+{
+	enum phase phase = (enum phase)atomic_load(&fault->region->phase);
 
 	if (phase == PHASE_HOLD)
 		return FAULT_HELD;
-	if (phase != PHASE_PRESERVE || page >= preserve->end_page)
-		return release(region, page, by);
-	return preserve_page(region, preserve, page, limit < preserve->end_page ? limit : preserve->end_page, by);
+	return fault->access == FAULT_WRITE ? fault_let_go(fault, phase) : fault_empty(fault, phase);
 }
 
 /* The bound of policy `wait` for threads that sleep themselves: counted from when they first found no memory. */
-static enum fault_verdict starve_bounded(struct uffdwp_region *region, uint64_t page, uint64_t *until_ns)
+static enum fault_verdict starve_bounded(struct fault *fault)
 {
-	struct preserve *preserve = atomic_load(&region->preserve);
+	struct preserve *preserve = atomic_load(&fault->region->preserve);
 	uint64_t now = kernel_now_ns();
 
-	if (!*until_ns) {
-		count(&preserve->waits, 1);
-		*until_ns = now + preserve->wait_ns;
+	if (!fault->until_ns) {
+		fault_count(&preserve->waits, 1);
+		fault->until_ns = now + preserve->wait_ns;
 	}
-	if (now < *until_ns)
+	if (now < fault->until_ns)
 		return FAULT_STARVED;
-	fault_fail(region, preserve, -ETIME, page);
+	fault_fail(fault->region, preserve, -ETIME, fault->page);
 	return FAULT_AGAIN;
 }
 
-enum fault_verdict fault_resolve_patiently(struct uffdwp_region *region, uint64_t page, uint64_t limit,
-                                           enum fault_by by, uint64_t *until_ns)
+enum fault_verdict fault_resolve_patiently(struct fault *fault)
 {
-	enum fault_verdict verdict = fault_resolve(region, page, limit, by);
+	enum fault_verdict verdict = fault_resolve(fault);
 
 	for (unsigned spins = 0; verdict == FAULT_BUSY && spins < FAULT_SPINS; spins++) {
 		cpu_relax();
-		if (ledger_get(&region->ledger, page) != LEDGER_CLAIMED)
-			verdict = fault_resolve(region, page, limit, by);
+		if (ledger_get(&fault->region->ledger, fault->page) != LEDGER_CLAIMED)
+			verdict = fault_resolve(fault);
 	}
-	return verdict == FAULT_STARVED ? starve_bounded(region, page, until_ns) : verdict;
+	return verdict == FAULT_STARVED ? starve_bounded(fault) : verdict;
 }
 
 void fault_nap(const struct kernel_ops *k, enum fault_verdict verdict, uint32_t seen)
@@ -274,23 +399,21 @@ void fault_nap(const struct kernel_ops *k, enum fault_verdict verdict, uint32_t 
 
 void fault_barrier(struct uffdwp_region *region, uint64_t page, uint64_t limit, enum fault_by by)
 {
+	struct fault fault = {.region = region, .page = page, .limit = limit, .by = by};
 	enum fault_verdict verdict;
-	uint64_t until_ns = 0;
-	sigset_t all;
 	sigset_t before;
 
-	sigfillset(&all);
 	do {
 		uint32_t seen = atomic_load(&fault_change);
 
-		/* A signal handler that wrote to a page which this thread has claimed would wait for itself. */
-		pthread_sigmask(SIG_SETMASK, &all, &before);
+		fault.access = by == FAULT_BY_BARRIER && region->populate ? FAULT_WRITE_EMPTY : FAULT_WRITE;
+		fault_block_signals(&before);
 		epoch_ticket ticket = epoch_enter(&fault_epoch);
 
-		verdict = fault_resolve_patiently(region, page, limit, by, &until_ns);
+		verdict = fault_resolve_patiently(&fault);
 		epoch_leave(ticket);
-		pthread_sigmask(SIG_SETMASK, &before, NULL);
-		if (verdict != FAULT_DONE)
+		fault_restore_signals(&before);
+		if (verdict != FAULT_DONE && verdict != FAULT_REFUSED)
 			fault_nap(region->k, verdict, seen);
-	} while (verdict != FAULT_DONE);
+	} while (verdict != FAULT_DONE && verdict != FAULT_REFUSED);
 }

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <numa.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -11,6 +12,7 @@
 #include "base/trace.h"
 #include "fault/inline.h"
 #include "kernel/probe.h"
+#include "kernel/trial.h"
 #include "region/registry.h"
 
 static const char *const memory_names[UFFDWP_MEMORY_COUNT] = {"shmem", "hugetlb", "anonymous"};
@@ -90,6 +92,26 @@ static int place_of(const struct uffdwp_options *options, struct text *text, cpu
 	return 0;
 }
 
+/* Why there is none, and what to change. */
+static void explain_access(struct uffdwp *runtime, int error, const int errors[KERNEL_ACCESS_COUNT])
+{
+	char *text = runtime->access_text;
+	size_t size = sizeof(runtime->access_text);
+
+	if (runtime->flags & UFFDWP_OPEN_USER_MODE)
+		snprintf(text, size, "userfaultfd(UFFD_USER_MODE_ONLY) is refused: %s; see uffdwp-ctl doctor",
+		         strerror(-error));
+	else if (error == -ENOSYS)
+		snprintf(text, size, "this kernel has no userfaultfd (CONFIG_USERFAULTFD)");
+	else
+		snprintf(text, size,
+		         "no userfaultfd: system call: %s; /dev/userfaultfd: %s. Allow one: sysctl "
+		         "vm.unprivileged_userfaultfd=1, or read and write permission on /dev/userfaultfd, or a "
+		         "seccomp profile that lets userfaultfd(2) pass; see uffdwp-ctl doctor",
+		         strerror(-errors[KERNEL_ACCESS_SYSCALL]), strerror(-errors[KERNEL_ACCESS_DEVICE]));
+}
+
+/* Without a userfaultfd mprotect(2) is left. Only what may be otherwise a moment later is an error. */
 static int find_access(struct uffdwp *runtime, struct text *text)
 {
 	int errors[KERNEL_ACCESS_COUNT];
@@ -100,17 +122,12 @@ static int find_access(struct uffdwp *runtime, struct text *text)
 		runtime->k->close(uffd);
 		return 0;
 	}
-	if (runtime->flags & UFFDWP_OPEN_USER_MODE)
-		return text_fail(text, uffd, "userfaultfd(UFFD_USER_MODE_ONLY) is refused: %s; see uffdwp-ctl doctor",
-		                 strerror(-uffd));
-	if (uffd == -ENOSYS)
-		return text_fail(text, uffd, "this kernel has no userfaultfd (CONFIG_USERFAULTFD)");
-	return text_fail(
-	        text, uffd,
-	        "no userfaultfd: system call: %s; /dev/userfaultfd: %s. Allow one: sysctl "
-	        "vm.unprivileged_userfaultfd=1, or read and write permission on /dev/userfaultfd, or a seccomp "
-	        "profile that lets userfaultfd(2) pass; see uffdwp-ctl doctor",
-	        strerror(-errors[KERNEL_ACCESS_SYSCALL]), strerror(-errors[KERNEL_ACCESS_DEVICE]));
+	explain_access(runtime, uffd, errors);
+	if (uffd == -EMFILE || uffd == -ENFILE || uffd == -ENOMEM)
+		return text_fail(text, uffd, "%s", runtime->access_text);
+	runtime->access = KERNEL_ACCESS_COUNT;
+	text_fail(&runtime->text, uffd, "%s; mechanism mprotect is left", runtime->access_text);
+	return 0;
 }
 
 static void stop_handlers(struct uffdwp *runtime)
@@ -142,7 +159,7 @@ static int start_handlers(struct uffdwp *runtime, const struct uffdwp_options *o
 	return error;
 }
 
-static const char *const access_names[KERNEL_ACCESS_COUNT] = {"system call", "device", "system call, user mode only"};
+static const char *const access_names[] = {"system call", "device", "system call, user mode only", "nothing"};
 
 int runtime_open(const struct kernel_ops *k, const struct uffdwp_options *options, struct text *text,
                  struct uffdwp **out)
@@ -155,6 +172,7 @@ int runtime_open(const struct kernel_ops *k, const struct uffdwp_options *option
 	runtime->k = k;
 	runtime->flags = options->flags;
 	runtime->process = getpid();
+	runtime->shows_marks = -1;
 	pthread_mutex_init(&runtime->lock, NULL);
 	text_init(&runtime->text);
 	int error = find_access(runtime, text);
@@ -186,35 +204,110 @@ int runtime_close(struct uffdwp *runtime)
 	return 0;
 }
 
-/* A trial that found a mechanism is kept; one that did not is made again: huge pages or rights may come. */
+/* A trial that had all that it needed is kept; another is made again: huge pages or rights may come. */
 static void try_memory(struct uffdwp *runtime, uint32_t memory, struct uffdwp_probe_memory *trial)
 {
 	pthread_mutex_lock(&runtime->lock);
-	if (!runtime->tried[memory]) {
-		memset(&runtime->trials[memory], 0, sizeof(runtime->trials[memory]));
-		int error =
-		        probe_memory(runtime->k, runtime->access, (enum uffdwp_memory)memory, &runtime->trials[memory]);
+	struct uffdwp_probe_memory *kept = &runtime->trials[memory];
 
-		runtime->tried[memory] = !error && runtime->trials[memory].mechanism != UFFDWP_MECHANISM_AUTO;
+	if (!runtime->tried[memory]) {
+		memset(kept, 0, sizeof(*kept));
+		int error = probe_memory(runtime->k, runtime->access, (enum uffdwp_memory)memory, kept);
+
+		runtime->tried[memory] =
+		        !error && kept->mechanism != UFFDWP_MECHANISM_AUTO &&
+		        (kept->registered || kept->answers[UFFDWP_TRIAL_POPULATED] == UFFDWP_ANSWER_KEPT);
 	}
-	*trial = runtime->trials[memory];
+	*trial = *kept;
 	pthread_mutex_unlock(&runtime->lock);
 }
 
-int runtime_mechanism(struct uffdwp *runtime, uint32_t memory, uint32_t asked, const struct mechanism **out)
+/* THREAD, INLINE, or AUTO: neither is possible. */
+static uint32_t delivery_of(const struct uffdwp_probe_rung *rung, uint32_t asked)
 {
-	struct uffdwp_probe_memory trial;
+	if (rung->thread_works && asked != UFFDWP_DELIVERY_INLINE)
+		return UFFDWP_DELIVERY_THREAD;
+	if (rung->inline_works && asked != UFFDWP_DELIVERY_THREAD)
+		return UFFDWP_DELIVERY_INLINE;
+	return UFFDWP_DELIVERY_AUTO;
+}
 
-	try_memory(runtime, memory, &trial);
-	if (trial.registered == -EMFILE || trial.registered == -ENFILE || trial.registered == -ENOMEM)
-		return text_fail(&runtime->text, trial.registered, "%s memory could not be tried: %s",
-		                 memory_names[memory], strerror(-trial.registered));
-	if (trial.mechanism == UFFDWP_MECHANISM_AUTO || (asked != UFFDWP_MECHANISM_AUTO && asked != trial.mechanism))
-		return text_fail(&runtime->text, -EOPNOTSUPP, "%s memory cannot be watched %s: %s",
-		                 memory_names[memory],
-		                 asked == UFFDWP_MECHANISM_AUTO ? "here" : "by the mechanism asked for", trial.reason);
-	*out = mechanism_by_id(trial.mechanism);
+/* Why this rung cannot be taken for this plan; NULL: it can. */
+static const char *rung_refusal(const struct uffdwp_probe_rung *rung, const struct mechanism *mechanism,
+                                const struct region_plan *plan)
+{
+	if (!rung->works)
+		return rung->reason;
+	if (mechanism->owns_empty && plan->memory != UFFDWP_MEMORY_ANON && plan->address && plan->options.fd < 0)
+		return "it needs the file behind the mapping: attach with its fd";
+	if (delivery_of(rung, plan->options.delivery) != UFFDWP_DELIVERY_AUTO)
+		return NULL;
+	return rung->inline_works ? "it needs inline delivery, where system calls that write into armed pages fail "
+	                            "with EFAULT: ask for UFFDWP_DELIVERY_INLINE or _AUTO"
+	                          : "it cannot be delivered inline here: ask for UFFDWP_DELIVERY_THREAD or _AUTO";
+}
+
+static int take_rung(struct region_plan *plan, const struct mechanism *mechanism,
+                     const struct uffdwp_probe_memory *trial)
+{
+	plan->mechanism = mechanism;
+	plan->fills = trial->fills;
+	plan->options.delivery = delivery_of(&trial->rungs[mechanism->id], plan->options.delivery);
 	return 0;
+}
+
+int runtime_choose(struct uffdwp *runtime, struct region_plan *plan)
+{
+	uint32_t asked = plan->options.mechanism;
+	const char *memory = memory_names[plan->memory];
+	struct uffdwp_probe_memory trial;
+	const char *why = "";
+	const char *whose = "";
+
+	try_memory(runtime, plan->memory, &trial);
+	if (trial.registered == -EMFILE || trial.registered == -ENFILE || trial.registered == -ENOMEM)
+		return text_fail(&runtime->text, trial.registered, "%s memory could not be tried: %s", memory,
+		                 strerror(-trial.registered));
+	for (uint32_t id = UFFDWP_MECHANISM_AUTO + 1; id < UFFDWP_MECHANISM_COUNT; id++) {
+		const struct mechanism *mechanism = mechanism_by_id(id);
+		const char *refusal;
+
+		if (asked != UFFDWP_MECHANISM_AUTO && asked != id)
+			continue;
+		refusal = rung_refusal(&trial.rungs[id], mechanism, plan);
+		if (!refusal)
+			return take_rung(plan, mechanism, &trial);
+		/* Of the whole ladder the lowest rung that works is the one to talk about, else the topmost. */
+		if (!*why || trial.rungs[id].works) {
+			why = refusal;
+			whose = mechanism->name;
+		}
+	}
+	return text_fail(&runtime->text, -EOPNOTSUPP, "%s memory cannot be watched by %s: %s%s%s", memory, whose, why,
+	                 *runtime->access_text ? "; " : "", runtime->access_text);
+}
+
+static int try_marks(const struct uffdwp *runtime)
+{
+	struct trial_bench bench;
+	int result = trial_open(runtime->k, runtime->access, UFFDWP_MEMORY_ANON, UFFDWP_MECHANISM_MARKER, 0, &bench);
+
+	if (result)
+		return result;
+	result = trial_bit57(&bench);
+	trial_close(&bench);
+	return result;
+}
+
+int runtime_shows_marks(struct uffdwp *runtime)
+{
+	pthread_mutex_lock(&runtime->lock);
+	if (runtime->shows_marks < 0)
+		runtime->shows_marks = try_marks(runtime);
+	int shows = runtime->shows_marks;
+
+	pthread_mutex_unlock(&runtime->lock);
+	return shows;
 }
 
 static struct handler *least_loaded(const struct uffdwp *runtime)
@@ -235,28 +328,36 @@ static void count_region(struct uffdwp *runtime, int by)
 	pthread_mutex_unlock(&runtime->lock);
 }
 
-int runtime_join(struct uffdwp *runtime, struct uffdwp_region *region)
+static int join_handler(struct uffdwp *runtime, struct uffdwp_region *region)
 {
-	int error = region->delivery == UFFDWP_DELIVERY_INLINE ? inline_install() : 0;
+	struct handler *handler = least_loaded(runtime);
+	int error = handler_add(handler, region);
 
 	if (error)
-		return text_fail(&runtime->text, error, "the SIGBUS handler could not be installed: %s",
+		return text_fail(&runtime->text, error, "the handler thread did not take the region: %s",
+		                 error == -ENFILE ? "each serves at most 1024, ask for more handler_threads"
+		                                  : strerror(-error));
+	region->handler = handler;
+	return 0;
+}
+
+int runtime_join(struct uffdwp *runtime, struct uffdwp_region *region)
+{
+	int error = region->delivery == UFFDWP_DELIVERY_INLINE ? inline_install(region) : 0;
+
+	if (error)
+		return text_fail(&runtime->text, error, "the signal handler could not be installed: %s",
 		                 strerror(-error));
 	error = registry_add(region, atomic_load(&region->base), region->capacity_bytes);
 	if (error)
 		return text_fail(&runtime->text, error,
 		                 error == -EBUSY ? "the range overlaps a region that is open" : "too many regions (%d)",
 		                 REGISTRY_MAX);
-	struct handler *handler = least_loaded(runtime);
-
-	error = handler_add(handler, region);
+	error = region->uffd >= 0 ? join_handler(runtime, region) : 0;
 	if (error) {
 		registry_remove(region);
-		return text_fail(&runtime->text, error, "the handler thread did not take the region: %s",
-		                 error == -ENFILE ? "each serves at most 1024, ask for more handler_threads"
-		                                  : strerror(-error));
+		return error;
 	}
-	region->handler = handler;
 	count_region(runtime, 1);
 	TRACE("region %p: %llu bytes at %p, %s, mechanism %s, delivery %s", (void *)region,
 	      (unsigned long long)atomic_load(&region->length_bytes), (void *)atomic_load(&region->base),

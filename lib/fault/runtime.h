@@ -10,13 +10,15 @@
 #include "base/text.h"
 #include "fault/handler.h"
 #include "kernel/kernel.h"
+#include "region/region.h"
 #include "uffdwp.h"
 
 #define RUNTIME_HANDLERS_MAX 64
 
 struct uffdwp {
 	const struct kernel_ops *k;
-	enum kernel_access access;
+	enum kernel_access access; /* KERNEL_ACCESS_COUNT: there is no userfaultfd, see access_text */
+	char access_text[512];
 	uint32_t flags; /* UFFDWP_OPEN_* */
 	pid_t process;  /* that opened it: a child of fork() has none of its threads */
 	struct text text;
@@ -25,6 +27,7 @@ struct uffdwp {
 
 	pthread_mutex_t lock;
 	unsigned regions;
+	int shows_marks; /* 1 and 0 as pagemap was seen, -1: not tried */
 	int tried[UFFDWP_MEMORY_COUNT];
 	struct uffdwp_probe_memory trials[UFFDWP_MEMORY_COUNT];
 };
@@ -36,8 +39,12 @@ int runtime_open(const struct kernel_ops *k, const struct uffdwp_options *option
 /* -EBUSY while there are regions. */
 int runtime_close(struct uffdwp *runtime);
 
-/* The mechanism for this memory: the one asked for, or the best that a trial proved; -EOPNOTSUPP with the reason. */
-int runtime_mechanism(struct uffdwp *runtime, uint32_t memory, uint32_t asked, const struct mechanism **out);
+/* Decides plan->mechanism, its delivery and fills: what was asked for by name, or the best that a trial proved;
+ * -EOPNOTSUPP with the reason. Threads: any. */
+int runtime_choose(struct uffdwp *runtime, struct region_plan *plan);
+
+/* Does this kernel's pagemap show marks? 1, 0 or -errno. */
+int runtime_shows_marks(struct uffdwp *runtime);
 
 /* A region joins (registry, handler, signal) or leaves. */
 int runtime_join(struct uffdwp *runtime, struct uffdwp_region *region);

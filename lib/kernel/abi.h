@@ -46,6 +46,22 @@
 #define UFFD_FEATURE_MOVE (1 << 16)
 #endif
 
+#ifndef UFFDIO_CONTINUE /* 5.13 */
+struct uffdio_continue {
+	struct uffdio_range range;
+	__u64 mode;
+	__s64 mapped;
+};
+#define UFFDIO_CONTINUE _IOWR(UFFDIO, 0x07, struct uffdio_continue)
+#define UFFDIO_CONTINUE_MODE_DONTWAKE ((__u64)1 << 0)
+#endif
+#ifndef UFFDIO_CONTINUE_MODE_WP /* 6.4 */
+#define UFFDIO_CONTINUE_MODE_WP ((__u64)1 << 1)
+#endif
+#ifndef UFFD_PAGEFAULT_FLAG_MINOR /* 5.13 */
+#define UFFD_PAGEFAULT_FLAG_MINOR (1 << 2)
+#endif
+
 /* include/uapi/linux/fs.h, 6.7 */
 #ifndef PAGEMAP_SCAN
 #define PAGEMAP_SCAN _IOWR('f', 16, struct pm_scan_arg)
@@ -76,6 +92,20 @@ struct pm_scan_arg {
 };
 #endif
 
+/* include/uapi/linux/mman.h and asm-generic/unistd.h, 6.5; under names of our own beside those of newer headers */
+#define SYS_CACHESTAT_NOW 451
+struct cachestat_range_now {
+	__u64 off;
+	__u64 len;
+};
+struct cachestat_now {
+	__u64 nr_cache;
+	__u64 nr_dirty;
+	__u64 nr_writeback;
+	__u64 nr_evicted;
+	__u64 nr_recently_evicted;
+};
+
 /* include/uapi/linux/fcntl.h, 5.1 */
 #ifndef F_SEAL_FUTURE_WRITE
 #define F_SEAL_FUTURE_WRITE 0x0010
@@ -91,5 +121,7 @@ struct pm_scan_arg {
 
 /* Documentation/admin-guide/mm/pagemap.rst: bit 57, "pte is uffd-wp write-protected", 5.13 */
 #define PAGEMAP_UFFD_WP ((__u64)1 << 57)
+#define PAGEMAP_SWAPPED ((__u64)1 << 62)
+#define PAGEMAP_PRESENT ((__u64)1 << 63)
 
 #endif

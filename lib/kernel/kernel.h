@@ -34,6 +34,15 @@ struct kernel_ops {
 	 * -ENOENT where nothing is registered, -ESRCH when the process ends. Without MODE_WP and MODE_DONTWAKE it
 	 * wakes. */
 	int (*uffd_writeprotect)(int uffd, uint64_t start, uint64_t length, uint64_t mode);
+	/* (signal) UFFDIO_COPY of one page with UFFDIO_COPY_MODE_*: 0, -EEXIST (the entry is not empty), -EAGAIN as
+	 * above, -ENOENT where nothing is registered, -ENOMEM, -ENOSPC. */
+	int (*uffd_copy)(int uffd, uint64_t to, const void *from, uint64_t length, uint64_t mode);
+	/* (signal) UFFDIO_ZEROPAGE, not for hugetlb; errors as above. */
+	int (*uffd_zeropage)(int uffd, uint64_t start, uint64_t length, uint64_t mode);
+	/* (signal) UFFDIO_CONTINUE with UFFDIO_CONTINUE_MODE_*: bytes that were mapped before an entry that was not
+	 * empty or a page that is not there, or -EEXIST, -EFAULT for the first; -EAGAIN as above; -EINVAL (unknown
+	 * mode). */
+	int64_t (*uffd_continue)(int uffd, uint64_t start, uint64_t length, uint64_t mode);
 	/* (signal) UFFDIO_WAKE. */
 	int (*uffd_wake)(int uffd, uint64_t start, uint64_t length);
 	/* read(2) of up to `count` messages from a non-blocking uffd: bytes, or -EAGAIN. */
@@ -47,8 +56,14 @@ struct kernel_ops {
 	int (*munmap)(void *address, size_t length);
 	void *(*mremap)(void *address, size_t old_length, size_t new_length, int flags, void *target, int *error);
 	int (*madvise)(void *address, size_t length, int advice);
-	/* mincore(2): bit 0 of each byte says that the page is in memory; swapped pages and holes look alike. */
+	/* (signal) mprotect(2). */
+	int (*mprotect)(void *address, size_t length, int prot);
+	/* (signal) mincore(2): bit 0 of each byte says that the page is in memory; swapped pages and holes look alike.
+	 */
 	int (*mincore)(void *address, size_t length, unsigned char *pages);
+	/* (signal) cachestat(2) of a range of a file (6.5): *evicted: pages that are swapped out, also while the swap
+	 * cache still has them. 0, -ENOSYS, ... */
+	int (*cachestat)(int fd, uint64_t offset, uint64_t length, uint64_t *evicted);
 	int (*mbind)(void *address, size_t length, int mode, uint64_t nodes);
 	/* (signal) futex FUTEX_WAIT_PRIVATE with a relative timeout (0: none): 0, -EAGAIN, -ETIMEDOUT, -EINTR. */
 	int (*futex_wait)(const uint32_t *word, uint32_t expected, uint64_t timeout_ns);

@@ -94,6 +94,7 @@ static void take_first(struct maps_range *range, const struct mapping *m, uint64
 	range->offset = m->inode ? m->offset + (start - m->start) : 0;
 	range->readable = m->perms[0] == 'r';
 	range->writable = m->perms[1] == 'w';
+	range->executable = m->perms[2] == 'x';
 	range->shared = m->perms[3] == 's';
 	range->uniform = 1;
 }
@@ -103,6 +104,7 @@ static void take_next(struct maps_range *range, const struct mapping *m, uint64_
 {
 	range->readable &= m->perms[0] == 'r';
 	range->writable &= m->perms[1] == 'w';
+	range->executable &= m->perms[2] == 'x';
 	if (m->inode != range->inode || m->device_major != range->device_major ||
 	    m->device_minor != range->device_minor || (m->perms[3] == 's') != range->shared ||
 	    (m->inode && m->offset != range->offset + at))
@@ -248,4 +250,87 @@ int maps_look(uint64_t start, uint64_t length, struct maps_range *out)
 		return error;
 	*out = look.range;
 	return 0;
+}
+
+/* ---- aliases ---- */
+
+struct alias_search {
+	uint64_t start;
+	uint64_t end;
+	const struct maps_range *range;
+	struct maps_aliases found;
+};
+
+static int is_alias(const struct alias_search *search, const struct mapping *m)
+{
+	const struct maps_range *range = search->range;
+	uint64_t length = search->end - search->start;
+
+	return m->inode == range->inode && m->device_major == range->device_major &&
+	       m->device_minor == range->device_minor && m->perms[1] == 'w' && m->perms[3] == 's' &&
+	       m->offset < range->offset + length && range->offset < m->offset + (m->end - m->start);
+}
+
+/* Of a mapping that is larger than the range only the range itself is none: the rest shows other parts of the file. */
+static int alias_line(void *user, const char *line)
+{
+	struct alias_search *search = user;
+	struct mapping m;
+
+	if (!parse_mapping(line, &m) || !is_alias(search, &m))
+		return 0;
+	if (m.start < search->end && search->start < m.end)
+		return 0;
+	if (search->found.count++ == 0) {
+		search->found.start = m.start;
+		search->found.end = m.end;
+	}
+	return 0;
+}
+
+int maps_find_aliases(uint64_t start, uint64_t length, const struct maps_range *range, struct maps_aliases *out)
+{
+	struct alias_search search = {.start = start, .end = start + length, .range = range};
+	int saved_errno = errno;
+	int error = range->shared && range->inode ? each_line("/proc/self/maps", alias_line, &search) : 0;
+
+	errno = saved_errno;
+	if (error)
+		return error;
+	*out = search.found;
+	return 0;
+}
+
+/* ---- writable parts ---- */
+
+struct writable_search {
+	uint64_t start;
+	uint64_t end;
+	void (*each)(void *user, uint64_t from, uint64_t to);
+	void *user;
+};
+
+static int writable_line(void *user, const char *line)
+{
+	struct writable_search *search = user;
+	struct mapping m;
+
+	if (!parse_mapping(line, &m) || m.end <= search->start)
+		return 0;
+	if (m.start >= search->end)
+		return 1;
+	if (m.perms[1] == 'w')
+		search->each(search->user, m.start > search->start ? m.start : search->start,
+		             m.end < search->end ? m.end : search->end);
+	return 0;
+}
+
+int maps_each_writable(uint64_t start, uint64_t end, void (*each)(void *user, uint64_t from, uint64_t to), void *user)
+{
+	struct writable_search search = {.start = start, .end = end, .each = each, .user = user};
+	int saved_errno = errno;
+	int error = each_line("/proc/self/maps", writable_line, &search);
+
+	errno = saved_errno;
+	return error;
 }

@@ -17,11 +17,25 @@ struct maps_range {
 	unsigned device_minor;
 	int readable;
 	int writable;
+	int executable;
 	int shared;
 	int hugetlb;
 	int covered; /* the mappings cover the range without a gap */
 	int uniform; /* and agree in file, sharing and page size */
 };
+
+/* Other writable shared mappings in this process of the same part of the same file. */
+struct maps_aliases {
+	uint32_t count;
+	uint64_t start; /* of the first of them */
+	uint64_t end;
+};
+
+/* Looks for aliases of [start, start + length), of which `range` was found. 0, or -errno of /proc. */
+int maps_find_aliases(uint64_t start, uint64_t length, const struct maps_range *range, struct maps_aliases *out);
+
+/* Calls back for each part of [start, end) that is mapped writable, in order. 0 or -errno. */
+int maps_each_writable(uint64_t start, uint64_t end, void (*each)(void *user, uint64_t from, uint64_t to), void *user);
 
 /* Looks at [start, start + length). 0, or -errno of /proc. Reads a procfs text: not for the fault path. */
 int maps_look(uint64_t start, uint64_t length, struct maps_range *out);

@@ -15,7 +15,6 @@
 
 #include "kernel/abi.h"
 
-#define PAGEMAP_PRESENT ((uint64_t)1 << 63)
 #define ENTRIES 512
 #define REGIONS 64
 

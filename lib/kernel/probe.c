@@ -2,13 +2,14 @@
 /*
  * The probe: trials first, then a choice.
  *
- * Idea: a mechanism is a rung of a ladder. Each rung has one function that looks at the answers of the trials and
- * either accepts or says what it misses; the first rung that accepts is taken. Nothing here knows a kernel version.
+ * Idea: a mechanism is a rung of a ladder, a row of the table below: what it needs of each trial, and what is said when
+ * it works or does not. Every rung is tried, each on a userfaultfd of its own, so that all can be shown and each can be
+ * asked for by name; the first one that works is taken. Nothing here knows a kernel version.
  *
  * Words: trial, bench: see trial.c. Rung: a mechanism and its needs.
  *
- * INV-TRIED: a mechanism is chosen for a type of memory only after a page of this type was armed here, was written to,
- * and the write was stopped.
+ * INV-TRIED: a mechanism is chosen for a type of memory only after a page of this type was armed here by it, was
+ * written to, and the write was stopped.
  *
  * Threads: any. Never: fail because something is missing. What is missing is the answer.
  */
@@ -16,6 +17,7 @@
 
 #include <errno.h>
 #include <liburing.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -36,165 +38,326 @@ static const char *const trial_words[UFFDWP_TRIAL_COUNT] = {
         [UFFDWP_TRIAL_SWAP] = "being swapped out",  [UFFDWP_TRIAL_MREMAP] = "mremap",
 };
 
-static const char *const memory_words[UFFDWP_MEMORY_COUNT] = {
-        [UFFDWP_MEMORY_SHMEM] = "shared memory",
-        [UFFDWP_MEMORY_HUGETLB] = "huge pages",
-        [UFFDWP_MEMORY_ANON] = "private anonymous memory",
-};
-
-/* What a mechanism may ask of a trial. */
-enum need { NEED_NOTHING, NEED_KEPT, NEED_KEPT_OR_UNTRIED };
+/* What a mechanism asks of a trial: not to be made, to be made for the table only, its answer. */
+enum need { NEED_NO_TRIAL, NEED_A_LOOK, NEED_KEPT, NEED_KEPT_OR_UNTRIED };
 
 struct rung {
 	enum uffdwp_mechanism mechanism;
-	const char *praise[UFFDWP_MEMORY_COUNT]; /* the reason when it is taken */
+	const char *name;
+	const char *modes;                       /* that it registers memory for */
+	const char *loses;                       /* what is wrong, before the words of the trial that showed it */
+	const char *no_file;                     /* why anonymous memory is out of the question; NULL: it is not */
+	uint32_t thread_works;                   /* its faults can be resolved by another thread */
+	const char *praise[UFFDWP_MEMORY_COUNT]; /* the reason when it works */
 	enum need needs[UFFDWP_MEMORY_COUNT][UFFDWP_TRIAL_COUNT];
 };
 
-/* Anonymous memory loses its mark together with its content by MADV_DONTNEED, and an event tells. */
+/* clang-format off */
+#define KEPT_IN_EVERY_TRIAL {                           \
+	[UFFDWP_TRIAL_POPULATED] = NEED_KEPT,           \
+	[UFFDWP_TRIAL_UNPOPULATED] = NEED_KEPT,         \
+	[UFFDWP_TRIAL_DONTNEED] = NEED_KEPT,            \
+	[UFFDWP_TRIAL_PUNCH] = NEED_KEPT_OR_UNTRIED,    \
+	[UFFDWP_TRIAL_SWAP] = NEED_KEPT_OR_UNTRIED,     \
+	[UFFDWP_TRIAL_MREMAP] = NEED_KEPT_OR_UNTRIED,   \
+}
+#define KEPT_FOR_A_MAPPING {                            \
+	[UFFDWP_TRIAL_POPULATED] = NEED_KEPT,           \
+	[UFFDWP_TRIAL_UNPOPULATED] = NEED_KEPT,         \
+}
+
+/* Marks: moving is followed by an event, whether or not the mark moves along. Anonymous memory loses its mark together
+ * with its content by MADV_DONTNEED, and an event tells. */
 static const struct rung ladder[] = {
-        {
-                .mechanism = UFFDWP_MECHANISM_MARKER,
-                .praise =
-                        {
-                                [UFFDWP_MEMORY_SHMEM] = "an armed page stayed armed in every trial",
-                                [UFFDWP_MEMORY_HUGETLB] = "an armed page stayed armed in every trial",
-                                [UFFDWP_MEMORY_ANON] = "an armed page stayed armed as long as it had content; what "
-                                                       "MADV_DONTNEED throws away, an event tells of",
-                        },
-                .needs =
-                        {
-                                [UFFDWP_MEMORY_SHMEM] =
-                                        {
-                                                [UFFDWP_TRIAL_POPULATED] = NEED_KEPT,
-                                                [UFFDWP_TRIAL_UNPOPULATED] = NEED_KEPT,
-                                                [UFFDWP_TRIAL_DONTNEED] = NEED_KEPT,
-                                                [UFFDWP_TRIAL_PUNCH] = NEED_KEPT,
-                                                [UFFDWP_TRIAL_SWAP] = NEED_KEPT_OR_UNTRIED,
-                                        },
-                                [UFFDWP_MEMORY_HUGETLB] =
-                                        {
-                                                [UFFDWP_TRIAL_POPULATED] = NEED_KEPT,
-                                                [UFFDWP_TRIAL_UNPOPULATED] = NEED_KEPT,
-                                                [UFFDWP_TRIAL_DONTNEED] = NEED_KEPT,
-                                                [UFFDWP_TRIAL_PUNCH] = NEED_KEPT,
-                                        },
-                                [UFFDWP_MEMORY_ANON] =
-                                        {
-                                                [UFFDWP_TRIAL_POPULATED] = NEED_KEPT,
-                                                [UFFDWP_TRIAL_UNPOPULATED] = NEED_KEPT,
-                                                [UFFDWP_TRIAL_SWAP] = NEED_KEPT_OR_UNTRIED,
-                                        },
-                        },
-        },
+	{
+		.mechanism = UFFDWP_MECHANISM_MARKER,
+		.name = "marker",
+		.modes = "write protection",
+		.loses = "the mark is lost through",
+		.thread_works = 1,
+		.praise = {
+			[UFFDWP_MEMORY_SHMEM] = "an armed page stayed armed in every trial",
+			[UFFDWP_MEMORY_HUGETLB] = "an armed page stayed armed in every trial",
+			[UFFDWP_MEMORY_ANON] = "an armed page stayed armed as long as it had content; what "
+			                       "MADV_DONTNEED throws away, an event tells of",
+		},
+		.needs = {
+			[UFFDWP_MEMORY_SHMEM] = {
+				[UFFDWP_TRIAL_POPULATED] = NEED_KEPT,
+				[UFFDWP_TRIAL_UNPOPULATED] = NEED_KEPT,
+				[UFFDWP_TRIAL_DONTNEED] = NEED_KEPT,
+				[UFFDWP_TRIAL_PUNCH] = NEED_KEPT,
+				[UFFDWP_TRIAL_SWAP] = NEED_KEPT_OR_UNTRIED,
+				[UFFDWP_TRIAL_MREMAP] = NEED_A_LOOK,
+			},
+			[UFFDWP_MEMORY_HUGETLB] = {
+				[UFFDWP_TRIAL_POPULATED] = NEED_KEPT,
+				[UFFDWP_TRIAL_UNPOPULATED] = NEED_KEPT,
+				[UFFDWP_TRIAL_DONTNEED] = NEED_KEPT,
+				[UFFDWP_TRIAL_PUNCH] = NEED_KEPT,
+				[UFFDWP_TRIAL_SWAP] = NEED_A_LOOK,
+				[UFFDWP_TRIAL_MREMAP] = NEED_A_LOOK,
+			},
+			[UFFDWP_MEMORY_ANON] = {
+				[UFFDWP_TRIAL_POPULATED] = NEED_KEPT,
+				[UFFDWP_TRIAL_UNPOPULATED] = NEED_KEPT,
+				[UFFDWP_TRIAL_DONTNEED] = NEED_A_LOOK,
+				[UFFDWP_TRIAL_PUNCH] = NEED_A_LOOK,
+				[UFFDWP_TRIAL_SWAP] = NEED_KEPT_OR_UNTRIED,
+				[UFFDWP_TRIAL_MREMAP] = NEED_A_LOOK,
+			},
+		},
+	},
+	{
+		.mechanism = UFFDWP_MECHANISM_REARM,
+		.name = "rearm",
+		.modes = "write protection with missing and minor faults",
+		.loses = "no fault comes after",
+		.thread_works = 1,
+		.praise = {[UFFDWP_MEMORY_SHMEM ... UFFDWP_MEMORY_ANON] = "in every trial each access to an emptied entry was stopped"},
+		.needs = {[UFFDWP_MEMORY_SHMEM ... UFFDWP_MEMORY_ANON] = KEPT_IN_EVERY_TRIAL},
+	},
+	{
+		.mechanism = UFFDWP_MECHANISM_MINOR,
+		.name = "minor",
+		.modes = "missing and minor faults",
+		.loses = "no fault comes after",
+		.no_file = "minor faults need a file behind the memory, and here is none",
+		.thread_works = 1,
+		.praise = {[UFFDWP_MEMORY_SHMEM ... UFFDWP_MEMORY_ANON] = "in every trial the next access was stopped; reads count as writes"},
+		.needs = {[UFFDWP_MEMORY_SHMEM ... UFFDWP_MEMORY_ANON] = KEPT_IN_EVERY_TRIAL},
+	},
+	{
+		.mechanism = UFFDWP_MECHANISM_MPROTECT,
+		.name = "mprotect",
+		.modes = "nothing",
+		.loses = "read-only memory was written after",
+		.praise = {[UFFDWP_MEMORY_SHMEM ... UFFDWP_MEMORY_ANON] = "the write was stopped; each run of armed pages takes a mapping"},
+		.needs = {[UFFDWP_MEMORY_SHMEM ... UFFDWP_MEMORY_ANON] = KEPT_FOR_A_MAPPING},
+	},
 };
+/* clang-format on */
 #define RUNGS (sizeof ladder / sizeof ladder[0])
+
+/* Somebody who asks: where, as whom, for what. */
+struct asker {
+	const struct kernel_ops *k;
+	enum kernel_access access;
+	enum uffdwp_memory memory;
+	int swap_on;
+};
+
+/* What came of one rung. */
+struct climb {
+	int error; /* of the way to the trials: 0 or -errno */
+	uint64_t page_bytes;
+	uint32_t fills;
+	uint32_t answers[UFFDWP_TRIAL_COUNT];
+	char reasons[UFFDWP_TRIAL_COUNT][96];
+	struct uffdwp_probe_rung rung;
+};
+
+_Static_assert(sizeof((struct climb *)0)->reasons == sizeof((struct uffdwp_probe_memory *)0)->reasons &&
+                       sizeof((struct climb *)0)->reasons[0] == sizeof((struct trial_bench *)0)->reason,
+               "reasons are copied whole");
+
+static const char *error_name(int error)
+{
+	const char *name = strerrorname_np(-error);
+
+	return name ? name : "an unknown error";
+}
 
 static int need_met(enum need need, uint32_t answer)
 {
-	if (need == NEED_NOTHING || answer == UFFDWP_ANSWER_KEPT)
+	if (need == NEED_NO_TRIAL || need == NEED_A_LOOK || answer == UFFDWP_ANSWER_KEPT)
 		return 1;
 	return need == NEED_KEPT_OR_UNTRIED && answer == UFFDWP_ANSWER_UNTRIED;
 }
 
 /* The first trial whose answer a rung cannot live with, or UFFDWP_TRIAL_COUNT. */
-static unsigned first_unmet(const struct rung *rung, enum uffdwp_memory memory, const struct uffdwp_probe_memory *found)
+static unsigned first_unmet(const enum need *needs, const struct climb *climb)
 {
 	for (unsigned trial = 0; trial < UFFDWP_TRIAL_COUNT; trial++)
-		if (!need_met(rung->needs[memory][trial], found->answers[trial]))
+		if (!need_met(needs[trial], climb->answers[trial]))
 			return trial;
 	return UFFDWP_TRIAL_COUNT;
 }
 
-static void say_unmet(struct uffdwp_probe_memory *found, unsigned trial)
+__attribute__((format(printf, 2, 3))) static void say(struct climb *climb, const char *format, ...)
 {
-	const char *why = found->reasons[trial];
+	va_list arguments;
 
-	if (found->answers[trial] == UFFDWP_ANSWER_LOST)
-		(void)snprintf(found->reason, sizeof found->reason,
-		               "the mark is lost through %s: the next write would pass unseen", trial_words[trial]);
-	else if (found->answers[trial] == UFFDWP_ANSWER_UNTRIED)
-		(void)snprintf(found->reason, sizeof found->reason, "could not be tried: %s", why);
+	va_start(arguments, format);
+	(void)vsnprintf(climb->rung.reason, sizeof climb->rung.reason, format, arguments);
+	va_end(arguments);
+}
+
+static void say_unmet(const struct rung *rung, struct climb *climb, unsigned trial)
+{
+	const char *why = climb->reasons[trial];
+
+	if (climb->answers[trial] == UFFDWP_ANSWER_LOST)
+		say(climb, "%s %s: the next write would pass unseen", rung->loses, trial_words[trial]);
+	else if (climb->answers[trial] == UFFDWP_ANSWER_UNTRIED)
+		say(climb, "could not be tried: %s", why);
 	else
-		(void)snprintf(found->reason, sizeof found->reason, "the trial of %s failed: %s", trial_words[trial],
-		               why);
+		say(climb, "the trial of %s failed: %s", trial_words[trial], why);
 }
 
-/* Takes the first rung that fits; where none does, the reason is that of the topmost. */
-static void choose(enum uffdwp_memory memory, struct uffdwp_probe_memory *found)
+static void say_works(const struct rung *rung, enum uffdwp_memory memory, struct climb *climb)
 {
-	found->mechanism = UFFDWP_MECHANISM_AUTO;
-	for (size_t i = 0; i < RUNGS; i++) {
-		unsigned unmet = first_unmet(&ladder[i], memory, found);
+	int reads_count = rung->mechanism == UFFDWP_MECHANISM_REARM && memory != UFFDWP_MEMORY_ANON &&
+	                  !(climb->fills & UFFDWP_FILL_CONTINUE_WP);
 
-		if (unmet == UFFDWP_TRIAL_COUNT) {
-			found->mechanism = ladder[i].mechanism;
-			(void)snprintf(found->reason, sizeof found->reason, "%s", ladder[i].praise[memory]);
-			return;
-		}
-		if (i == 0)
-			say_unmet(found, unmet);
+	climb->rung.works = 1;
+	climb->rung.thread_works = rung->thread_works;
+	climb->rung.inline_works = 1;
+	say(climb, "%s%s", rung->praise[memory],
+	    reads_count ? "; without UFFDIO_CONTINUE_MODE_WP (Linux 6.4) such reads count as writes" : "");
+}
+
+static void say_all(struct climb *climb, const char *why)
+{
+	for (unsigned trial = 0; trial < UFFDWP_TRIAL_COUNT; trial++)
+		(void)snprintf(climb->reasons[trial], sizeof climb->reasons[trial], "%s", why);
+}
+
+static void say_no_access(struct climb *climb, int error)
+{
+	climb->error = error;
+	say_all(climb, "no userfaultfd is to be had");
+	say(climb, "no userfaultfd is to be had: %s", error_name(error));
+}
+
+/* Which release takes what: only in words, nothing is decided by it. */
+static const char *release_hint(const struct rung *rung, enum uffdwp_memory memory)
+{
+	if (memory == UFFDWP_MEMORY_ANON)
+		return "";
+	if (rung->mechanism != UFFDWP_MECHANISM_MINOR)
+		return " (Linux 5.19 brings it, with CONFIG_PTE_MARKER_UFFD_WP)";
+	return memory == UFFDWP_MEMORY_SHMEM ? " (Linux 5.14 brings it)" : " (Linux 5.13 brings it)";
+}
+
+static void say_refused(const struct rung *rung, enum uffdwp_memory memory, int error, struct climb *climb)
+{
+	climb->error = error;
+	say_all(climb, "the memory cannot be registered");
+	say(climb, "registration for %s is refused: %s%s", rung->modes, error_name(error),
+	    error == -EINVAL ? release_hint(rung, memory) : "");
+}
+
+static void run_trials(struct trial_bench *bench, const struct rung *rung, struct climb *climb)
+{
+	const enum need *needs = rung->needs[bench->memory];
+	unsigned unmet;
+
+	for (unsigned trial = 0; trial < UFFDWP_TRIAL_COUNT; trial++) {
+		if (needs[trial] == NEED_NO_TRIAL)
+			continue;
+		climb->answers[trial] = trial_run(bench, (enum uffdwp_trial)trial);
+		memcpy(climb->reasons[trial], bench->reason, sizeof bench->reason);
 	}
+	climb->fills = bench->fills;
+	unmet = first_unmet(needs, climb);
+	if (unmet == UFFDWP_TRIAL_COUNT)
+		say_works(rung, bench->memory, climb);
+	else
+		say_unmet(rung, climb, unmet);
 }
 
-static void say_all(struct uffdwp_probe_memory *found, const char *why)
+/* Why there is no way to a userfaultfd. */
+static int no_access_error(const struct kernel_ops *k)
 {
-	for (unsigned trial = 0; trial < UFFDWP_TRIAL_COUNT; trial++)
-		(void)snprintf(found->reasons[trial], sizeof found->reasons[trial], "%s", why);
+	enum kernel_access access;
+	int errors[KERNEL_ACCESS_COUNT];
+	int uffd = kernel_uffd_open(k, 0, &access, errors);
+
+	if (uffd < 0)
+		return uffd;
+	k->close(uffd);
+	return -EAGAIN;
 }
 
-static void say_no_access(struct uffdwp_probe_memory *found, int error)
+static void climb_to(const struct asker *asker, const struct rung *rung, struct climb *climb)
 {
-	found->registered = error;
-	say_all(found, "no userfaultfd is to be had");
-	(void)snprintf(found->reason, sizeof found->reason, "no userfaultfd is to be had: %s", strerrordesc_np(-error));
+	struct trial_bench bench;
+	int error = trial_open(asker->k, asker->access, asker->memory, rung->mechanism, asker->swap_on, &bench);
+
+	if (error) {
+		say_no_access(climb, asker->access == KERNEL_ACCESS_COUNT ? no_access_error(asker->k) : error);
+		return;
+	}
+	climb->page_bytes = bench.page_bytes;
+	error = trial_register(&bench);
+	if (error)
+		say_refused(rung, asker->memory, error, climb);
+	else
+		run_trials(&bench, rung, climb);
+	trial_close(&bench);
 }
 
-static void say_refused(struct uffdwp_probe_memory *found, enum uffdwp_memory memory, int error)
+static void keep(const struct rung *rung, const struct climb *climb, struct uffdwp_probe_memory *found)
 {
-	const char *hint = "";
-
-	if (error == -EINVAL && memory != UFFDWP_MEMORY_ANON)
-		hint = " (accepted since Linux 5.19 with CONFIG_PTE_MARKER_UFFD_WP)";
-	found->registered = error;
-	say_all(found, "the memory cannot be registered");
-	(void)snprintf(found->reason, sizeof found->reason, "write protection of %s is refused: %s%s",
-	               memory_words[memory], strerrordesc_np(-error), hint);
+	found->rungs[rung->mechanism] = climb->rung;
+	found->fills |= climb->fills;
+	if (climb->page_bytes)
+		found->page_bytes = climb->page_bytes;
+	if (rung->mechanism != UFFDWP_MECHANISM_MARKER)
+		return;
+	found->registered = climb->error;
+	memcpy(found->answers, climb->answers, sizeof found->answers);
+	memcpy(found->reasons, climb->reasons, sizeof found->reasons);
 }
 
-static void run_trials(struct trial_bench *bench, struct uffdwp_probe_memory *found)
+static void try_rung(const struct asker *asker, const struct rung *rung, struct uffdwp_probe_memory *found)
 {
-	for (unsigned trial = 0; trial < UFFDWP_TRIAL_COUNT; trial++)
-		found->answers[trial] =
-		        trial_run(bench, (enum uffdwp_trial)trial, found->reasons[trial], sizeof found->reasons[trial]);
-	found->inline_works = (bench->features & UFFD_FEATURE_SIGBUS) != 0 &&
-	                      found->answers[UFFDWP_TRIAL_POPULATED] == UFFDWP_ANSWER_KEPT;
+	struct climb climb = {0};
+
+	if (rung->no_file && asker->memory == UFFDWP_MEMORY_ANON)
+		say(&climb, "%s", rung->no_file);
+	else
+		climb_to(asker, rung, &climb);
+	keep(rung, &climb, found);
+}
+
+static const struct rung *first_that_works(const struct uffdwp_probe_memory *found)
+{
+	for (size_t i = 0; i < RUNGS; i++)
+		if (found->rungs[ladder[i].mechanism].works)
+			return &ladder[i];
+	return NULL;
+}
+
+/* Takes the first rung that works. Where that is not the topmost, the reason is why the topmost does not. */
+static void choose(struct uffdwp_probe_memory *found)
+{
+	const struct rung *taken = first_that_works(found);
+	const char *top = found->rungs[ladder[0].mechanism].reason;
+
+	if (!taken || taken == ladder) {
+		(void)snprintf(found->reason, sizeof found->reason, "%s", top);
+	} else {
+		(void)snprintf(found->reason, sizeof found->reason, "%s, because %s", taken->name, top);
+	}
+	if (!taken)
+		return;
+	found->mechanism = taken->mechanism;
+	found->inline_works = found->rungs[taken->mechanism].inline_works;
 }
 
 int probe_memory(const struct kernel_ops *k, enum kernel_access access, enum uffdwp_memory memory,
                  struct uffdwp_probe_memory *out)
 {
+	const struct asker asker = {.k = k, .access = access, .memory = memory, .swap_on = procfs_swap_on(k)};
 	struct uffdwp_probe_memory found = {0};
-	struct trial_bench bench;
-	int error;
 
 	if ((unsigned)memory >= UFFDWP_MEMORY_COUNT)
 		return -EINVAL;
-	error = trial_open(k, access, memory, procfs_swap_on(k), &bench);
-	if (error) {
-		say_no_access(&found, error);
-		*out = found;
-		return 0;
-	}
-	found.page_bytes = bench.page_bytes;
-	error = trial_register(&bench);
-	if (error) {
-		say_refused(&found, memory, error);
-	} else {
-		run_trials(&bench, &found);
-		choose(memory, &found);
-	}
-	trial_close(&bench);
+	for (size_t i = 0; i < RUNGS; i++)
+		try_rung(&asker, &ladder[i], &found);
+	choose(&found);
 	*out = found;
 	return 0;
 }
@@ -237,7 +400,7 @@ static int try_uring(const struct kernel_ops *k)
 static int try_bit57(const struct kernel_ops *k, enum kernel_access access)
 {
 	struct trial_bench bench;
-	int result = trial_open(k, access, UFFDWP_MEMORY_ANON, 0, &bench);
+	int result = trial_open(k, access, UFFDWP_MEMORY_ANON, UFFDWP_MECHANISM_MARKER, 0, &bench);
 
 	if (result)
 		return result;
@@ -255,25 +418,27 @@ static void look_around(const struct kernel_ops *k, struct uffdwp_probe_report *
 	report->swap_on = (uint32_t)procfs_swap_on(k);
 	if (procfs_number(k, "/proc/meminfo", "HugePages_Free:", &report->huge_pages_free) != 0)
 		report->huge_pages_free = 0;
+	if (procfs_number(k, "/proc/sys/vm/max_map_count", "", &report->max_map_count) != 0)
+		report->max_map_count = 0;
 }
 
 static void try_memories(const struct kernel_ops *k, struct uffdwp_probe_report *report)
 {
-	enum kernel_access access = (enum kernel_access)report->access_chosen;
+	int chosen = report->access_chosen;
+	enum kernel_access access = chosen < 0 ? KERNEL_ACCESS_COUNT : (enum kernel_access)chosen;
 
-	(void)kernel_uffd_features(k, access, &report->features);
-	report->pagemap_bit57 = try_bit57(k, access);
 	for (unsigned memory = 0; memory < UFFDWP_MEMORY_COUNT; memory++)
 		(void)probe_memory(k, access, (enum uffdwp_memory)memory, &report->memory[memory]);
 }
 
-static void say_nothing_works(struct uffdwp_probe_report *report)
+static void ask_userfaultfd(const struct kernel_ops *k, struct uffdwp_probe_report *report)
 {
-	int error = report->access[UFFDWP_ACCESS_USER_MODE];
-
-	report->pagemap_bit57 = error;
-	for (unsigned memory = 0; memory < UFFDWP_MEMORY_COUNT; memory++)
-		say_no_access(&report->memory[memory], error);
+	if (report->access_chosen < 0) {
+		report->pagemap_bit57 = report->access[UFFDWP_ACCESS_USER_MODE];
+		return;
+	}
+	(void)kernel_uffd_features(k, (enum kernel_access)report->access_chosen, &report->features);
+	report->pagemap_bit57 = try_bit57(k, (enum kernel_access)report->access_chosen);
 }
 
 int probe_run(const struct kernel_ops *k, struct uffdwp_probe_report *report)
@@ -282,10 +447,8 @@ int probe_run(const struct kernel_ops *k, struct uffdwp_probe_report *report)
 
 	try_access(k, &found);
 	look_around(k, &found);
-	if (found.access_chosen >= 0)
-		try_memories(k, &found);
-	else
-		say_nothing_works(&found);
+	ask_userfaultfd(k, &found);
+	try_memories(k, &found);
 	*report = found;
 	return 0;
 }

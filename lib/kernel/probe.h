@@ -9,8 +9,10 @@
 /* Everything, for people. 0, also where nothing works; report->sz is the caller's and stays. */
 int probe_run(const struct kernel_ops *k, struct uffdwp_probe_report *report);
 
-/* One type of memory, through one way to a userfaultfd: some hundred microseconds. 0: *out says what was found, also
- * where nothing works (mechanism is UFFDWP_MECHANISM_AUTO then, and reason says why). -EINVAL: no such memory. */
+/* One type of memory, through one way to a userfaultfd (KERNEL_ACCESS_COUNT: there is none, only what needs none is
+ * tried): all rungs of the ladder, a millisecond or less, huge pages and swapping some more. 0: *out says what was
+ * found, also where nothing works (mechanism is UFFDWP_MECHANISM_AUTO then, and reason says why). -EINVAL: no such
+ * memory. */
 int probe_memory(const struct kernel_ops *k, enum kernel_access access, enum uffdwp_memory memory,
                  struct uffdwp_probe_memory *out);
 

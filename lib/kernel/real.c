@@ -129,6 +129,28 @@ static int real_uffd_writeprotect(int uffd, uint64_t start, uint64_t length, uin
 	return (int)CALL(SYS_ioctl, uffd, UFFDIO_WRITEPROTECT, &arg);
 }
 
+static int real_uffd_copy(int uffd, uint64_t to, const void *from, uint64_t length, uint64_t mode)
+{
+	struct uffdio_copy arg = {.dst = to, .src = (uintptr_t)from, .len = length, .mode = mode};
+
+	return (int)CALL(SYS_ioctl, uffd, UFFDIO_COPY, &arg);
+}
+
+static int real_uffd_zeropage(int uffd, uint64_t start, uint64_t length, uint64_t mode)
+{
+	struct uffdio_zeropage arg = {.range = {.start = start, .len = length}, .mode = mode};
+
+	return (int)CALL(SYS_ioctl, uffd, UFFDIO_ZEROPAGE, &arg);
+}
+
+static int64_t real_uffd_continue(int uffd, uint64_t start, uint64_t length, uint64_t mode)
+{
+	struct uffdio_continue arg = {.range = {.start = start, .len = length}, .mode = mode};
+	int64_t error = CALL(SYS_ioctl, uffd, UFFDIO_CONTINUE, &arg);
+
+	return error && arg.mapped <= 0 ? error : arg.mapped;
+}
+
 static int real_uffd_wake(int uffd, uint64_t start, uint64_t length)
 {
 	struct uffdio_range arg = {.start = start, .len = length};
@@ -194,6 +216,22 @@ static int real_mincore(void *address, size_t length, unsigned char *pages)
 static int real_madvise(void *address, size_t length, int advice)
 {
 	return (int)CALL(SYS_madvise, address, length, advice);
+}
+
+static int real_cachestat(int fd, uint64_t offset, uint64_t length, uint64_t *evicted)
+{
+	struct cachestat_range_now range = {.off = offset, .len = length};
+	struct cachestat_now found = {0};
+	int error = (int)CALL(SYS_CACHESTAT_NOW, fd, &range, &found, 0u);
+
+	if (error == 0)
+		*evicted = found.nr_evicted;
+	return error;
+}
+
+static int real_mprotect(void *address, size_t length, int prot)
+{
+	return (int)CALL(SYS_mprotect, address, length, prot);
 }
 
 static int real_mbind(void *address, size_t length, int mode, uint64_t nodes)
@@ -345,6 +383,9 @@ const struct kernel_ops kernel_real = {
         .uffd_register = real_uffd_register,
         .uffd_unregister = real_uffd_unregister,
         .uffd_writeprotect = real_uffd_writeprotect,
+        .uffd_copy = real_uffd_copy,
+        .uffd_zeropage = real_uffd_zeropage,
+        .uffd_continue = real_uffd_continue,
         .uffd_wake = real_uffd_wake,
         .uffd_read = real_uffd_read,
         .pagemap_scan = real_pagemap_scan,
@@ -352,6 +393,8 @@ const struct kernel_ops kernel_real = {
         .munmap = real_munmap,
         .mremap = real_mremap,
         .madvise = real_madvise,
+        .mprotect = real_mprotect,
+        .cachestat = real_cachestat,
         .mincore = real_mincore,
         .mbind = real_mbind,
         .futex_wait = real_futex_wait,

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Trials on scratch memory: does an armed page stay armed through this? See trial.c. */
+/* Trials on scratch memory: is a page that a mechanism protects still protected after this? See trial.c. */
 #ifndef UFFDWP_KERNEL_TRIAL_H
 #define UFFDWP_KERNEL_TRIAL_H
 
@@ -9,28 +9,32 @@
 #include "kernel/kernel.h"
 #include "uffdwp.h"
 
-/* One userfaultfd for the trials of one type of memory. */
+/* What the trials of one mechanism on one type of memory share. */
 struct trial_bench {
 	const struct kernel_ops *k;
 	enum uffdwp_memory memory;
+	enum uffdwp_mechanism mechanism;
 	uint64_t page_bytes;
 	uint64_t features; /* granted */
-	int uffd;
+	int uffd;          /* -1: the mechanism needs none */
 	int swap_on;
+	int emptied;     /* the last look met an empty entry */
+	uint32_t fills;  /* UFFDWP_FILL_* that were seen to work */
+	char reason[96]; /* of the last trial, where its answer needs one; else empty */
 };
 
-/* Opens the userfaultfd. 0 or -errno. */
-int trial_open(const struct kernel_ops *k, enum kernel_access access, enum uffdwp_memory memory, int swap_on,
-               struct trial_bench *bench);
+/* Opens the userfaultfd, if the mechanism needs one. 0 or -errno. */
+int trial_open(const struct kernel_ops *k, enum kernel_access access, enum uffdwp_memory memory,
+               enum uffdwp_mechanism mechanism, int swap_on, struct trial_bench *bench);
 void trial_close(struct trial_bench *bench);
 
-/* Is MODE_WP accepted for this memory? Needs no free huge page. 0 or -errno. */
+/* Does the kernel register this memory in the mechanism's modes? Needs no free huge page. 0 or -errno. */
 int trial_register(const struct trial_bench *bench);
 
-/* Does one trial on memory that the kernel lets register. Writes the reason where the answer needs one, else "". */
-enum uffdwp_answer trial_run(struct trial_bench *bench, enum uffdwp_trial trial, char *reason, size_t size);
+/* Does one trial on memory that the kernel lets register. */
+enum uffdwp_answer trial_run(struct trial_bench *bench, enum uffdwp_trial trial);
 
-/* Does the kernel's pagemap show a mark that was just put on (anonymous memory)? 1, 0, or -errno. */
+/* Does the kernel's pagemap show a mark that was just put on (a bench of markers)? 1, 0, or -errno. */
 int trial_bit57(const struct trial_bench *bench);
 
 /* Looks at a scratch page with PAGEMAP_SCAN. 0: it works, else -errno. */

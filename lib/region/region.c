@@ -28,6 +28,9 @@
 /* How long something that is not where it was may be on its way to another place. */
 #define MOVE_PATIENCE_NS 100000000ull
 
+/* How often a page is read again that was neither there nor not there. */
+#define MEM_TRIES 8
+
 void *pages_new(const struct kernel_ops *k, size_t length)
 {
 	int error;
@@ -142,6 +145,7 @@ static int memory_create(struct uffdwp_region *region, const struct region_plan 
 static int memory_attach(struct uffdwp_region *region, const struct region_plan *plan)
 {
 	atomic_store(&region->base, (uintptr_t)plan->address);
+	region->prot = plan->prot;
 	if (plan->options.fd < 0)
 		return 0;
 	int mode = region->k->access_mode(plan->options.fd);
@@ -161,8 +165,8 @@ static int memory_attach(struct uffdwp_region *region, const struct region_plan 
 
 static int region_uffd(struct uffdwp_region *region, const struct region_plan *plan)
 {
-	uint64_t wanted = region->mechanism->features | UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_EVENT_REMOVE |
-	                  UFFD_FEATURE_EVENT_UNMAP | UFFD_FEATURE_EXACT_ADDRESS;
+	uint64_t wanted = region->mechanism->features | UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_EVENT_UNMAP |
+	                  UFFD_FEATURE_EXACT_ADDRESS;
 	uint64_t granted = 0;
 
 	if (region->delivery == UFFDWP_DELIVERY_INLINE)
@@ -178,10 +182,10 @@ static int region_uffd(struct uffdwp_region *region, const struct region_plan *p
 	return 0;
 }
 
-static int region_register(struct uffdwp_region *region)
+int region_register(struct uffdwp_region *region)
 {
 	int error = region->k->uffd_register(region->uffd, (uint64_t)(uintptr_t)region_address(region, 0),
-	                                     region->capacity_bytes, region->mechanism->register_mode);
+	                                     region->capacity_bytes, region->mechanism->register_modes[region->memory]);
 
 	if (error == -EBUSY)
 		return text_fail(region->text, error, "another userfaultfd is registered in this range");
@@ -195,10 +199,33 @@ static int ledger_open(struct uffdwp_region *region)
 {
 	region->ledger.count = region->capacity_bytes >> region->page_shift;
 	region->ledger.pages = pages_new(region->k, region->ledger.count);
-	if (!region->ledger.pages)
+	if (!region->ledger.pages || losses_open(&region->losses, region->k, region->ledger.count))
 		return text_fail(region->text, -ENOMEM, "no memory for the ledger");
 	pages_touch(region->k, (void *)region->ledger.pages, region_pages(region));
 	return 0;
+}
+
+/* What the mechanism needs beside the ledger. */
+static int helpers_open(struct uffdwp_region *region)
+{
+	int error = 0;
+
+	if (region_owns_empty(region) && !(region->zeros = pages_new(region->k, region->page_bytes)))
+		return text_fail(region->text, -ENOMEM, "no address space for a page of zeros");
+	if (region->memory != UFFDWP_MEMORY_ANON || region_loses_marks(region))
+		return 0;
+	region->pagemap = region->k->open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC, 0);
+	if (region->pagemap < 0)
+		error = region->pagemap;
+	if (!error && region_owns_empty(region))
+		region->mem = region->k->open("/proc/self/mem", O_RDONLY | O_CLOEXEC, 0);
+	if (!error && region_owns_empty(region) && region->mem < 0)
+		error = region->mem;
+	return error ? text_fail(region->text, error,
+	                         "/proc/self/mem and /proc/self/pagemap cannot be opened, which mechanism %s "
+	                         "needs for anonymous memory: %s",
+	                         region->mechanism->name, strerror(-error))
+	             : 0;
 }
 
 static struct uffdwp_region *region_new(const struct region_plan *plan)
@@ -216,11 +243,38 @@ static struct uffdwp_region *region_new(const struct region_plan *plan)
 	region->delivery = plan->options.delivery;
 	region->runtime = plan->runtime;
 	region->text = plan->text;
+	region->fills = plan->fills;
+	region->aliases = plan->aliases;
+	region->process = getpid();
+	region->prot = PROT_READ | PROT_WRITE;
+	region->on_loss = plan->options.on_loss;
+	region->on_loss_user = plan->options.on_loss_user;
 	region->uffd = -1;
 	region->fd = -1;
+	region->mem = -1;
+	region->pagemap = -1;
+	region->wake_fd = -1;
+	region->populate = region_owns_empty(region) &&
+	                   (region->delivery == UFFDWP_DELIVERY_INLINE || plan->access == KERNEL_ACCESS_USER_MODE);
 	atomic_store(&region->length_bytes, plan->length_bytes);
 	pthread_mutex_init(&region->lock, NULL);
 	return region;
+}
+
+static int needs_uffd(const struct uffdwp_region *region)
+{
+	return region->mechanism->register_modes[region->memory] != 0;
+}
+
+static int watch_open(struct uffdwp_region *region, const struct region_plan *plan)
+{
+	if (!needs_uffd(region)) {
+		mprotect_watch(region, 1);
+		return 0;
+	}
+	int error = region_uffd(region, plan);
+
+	return error ? error : region_register(region);
 }
 
 int region_open(const struct region_plan *plan, struct uffdwp_region **out)
@@ -232,11 +286,11 @@ int region_open(const struct region_plan *plan, struct uffdwp_region **out)
 	int error = plan->address ? memory_attach(region, plan) : memory_create(region, plan);
 
 	if (!error)
-		error = region_uffd(region, plan);
-	if (!error)
 		error = ledger_open(region);
 	if (!error)
-		error = region_register(region);
+		error = helpers_open(region);
+	if (!error)
+		error = watch_open(region, plan);
 	if (error) {
 		region_free(region);
 		return error;
@@ -247,6 +301,10 @@ int region_open(const struct region_plan *plan, struct uffdwp_region **out)
 
 void region_unregister(struct uffdwp_region *region)
 {
+	if (region->uffd < 0) {
+		region->mechanism->disarm(region, 0, region->ledger.count);
+		return;
+	}
 	region->k->uffd_unregister(region->uffd, (uint64_t)(uintptr_t)region_address(region, 0),
 	                           region->capacity_bytes);
 }
@@ -256,12 +314,20 @@ void region_free(struct uffdwp_region *region)
 	const struct kernel_ops *k = region->k;
 	void *base = (void *)atomic_load(&region->base);
 
+	if (atomic_load(&region->maps))
+		mprotect_watch(region, 0);
 	if (region->uffd >= 0)
 		k->close(region->uffd);
+	if (region->mem >= 0)
+		k->close(region->mem);
+	if (region->pagemap >= 0)
+		k->close(region->pagemap);
 	if (region->owned && base && !atomic_load(&region->unmapped))
 		k->munmap(base, region->capacity_bytes);
 	if (region->fd >= 0)
 		k->close(region->fd);
+	pages_free(k, region->zeros, region->page_bytes);
+	losses_close(&region->losses, k);
 	pages_free(k, (void *)region->ledger.pages, region->ledger.count);
 	pthread_mutex_destroy(&region->lock);
 	pages_free(k, region, sizeof(*region));
@@ -276,13 +342,59 @@ int region_has_moved(struct uffdwp_region *region, uintptr_t base_before)
 	return atomic_load(&region->base) != base_before;
 }
 
-static ssize_t read_once(struct uffdwp_region *region, uint64_t offset, void *to, size_t length, int patient)
+/* What to do with an entry that has no page. */
+enum empty { EMPTY_IS_ZEROS, EMPTY_IF_QUIET };
+
+/* A page of anonymous memory that /proc/self/mem did not give: bytes of zeros, where its entry is empty. */
+static ssize_t read_none(struct uffdwp_region *region, uint64_t offset, void *to, size_t length, enum empty empty)
+{
+	uint64_t page = offset >> region->page_shift;
+	uint64_t rest = region->page_bytes - (offset & (region->page_bytes - 1));
+	uint64_t entry;
+	int error = region_entries(region, region->pagemap, page, page + 1, &entry);
+
+	if (error)
+		return error;
+	if (entry & (PAGEMAP_PRESENT | PAGEMAP_SWAPPED)) /* it came meanwhile, or cannot be read */
+		return -EIO;
+	if (!region_is_mapped(region, page))
+		return -EFAULT;
+	/* MADV_DONTNEED empties an entry after its event was read. */
+	if (empty == EMPTY_IF_QUIET && atomic_load(&region->events_in_hand))
+		return -EAGAIN;
+	length = length < rest ? length : (size_t)rest;
+	memset(to, 0, length);
+	return (ssize_t)length;
+}
+
+/* Anonymous memory whose empty entries are ours: a read through its mapping would wait for us. */
+static ssize_t read_mem(struct uffdwp_region *region, uint64_t offset, void *to, size_t length, enum empty empty)
+{
+	ssize_t got = -EIO;
+
+	for (int i = 0; i < MEM_TRIES && got == -EIO; i++) {
+		got = region->k->pread(region->mem, to, length, atomic_load(&region->base) + offset);
+		if (got <= 0 && got != -EINTR)
+			got = read_none(region, offset, to, length, empty);
+	}
+	return got;
+}
+
+static ssize_t read_mapping(struct uffdwp_region *region, uint64_t offset, void *to, size_t length, enum empty empty)
+{
+	if (region->mem >= 0)
+		return read_mem(region, offset, to, length, empty);
+	return region->k->read_self(to, (void *)(atomic_load(&region->base) + offset), length);
+}
+
+static ssize_t read_once(struct uffdwp_region *region, uint64_t offset, void *to, size_t length, enum empty empty,
+                         int patient)
 {
 	uintptr_t base = atomic_load(&region->base);
 
 	if (region->fd >= 0)
 		return region->k->pread(region->fd, to, length, region->fd_offset + offset);
-	ssize_t got = region->k->read_self(to, (void *)(base + offset), length);
+	ssize_t got = read_mapping(region, offset, to, length, empty);
 
 	if (got != -EFAULT)
 		return got;
@@ -290,12 +402,13 @@ static ssize_t read_once(struct uffdwp_region *region, uint64_t offset, void *to
 	return patient && region_has_moved(region, base) ? -EINTR : -ESTALE;
 }
 
-static int read_all(struct uffdwp_region *region, uint64_t offset, void *buffer, size_t length, int patient)
+static int read_all(struct uffdwp_region *region, uint64_t offset, void *buffer, size_t length, enum empty empty,
+                    int patient)
 {
 	unsigned char *to = buffer;
 
 	while (length > 0) {
-		ssize_t got = read_once(region, offset, to, length, patient);
+		ssize_t got = read_once(region, offset, to, length, empty, patient);
 
 		if (got == -EINTR)
 			continue;
@@ -310,22 +423,42 @@ static int read_all(struct uffdwp_region *region, uint64_t offset, void *buffer,
 
 int region_read(struct uffdwp_region *region, uint64_t offset, void *buffer, size_t length)
 {
-	return read_all(region, offset, buffer, length, 0);
+	return read_all(region, offset, buffer, length, EMPTY_IF_QUIET, 0);
+}
+
+int region_read_empty(struct uffdwp_region *region, uint64_t offset, void *buffer, size_t length)
+{
+	return read_all(region, offset, buffer, length, EMPTY_IS_ZEROS, 0);
 }
 
 int region_read_patiently(struct uffdwp_region *region, uint64_t offset, void *buffer, size_t length)
 {
-	return read_all(region, offset, buffer, length, 1);
+	return read_all(region, offset, buffer, length, EMPTY_IF_QUIET, 1);
+}
+
+/* Huge pages have a word for each system page of theirs. */
+int region_entries(struct uffdwp_region *region, int pagemap, uint64_t first, uint64_t end, uint64_t *entries)
+{
+	uint64_t system_bytes = (uint64_t)sysconf(_SC_PAGESIZE);
+	uint64_t at = (uint64_t)(uintptr_t)region_address(region, first) / system_bytes * sizeof(*entries);
+	uint64_t step = region->page_bytes / system_bytes * sizeof(*entries);
+	size_t length = step > sizeof(*entries) ? sizeof(*entries) : (size_t)(end - first) * sizeof(*entries);
+
+	for (uint64_t page = first; page < end; page += length / sizeof(*entries)) {
+		ssize_t got = region->k->pread(pagemap, &entries[page - first], length, at + (page - first) * step);
+
+		if (got != (ssize_t)length)
+			return got < 0 ? (int)got : -EIO;
+	}
+	return 0;
 }
 
 uint64_t region_marks(struct uffdwp_region *region, int pagemap, uint64_t first, uint64_t end)
 {
 	uint64_t entries[64];
 	uint64_t marks = 0;
-	size_t length = (size_t)(end - first) * sizeof(entries[0]);
-	uint64_t at = (uint64_t)(uintptr_t)region_address(region, first) >> region->page_shift;
 
-	if (region->k->pread(pagemap, entries, length, at * sizeof(entries[0])) != (ssize_t)length)
+	if (region_entries(region, pagemap, first, end, entries))
 		return 0;
 	for (uint64_t page = first; page < end; page++)
 		marks |= (uint64_t)((entries[page - first] & PAGEMAP_UFFD_WP) != 0) << (page - first);
@@ -375,18 +508,70 @@ int region_is_mapped(struct uffdwp_region *region, uint64_t page)
 {
 	unsigned char ignored;
 
-	return region->k->mincore(region_address(region, page), (size_t)sysconf(_SC_PAGESIZE), &ignored) != -ENOMEM;
+	return region->k->mincore(region_address(region, page), 1, &ignored) != -ENOMEM;
 }
 
-uint64_t region_content(struct uffdwp_region *region, uint64_t first, uint64_t end)
+/* mincore(2) takes the swap cache for memory; cachestat(2) does not, where it is to be had. */
+int region_is_swapped(struct uffdwp_region *region, uint64_t page)
+{
+	unsigned char in_memory = 1;
+	uint64_t evicted;
+
+	if (region->memory != UFFDWP_MEMORY_SHMEM || region->fd < 0)
+		return 0;
+	if (!region->k->cachestat(region->fd, region->fd_offset + (page << region->page_shift), region->page_bytes,
+	                          &evicted))
+		return evicted != 0;
+	region->k->mincore(region_address(region, page), 1, &in_memory);
+	return !(in_memory & 1);
+}
+
+/* Anonymous memory: content is in memory or in swap. */
+static uint64_t region_present(struct uffdwp_region *region, uint64_t first, uint64_t end)
+{
+	uint64_t entries[64];
+	uint64_t present = 0;
+
+	if (region->pagemap < 0 || region_entries(region, region->pagemap, first, end, entries))
+		return 0;
+	for (uint64_t page = first; page < end; page++)
+		present |= (uint64_t)((entries[page - first] & (PAGEMAP_PRESENT | PAGEMAP_SWAPPED)) != 0)
+		           << (page - first);
+	return present;
+}
+
+/* Where entries are emptied and filled by us, whether one is there says nothing; but one that is empty can be filled
+ * with content only if there is some. It is filled plain: so only where nothing is armed, or the bytes are safe. What
+ * cannot be asked has no content before, and has not lost it after. */
+static uint64_t huge_content(struct uffdwp_region *region, uint64_t first, uint64_t end, int claimed)
+{
+	uint64_t content = 0;
+
+	for (uint64_t page = first; page < end; page++) {
+		if (!claimed && ledger_get(&region->ledger, page) != LEDGER_FREE)
+			continue;
+		int64_t filled = region->k->uffd_continue(region->uffd, (uintptr_t)region_address(region, page),
+		                                          region->page_bytes, UFFDIO_CONTINUE_MODE_DONTWAKE);
+		int has = filled > 0 || filled == -EEXIST || (claimed && filled != -EFAULT);
+
+		content |= (uint64_t)has << (page - first);
+	}
+	return content;
+}
+
+uint64_t region_content(struct uffdwp_region *region, uint64_t first, uint64_t end, int claimed)
 {
 	uint64_t content = 0;
 	unsigned char mapped;
 
 	if (region->memory == UFFDWP_MEMORY_SHMEM && region->fd >= 0)
 		return region_data(region, first, end);
+	if (region->memory == UFFDWP_MEMORY_ANON)
+		return region_present(region, first, end);
 	if (region->memory != UFFDWP_MEMORY_HUGETLB)
 		return 0;
+	if (region_owns_empty(region))
+		return huge_content(region, first, end, claimed);
 	for (uint64_t page = first; page < end; page++) {
 		if (!region->k->mincore(region_address(region, page), (size_t)sysconf(_SC_PAGESIZE), &mapped))
 			content |= (uint64_t)(mapped & 1) << (page - first);

@@ -21,6 +21,7 @@
 #include "base/text.h"
 #include "kernel/kernel.h"
 #include "region/ledger.h"
+#include "region/loss.h"
 #include "region/mechanism.h"
 #include "uffdwp.h"
 
@@ -41,7 +42,8 @@ struct region_counters {
 	_Atomic uint64_t events_remove;
 	_Atomic uint64_t events_remap;
 	_Atomic uint64_t events_unmap;
-	_Atomic uint64_t pages_lost;
+	_Atomic uint64_t pages_rearmed;
+	_Atomic uint64_t pages_filled;
 	_Atomic uint64_t snapshots;
 };
 
@@ -58,10 +60,21 @@ struct uffdwp_region {
 	unsigned page_shift;
 	uint32_t memory;   /* enum uffdwp_memory */
 	uint32_t delivery; /* enum uffdwp_delivery */
-	int uffd;
-	int fd;    /* -1: none known */
-	int owned; /* 1: created by us, unmapped by us */
+	uint32_t fills;    /* UFFDWP_FILL_*: what the kernel can do in one step */
+	uint32_t aliases;  /* other writable mappings of the memory, at the attach */
+	pid_t process;     /* that opened it */
+	int prot;          /* of mmap(2): as the memory was before it was armed */
+	int uffd;          /* -1: the mechanism needs none */
+	int fd;            /* -1: none known */
+	int mem;           /* /proc/self/mem: reads that neither fault nor wait; -1: not needed */
+	int pagemap;       /* /proc/self/pagemap, beside mem */
+	int populate;      /* 1: a system call cannot wait for an empty entry to be filled: barriers fill it */
+	void *zeros;       /* a page of zeros, for fills; NULL: not needed */
+	int owned;         /* 1: created by us, unmapped by us */
 	int sealed;
+	int wake_fd; /* eventfd of the handler, where writers find losses; -1 */
+	uffdwp_loss_fn on_loss;
+	void *on_loss_user;
 	int numa_mode; /* of mbind(2); 0: the default */
 	uint64_t numa_nodes;
 	struct uffdwp *runtime; /* opaque here: whose error text and handlers */
@@ -82,9 +95,14 @@ struct uffdwp_region {
 	_Atomic uint32_t dead;               /* unmapped behind our back, or its handler died */
 	_Atomic uint32_t unmapped;           /* what is mapped there now is not ours */
 	_Atomic(struct preserve *) preserve; /* of the running snapshot; valid inside the epoch while not IDLE */
+	_Atomic uint32_t refusals;           /* fills in a row that the kernel refused */
+	_Atomic uint32_t events_in_hand;     /* the handler has read, or is about to, and has not acted on it all */
+	_Atomic int64_t maps;                /* mappings that mprotect makes of it, about */
+	uint64_t armed_until;                /* mprotect: pages [0, armed_until) were armed one call after the other */
 	_Atomic uint64_t streams[REGION_STREAMS];
 	_Atomic uint32_t stream_next;
 	struct region_counters counters;
+	struct losses losses;
 
 	/* The slow calls'. */
 	pthread_mutex_t lock;
@@ -106,11 +124,18 @@ struct region_plan {
 	uint64_t capacity_bytes;
 	uint64_t page_bytes;
 	uint32_t memory;
+	uint32_t fills;
+	uint32_t aliases;
+	int prot;
 	struct uffdwp_region_options options;
 };
 
 /* Creates or attaches by plan: memory, uffd, registration, ledger. Not yet known to a handler nor to the registry. */
 int region_open(const struct region_plan *plan, struct uffdwp_region **out);
+
+/* Registers all of the region with its uffd, in its mechanism's modes; once more does no harm. 0 or -errno, with text.
+ */
+int region_register(struct uffdwp_region *region);
 
 /* Takes the registration away: every waiting writer goes on, no fault or event comes any more. */
 void region_unregister(struct uffdwp_region *region);
@@ -118,20 +143,27 @@ void region_unregister(struct uffdwp_region *region);
 /* Frees all; after region_unregister(), unknown to handler and registry. */
 void region_free(struct uffdwp_region *region);
 
-/* Reads bytes of the region by system calls, so that a mapping that vanishes is an error and not a crash; holes read as
- * zeros and stay holes where fd is known. (signal) 0 or -errno. */
+/* Reads bytes of the region by system calls, so that a mapping that vanishes is an error and not a crash, and nobody
+ * waits for a fault; holes read as zeros and stay holes where fd is known. (signal) 0 or -errno; -EAGAIN: an empty
+ * entry of anonymous memory was met, and whether its content was discarded just now the handler has not found out yet.
+ */
 int region_read(struct uffdwp_region *region, uint64_t offset, void *buffer, size_t length);
 
-/* The same, waiting shortly for the event when the region is not where it was: not for a handler, who must read it. */
+/* The same, where the caller knows that an entry without a page is one that had none at the cut. (signal) */
+int region_read_empty(struct uffdwp_region *region, uint64_t offset, void *buffer, size_t length);
+
+/* The first, waiting shortly for the event when the region is not where it was: not for a handler, who must read it. */
 int region_read_patiently(struct uffdwp_region *region, uint64_t offset, void *buffer, size_t length);
 
 /* Next byte at or after `offset` that is data (hole = 0) or hole (hole = 1), at most `end`; without SEEK_DATA all is
  * data. */
 uint64_t region_seek(struct uffdwp_region *region, uint64_t offset, uint64_t end, int hole);
 
-/* Which of the up to 64 pages [first, end) are as good as known to have content, to be compared later: for shmem those
- * that hold data; for hugetlb those that are mapped, which only a punch or MADV_DONTNEED undoes. Else none. */
-uint64_t region_content(struct uffdwp_region *region, uint64_t first, uint64_t end);
+/* Which of the up to 64 pages [first, end) are as good as known to have content, to be compared later: with the
+ * region's lock held, or `claimed`: of pages that the caller has claimed and read. For shmem those that hold data; for
+ * hugetlb those that are mapped, which only a punch or MADV_DONTNEED undoes; for anonymous memory, where its pagemap is
+ * open, those that are in memory or in swap. Else none. */
+uint64_t region_content(struct uffdwp_region *region, uint64_t first, uint64_t end, int claimed);
 
 /* Which of the up to 64 pages [first, end) carry the mark, by an open /proc/self/pagemap. (signal) */
 uint64_t region_marks(struct uffdwp_region *region, int pagemap, uint64_t first, uint64_t end);
@@ -150,6 +182,12 @@ int region_grow(struct uffdwp_region *region, uint64_t length_bytes);
 /* Gives back the memory of a range; what a snapshot needs was preserved by the caller. */
 int region_discard(struct uffdwp_region *region, uint64_t offset, uint64_t length);
 
+/* The pagemap words of the first system page of each of the up to 64 pages [first, end). (signal) 0 or -errno. */
+int region_entries(struct uffdwp_region *region, int pagemap, uint64_t first, uint64_t end, uint64_t *entries);
+
+/* 1: the page of the file behind an empty entry is swapped out. (signal) */
+int region_is_swapped(struct uffdwp_region *region, uint64_t page);
+
 /* Arms or disarms [first, end), waiting (bounded) while the kernel says -EAGAIN: an event is on its way to the handler.
  */
 int region_arm_run(struct uffdwp_region *region, uint64_t first, uint64_t end);
@@ -159,6 +197,12 @@ int region_disarm_run(struct uffdwp_region *region, uint64_t first, uint64_t end
 static inline int region_loses_marks(const struct uffdwp_region *region)
 {
 	return (int)(region->mechanism->memory_loses_mark >> region->memory & 1);
+}
+
+/* Accesses to empty entries come to us. */
+static inline int region_owns_empty(const struct uffdwp_region *region)
+{
+	return region->mechanism->owns_empty;
 }
 
 static inline uint64_t region_pages(const struct uffdwp_region *region)
@@ -171,6 +215,9 @@ static inline unsigned char *region_address(const struct uffdwp_region *region, 
 	return (unsigned char *)atomic_load_explicit(&region->base, memory_order_acquire) +
 	       (page << region->page_shift);
 }
+
+/* mprotect.c: the region is counted in or out. */
+void mprotect_watch(struct uffdwp_region *region, int on);
 
 /* Zeroed memory outside the caller's heap; NULL: none. */
 void *pages_new(const struct kernel_ops *k, size_t length);

@@ -154,7 +154,7 @@ static int open_content(struct uffdwp_snapshot *snapshot)
 	pthread_mutex_unlock(&region->lock);
 	for (uint64_t page = 0; page < pages; page += 64) {
 		pthread_mutex_lock(&region->lock);
-		atomic_store(&snapshot->content[page / 64], region_content(region, page, min_u64(page + 64, pages)));
+		atomic_store(&snapshot->content[page / 64], region_content(region, page, min_u64(page + 64, pages), 0));
 		pthread_mutex_unlock(&region->lock);
 	}
 	return 0;
@@ -210,6 +210,8 @@ static int open_memory(struct uffdwp_snapshot *snapshot, struct text *text)
 		error = open_content(snapshot);
 	if (error)
 		return text_fail(text, error, "no memory for the snapshot's pool: lower pool_bytes");
+	if (snapshot->region->mechanism->prepare)
+		snapshot->region->mechanism->prepare(snapshot->region);
 	error = open_pagemap(snapshot);
 	return error ? text_fail(text, error, "/proc/self/pagemap cannot be opened: %s", strerror(-error)) : 0;
 }
@@ -281,6 +283,17 @@ static int make_cut(struct uffdwp_snapshot *snapshot)
 		atomic_compare_exchange_strong(&region->phase, &preserving, (uint32_t)PHASE_RELEASE);
 	fault_wake_held(region);
 	return 0;
+}
+
+static int make_cut_undisturbed(struct uffdwp_snapshot *snapshot)
+{
+	sigset_t before;
+
+	fault_block_signals(&before);
+	int error = make_cut(snapshot);
+
+	fault_restore_signals(&before);
+	return error;
 }
 
 /* ---- the snapshot's thread ---- */
@@ -459,7 +472,7 @@ static int cut(struct uffdwp_snapshot *snapshot, struct text *text)
 		return error;
 	pthread_mutex_lock(&region->lock);
 	region->content = NULL;
-	error = atomic_load(&region->dead) ? -ESTALE : make_cut(snapshot);
+	error = atomic_load(&region->dead) ? -ESTALE : make_cut_undisturbed(snapshot);
 	pthread_mutex_unlock(&region->lock);
 	if (snapshot->options.cut_leave)
 		snapshot->options.cut_leave(snapshot->options.cut_user);

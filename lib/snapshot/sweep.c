@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "base/math.h"
+#include "fault/handler.h"
 #include "snapshot/snapshot.h"
 
 enum page_kind { PAGE_NOTHING, PAGE_LIVE, PAGE_SLOT };
@@ -64,15 +65,19 @@ static int claim_batch(struct uffdwp_snapshot *snapshot, struct batch *batch)
 	for (uint64_t page = batch->first; page < batch->end; page++) {
 		unsigned char *kind = &batch->kinds[page - batch->first];
 
+		enum ledger_state state;
+
 		*kind = PAGE_NOTHING;
-		if (ledger_move(ledger, page, LEDGER_ARMED, LEDGER_CLAIMED)) {
-			*kind = PAGE_LIVE;
+		do { /* a claim that only filled its entry gives it back */
+			if (ledger_move(ledger, page, LEDGER_ARMED, LEDGER_CLAIMED))
+				*kind = PAGE_LIVE;
+			state = *kind == PAGE_LIVE ? LEDGER_ARMED : settled_state(ledger, page);
+		} while (state == LEDGER_ARMED && *kind != PAGE_LIVE);
+		if (*kind == PAGE_LIVE) {
 			batch->live++;
 			batch->marked = 1;
 			continue;
 		}
-		enum ledger_state state = settled_state(ledger, page);
-
 		if (state == LEDGER_SAVED || state == LEDGER_OPEN) {
 			*kind = PAGE_SLOT;
 			batch->slots++;
@@ -108,7 +113,7 @@ static int check_vanished(struct uffdwp_snapshot *snapshot, uint64_t first, uint
 {
 	if (snapshot->preserve.pagemap >= 0)
 		return check_marks(snapshot, first, end);
-	uint64_t now = region_content(snapshot->region, first, end);
+	uint64_t now = region_content(snapshot->region, first, end, 1);
 
 	for (uint64_t page = first; page < end; page++) {
 		if (snapshot_had_content(snapshot, page) && !(now >> (page - first) & 1))
@@ -127,6 +132,18 @@ static uint64_t alike_until(uint64_t bits, uint64_t first, uint64_t page, uint64
 	return page;
 }
 
+/* Whether an empty entry was discarded just now is known when the handler has acted on what it had read: it fails the
+ * snapshot then, because the pages are claimed. */
+static int read_settled(struct uffdwp_region *region, uint64_t offset, void *to, size_t length)
+{
+	int error = region_read_patiently(region, offset, to, length);
+
+	if (error != -EAGAIN)
+		return error;
+	handler_sync(region->handler);
+	return region_read_empty(region, offset, to, length);
+}
+
 /* Reads the data of live pages [first, end), zeros the holes between. */
 static int read_run(struct uffdwp_snapshot *snapshot, unsigned char *to, uint64_t first, uint64_t end)
 {
@@ -140,7 +157,7 @@ static int read_run(struct uffdwp_snapshot *snapshot, unsigned char *to, uint64_
 
 		next = alike_until(data, first, page, end);
 		if (data >> (page - first) & 1) {
-			error = region_read_patiently(region, page << shift, at, (next - page) << shift);
+			error = read_settled(region, page << shift, at, (next - page) << shift);
 			atomic_fetch_add_explicit(&snapshot->pages_sweep, next - page, memory_order_relaxed);
 		} else {
 			memset(at, 0, (next - page) << shift);

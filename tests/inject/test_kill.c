@@ -125,9 +125,8 @@ static size_t sweep_folder(void)
 
 START_TEST(test_killed_process_leaves_a_whole_image_or_none)
 {
-	struct place_case which = {_i / 2 == 0 ? UFFDWP_MEMORY_SHMEM : UFFDWP_MEMORY_ANON,
-	                           (enum uffdwp_delivery)(_i % 2)};
-	if (!place_possible(__func__, which)) {
+	struct place_case which = place_auto_case(_i < 2 ? _i : 2 * (int)UFFDWP_MEMORY_ANON + _i % 2);
+	if (!place_possible(which)) {
 		return;
 	}
 	struct board *board = mmap(NULL, sizeof(*board), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -162,6 +161,7 @@ END_TEST
 int main(void)
 {
 	support_begin("test_kill", &(struct support_needs){0, 0});
+	place_begin();
 	Suite *suite = suite_create("kill");
 	TCase *tests = tcase_create("INV-COMMIT");
 	tcase_set_timeout(tests, 120.0 + kills_wanted());

@@ -38,15 +38,14 @@ static void expect_image_works(void)
 static void setup(void)
 {
 	scratch_folder(folder);
-	place_open(&place, (struct place_case){UFFDWP_MEMORY_SHMEM, UFFDWP_DELIVERY_THREAD}, PAGES);
+	place_open(&place, place_any(UFFDWP_MEMORY_SHMEM), PAGES);
 	place_touch(&place);
 }
 
 static void teardown(void)
 {
 	ck_assert_uint_eq(scratch_entries(folder), 0);
-	ck_assert_uint_eq(place_ledger(&place), 0);
-	ck_assert_uint_eq(place_witness(&place), 0);
+	place_expect_armed(&place, 0);
 	expect_image_works();
 	place_close(&place);
 }
@@ -202,10 +201,12 @@ static void as_nobody(void *argument)
 	char *path = argument;
 	must(setresgid(65534, 65534, 65534) == 0 && setresuid(65534, 65534, 65534) == 0);
 	must(prctl(PR_SET_DUMPABLE, 1) == 0); /* else /proc/self belongs to root */
-	must(place_try(&place, NULL, 0, (struct place_case){UFFDWP_MEMORY_SHMEM, place_delivery(1)}, PAGES) == 0);
+	struct place_case which = place_any(UFFDWP_MEMORY_SHMEM);
+	which.delivery = place_delivery(UFFDWP_MEMORY_SHMEM, 1);
+	must(place_try(&place, NULL, 0, which, PAGES) == 0);
 	place_touch(&place);
 	expect_path_refused(path, -EACCES);
-	must(place_witness(&place) == 0);
+	must(place_agrees(&place));
 	scratch_join(path, folder, "of-nobody");
 	struct uffdwp_snapshot_options options = image_at(path);
 	struct uffdwp_snapshot *snapshot = NULL;
@@ -247,7 +248,7 @@ static void on_read_only_mount(void *argument)
 		support_note("test_read_only_file_system", strerror(errno));
 		return;
 	}
-	must(place_try(&place, NULL, 0, (struct place_case){UFFDWP_MEMORY_SHMEM, UFFDWP_DELIVERY_THREAD}, PAGES) == 0);
+	must(place_try(&place, NULL, 0, place_any(UFFDWP_MEMORY_SHMEM), PAGES) == 0);
 	char path[SCRATCH_PATH];
 	scratch_join(path, mounted, "image");
 	expect_path_refused(path, -EROFS);
@@ -269,6 +270,7 @@ END_TEST
 int main(void)
 {
 	support_begin("test_bad_sink", &(struct support_needs){0, 0});
+	place_begin();
 	Suite *suite = suite_create("bad sink");
 	TCase *tests = tcase_create("bad sink");
 	tcase_set_timeout(tests, 60);

@@ -12,6 +12,7 @@
 #include <linux/seccomp.h>
 #include <stddef.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -34,9 +35,11 @@ static char library_folder[SCRATCH_PATH];
 struct run {
 	const char *arguments[ARGUMENTS]; /* behind the program's name, NULL at the end */
 	int unprivileged;
-	int uffd_error;   /* userfaultfd(2) answers this */
-	int device_error; /* USERFAULTFD_IOC_NEW answers this */
-	int uring_error;  /* io_uring_setup(2) answers this */
+	int uffd_error;         /* userfaultfd(2) answers this */
+	int device_error;       /* USERFAULTFD_IOC_NEW answers this */
+	int uring_error;        /* io_uring_setup(2) answers this */
+	uint32_t ioctl_refused; /* this ioctl answers EINVAL; 0: none */
+	int mprotect_error;     /* mprotect(2) to readable and writable answers this */
 	const char *stdout_path;
 };
 
@@ -55,18 +58,27 @@ static uint32_t answer(int error)
 	return error ? SECCOMP_RET_ERRNO | (uint32_t)error : SECCOMP_RET_ALLOW;
 }
 
+#define ARGUMENT_LOW_WORD(n) ((uint32_t)offsetof(struct seccomp_data, args[n]))
+
 static void filter_calls(const struct run *run)
 {
 	struct sock_filter filter[] = {
 	        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (uint32_t)offsetof(struct seccomp_data, nr)),
+	        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mprotect, 0, 4),
+	        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, ARGUMENT_LOW_WORD(2)),
+	        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, PROT_READ | PROT_WRITE, 0, 1),
+	        BPF_STMT(BPF_RET | BPF_K, answer(run->mprotect_error)),
+	        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
 	        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_userfaultfd, 0, 1),
 	        BPF_STMT(BPF_RET | BPF_K, answer(run->uffd_error)),
 	        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_uring_setup, 0, 1),
 	        BPF_STMT(BPF_RET | BPF_K, answer(run->uring_error)),
-	        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_ioctl, 0, 3),
-	        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (uint32_t)offsetof(struct seccomp_data, args[1])),
+	        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_ioctl, 0, 5),
+	        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, ARGUMENT_LOW_WORD(1)),
 	        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, USERFAULTFD_IOC_NEW, 0, 1),
 	        BPF_STMT(BPF_RET | BPF_K, answer(run->device_error)),
+	        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, run->ioctl_refused, 0, 1),
+	        BPF_STMT(BPF_RET | BPF_K, answer(EINVAL)),
 	        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
 	};
 	struct sock_fprog program_of_filter = {sizeof(filter) / sizeof(filter[0]), filter};
@@ -94,7 +106,7 @@ static _Noreturn void become(const struct run *run, const char *out, const char 
 	if (run->unprivileged) {
 		must(setgroups(0, NULL) == 0 && setgid(NOBODY) == 0 && setuid(NOBODY) == 0);
 	}
-	if (run->uffd_error || run->device_error || run->uring_error) {
+	if (run->uffd_error || run->device_error || run->uring_error || run->ioctl_refused || run->mprotect_error) {
 		filter_calls(run);
 	}
 	execv(program, (char **)(uintptr_t)arguments);
@@ -234,6 +246,12 @@ START_TEST(test_json_has_every_documented_name)
 	                                    "memory.shmem.reason",
 	                                    "memory.shmem.inline_works",
 	                                    "memory.shmem.page_bytes",
+	                                    "memory.shmem.fills",
+	                                    "memory.shmem.ladder.marker.works",
+	                                    "memory.shmem.ladder.rearm.thread_works",
+	                                    "memory.shmem.ladder.minor.inline_works",
+	                                    "memory.shmem.ladder.mprotect.reason",
+	                                    "memory.shmem.ladder.mprotect.taken",
 	                                    "memory.shmem.trials.populated.answer",
 	                                    "memory.shmem.trials.unpopulated.reason",
 	                                    "memory.shmem.trials.dontneed.answer",
@@ -259,18 +277,46 @@ START_TEST(test_json_has_every_documented_name)
 }
 END_TEST
 
+static const char *const memory_ids[UFFDWP_MEMORY_COUNT] = {"shmem", "hugetlb", "anon"};
+static const char *const mechanism_ids[UFFDWP_MECHANISM_COUNT] = {"none", "marker", "rearm", "minor", "mprotect"};
+
+static struct json_object *memory_at(struct json_object *root, int memory, const char *path)
+{
+	char whole[128];
+
+	(void)snprintf(whole, sizeof(whole), "memory.%s.%s", memory_ids[memory], path);
+	return at(root, whole);
+}
+
+static void expect_ladder(struct json_object *root, int memory, const struct uffdwp_probe_memory *found)
+{
+	for (uint32_t mechanism = UFFDWP_MECHANISM_MARKER; mechanism < UFFDWP_MECHANISM_COUNT; mechanism++) {
+		const struct uffdwp_probe_rung *rung = &found->rungs[mechanism];
+		char path[64];
+		struct json_object *told;
+
+		(void)snprintf(path, sizeof(path), "ladder.%s", mechanism_ids[mechanism]);
+		told = memory_at(root, memory, path);
+		ck_assert_int_eq(json_object_get_boolean(at(told, "works")), (int)rung->works);
+		ck_assert_int_eq(json_object_get_boolean(at(told, "thread_works")), (int)rung->thread_works);
+		ck_assert_int_eq(json_object_get_boolean(at(told, "inline_works")), (int)rung->inline_works);
+		ck_assert_int_eq(json_object_get_boolean(at(told, "taken")), mechanism == found->mechanism);
+		ck_assert_str_eq(text_at(told, "reason"), rung->reason);
+	}
+}
+
 START_TEST(test_doctor_tells_what_the_library_finds)
 {
-	static const char *const paths[] = {"memory.shmem.mechanism", "memory.hugetlb.mechanism",
-	                                    "memory.anon.mechanism"};
 	struct uffdwp_probe_report report = {.sz = sizeof(report)};
 	struct json_object *root = run_json((struct run){0});
 
 	ck_assert_int_eq(probe_run(&kernel_real, &report), 0);
 	for (int memory = 0; memory < UFFDWP_MEMORY_COUNT; memory++) {
-		const char *name = report.memory[memory].mechanism == UFFDWP_MECHANISM_MARKER ? "marker" : "none";
+		const struct uffdwp_probe_memory *found = &report.memory[memory];
 
-		ck_assert_str_eq(text_at(root, paths[memory]), name);
+		ck_assert_str_eq(json_object_get_string(memory_at(root, memory, "mechanism")),
+		                 mechanism_ids[found->mechanism]);
+		expect_ladder(root, memory, found);
 	}
 	ck_assert_int_eq(json_object_get_boolean(at(root, "io_uring.works")), report.uring == 0);
 	json_object_put(root);
@@ -299,7 +345,8 @@ START_TEST(test_user_without_rights_learns_what_to_change)
 	}
 	if (report.access[UFFDWP_ACCESS_USER_MODE] == 0 && report.memory[UFFDWP_MEMORY_SHMEM].mechanism) {
 		ck_assert_str_eq(text_at(root, "access_chosen"), "user_mode");
-		ck_assert_str_eq(text_at(root, "memory.shmem.mechanism"), "marker");
+		ck_assert_str_eq(text_at(root, "memory.shmem.mechanism"),
+		                 mechanism_ids[report.memory[UFFDWP_MEMORY_SHMEM].mechanism]);
 		ck_assert_ptr_nonnull(strstr(text_at(advice(root, "user_mode"), "what"), "EFAULT"));
 		ck_assert_int_eq(outcome.exit_code, 3);
 	}
@@ -311,14 +358,16 @@ START_TEST(test_filter_that_refuses_is_named)
 {
 	struct json_object *root = run_json((struct run){.uffd_error = EPERM, .device_error = EPERM});
 
-	ck_assert_int_eq(outcome.exit_code, 1);
-	ck_assert_str_eq(text_at(root, "verdict"), "nothing");
+	ck_assert_int_eq(outcome.exit_code, 3);
+	ck_assert_str_eq(text_at(root, "verdict"), "limits");
 	ck_assert_str_eq(text_at(root, "seccomp"), "filter");
 	ck_assert_ptr_null(at(root, "access_chosen"));
-	ck_assert_str_eq(text_at(root, "memory.shmem.mechanism"), "none");
-	ck_assert_str_eq(text_at(advice(root, "seccomp"), "level"), "required");
+	ck_assert_str_eq(text_at(root, "memory.shmem.mechanism"), "mprotect");
+	ck_assert_str_eq(text_at(root, "memory.anon.mechanism"), "mprotect");
+	ck_assert_str_eq(text_at(advice(root, "seccomp"), "level"), "limit");
 	expect_change(root, "seccomp", "--security-opt seccomp=");
 	expect_change(root, "seccomp", "--device /dev/userfaultfd");
+	expect_change(root, "mprotect", "vm.max_map_count");
 	json_object_put(root);
 }
 END_TEST
@@ -327,9 +376,63 @@ START_TEST(test_kernel_without_userfaultfd_is_named)
 {
 	struct json_object *root = run_json((struct run){.uffd_error = ENOSYS, .device_error = ENOTTY});
 
-	ck_assert_int_eq(outcome.exit_code, 1);
+	ck_assert_int_eq(outcome.exit_code, 3);
 	ck_assert_str_eq(text_at(root, "access.syscall.error"), "ENOSYS");
 	expect_change(root, "kernel", "CONFIG_USERFAULTFD");
+	json_object_put(root);
+}
+END_TEST
+
+START_TEST(test_nothing_works_where_mprotect_is_refused_too)
+{
+	static const struct run how = {.uffd_error = EPERM, .device_error = EPERM, .mprotect_error = EPERM};
+	const char *sanitizers = getenv("UFFDWP_SANITIZE");
+	struct json_object *root;
+
+	if (sanitizers && sanitizers[0]) {
+		support_note(__func__, "a sanitizer needs mprotect(2) itself");
+		return;
+	}
+	root = run_json(how);
+	ck_assert_int_eq(outcome.exit_code, 1);
+	ck_assert_str_eq(text_at(root, "verdict"), "nothing");
+	ck_assert_str_eq(text_at(root, "memory.shmem.mechanism"), "none");
+	ck_assert_str_eq(text_at(advice(root, "seccomp"), "level"), "required");
+	json_object_put(root);
+}
+END_TEST
+
+START_TEST(test_memory_that_no_fault_covers_is_left_to_mprotect)
+{
+	struct json_object *root = run_json((struct run){.ioctl_refused = (uint32_t)UFFDIO_REGISTER});
+
+	if (!at(root, "access_chosen")) {
+		support_note(__func__, "no userfaultfd is to be had");
+	} else {
+		ck_assert_int_eq(outcome.exit_code, 3);
+		ck_assert_str_eq(text_at(root, "memory.shmem.mechanism"), "mprotect");
+		ck_assert_str_eq(text_at(root, "memory.shmem.registration.error"), "EINVAL");
+		ck_assert_str_eq(text_at(advice(root, "memory"), "level"), "limit");
+		expect_change(root, "memory", "Linux 5.19");
+		expect_change(root, "memory", "Linux 5.14");
+		expect_change(root, "mprotect", "vm.max_map_count");
+	}
+	json_object_put(root);
+}
+END_TEST
+
+START_TEST(test_shared_memory_without_write_protection_is_left_to_minor_faults)
+{
+	struct json_object *root = run_json((struct run){.ioctl_refused = (uint32_t)UFFDIO_WRITEPROTECT});
+
+	if (!json_object_get_boolean(at(root, "memory.shmem.ladder.minor.works"))) {
+		support_note(__func__, text_at(root, "memory.shmem.ladder.minor.reason"));
+	} else {
+		ck_assert_int_eq(outcome.exit_code, 3);
+		ck_assert_str_eq(text_at(root, "memory.shmem.mechanism"), "minor");
+		ck_assert_str_eq(text_at(root, "memory.anon.mechanism"), "mprotect");
+		ck_assert_ptr_nonnull(strstr(text_at(advice(root, "memory"), "what"), "count as writes"));
+	}
 	json_object_put(root);
 }
 END_TEST
@@ -391,14 +494,30 @@ END_TEST
 
 START_TEST(test_lines_of_the_text_fit_a_terminal)
 {
-	run(&(struct run){.arguments = {"doctor"}, .uffd_error = EPERM, .device_error = EPERM, .uring_error = EPERM});
+	static const struct run cases[] = {
+	        {.arguments = {"doctor"}},
+	        {.arguments = {"doctor"}, .uffd_error = EPERM, .device_error = EPERM, .uring_error = EPERM},
+	        {.arguments = {"doctor"}, .ioctl_refused = (uint32_t)UFFDIO_REGISTER},
+	        {.arguments = {"doctor"}, .ioctl_refused = (uint32_t)UFFDIO_WRITEPROTECT},
+	};
+
+	run(&cases[_i]);
 	for (const char *line = outcome.out; *line; line += strcspn(line, "\n") + 1) {
 		size_t length = strcspn(line, "\n");
 
-		ck_assert_uint_le(length, 120);
+		ck_assert_msg(length <= 80, "a line of %zu characters: %.*s", length, (int)length, line);
 		ck_assert_msg(length == 0 || line[length - 1] != ' ', "a line ends with a blank: %.*s", (int)length,
 		              line);
 	}
+}
+END_TEST
+
+START_TEST(test_text_marks_the_rung_that_is_taken)
+{
+	run(&(struct run){.arguments = {"doctor"}, .uffd_error = EPERM, .device_error = EPERM});
+	ck_assert_ptr_nonnull(strstr(outcome.out, "\n    > mprotect  inline "));
+	ck_assert_ptr_nonnull(strstr(outcome.out, "\n      marker    no "));
+	ck_assert_ptr_null(strstr(outcome.out, "\n    > marker"));
 }
 END_TEST
 
@@ -518,10 +637,14 @@ static void add_tests(TCase *tests)
 	tcase_add_test(tests, test_user_without_rights_learns_what_to_change);
 	tcase_add_test(tests, test_filter_that_refuses_is_named);
 	tcase_add_test(tests, test_kernel_without_userfaultfd_is_named);
+	tcase_add_test(tests, test_nothing_works_where_mprotect_is_refused_too);
+	tcase_add_test(tests, test_memory_that_no_fault_covers_is_left_to_mprotect);
+	tcase_add_test(tests, test_shared_memory_without_write_protection_is_left_to_minor_faults);
 	tcase_add_test(tests, test_device_stands_in_for_a_system_call_that_is_refused);
 	tcase_add_test(tests, test_refused_io_uring_is_no_obstacle);
 	tcase_add_loop_test(tests, test_last_line_of_the_text_is_the_verdict, 0, 2);
-	tcase_add_test(tests, test_lines_of_the_text_fit_a_terminal);
+	tcase_add_loop_test(tests, test_lines_of_the_text_fit_a_terminal, 0, 4);
+	tcase_add_test(tests, test_text_marks_the_rung_that_is_taken);
 	tcase_add_test(tests, test_color_comes_when_asked_for);
 	tcase_add_loop_test(tests, test_command_line_that_is_not_understood_ends_with_2, 0, 7);
 	tcase_add_loop_test(tests, test_help_teaches, 0, 2);

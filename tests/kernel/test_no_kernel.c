@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A kernel that has no userfaultfd for us: a seccomp filter, in a child, answers the system call and the ioctl of
- * /dev/userfaultfd the way that container runtimes and old kernels do. Opening is refused with a text that says what to
- * change; the probe still answers.
+ * /dev/userfaultfd the way that container runtimes and old kernels do. Mechanism mprotect is left, and does the work;
+ * what else was asked for is refused with a text that says what to change.
  */
 #include <errno.h>
 #include <linux/filter.h>
@@ -40,36 +40,107 @@ static int filter_calls(int uffd_error, int uring_error)
 	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0;
 }
 
-static void expect_no_open(void *argument)
+static struct uffdwp *open_without_userfaultfd(int error)
+{
+	must(filter_calls(error, 0));
+	struct uffdwp *runtime = NULL;
+	must(uffdwp_open(NULL, &runtime) == 0);
+	return runtime;
+}
+
+static void expect_text(struct uffdwp *runtime, const char *part)
+{
+	char text[512] = "";
+	must(uffdwp_error_text(runtime, text, sizeof(text)) > 20);
+	must(strstr(text, part) != NULL);
+}
+
+static void expect_probe(void *argument)
 {
 	int error = *(const int *)argument;
 	must(filter_calls(error, 0));
-	size_t files = scratch_open_files();
-	struct uffdwp *const untouched = argument;
-	struct uffdwp *runtime = untouched;
-	int result = uffdwp_open(NULL, &runtime);
-	must(result == -error || (error == EPERM && result == -EACCES));
-	must(runtime == untouched);
-	must(scratch_open_files() == files);
-	char text[512] = "";
-	must(uffdwp_error_text(NULL, text, sizeof(text)) > 20);
-	must(strstr(text, "userfaultfd") != NULL);
 	struct uffdwp_probe_report report = {.sz = sizeof(report)};
 	must(uffdwp_probe(&report) == 0);
 	must(report.access_chosen == -1);
 	must(report.access[UFFDWP_ACCESS_SYSCALL] == -error);
 	must(report.access[UFFDWP_ACCESS_USER_MODE] == -error);
 	must(report.seccomp == 2);
+	must(report.memory[UFFDWP_MEMORY_SHMEM].mechanism == UFFDWP_MECHANISM_MPROTECT);
+	must(report.memory[UFFDWP_MEMORY_ANON].mechanism == UFFDWP_MECHANISM_MPROTECT);
 	for (unsigned memory = 0; memory < UFFDWP_MEMORY_COUNT; memory++) {
-		must(report.memory[memory].mechanism == UFFDWP_MECHANISM_AUTO);
+		must(strstr(report.memory[memory].rungs[UFFDWP_MECHANISM_MARKER].reason, "userfaultfd") != NULL);
 		must(report.memory[memory].reason[0] != '\0');
 	}
 }
 
-START_TEST(test_open_says_why_there_is_no_userfaultfd)
+START_TEST(test_probe_says_that_mprotect_is_left)
 {
 	int error = _i == 0 ? EPERM : ENOSYS;
-	ck_assert_int_eq(child_run(expect_no_open, &error), 0);
+	ck_assert_int_eq(child_run(expect_probe, &error), 0);
+}
+END_TEST
+
+static void expect_reason(void *argument)
+{
+	struct uffdwp *runtime = open_without_userfaultfd(*(const int *)argument);
+	expect_text(runtime, "userfaultfd");
+	expect_text(runtime, "mprotect");
+	must(uffdwp_close(runtime) == 0);
+}
+
+START_TEST(test_open_says_why_only_mprotect_is_left)
+{
+	int error = _i == 0 ? EPERM : ENOSYS;
+	ck_assert_int_eq(child_run(expect_reason, &error), 0);
+}
+END_TEST
+
+static void ask_for_more(void *argument)
+{
+	struct uffdwp *runtime = open_without_userfaultfd(*(const int *)argument);
+	struct uffdwp_region_options options = UFFDWP_REGION_OPTIONS_INIT;
+	struct uffdwp_region *region = NULL;
+	options.mechanism = UFFDWP_MECHANISM_MARKER;
+	must(uffdwp_region_create(runtime, 1 << 20, &options, &region) == -EOPNOTSUPP);
+	expect_text(runtime, "userfaultfd");
+	options.mechanism = UFFDWP_MECHANISM_AUTO;
+	options.delivery = UFFDWP_DELIVERY_THREAD;
+	must(uffdwp_region_create(runtime, 1 << 20, &options, &region) == -EOPNOTSUPP);
+	expect_text(runtime, "inline");
+	must(region == NULL);
+	must(uffdwp_close(runtime) == 0);
+}
+
+START_TEST(test_what_needs_a_userfaultfd_is_refused_with_the_reason)
+{
+	int error = EPERM;
+	ck_assert_int_eq(child_run(ask_for_more, &error), 0);
+}
+END_TEST
+
+static void write_by_mprotect(void *argument)
+{
+	struct uffdwp *runtime = open_without_userfaultfd(*(const int *)argument);
+	struct uffdwp_region *region = NULL;
+	must(uffdwp_region_create(runtime, 1 << 20, NULL, &region) == 0);
+	struct uffdwp_region_info info = {.sz = sizeof(info)};
+	must(uffdwp_region_info(region, &info) == 0);
+	must(info.mechanism == UFFDWP_MECHANISM_MPROTECT && info.delivery == UFFDWP_DELIVERY_INLINE);
+	must(uffdwp_region_arm(region, 0, 1 << 20) == 0);
+	volatile uint8_t *byte = uffdwp_region_base(region);
+	*byte = 1;
+	must(*byte == 1);
+	struct uffdwp_region_stats stats = {.sz = sizeof(stats)};
+	must(uffdwp_region_stats(region, &stats) == 0);
+	must(stats.faults == 1);
+	must(uffdwp_region_close(region) == 0);
+	must(uffdwp_close(runtime) == 0);
+}
+
+START_TEST(test_write_is_caught_without_a_userfaultfd)
+{
+	int error = _i == 0 ? EPERM : ENOSYS;
+	ck_assert_int_eq(child_run(write_by_mprotect, &error), 0);
 }
 END_TEST
 
@@ -111,7 +182,10 @@ int main(void)
 	Suite *suite = suite_create("no kernel");
 	TCase *tests = tcase_create("no kernel");
 	tcase_set_timeout(tests, 60);
-	tcase_add_loop_test(tests, test_open_says_why_there_is_no_userfaultfd, 0, 2);
+	tcase_add_loop_test(tests, test_probe_says_that_mprotect_is_left, 0, 2);
+	tcase_add_loop_test(tests, test_open_says_why_only_mprotect_is_left, 0, 2);
+	tcase_add_test(tests, test_what_needs_a_userfaultfd_is_refused_with_the_reason);
+	tcase_add_loop_test(tests, test_write_is_caught_without_a_userfaultfd, 0, 2);
 	tcase_add_loop_test(tests, test_everything_works_where_io_uring_is_refused, 0, 2);
 	suite_add_tcase(suite, tests);
 	return support_run(suite);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Snapshots that succeed: each sink, each memory, each delivery, with writers in the way; lengths, holes, policies,
+ * Snapshots that succeed: each sink, memory, mechanism and delivery, with writers in the way; lengths, holes, policies,
  * windows, growth and punches under way, and what the progress says. Snapshots that fail: test_snapshot_fails.c.
  */
 #include <errno.h>
@@ -18,6 +18,7 @@
 #include "support.h"
 
 #define SINKS 3
+#define SHMEM_CASES (2 * PLACE_MECHANISMS) /* of PLACE_CASES, the first */
 #define PAGES_SMALL 64
 #define PAGES_MANY 4096 /* far more than any sweep has in hand at once */
 
@@ -50,9 +51,9 @@ static void fill(uint64_t salt)
 	memcpy(expected, place.base, place.length_bytes);
 }
 
-static int open_filled(const char *test, struct place_case which, size_t pages)
+static int open_filled(struct place_case which, size_t pages)
 {
-	if (!place_possible(test, which)) {
+	if (!place_possible(which)) {
 		return 0;
 	}
 	place_open(&place, which, pages);
@@ -69,8 +70,7 @@ static void write_everywhere(uint8_t value)
 
 static void expect_disarmed(void)
 {
-	ck_assert_uint_eq(place_ledger(&place), 0);
-	ck_assert_uint_eq(place_witness(&place), 0);
+	place_expect_armed(&place, 0);
 }
 
 static void expect_accounts(const struct uffdwp_snapshot_progress *progress, size_t length)
@@ -99,7 +99,7 @@ static void expect_image(struct image *image, size_t length)
 
 START_TEST(test_image_shows_the_cut_while_everything_is_overwritten)
 {
-	if (open_filled(__func__, place_case(_i / SINKS), small_pages(place_case(_i / SINKS)))) {
+	if (open_filled(place_case(_i / SINKS), small_pages(place_case(_i / SINKS)))) {
 		struct image image;
 		image_prepare(&image, (enum uffdwp_sink)(_i % SINKS), place.length_bytes);
 		ck_assert_int_eq(image_begin(&image, place.region, &defaults), 0);
@@ -115,7 +115,7 @@ END_TEST
 
 START_TEST(test_length_need_not_be_aligned)
 {
-	if (open_filled(__func__, place_case(_i / SINKS), small_pages(place_case(_i / SINKS)))) {
+	if (open_filled(place_auto_case(_i / SINKS), small_pages(place_auto_case(_i / SINKS)))) {
 		static const size_t lengths[] = {1, 511, 4097, 5000};
 		for (size_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
 			struct image image;
@@ -135,7 +135,7 @@ END_TEST
 START_TEST(test_snapshots_follow_each_other)
 {
 	struct place_case which = place_case(_i);
-	if (open_filled(__func__, which, small_pages(which))) {
+	if (open_filled(which, small_pages(which))) {
 		for (unsigned round = 0; round < 12; round++) {
 			struct image image;
 			fill(round + 3);
@@ -153,8 +153,8 @@ END_TEST
 
 START_TEST(test_runtime_without_uring_takes_the_same_image)
 {
-	struct place_case which = place_case(_i);
-	if (!place_possible(__func__, which)) {
+	struct place_case which = place_auto_case(_i);
+	if (!place_possible(which)) {
 		return;
 	}
 	ck_assert_int_eq(place_try(&place, NULL, UFFDWP_OPEN_NO_URING, which, small_pages(which)), 0);
@@ -174,7 +174,7 @@ END_TEST
 
 START_TEST(test_buffered_image_is_the_same)
 {
-	if (!open_filled(__func__, place_case(_i), PAGES_SMALL)) {
+	if (!open_filled(place_auto_case(_i), PAGES_SMALL)) {
 		return;
 	}
 	struct uffdwp_snapshot_options options = defaults;
@@ -194,7 +194,7 @@ END_TEST
 
 START_TEST(test_stream_goes_into_a_file_from_where_it_stands)
 {
-	if (!open_filled(__func__, place_case(_i), PAGES_SMALL)) {
+	if (!open_filled(place_auto_case(_i), PAGES_SMALL)) {
 		return;
 	}
 	char folder[SCRATCH_PATH];
@@ -231,8 +231,8 @@ static uint64_t blocks_of(int fd)
 
 START_TEST(test_holes_stay_holes_in_image_and_region)
 {
-	struct place_case which = {UFFDWP_MEMORY_SHMEM, (enum uffdwp_delivery)_i};
-	if (!place_possible(__func__, which)) {
+	struct place_case which = place_case(_i);
+	if (!place_possible(which)) {
 		return;
 	}
 	place_open(&place, which, PAGES_MANY);
@@ -262,7 +262,7 @@ END_TEST
 START_TEST(test_hole_written_during_the_snapshot_is_zeros_in_the_image)
 {
 	struct place_case which = place_case(_i / SINKS);
-	if (!place_possible(__func__, which)) {
+	if (!place_possible(which)) {
 		return;
 	}
 	place_open(&place, which, small_pages(which));
@@ -319,7 +319,7 @@ static void finish_gated(struct uffdwp_snapshot *snapshot, struct uffdwp_snapsho
 START_TEST(test_running_snapshot_says_so)
 {
 	struct place_case which = place_case(_i);
-	if (open_filled(__func__, which, many_pages(which))) {
+	if (open_filled(which, many_pages(which))) {
 		struct uffdwp_snapshot *snapshot = begin_gated(&defaults);
 		struct uffdwp_snapshot_progress progress = {.sz = sizeof(progress)};
 		ck_assert_int_eq(uffdwp_snapshot_poll(snapshot, &progress), 0);
@@ -355,7 +355,7 @@ static int somebody_waits(void *argument)
 START_TEST(test_writers_wait_for_a_full_pool_and_go_on)
 {
 	struct place_case which = place_case(_i);
-	if (open_filled(__func__, which, many_pages(which))) {
+	if (open_filled(which, many_pages(which))) {
 		struct uffdwp_snapshot_options options = defaults;
 		options.pool_bytes = 16 * place.page_bytes;
 		options.wait_ns = 60000000000u;
@@ -374,8 +374,8 @@ END_TEST
 
 START_TEST(test_sequential_writer_faults_once_per_window)
 {
-	struct place_case which = {UFFDWP_MEMORY_SHMEM, (enum uffdwp_delivery)_i};
-	if (!open_filled(__func__, which, PAGES_MANY)) {
+	struct place_case which = place_case(_i);
+	if (!open_filled(which, PAGES_MANY)) {
 		return;
 	}
 	struct uffdwp_snapshot *snapshot = begin_gated(&defaults);
@@ -390,8 +390,8 @@ END_TEST
 
 START_TEST(test_window_of_one_saves_only_what_is_written)
 {
-	struct place_case which = {UFFDWP_MEMORY_SHMEM, (enum uffdwp_delivery)_i};
-	if (!open_filled(__func__, which, PAGES_MANY)) {
+	struct place_case which = place_case(_i);
+	if (!open_filled(which, PAGES_MANY)) {
 		return;
 	}
 	struct uffdwp_snapshot_options options = defaults;
@@ -412,7 +412,7 @@ END_TEST
 START_TEST(test_prepared_pages_are_preserved_without_a_fault)
 {
 	struct place_case which = place_case(_i);
-	if (open_filled(__func__, which, many_pages(which))) {
+	if (open_filled(which, many_pages(which))) {
 		struct uffdwp_snapshot *snapshot = begin_gated(&defaults);
 		size_t offset = place.length_bytes / 2 - 17; /* far from where a sweep begins */
 		ck_assert_int_eq(uffdwp_prepare_write(place.region, offset, 2 * place.page_bytes), 0);
@@ -429,7 +429,7 @@ END_TEST
 START_TEST(test_punch_during_a_snapshot_preserves_first)
 {
 	struct place_case which = place_case(_i);
-	if (open_filled(__func__, which, many_pages(which))) {
+	if (open_filled(which, many_pages(which))) {
 		struct uffdwp_snapshot *snapshot = begin_gated(&defaults);
 		size_t offset = place.length_bytes / 2; /* far from where a sweep begins */
 		ck_assert_int_eq(uffdwp_region_punch(place.region, offset, 3 * place.page_bytes), 0);
@@ -447,7 +447,7 @@ END_TEST
 START_TEST(test_moved_memory_is_followed_during_a_snapshot)
 {
 	struct place_case which = place_case(_i);
-	if (!place_possible(__func__, which)) {
+	if (!place_follows(which) || !place_possible(which)) {
 		return;
 	}
 	place_attach(&place, which, many_pages(which), 1);
@@ -470,15 +470,13 @@ END_TEST
 
 START_TEST(test_region_may_grow_during_a_snapshot)
 {
+	struct place_case which = place_case(_i);
+	if (!place_possible(which)) {
+		return;
+	}
 	struct uffdwp_region_options options = UFFDWP_REGION_OPTIONS_INIT;
-	options.delivery = place_delivery((unsigned)_i);
-	place.page_bytes = place_page_bytes(UFFDWP_MEMORY_SHMEM);
-	place.pages = PAGES_MANY;
-	place.length_bytes = PAGES_MANY * place.page_bytes;
-	options.capacity_bytes = 2 * place.length_bytes;
-	ck_assert_int_eq(uffdwp_open(NULL, &place.runtime), 0);
-	ck_assert_int_eq(uffdwp_region_create(place.runtime, place.length_bytes, &options, &place.region), 0);
-	place.base = uffdwp_region_base(place.region);
+	options.capacity_bytes = 2 * PAGES_MANY * place_page_bytes(UFFDWP_MEMORY_SHMEM);
+	place_open_with(&place, which, PAGES_MANY, &options);
 	fill(4);
 	struct uffdwp_snapshot *snapshot = begin_gated(&defaults);
 	ck_assert_int_eq(uffdwp_region_grow(place.region, options.capacity_bytes), 0);
@@ -495,8 +493,8 @@ END_TEST
 
 START_TEST(test_pages_behind_the_image_are_not_armed)
 {
-	struct place_case which = {UFFDWP_MEMORY_SHMEM, (enum uffdwp_delivery)_i};
-	if (!open_filled(__func__, which, PAGES_MANY)) {
+	struct place_case which = place_case(_i);
+	if (!open_filled(which, PAGES_MANY)) {
 		return;
 	}
 	struct uffdwp_snapshot_options options = defaults;
@@ -522,12 +520,12 @@ static int gated_fsync(int fd)
 
 START_TEST(test_old_file_is_replaced_only_at_the_commit)
 {
-	if (!place_possible(__func__, place_case(_i))) {
+	if (!place_possible(place_auto_case(_i))) {
 		return;
 	}
 	struct kernel_ops ops = kernel_real;
 	ops.fsync = gated_fsync;
-	ck_assert_int_eq(place_try(&place, &ops, 0, place_case(_i), PAGES_SMALL), 0);
+	ck_assert_int_eq(place_try(&place, &ops, 0, place_auto_case(_i), PAGES_SMALL), 0);
 	fill(1);
 	struct image image;
 	image_prepare(&image, UFFDWP_SINK_IMAGE, place.length_bytes);
@@ -557,7 +555,7 @@ START_TEST(test_several_regions_are_saved_at_once)
 	memset(expected, 0x11, length);
 	for (unsigned i = 0; i < REGIONS; i++) {
 		struct uffdwp_region_options options = UFFDWP_REGION_OPTIONS_INIT;
-		options.delivery = place_delivery(i);
+		options.delivery = place_delivery(UFFDWP_MEMORY_SHMEM, i);
 		ck_assert_int_eq(uffdwp_region_create(runtime, length, &options, &regions[i]), 0);
 		memset(uffdwp_region_base(regions[i]), 0x11, length);
 		image_prepare(&images[i], (enum uffdwp_sink)i, length);
@@ -579,10 +577,10 @@ END_TEST
 static void add_matrix(TCase *tests)
 {
 	tcase_add_loop_test(tests, test_image_shows_the_cut_while_everything_is_overwritten, 0, PLACE_CASES * SINKS);
-	tcase_add_loop_test(tests, test_length_need_not_be_aligned, 0, PLACE_CASES * SINKS);
+	tcase_add_loop_test(tests, test_length_need_not_be_aligned, 0, PLACE_AUTO_CASES * SINKS);
 	tcase_add_loop_test(tests, test_hole_written_during_the_snapshot_is_zeros_in_the_image, 0, PLACE_CASES * SINKS);
 	tcase_add_loop_test(tests, test_snapshots_follow_each_other, 0, PLACE_CASES);
-	tcase_add_loop_test(tests, test_runtime_without_uring_takes_the_same_image, 0, PLACE_CASES);
+	tcase_add_loop_test(tests, test_runtime_without_uring_takes_the_same_image, 0, PLACE_AUTO_CASES);
 	tcase_add_loop_test(tests, test_running_snapshot_says_so, 0, PLACE_CASES);
 	tcase_add_loop_test(tests, test_writers_wait_for_a_full_pool_and_go_on, 0, PLACE_CASES);
 	tcase_add_loop_test(tests, test_prepared_pages_are_preserved_without_a_fault, 0, PLACE_CASES);
@@ -593,6 +591,7 @@ static void add_matrix(TCase *tests)
 int main(void)
 {
 	support_begin("test_snapshot", &(struct support_needs){.huge_pages = 40, .swap = 0});
+	place_begin();
 	Suite *suite = suite_create("snapshot");
 	TCase *tests = tcase_create("snapshot");
 	tcase_set_timeout(tests, 60);
@@ -600,11 +599,11 @@ int main(void)
 	add_matrix(tests);
 	tcase_add_loop_test(tests, test_buffered_image_is_the_same, 0, 2);
 	tcase_add_loop_test(tests, test_stream_goes_into_a_file_from_where_it_stands, 0, 2);
-	tcase_add_loop_test(tests, test_holes_stay_holes_in_image_and_region, 0, 2);
-	tcase_add_loop_test(tests, test_sequential_writer_faults_once_per_window, 0, 2);
-	tcase_add_loop_test(tests, test_window_of_one_saves_only_what_is_written, 0, 2);
-	tcase_add_loop_test(tests, test_region_may_grow_during_a_snapshot, 0, 2);
-	tcase_add_loop_test(tests, test_pages_behind_the_image_are_not_armed, 0, 2);
+	tcase_add_loop_test(tests, test_holes_stay_holes_in_image_and_region, 0, SHMEM_CASES);
+	tcase_add_loop_test(tests, test_sequential_writer_faults_once_per_window, 0, SHMEM_CASES);
+	tcase_add_loop_test(tests, test_window_of_one_saves_only_what_is_written, 0, SHMEM_CASES);
+	tcase_add_loop_test(tests, test_region_may_grow_during_a_snapshot, 0, SHMEM_CASES);
+	tcase_add_loop_test(tests, test_pages_behind_the_image_are_not_armed, 0, SHMEM_CASES);
 	tcase_add_loop_test(tests, test_old_file_is_replaced_only_at_the_commit, 0, 2);
 	tcase_add_test(tests, test_several_regions_are_saved_at_once);
 	suite_add_tcase(suite, tests);

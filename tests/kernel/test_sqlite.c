@@ -11,20 +11,38 @@
 
 #include "scratch.h"
 #include "support.h"
+#include "uffdwp.h"
 
 #define ROWS 2000
 #define WRITERS 3
 #define TRANSACTIONS 300
 
 /* The variants of a database that snapshots are tested with. */
-static const char *const variants[] = {
-        "delivery=thread",
-        "delivery=inline",
-        "delivery=thread&prepare=0",
-        "delivery=inline&prepare=0",
+static const struct variant {
+	const char *parameters;
+	enum uffdwp_mechanism mechanism;
+	enum uffdwp_delivery delivery;
+} variants[] = {
+        {"mechanism=marker&delivery=thread", UFFDWP_MECHANISM_MARKER, UFFDWP_DELIVERY_THREAD},
+        {"mechanism=marker&delivery=inline", UFFDWP_MECHANISM_MARKER, UFFDWP_DELIVERY_INLINE},
+        {"mechanism=marker&delivery=thread&prepare=0", UFFDWP_MECHANISM_MARKER, UFFDWP_DELIVERY_THREAD},
+        {"mechanism=marker&delivery=inline&prepare=0", UFFDWP_MECHANISM_MARKER, UFFDWP_DELIVERY_INLINE},
+        {"mechanism=rearm&delivery=thread", UFFDWP_MECHANISM_REARM, UFFDWP_DELIVERY_THREAD},
+        {"mechanism=rearm&delivery=inline", UFFDWP_MECHANISM_REARM, UFFDWP_DELIVERY_INLINE},
+        {"mechanism=rearm&delivery=thread&prepare=0", UFFDWP_MECHANISM_REARM, UFFDWP_DELIVERY_THREAD},
+        {"mechanism=rearm&delivery=inline&prepare=0", UFFDWP_MECHANISM_REARM, UFFDWP_DELIVERY_INLINE},
+        {"mechanism=minor&delivery=thread", UFFDWP_MECHANISM_MINOR, UFFDWP_DELIVERY_THREAD},
+        {"mechanism=minor&delivery=inline", UFFDWP_MECHANISM_MINOR, UFFDWP_DELIVERY_INLINE},
+        {"mechanism=minor&delivery=thread&prepare=0", UFFDWP_MECHANISM_MINOR, UFFDWP_DELIVERY_THREAD},
+        {"mechanism=minor&delivery=inline&prepare=0", UFFDWP_MECHANISM_MINOR, UFFDWP_DELIVERY_INLINE},
+        {"mechanism=mprotect&delivery=inline", UFFDWP_MECHANISM_MPROTECT, UFFDWP_DELIVERY_INLINE},
+        {"mechanism=mprotect&delivery=inline&prepare=0", UFFDWP_MECHANISM_MPROTECT, UFFDWP_DELIVERY_INLINE},
+        {"mechanism=mprotect&delivery=thread", UFFDWP_MECHANISM_MPROTECT, UFFDWP_DELIVERY_THREAD}, /* refused */
 };
 
-#define VARIANTS 4
+#define VARIANTS ((int)(sizeof(variants) / sizeof(variants[0])))
+
+static struct uffdwp_probe_report probe = {.sz = sizeof(probe)};
 
 static char folder[SCRATCH_PATH];
 
@@ -118,11 +136,33 @@ static void expect_image(const char *name, const char *sql, const char *wanted)
 	sqlite3_close(db);
 }
 
-/* As for the other tests: a run may leave inline delivery out, which the thread sanitizer cannot follow. */
-static int possible(const char *variant)
+static const struct uffdwp_probe_rung *rung_of(const struct variant *variant)
 {
+	return &probe.memory[UFFDWP_MEMORY_SHMEM].rungs[variant->mechanism];
+}
+
+/* Why this machine does not offer a variant, or NULL. */
+static const char *impossible(const struct variant *variant)
+{
+	const struct uffdwp_probe_rung *rung = rung_of(variant);
+	int is_inline = variant->delivery == UFFDWP_DELIVERY_INLINE;
+	if (!rung->works)
+		return rung->reason;
+	if (is_inline ? !rung->inline_works : !rung->thread_works)
+		return is_inline ? "not by inline delivery" : "not by a handler thread";
+	/* As for the other tests: a run may leave out what the thread sanitizer cannot follow. */
 	const char *deliveries = getenv("UFFDWP_TEST_DELIVERY");
-	return !deliveries || strcmp(deliveries, "thread") != 0 || !strstr(variant, "inline");
+	return is_inline && deliveries && strcmp(deliveries, "thread") == 0 ? "left out by UFFDWP_TEST_DELIVERY" : NULL;
+}
+
+/* Once, for all the loops over the variants. */
+static void say_impossible(void)
+{
+	for (int i = 0; i < VARIANTS; i++) {
+		const char *reason = impossible(&variants[i]);
+		if (reason)
+			support_note(variants[i].parameters, reason);
+	}
 }
 
 static void setup(void)
@@ -187,8 +227,9 @@ END_TEST
 
 START_TEST(test_parameters_that_are_wrong_are_refused_with_a_text)
 {
-	static const char *const wrong[] = {"size=x",        "size=0",         "size=4X", "size=2M&capacity=1M",
-	                                    "delivery=post", "mechanism=magic"};
+	static const char *const wrong[] = {
+	        "size=x",        "size=0",          "size=4X",         "size=2M&capacity=1M",
+	        "delivery=post", "mechanism=magic", "mechanismus=auto"};
 	sqlite3 *plain = open_uri(":memory:");
 	for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
 		char uri[128];
@@ -202,6 +243,41 @@ START_TEST(test_parameters_that_are_wrong_are_refused_with_a_text)
 		query(plain, "SELECT uffdwp_error()", text, sizeof(text));
 		ck_assert_ptr_nonnull(strchr(text, '='));
 	}
+	sqlite3_close(plain);
+}
+END_TEST
+
+START_TEST(test_parameters_of_sqlite_itself_are_let_through)
+{
+	sqlite3 *db = open_bank("mode=rwc&cache=private&psow=1&nolock=0&immutable=0&modeof=.");
+	good(db, "CREATE TABLE t(x)");
+	sqlite3_close(db);
+}
+END_TEST
+
+START_TEST(test_mechanism_and_delivery_asked_for_are_had_or_refused_with_the_reason)
+{
+	const struct variant *variant = &variants[_i];
+	const struct uffdwp_probe_rung *rung = rung_of(variant);
+	int is_inline = variant->delivery == UFFDWP_DELIVERY_INLINE;
+	char uri[128];
+	char text[600];
+	sqlite3 *db = NULL;
+	sqlite3 *plain = open_uri(":memory:");
+	snprintf(uri, sizeof(uri), "file:bank?vfs=uffdwp&%s", variant->parameters);
+	int result = sqlite3_open_v2(uri, &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_URI, NULL);
+	if (rung->works && (is_inline ? rung->inline_works : rung->thread_works)) {
+		ck_assert_int_eq(result, SQLITE_OK);
+		query(db, "SELECT uffdwp_stats() ->> 'mechanism'", text, sizeof(text));
+		ck_assert_ptr_nonnull(strstr(variant->parameters, text));
+		query(db, "SELECT uffdwp_stats() ->> 'delivery'", text, sizeof(text));
+		ck_assert_ptr_nonnull(strstr(variant->parameters, text));
+	} else {
+		ck_assert_int_eq(result, SQLITE_CANTOPEN);
+		query(plain, "SELECT uffdwp_error()", text, sizeof(text));
+		ck_assert_str_ne(text, "");
+	}
+	sqlite3_close(db);
 	sqlite3_close(plain);
 }
 END_TEST
@@ -416,9 +492,9 @@ START_TEST(test_images_under_load_are_states_between_transactions)
 {
 	struct counter counters[WRITERS];
 	_Atomic int stop = 0;
-	if (!possible(variants[_i]))
+	if (impossible(&variants[_i]))
 		return;
-	sqlite3 *db = open_bank(variants[_i]);
+	sqlite3 *db = open_bank(variants[_i].parameters);
 	fill(db);
 	counters_start(counters, &stop);
 	for (int i = 0; i < 8; i++) {
@@ -437,9 +513,9 @@ END_TEST
 
 START_TEST(test_image_shows_the_cut_and_not_what_was_written_after_it)
 {
-	if (!possible(variants[_i]))
+	if (impossible(&variants[_i]))
 		return;
-	sqlite3 *db = open_bank(variants[_i]);
+	sqlite3 *db = open_bank(variants[_i].parameters);
 	fill(db);
 	for (int i = 0; i < 5; i++) {
 		char wanted[32];
@@ -505,6 +581,11 @@ START_TEST(test_bad_snapshots_are_refused_and_leave_all_usable)
 	scratch_write("image.db-journal", "x", 1);
 	bad(db, "SELECT uffdwp_snapshot('image.db')", "in the way");
 	ck_assert_int_eq(unlink("image.db-journal"), 0);
+	bad(db, "SELECT uffdwp_snapshot('bank')", "a database in memory");
+	good(db, "ATTACH 'beside.db' AS side; CREATE TABLE side.t(x)");
+	bad(db, "SELECT uffdwp_snapshot('./beside.db')", "attached as side");
+	good(db, "DETACH side");
+	ck_assert_int_eq(unlink("beside.db"), 0);
 	good(db, "BEGIN; UPDATE a SET balance = 1");
 	bad(db, "SELECT uffdwp_snapshot('image.db')", "write transaction");
 	good(db, "ROLLBACK");
@@ -537,8 +618,12 @@ END_TEST
 
 START_TEST(test_load_takes_a_file_of_another_page_size_with_a_write_ahead_log)
 {
+	char parameters[128];
+	if (impossible(&variants[_i]))
+		return;
+	snprintf(parameters, sizeof(parameters), "size=64K&%s", variants[_i].parameters);
 	sqlite3 *disk = open_disk("source.db");
-	sqlite3 *db = open_bank("size=64K");
+	sqlite3 *db = open_bank(parameters);
 	sqlite3 *other = open_bank("");
 	good(disk, "PRAGMA page_size=512; PRAGMA journal_mode=wal; CREATE TABLE s(x)");
 	good(disk,
@@ -605,6 +690,8 @@ static Suite *suite_new(void)
 	tcase_add_test(all, test_database_is_gone_after_its_last_close);
 	tcase_add_test(all, test_only_an_open_database_can_be_opened_without_create);
 	tcase_add_test(all, test_parameters_that_are_wrong_are_refused_with_a_text);
+	tcase_add_test(all, test_parameters_of_sqlite_itself_are_let_through);
+	tcase_add_loop_test(all, test_mechanism_and_delivery_asked_for_are_had_or_refused_with_the_reason, 0, VARIANTS);
 	tcase_add_test(all, test_file_on_disk_and_database_in_memory_keep_apart);
 	tcase_add_test(all, test_database_grows_beyond_its_first_size);
 	tcase_add_test(all, test_database_at_its_capacity_is_full_and_stays_usable);
@@ -620,7 +707,7 @@ static Suite *suite_new(void)
 	tcase_add_test(all, test_last_close_waits_for_a_running_snapshot);
 	tcase_add_test(all, test_bad_snapshots_are_refused_and_leave_all_usable);
 	tcase_add_test(all, test_status_and_stats_tell_of_the_last_snapshot);
-	tcase_add_test(all, test_load_takes_a_file_of_another_page_size_with_a_write_ahead_log);
+	tcase_add_loop_test(all, test_load_takes_a_file_of_another_page_size_with_a_write_ahead_log, 0, VARIANTS);
 	tcase_add_test(all, test_bad_loads_change_nothing);
 	suite_add_tcase(suite, all);
 	return suite;
@@ -633,5 +720,9 @@ int main(void)
 	support_begin(TEST_NAME, &needs);
 	if (!extension || access(extension, R_OK) != 0)
 		return support_skip("the SQLite extension was not built (UFFDWP_EXTENSION says where it is)");
+	must(uffdwp_probe(&probe) == 0);
+	if (probe.memory[UFFDWP_MEMORY_SHMEM].mechanism == UFFDWP_MECHANISM_AUTO)
+		return support_skip(probe.memory[UFFDWP_MEMORY_SHMEM].reason);
+	say_impossible();
 	return support_run(suite_new());
 }

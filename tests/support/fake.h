@@ -1,19 +1,23 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The fake kernel: userfaultfd write protection played in plain memory. It needs no privilege and no userfaultfd, and
+ * The fake kernel: userfaultfd and mprotect(2) played in plain memory. It needs no privilege and no userfaultfd, and
  * every step of it is ordinary C, which the thread sanitizer follows.
  *
- * Memory is real and never protected. The "page table" is a mark and a mutex for each page of a registered range; the
- * mutex orders a store and a change of the mark as the flush of a real processor's tables does. Who wants to be seen by
- * it stores through fake_write(): where the mark is on, the writer either gets a SIGBUS of its own
- * (UFFD_FEATURE_SIGBUS, the signal is real), or leaves a message in the uffd and sleeps until a wake covers its
- * address. A uffd is an eventfd that is readable while messages wait. Everything that is not userfaultfd goes to the
- * real kernel, but for the discarding of anonymous memory, the reading of registered memory and the marks in the page
- * map, which are played as well.
+ * Memory is real and never protected. The "page table" is an entry and a mutex for each page of a registered range; the
+ * mutex orders an access and a change of the entry as the flush of a real processor's tables does. An entry has a mark,
+ * may be empty, and knows whether there is content to map. Who wants to be seen by it stores through fake_write() and
+ * loads through fake_read(): what is stopped by a mark, by an empty entry of a range that is registered for missing
+ * pages or minor faults, or by mprotect(), either has the process's handler of SIGBUS or SIGSEGV called in its own
+ * thread, as the kernel would call it, with the address and the kind of access (which a signal that a process sends to
+ * itself could not carry); or it leaves a message in the uffd and sleeps until a wake covers its address. A uffd is an
+ * eventfd that is readable while messages wait. Everything else goes to the real kernel, but for the discarding and
+ * swapping out of registered memory, hole punches, the reading of registered memory, and what pagemap and mincore()
+ * say of it, which are played as well.
  *
- * As the kernel does: a call that changes protection answers -EAGAIN while a thread waits for its event to be read;
- * marks survive all but MADV_DONTNEED on anonymous memory; faults are read before events; closing and unregistering let
- * everybody go.
+ * As the kernel does: a call that changes protection or fills an entry answers -EAGAIN while a thread waits for its
+ * event to be read; marks survive all but MADV_DONTNEED on anonymous memory, unless this kernel has no markers; an
+ * empty entry is told of before its mark is; UFFDIO_CONTINUE without the mode wipes a mark, and UFFDIO_ZEROPAGE refuses
+ * one on anonymous memory; faults are read before events; closing and unregistering let everybody go.
  *
  * Threads: any. Hooks are called by the thread that does the thing, with nothing locked.
  */
@@ -35,6 +39,17 @@ struct fake_hooks {
 	void *user;
 };
 
+/* What the kernel is like. A runtime asks when it opens its first region of a memory. */
+struct fake_kind {
+	int no_userfaultfd;     /* negative errno: no way to one; 0: there is */
+	int no_markers;         /* an empty entry has no mark: emptying it takes the mark, arming it leaves none */
+	int no_marked_continue; /* UFFDIO_CONTINUE_MODE_WP is not known (before Linux 6.4) */
+	uint64_t refused_modes; /* UFFDIO_REGISTER_MODE_*: registration for any of these answers -EINVAL */
+};
+
+/* It is like this from now on; NULL: it can all. Stays the caller's. */
+void fake_be(const struct fake_kind *kind);
+
 /* The table of operations. */
 const struct kernel_ops *fake_kernel(void);
 
@@ -53,8 +68,14 @@ void fake_write(void *to, const void *from, size_t length);
 /* A load by user code. */
 void fake_read(const void *from, void *to, size_t length);
 
-/* 1: the mark of the page at this address is on. */
+/* 1: the page at this address carries a mark, or is read-only. */
 int fake_is_armed(const void *address);
+
+/* 1: its entry is empty, and the next access of any kind comes as a fault. */
+int fake_is_empty(const void *address);
+
+/* The mark goes and nobody is told: what a zap does on a kernel without markers. */
+void fake_strip(void *address);
 
 /* How many writers sleep in a fault whose message was read and who were not woken. */
 unsigned fake_asleep(void);

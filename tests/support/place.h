@@ -1,7 +1,23 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A place to test in: a runtime and one region, for each type of memory and each delivery. Tests that hold for all run
- * as Check loop tests over PLACE_CASES; a case that this machine cannot do is printed once and passed over.
+ * A place to test in: a runtime and one region, for each type of memory, each mechanism and each delivery. Tests that
+ * hold for all run as Check loop tests over PLACE_CASES; tests that are dear and have nothing to do with the mechanism
+ * over PLACE_AUTO_CASES, with the mechanism that the library chooses here.
+ *
+ * Which cases there are on this machine is asked once for the program, of uffdwp_probe(); what is not to be had is
+ * printed then with its reason, and passed over by the tests without a word. UFFDWP_TEST_DELIVERY=thread leaves inline
+ * delivery out, UFFDWP_TEST_MECHANISM=NAME all mechanisms but one.
+ *
+ * The ledger has a second witness, what the kernel says of a page (witness.h). What it can say depends on the
+ * mechanism:
+ *
+ *   marker     an armed page carries the mark, and no other does
+ *   rearm      an armed page carries the mark or has no entry; no other carries the mark
+ *   minor      an armed page has no entry (others may have none either)
+ *   mprotect   the mapping of an armed page allows no write, that of others does
+ *
+ * Where the kernel does not show marks, it says nothing of marker and rearm; then place_close() writes to every page,
+ * and as many must have been stopped as the ledger held for armed.
  */
 #ifndef SUPPORT_PLACE_H
 #define SUPPORT_PLACE_H
@@ -13,10 +29,13 @@
 
 struct kernel_ops;
 
-#define PLACE_CASES ((int)UFFDWP_MEMORY_COUNT * 2)
+#define PLACE_MECHANISMS ((int)UFFDWP_MECHANISM_COUNT - 1)
+#define PLACE_CASES ((int)UFFDWP_MEMORY_COUNT * PLACE_MECHANISMS * 2)
+#define PLACE_AUTO_CASES ((int)UFFDWP_MEMORY_COUNT * 2)
 
 struct place_case {
 	enum uffdwp_memory memory;
+	enum uffdwp_mechanism mechanism;
 	enum uffdwp_delivery delivery;
 };
 
@@ -27,8 +46,10 @@ struct place {
 	size_t page_bytes;
 	size_t pages;
 	size_t length_bytes;
-	int fd;       /* ours, of attached memory; -1: none */
-	int attached; /* the mapping is ours to unmap */
+	enum uffdwp_mechanism mechanism; /* the one in use */
+	enum uffdwp_delivery delivery;   /* the one in use */
+	int fd;                          /* ours, of attached memory; -1: none */
+	int attached;                    /* the mapping is ours to unmap */
 };
 
 /* Memory of a type, mapped by the test. */
@@ -39,15 +60,45 @@ struct patch {
 	int fd; /* -1: anonymous */
 };
 
+/* Asks what there is; call in main(), after support_begin() and before Check forks anything. */
+void place_begin(void);
+
+/* What place_begin() was told. */
+const struct uffdwp_probe_report *place_report(void);
+
+/* memory x mechanism x delivery, [0, PLACE_CASES) */
 struct place_case place_case(int index);
-/* Deliveries in turn, for tests that want both at once: thread only, where inline is left out. */
-enum uffdwp_delivery place_delivery(unsigned index);
+/* memory x delivery, by the mechanism that the library takes, [0, PLACE_AUTO_CASES) */
+struct place_case place_auto_case(int index);
+/* All but the memory is the library's choice. */
+struct place_case place_any(enum uffdwp_memory memory);
+/* A mechanism with the delivery that the library chooses for it. */
+struct place_case place_by(enum uffdwp_memory memory, enum uffdwp_mechanism mechanism);
+
+/* Deliveries in turn, for tests that want both at once: what is not to be had for this memory is left out. */
+enum uffdwp_delivery place_delivery(enum uffdwp_memory memory, unsigned index);
 
 const char *place_memory_name(enum uffdwp_memory memory);
+const char *place_mechanism_name(enum uffdwp_mechanism mechanism);
+const char *place_delivery_name(enum uffdwp_delivery delivery);
+/* "shmem, rearm, inline" in a buffer that the next call takes again. */
+const char *place_case_name(struct place_case which);
 size_t place_page_bytes(enum uffdwp_memory memory);
 
-/* 1: this machine can do it; else the reason is printed for the test. */
-int place_possible(const char *test, struct place_case which);
+/* 1: this machine can do it. */
+int place_possible(struct place_case which);
+
+/* What the case means once AUTO is resolved; of a possible case. */
+enum uffdwp_mechanism place_mechanism(struct place_case which);
+
+/* 1: a region of this mechanism follows mremap(2) and munmap(2): the kernel tells. */
+int place_follows(struct place_case which);
+/* 1: a system call that meets an armed page waits, as any other write; else it gets EFAULT, and wants a barrier. */
+int place_system_calls_wait(struct place_case which);
+/* 1: MADV_DONTNEED takes such memory (hugetlb: Linux 5.18). */
+int place_takes_dontneed(enum uffdwp_memory memory);
+/* 1: attached memory of this type needs its file with this mechanism. */
+int place_needs_fd(struct place_case which);
 
 struct patch patch_map(enum uffdwp_memory memory, size_t pages);
 void patch_unmap(const struct patch *patch);
@@ -63,6 +114,10 @@ void place_attach(struct place *place, struct place_case which, size_t pages, in
 int place_try(struct place *place, const struct kernel_ops *k, uint32_t open_flags, struct place_case which,
               size_t pages);
 
+/* place_open() with options of the test's own; the case decides on mechanism, delivery and memory. */
+void place_open_with(struct place *place, struct place_case which, size_t pages,
+                     const struct uffdwp_region_options *options);
+
 void place_close(struct place *place);
 
 /* Writes one byte to each page, so that all are populated. */
@@ -71,11 +126,28 @@ void place_touch(const struct place *place);
 /* Fills the place with bytes that differ from page to page. */
 void place_fill(const struct place *place, uint64_t salt);
 
+/* Pages that the ledger holds for armed. */
 uint64_t place_ledger(const struct place *place);
-size_t place_witness(const struct place *place);
+int place_is_armed(const struct place *place, size_t page);
+
+/* 1: the witness can tell an armed page here. */
+int place_witness_knows(const struct place *place);
+
+/* 1: ledger and witness agree on every page, or the witness does not know; else the first difference is printed. */
+int place_agrees(const struct place *place);
+
+/* 1: the kernel shows no protection, as after the region was closed. */
+int place_released(const struct place *place);
+
+/* The ledger holds so many pages for armed, and the witness agrees. */
+void place_expect_armed(const struct place *place, size_t pages);
+
 struct uffdwp_region_stats place_stats(const struct place *place);
 
 /* The region's faults, once they are at least `expected`: a handler may count a fault after the writer has gone on. */
 uint64_t place_faults(const struct place *place, uint64_t expected);
+
+/* The descriptor of the region's memory. */
+int place_fd(const struct place *place);
 
 #endif

@@ -216,3 +216,39 @@ int settings_swap(void)
 	printf("no swap here: a swap file in /var/tmp: %s\n", strerror(-error));
 	return error;
 }
+
+/* --- mappings ------------------------------------------------------------------------------------------------- */
+
+static int write_max_map_count(long count)
+{
+	int fd = open("/proc/sys/vm/max_map_count", O_WRONLY | O_CLOEXEC);
+	if (fd < 0) {
+		return -errno;
+	}
+	char text[32];
+	int length = snprintf(text, sizeof(text), "%ld\n", count);
+	int result = pwrite(fd, text, (size_t)length, 0) == length ? 0 : -errno;
+	close(fd);
+	return result;
+}
+
+static void give_mappings_back(long before)
+{
+	(void)write_max_map_count(before);
+}
+
+int settings_mappings(unsigned most)
+{
+	int fd = open("/proc/sys/vm/max_map_count", O_RDONLY | O_CLOEXEC);
+	long before = fd < 0 ? -errno : read_number(fd);
+	if (fd >= 0) {
+		close(fd);
+	}
+	int error = before > (long)most ? write_max_map_count((long)most) : before > 0 ? -ERANGE : (int)before;
+	if (error != 0) {
+		printf("vm.max_map_count stays: %s\n", strerror(-error));
+		return error;
+	}
+	watch(give_mappings_back, before);
+	return 0;
+}

@@ -16,4 +16,7 @@ int settings_huge_pages(unsigned pages);
 /* A swap file, also where there is swap. 0: there is swap; -errno with the reason printed and nothing changed. */
 int settings_swap(void);
 
+/* vm.max_map_count, lowered: for programs that run alone. 0, or -errno with the reason printed and nothing changed. */
+int settings_mappings(unsigned most);
+
 #endif

@@ -25,6 +25,9 @@ void support_begin(const char *program, const struct support_needs *needs)
 	}
 	if (needs->huge_pages != 0) {
 		huge_pages_here = settings_huge_pages(needs->huge_pages) == 0;
+		if (!huge_pages_here) {
+			support_note(program, "no huge pages");
+		}
 	}
 	if (needs->swap) {
 		swap_here = settings_swap() == 0;

@@ -4,12 +4,15 @@
 
 #include <fcntl.h>
 #include <stdint.h>
+#include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "support.h"
 
-#define ENTRY_ARMED ((uint64_t)1 << 57)
+#define ENTRY_MARKED ((uint64_t)1 << 57)
 #define ENTRY_SWAPPED ((uint64_t)1 << 62)
+#define ENTRY_PRESENT ((uint64_t)1 << 63)
 
 static uint64_t entry_of(int pagemap, uintptr_t address)
 {
@@ -26,15 +29,84 @@ static int open_pagemap(void)
 	return pagemap;
 }
 
-size_t witness_armed(const void *base, size_t length, size_t page_bytes)
+static uint8_t view_of(uint64_t entry)
+{
+	unsigned view = (entry & ENTRY_MARKED) != 0 ? WITNESS_MARKED : 0;
+	view |= (entry & ENTRY_PRESENT) != 0 ? WITNESS_PRESENT : 0;
+	view |= (entry & ENTRY_SWAPPED) != 0 ? WITNESS_SWAPPED : 0;
+	return (uint8_t)view;
+}
+
+/* The range that is looked at. */
+struct window {
+	uintptr_t start;
+	uintptr_t end;
+	size_t page_bytes;
+	uint8_t *views;
+};
+
+/* One line of /proc/self/maps: "start-end rwxp ..." */
+static void add_mapping(const struct window *window, const char *line)
+{
+	char *rest = NULL;
+	uintptr_t start = (uintptr_t)strtoull(line, &rest, 16);
+	uintptr_t end = (uintptr_t)strtoull(rest + 1, &rest, 16);
+	unsigned view = WITNESS_MAPPED | (rest[2] == 'w' ? 0 : WITNESS_READ_ONLY);
+	for (uintptr_t at = start > window->start ? start : window->start; at < end && at < window->end;
+	     at += window->page_bytes) {
+		window->views[(at - window->start) / window->page_bytes] |= (uint8_t)view;
+	}
+}
+
+/* Adds each mapping to the window, where there is one; the number of mappings. */
+static size_t each_mapping(const struct window *window)
+{
+	FILE *maps = fopen("/proc/self/maps", "re");
+	must(maps != NULL);
+	char line[1024];
+	size_t lines = 0;
+	for (int whole = 1; fgets(line, sizeof(line), maps) != NULL; whole = strchr(line, '\n') != NULL) {
+		if (whole && window != NULL) {
+			add_mapping(window, line);
+		}
+		lines += whole ? 1 : 0;
+	}
+	(void)fclose(maps);
+	return lines;
+}
+
+void witness_entries(const void *base, size_t length, size_t page_bytes, uint8_t *views)
 {
 	int pagemap = open_pagemap();
-	size_t armed = 0;
 	for (size_t offset = 0; offset < length; offset += page_bytes) {
-		armed += (entry_of(pagemap, (uintptr_t)base + offset) & ENTRY_ARMED) != 0;
+		views[offset / page_bytes] = view_of(entry_of(pagemap, (uintptr_t)base + offset));
 	}
 	close(pagemap);
-	return armed;
+}
+
+void witness_look(const void *base, size_t length, size_t page_bytes, uint8_t *views)
+{
+	const struct window window = {(uintptr_t)base, (uintptr_t)base + length, page_bytes, views};
+	witness_entries(base, length, page_bytes, views);
+	(void)each_mapping(&window);
+}
+
+size_t witness_count(const void *base, size_t length, size_t page_bytes, unsigned flags)
+{
+	uint8_t *views = calloc(length / page_bytes + 1, 1);
+	size_t count = 0;
+	must(views != NULL);
+	witness_look(base, length, page_bytes, views);
+	for (size_t page = 0; page < length / page_bytes; page++) {
+		count += (views[page] & flags) == flags;
+	}
+	free(views);
+	return count;
+}
+
+size_t witness_armed(const void *base, size_t length, size_t page_bytes)
+{
+	return witness_count(base, length, page_bytes, WITNESS_MARKED);
 }
 
 int witness_swapped(const void *page)
@@ -43,4 +115,26 @@ int witness_swapped(const void *page)
 	uint64_t entry = entry_of(pagemap, (uintptr_t)page);
 	close(pagemap);
 	return (entry & ENTRY_SWAPPED) != 0;
+}
+
+/* include/uapi/linux/mman.h. Of shared memory an evicted page is one in the swap. */
+#ifndef SYS_cachestat
+#define SYS_cachestat 451
+#endif
+
+int witness_file_swapped(int fd, size_t offset, size_t length)
+{
+	const uint64_t range[2] = {offset, length};
+	struct {
+		uint64_t cache, dirty, writeback, evicted, recently_evicted;
+	} counts;
+	if (syscall(SYS_cachestat, fd, range, &counts, 0) != 0) {
+		return -1;
+	}
+	return counts.evicted > 0;
+}
+
+size_t witness_mappings(void)
+{
+	return each_mapping(NULL);
 }

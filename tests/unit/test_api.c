@@ -30,7 +30,7 @@ START_TEST(test_initial_values_are_the_defaults)
 	ck_assert_int_eq(open.numa_node, -1);
 	struct uffdwp_region_options region = UFFDWP_REGION_OPTIONS_INIT;
 	ck_assert_uint_eq(region.sz, sizeof(region));
-	ck_assert_uint_eq(region.delivery, UFFDWP_DELIVERY_THREAD);
+	ck_assert_uint_eq(region.delivery, UFFDWP_DELIVERY_AUTO);
 	ck_assert_uint_eq(region.mechanism, UFFDWP_MECHANISM_AUTO);
 	ck_assert_ptr_null(region.name);
 	ck_assert_int_eq(region.fd, -1);
@@ -49,7 +49,7 @@ START_TEST(test_numbers_of_the_words_never_change)
 	ck_assert_int_eq(UFFDWP_MEMORY_HUGETLB, 1);
 	ck_assert_int_eq(UFFDWP_MEMORY_ANON, 2);
 	ck_assert_int_eq(UFFDWP_MECHANISM_MARKER, 1);
-	ck_assert_int_eq(UFFDWP_DELIVERY_INLINE, 1);
+	ck_assert_int_eq(UFFDWP_DELIVERY_INLINE, 2);
 	ck_assert_int_eq(UFFDWP_POLICY_ABORT, 1);
 	ck_assert_int_eq(UFFDWP_SINK_STREAM, 1);
 	ck_assert_int_eq(UFFDWP_SINK_CALLBACK, 2);
@@ -90,15 +90,25 @@ static void expect_open_fails(const struct refusal *refusal, int error)
 
 #define UFFD_WAYS (REFUSING_BIT(uffd_open_syscall) | REFUSING_BIT(uffd_open_device))
 
-START_TEST(test_open_without_any_way_to_a_userfaultfd_says_so)
+static void expect_open_falls_back(int error)
 {
-	expect_open_fails(&(struct refusal){UFFD_WAYS, 1, UINT64_MAX, ENOSYS}, -ENOSYS);
-	expect_open_fails(&(struct refusal){UFFD_WAYS, 1, UINT64_MAX, EPERM}, -EPERM);
-	expect_open_fails(&(struct refusal){UFFD_WAYS, 1, UINT64_MAX, EMFILE}, -EMFILE);
+	struct uffdwp *runtime = NULL;
+	refusing_set(&(struct refusal){UFFD_WAYS, 1, UINT64_MAX, error});
+	ck_assert_int_eq(api_open(&kernel_refusing, NULL, &runtime), 0);
+	refusing_nothing();
 	char text[512] = "";
-	expect_open_fails(&(struct refusal){UFFD_WAYS, 1, UINT64_MAX, EACCES}, -EACCES);
-	(void)uffdwp_error_text(NULL, text, sizeof(text));
+	(void)uffdwp_error_text(runtime, text, sizeof(text));
 	ck_assert_ptr_nonnull(strstr(text, "userfaultfd"));
+	ck_assert_ptr_nonnull(strstr(text, "mprotect"));
+	ck_assert_int_eq(uffdwp_close(runtime), 0);
+}
+
+START_TEST(test_open_without_any_way_to_a_userfaultfd_says_what_is_left)
+{
+	expect_open_falls_back(ENOSYS);
+	expect_open_falls_back(EPERM);
+	expect_open_falls_back(EACCES);
+	expect_open_fails(&(struct refusal){UFFD_WAYS, 1, UINT64_MAX, EMFILE}, -EMFILE);
 }
 END_TEST
 
@@ -112,7 +122,7 @@ int main(void)
 	tcase_add_test(tests, test_numbers_of_the_words_never_change);
 	tcase_add_test(tests, test_no_address_is_in_a_region_before_there_is_one);
 	tcase_add_test(tests, test_no_error_no_text);
-	tcase_add_test(tests, test_open_without_any_way_to_a_userfaultfd_says_so);
+	tcase_add_test(tests, test_open_without_any_way_to_a_userfaultfd_says_what_is_left);
 	suite_add_tcase(suite, tests);
 	return support_run(suite);
 }

@@ -231,12 +231,13 @@ static char *query_stats(sqlite3 *db)
 static int run_report(struct run *run)
 {
 	char *stats = query_stats(run->bank.db);
+	const struct report_setting setting = {run->options, &run->bank, stats};
 	if (!run->options->json)
-		report_print(run->rows, rows_count(run), run->options, stats);
+		report_print(run->rows, rows_count(run), &setting);
 	fflush(stdout);
 	unsigned verified = run_verify(run);
 	if (run->options->json)
-		report_json(run->rows, rows_count(run), run->options, stats, verified);
+		report_json(run->rows, rows_count(run), &setting, verified);
 	sqlite3_free(stats);
 	return verified == run->options->snapshots ? 0 : -1;
 }
@@ -249,14 +250,28 @@ static void print_start(const struct run *run)
 	fflush(stdout);
 }
 
-static int run_fill(struct run *run)
+/* What is loaded and what the images are compared with is one copy: others may write to the file meanwhile. */
+static int load_copy(struct run *run)
 {
-	const char *path = run->options->load_path;
-	int result = bank_open(&run->bank, run->options);
+	char *path = bank_path(run->folder, "source", (unsigned)getpid());
+	int result = path ? bank_copy_file(run->options->load_path, path) : -1;
 	if (result == 0)
-		result = path ? bank_load(&run->bank, path) : bank_generate(&run->bank, run->options->size_bytes);
+		result = bank_load(&run->bank, path);
 	if (result == 0)
 		result = verifier_init(&run->verifier, &run->bank, run->folder, path);
+	if (path)
+		unlink(path);
+	sqlite3_free(path);
+	return result;
+}
+
+static int run_fill(struct run *run)
+{
+	if (run->options->load_path)
+		return load_copy(run);
+	int result = bank_generate(&run->bank, run->options->size_bytes);
+	if (result == 0)
+		result = verifier_init(&run->verifier, &run->bank, run->folder, NULL);
 	return result;
 }
 
@@ -277,7 +292,6 @@ static int run_all(struct run *run)
 		result = run_report(run);
 	free(run->samples.list);
 	verifier_fini(&run->verifier);
-	bank_close(&run->bank);
 	return result;
 }
 
@@ -295,8 +309,8 @@ static void usage(FILE *out)
 	             "  --snapshots=N      (5)\n"
 	             "  --seconds=N        of load before each save (2)\n"
 	             "  --think=US         pause of a writer between two transactions, microseconds (200); 0: none\n"
-	             "  --mechanism=NAME   auto or marker (auto)\n"
-	             "  --delivery=NAME    thread or inline (thread)\n"
+	             "  --mechanism=NAME   how writes are caught: auto, marker, rearm, minor or mprotect (auto)\n"
+	             "  --delivery=NAME    who resolves a write fault: auto, thread or inline (auto)\n"
 	             "  --prepare=0|1      1: the VFS announces its writes; 0: they fault (1)\n"
 	             "  --out=DIR          where images go and stay; else a temporary folder that is removed\n"
 	             "  --extension=PATH   uffdwp_sqlite.so, if not in ../lib beside the program\n"
@@ -359,13 +373,20 @@ static uint64_t parse_number(const char *text, uint64_t least, uint64_t most, in
 	return number << shift;
 }
 
-static const char *parse_word(const char *text, const char *first, const char *second, int *good)
+static const char *const mechanism_words[] = {"auto", "marker", "rearm", "minor", "mprotect", NULL};
+static const char *const delivery_words[] = {"auto", "thread", "inline", NULL};
+
+static const char *parse_word(const char *text, const char *const *words, int *good)
 {
-	if (strcmp(text, first) == 0 || strcmp(text, second) == 0)
-		return text;
-	fprintf(stderr, "uffdwp-bank: '%s' is neither %s nor %s\n", text, first, second);
+	for (const char *const *word = words; *word; word++)
+		if (strcmp(text, *word) == 0)
+			return text;
+	fprintf(stderr, "uffdwp-bank: '%s' is none of", text);
+	for (const char *const *word = words; *word; word++)
+		fprintf(stderr, " %s", *word);
+	fprintf(stderr, "\n");
 	*good = 0;
-	return first;
+	return text;
 }
 
 /* Options that are numbers. 1: it was one. */
@@ -402,10 +423,10 @@ static void parse_words(struct bank_options *options, int option, int *good)
 {
 	switch (option) {
 	case OPT_MECHANISM:
-		options->mechanism = parse_word(optarg, "auto", "marker", good);
+		options->mechanism = parse_word(optarg, mechanism_words, good);
 		break;
 	case OPT_DELIVERY:
-		options->delivery = parse_word(optarg, "thread", "inline", good);
+		options->delivery = parse_word(optarg, delivery_words, good);
 		break;
 	case OPT_LOAD:
 		options->load_path = optarg;
@@ -467,11 +488,33 @@ static void remove_images(const struct run *run)
 	rmdir(run->folder);
 }
 
-int main(int argc, char **argv)
+static int run_in_folder(struct run *run)
 {
 	char temporary[] = "/tmp/uffdwp-bank-XXXXXX";
+	run->folder = run->options->out ? run->options->out : mkdtemp(temporary);
+	if (!run->folder) {
+		fprintf(stderr, "uffdwp-bank: cannot make a temporary folder: %s\n", strerror(errno));
+		return -1;
+	}
+	int result = run_all(run);
+	if (!run->options->out)
+		remove_images(run);
+	return result;
+}
+
+/* Also when the help was all. A figure that nobody can read is no success. */
+static void close_output(void)
+{
+	if (fflush(stdout) == 0 && !ferror(stdout))
+		return;
+	fprintf(stderr, "uffdwp-bank: the output could not be written\n");
+	_exit(1);
+}
+
+int main(int argc, char **argv)
+{
 	struct bank_options options = {.mechanism = "auto",
-	                               .delivery = "thread",
+	                               .delivery = "auto",
 	                               .size_bytes = 256U << 20,
 	                               .seconds = 2,
 	                               .seed = 1,
@@ -479,21 +522,21 @@ int main(int argc, char **argv)
 	                               .snapshots = 5,
 	                               .think_us = 200,
 	                               .prepare = 1};
+	atexit(close_output);
 	if (parse(argc, argv, &options) < 0)
 		return 2;
 	if (check_paths(&options) < 0)
 		return 1;
 	struct run *run = calloc(1, sizeof(*run));
-	if (!run || (!options.out && !mkdtemp(temporary))) {
-		fprintf(stderr, "uffdwp-bank: cannot make a temporary folder\n");
-		free(run);
+	if (!run) {
+		fprintf(stderr, "uffdwp-bank: no memory\n");
 		return 1;
 	}
 	run->options = &options;
-	run->folder = options.out ? options.out : temporary;
-	int result = run_all(run);
-	if (!options.out)
-		remove_images(run);
+	int result = bank_open(&run->bank, &options);
+	if (result == 0)
+		result = run_in_folder(run);
+	bank_close(&run->bank);
 	free(run);
 	return result == 0 ? 0 : 1;
 }

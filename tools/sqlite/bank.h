@@ -42,6 +42,8 @@ struct bank_options {
 struct bank {
 	sqlite3 *db; /* the connection that saves; writers have their own */
 	char *uri;
+	char *mechanism; /* in use, and so the delivery */
+	char *delivery;
 	int64_t branches;
 	int64_t accounts;
 	char **tables; /* of a loaded database: names of the user's own tables, NULL at the end */
@@ -55,6 +57,9 @@ int bank_exec(sqlite3 *db, const char *sql);
 int bank_open(struct bank *bank, const struct bank_options *options);
 int bank_generate(struct bank *bank, uint64_t size_bytes);
 int bank_load(struct bank *bank, const char *path);
+
+/* Copies a database file, whole as it was between two transactions; others may go on writing to it. */
+int bank_copy_file(const char *from, const char *to);
 int bank_connect(const struct bank *bank, sqlite3 **out);
 void bank_close(struct bank *bank);
 
@@ -139,9 +144,16 @@ struct row {
 };
 
 uint64_t row_elapsed_ns(const struct row *row);
-void report_print(const struct row *rows, size_t count, const struct bank_options *options, const char *stats);
-void report_json(const struct row *rows, size_t count, const struct bank_options *options, const char *stats,
-                 unsigned verified);
+
+/* What the figures were measured under. */
+struct report_setting {
+	const struct bank_options *options;
+	const struct bank *bank;
+	const char *stats; /* JSON of the region */
+};
+
+void report_print(const struct row *rows, size_t count, const struct report_setting *setting);
+void report_json(const struct row *rows, size_t count, const struct report_setting *setting, unsigned verified);
 
 /* ------------------------------------------------------------------------------------------------------ verify -- */
 

@@ -80,16 +80,24 @@ static int load_extension(const char *path)
 	return result == SQLITE_OK ? 0 : -1;
 }
 
+/* The one text that a query gives, or NULL; to be freed with sqlite3_free(). */
+static char *query_text(sqlite3 *db, const char *sql)
+{
+	sqlite3_stmt *statement = NULL;
+	char *text = NULL;
+	if (sqlite3_prepare_v2(db, sql, -1, &statement, NULL) == SQLITE_OK && sqlite3_step(statement) == SQLITE_ROW)
+		text = sqlite3_mprintf("%s", sqlite3_column_text(statement, 0));
+	sqlite3_finalize(statement);
+	return text;
+}
+
 /* Why the VFS refused to open. */
-static void print_open_error(void)
+static void print_open_error(const char *otherwise)
 {
 	sqlite3 *db = NULL;
-	sqlite3_stmt *statement = NULL;
-	if (sqlite3_open(":memory:", &db) == SQLITE_OK &&
-	    sqlite3_prepare_v2(db, "SELECT uffdwp_error()", -1, &statement, NULL) == SQLITE_OK &&
-	    sqlite3_step(statement) == SQLITE_ROW)
-		fprintf(stderr, "uffdwp-bank: %s\n", (const char *)sqlite3_column_text(statement, 0));
-	sqlite3_finalize(statement);
+	char *text = sqlite3_open(":memory:", &db) == SQLITE_OK ? query_text(db, "SELECT uffdwp_error()") : NULL;
+	fprintf(stderr, "uffdwp-bank: the database cannot be opened: %s\n", text && *text ? text : otherwise);
+	sqlite3_free(text);
 	sqlite3_close(db);
 }
 
@@ -98,8 +106,7 @@ int bank_connect(const struct bank *bank, sqlite3 **out)
 	sqlite3 *db = NULL;
 	int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_URI;
 	if (sqlite3_open_v2(bank->uri, &db, flags, NULL) != SQLITE_OK) {
-		bank_fail(db, bank->uri);
-		print_open_error();
+		print_open_error(db ? sqlite3_errmsg(db) : "no memory");
 		sqlite3_close(db);
 		return -1;
 	}
@@ -116,7 +123,13 @@ int bank_open(struct bank *bank, const struct bank_options *options)
 	bank->uri = sqlite3_mprintf("file:uffdwp-bank-%d?vfs=uffdwp&size=%llu&mechanism=%s&delivery=%s&prepare=%d",
 	                            (int)getpid(), (sqlite3_uint64)options->size_bytes, options->mechanism,
 	                            options->delivery, options->prepare);
-	return bank->uri ? bank_connect(bank, &bank->db) : bank_fail(NULL, "bank");
+	if (!bank->uri)
+		return bank_fail(NULL, "bank");
+	if (bank_connect(bank, &bank->db) < 0)
+		return -1;
+	bank->mechanism = query_text(bank->db, "SELECT uffdwp_stats() ->> 'mechanism'");
+	bank->delivery = query_text(bank->db, "SELECT uffdwp_stats() ->> 'delivery'");
+	return bank->mechanism && bank->delivery ? 0 : bank_fail(bank->db, "uffdwp_stats()");
 }
 
 void bank_close(struct bank *bank)
@@ -125,6 +138,8 @@ void bank_close(struct bank *bank)
 		sqlite3_free(*name);
 	free(bank->tables);
 	sqlite3_close(bank->db);
+	sqlite3_free(bank->mechanism);
+	sqlite3_free(bank->delivery);
 	sqlite3_free(bank->uri);
 }
 
@@ -240,6 +255,37 @@ static int copy_file(struct bank *bank, const char *path)
 		bank_fail(bank->db, "load");
 	sqlite3_finalize(statement);
 	return result == SQLITE_ROW ? 0 : -1;
+}
+
+static int copy_pages(sqlite3 *from, sqlite3 *to)
+{
+	sqlite3_backup *backup = sqlite3_backup_init(to, "main", from, "main");
+	int result = backup ? sqlite3_backup_step(backup, -1) : sqlite3_errcode(to);
+	int finished = sqlite3_backup_finish(backup);
+	if (backup && result == SQLITE_DONE)
+		return finished;
+	return finished != SQLITE_OK ? finished : result;
+}
+
+int bank_copy_file(const char *from, const char *to)
+{
+	sqlite3 *source = NULL;
+	sqlite3 *target = NULL;
+	int result = sqlite3_open_v2(from, &source, SQLITE_OPEN_READONLY, NULL);
+	if (result == SQLITE_OK)
+		result = sqlite3_open_v2(to, &target, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, NULL);
+	if (result == SQLITE_OK) {
+		sqlite3_busy_timeout(source, 60 * 1000);
+		result = copy_pages(source, target);
+	}
+	/* So that readers of the copy need no log beside it. */
+	if (result == SQLITE_OK)
+		result = sqlite3_exec(target, "PRAGMA journal_mode=delete", NULL, NULL, NULL);
+	if (result != SQLITE_OK)
+		fprintf(stderr, "uffdwp-bank: %s cannot be read: %s\n", from, sqlite3_errstr(result));
+	sqlite3_close(source);
+	sqlite3_close(target);
+	return result == SQLITE_OK ? 0 : -1;
 }
 
 int bank_load(struct bank *bank, const char *path)

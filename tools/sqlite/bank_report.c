@@ -49,10 +49,11 @@ static void print_row(const struct row *row)
 	printf("\n");
 }
 
-void report_print(const struct row *rows, size_t count, const struct bank_options *options, const char *stats)
+void report_print(const struct row *rows, size_t count, const struct report_setting *setting)
 {
+	const struct bank_options *options = setting->options;
 	printf("\n%u writers, think time %u us, delivery %s, mechanism %s%s\n", options->threads, options->think_us,
-	       options->delivery, options->mechanism, options->prepare ? "" : ", writes fault (prepare=0)");
+	       setting->bank->delivery, setting->bank->mechanism, options->prepare ? "" : ", writes fault (prepare=0)");
 	printf("pause and transactions in ms; longest stall = the slowest transaction of that time\n\n");
 	printf("%-18s %9s %7s %8s %9s %8s %8s %10s %8s %8s %8s\n", "", "pause", "faults", "prepared", "tx p50", "p99",
 	       "p99.9", "longest", "tx/s", "image", "time");
@@ -61,7 +62,7 @@ void report_print(const struct row *rows, size_t count, const struct bank_option
 	for (size_t i = 0; i < count; i++)
 		print_row(&rows[i]);
 	printf("\nThe online backup is one step(-1): step(n) starts again whenever another connection has written.\n");
-	printf("region: %s\n\n", stats);
+	printf("region: %s\n\n", setting->stats);
 }
 
 static void json_figure(const char *key, uint64_t value)
@@ -88,15 +89,16 @@ static void json_row(const struct row *row)
 	printf("}");
 }
 
-void report_json(const struct row *rows, size_t count, const struct bank_options *options, const char *stats,
-                 unsigned verified)
+void report_json(const struct row *rows, size_t count, const struct report_setting *setting, unsigned verified)
 {
+	const struct bank_options *options = setting->options;
 	printf("{\"threads\":%u,\"think_us\":%u,\"delivery\":\"%s\",\"mechanism\":\"%s\",\"prepare\":%d,\"rows\":[",
-	       options->threads, options->think_us, options->delivery, options->mechanism, options->prepare);
+	       options->threads, options->think_us, setting->bank->delivery, setting->bank->mechanism,
+	       options->prepare);
 	for (size_t i = 0; i < count; i++) {
 		if (i)
 			printf(",");
 		json_row(&rows[i]);
 	}
-	printf("],\"stats\":%s,\"snapshots\":%u,\"verified\":%u}\n", stats, options->snapshots, verified);
+	printf("],\"stats\":%s,\"snapshots\":%u,\"verified\":%u}\n", setting->stats, options->snapshots, verified);
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The URI parameters of a database: size, capacity, mechanism, delivery, prepare.
+ * The URI parameters of a database: size, capacity, mechanism, delivery, prepare. A word that is none of ours, and none
+ * that SQLite itself defines, is refused: a misspelt "mechanism" must not silently mean the default.
  */
 #include "extension.h"
 
@@ -16,8 +17,26 @@ SQLITE_EXTENSION_INIT3
 #define DEFAULT_CAPACITY_BYTES (UINT64_C(16) << 30)
 #define MOST_BYTES (UINT64_C(1) << 46)
 
-static const char *const delivery_names[] = {"thread", "inline"};
-static const char *const mechanism_names[] = {"auto", "marker"};
+/* By enum uffdwp_delivery and enum uffdwp_mechanism. */
+static const char *const delivery_names[] = {"auto", "thread", "inline"};
+static const char *const mechanism_names[] = {"auto", "marker", "rearm", "minor", "mprotect"};
+
+static const char *const known_keys[] = {
+        "size",
+        "capacity",
+        "mechanism",
+        "delivery",
+        "prepare",
+        VFS_LOADING,
+        /* https://sqlite.org/c3ref/open.html; the last one is an option of its VFS for files */
+        "vfs",
+        "mode",
+        "cache",
+        "psow",
+        "nolock",
+        "immutable",
+        "modeof",
+};
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
@@ -77,9 +96,23 @@ static int config_word(const char *name, const char *key, const char *const *wor
 	return -EINVAL;
 }
 
-const char *vfs_config(const char *name, struct store_config *config)
+/* The first parameter that nobody knows, or NULL. */
+static const char *config_unknown(const char *name)
 {
-	*config = (struct store_config){.size_bytes = DEFAULT_SIZE_BYTES, .capacity_bytes = DEFAULT_CAPACITY_BYTES};
+	const char *key;
+	for (int i = 0; (key = sqlite3_uri_key(name, i)) != NULL; i++) {
+		size_t known = 0;
+		while (known < COUNT(known_keys) && strcmp(key, known_keys[known]) != 0)
+			known++;
+		if (known == COUNT(known_keys))
+			return key;
+	}
+	return NULL;
+}
+
+/* NULL, or what is wrong with one of the values. */
+static const char *config_values(const char *name, struct store_config *config)
+{
 	if (config_bytes(name, "size", &config->size_bytes) < 0)
 		return "size= takes a number of bytes with an optional K, M, G or T behind it";
 	if (config_bytes(name, "capacity", &config->capacity_bytes) < 0)
@@ -87,9 +120,27 @@ const char *vfs_config(const char *name, struct store_config *config)
 	if (sqlite3_uri_parameter(name, "capacity") && config->capacity_bytes < config->size_bytes)
 		return "capacity= is below size=";
 	if (config_word(name, "delivery", delivery_names, COUNT(delivery_names), &config->delivery) < 0)
-		return "delivery= takes thread or inline";
+		return "delivery= takes auto, thread or inline";
 	if (config_word(name, "mechanism", mechanism_names, COUNT(mechanism_names), &config->mechanism) < 0)
-		return "mechanism= takes auto or marker";
+		return "mechanism= takes auto, marker, rearm, minor or mprotect";
 	config->prepare = sqlite3_uri_boolean(name, "prepare", 1);
 	return NULL;
+}
+
+int vfs_config(const char *name, struct store_config *config, char *text, size_t size)
+{
+	struct store_config found = {.size_bytes = DEFAULT_SIZE_BYTES, .capacity_bytes = DEFAULT_CAPACITY_BYTES};
+	const char *unknown = config_unknown(name);
+	const char *wrong = unknown ? NULL : config_values(name, &found);
+	if (unknown)
+		sqlite3_snprintf((int)size, text,
+		                 "%s= is no parameter of this VFS; there are size, capacity, mechanism, delivery and "
+		                 "prepare",
+		                 unknown);
+	else if (wrong)
+		sqlite3_snprintf((int)size, text, "%s", wrong);
+	if (unknown || wrong)
+		return -EINVAL;
+	*config = found;
+	return 0;
 }

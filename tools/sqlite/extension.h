@@ -34,11 +34,14 @@ sqlite3_vfs *vfs_disk(void);
 /* The file behind a schema ("main") of a connection, or NULL if it is not one of ours. */
 struct vfs_file *vfs_file_of(sqlite3 *db, const char *schema);
 
-/* Reads the database's parameters from its URI name. NULL, or what is wrong with them. */
-const char *vfs_config(const char *name, struct store_config *config);
+/* Reads the database's parameters from its URI name. 0, or -EINVAL and what is wrong with them in `text`. */
+int vfs_config(const char *name, struct store_config *config, char *text, size_t size);
 
 const char *vfs_delivery_name(unsigned delivery);
 const char *vfs_mechanism_name(unsigned mechanism);
+
+/* Whether an image may appear at this path. NULL, or why not: a text to be freed with sqlite3_free(). */
+char *target_refuse(sqlite3 *db, const char *path);
 
 /* Adds the SQL functions to a connection. */
 int functions_register(sqlite3 *db);

@@ -22,7 +22,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <sqlite3ext.h>
 
@@ -182,24 +181,11 @@ static void result_status(sqlite3_context *context, const struct shot_status *st
 
 /* ----------------------------------------------------------------------------------------------------- snapshot -- */
 
-/* A journal beside the image would be played into it by the next program that opens it. */
-static const char *stale_sidecar(const char *path)
-{
-	static const char *const endings[] = {"-journal", "-wal"};
-	for (int i = 0; i < 2; i++) {
-		char *name = sqlite3_mprintf("%s%s", path, endings[i]);
-		int there = name && access(name, F_OK) == 0;
-		sqlite3_free(name);
-		if (there)
-			return endings[i];
-	}
-	return NULL;
-}
-
+/* A journal without an owner. Journals are written under RESERVED only, so both are looked at as one. */
 static int journal_is_hot(struct store *store)
 {
 	char *name = sqlite3_mprintf("%s-journal", store->name);
-	int hot = name && !locks_reserved(&store->locks) && memfile_hot(name);
+	int hot = name && locks_free_and(&store->locks, memfile_hot, name);
 	sqlite3_free(name);
 	return hot;
 }
@@ -311,10 +297,10 @@ static void sql_snapshot(sqlite3_context *context, int argc, sqlite3_value **arg
 		fail(context, SQLITE_ERROR, "%s: not inside a write transaction: commit it first", function);
 		return;
 	}
-	const char *stale = stale_sidecar(path);
-	if (stale) {
-		fail(context, SQLITE_ERROR, "%s: %s%s is in the way: it would be taken for the image's; remove it",
-		     function, path, stale);
+	char *refusal = target_refuse(sqlite3_context_db_handle(context), path);
+	if (refusal) {
+		fail(context, SQLITE_ERROR, "%s: %s", function, refusal);
+		sqlite3_free(refusal);
 		return;
 	}
 	if (snapshot_begin(context, file, path, &id) == 0)
@@ -451,6 +437,8 @@ static void json_region(sqlite3_str *json, struct uffdwp_region *region)
 	json_number(json, "faults_repeated", stats.faults_repeated);
 	json_number(json, "pages_disarmed", stats.pages_disarmed);
 	json_number(json, "pages_lost", stats.pages_lost);
+	json_number(json, "pages_rearmed", stats.pages_rearmed);
+	json_number(json, "pages_filled", stats.pages_filled);
 	json_number(json, "snapshots", stats.snapshots);
 }
 

@@ -175,6 +175,14 @@ int locks_reserved(struct locks *locks)
 	return reserved;
 }
 
+int locks_free_and(struct locks *locks, int (*test)(const char *name), const char *name)
+{
+	pthread_mutex_lock(&locks->mutex);
+	int holds = !locks->reserved && !locks->pending && test(name);
+	pthread_mutex_unlock(&locks->mutex);
+	return holds;
+}
+
 static void waiter_join(struct locks *locks, struct lock_waiter *waiter)
 {
 	struct lock_waiter **end = &locks->waiters;

@@ -61,6 +61,9 @@ void locks_drop(struct locks *locks, struct lock_holder *holder, enum lock_level
 /* 1: somebody holds RESERVED or more. */
 int locks_reserved(struct locks *locks);
 
+/* 1: nobody holds RESERVED or more, and `test` is true while nobody can get it. */
+int locks_free_and(struct locks *locks, int (*test)(const char *name), const char *name);
+
 /* Waits until this thread may be given `wanted`, or for timeout_ns. since_ns: when this thread was refused first. */
 void locks_wait(struct locks *locks, enum lock_level wanted, uint64_t since_ns, uint64_t timeout_ns);
 

@@ -7,7 +7,7 @@
  * SHARED. The region never moves and never gets shorter (a truncation punches its tail), so that pointers into it stay
  * good. Bytes beyond the size read as zeros.
  *
- * Threads: any. Lock order: the world (the list of stores), then a store's own.
+ * Threads: any. Lock order: the world (the list of stores), then a store's own, then those of the journals.
  */
 #ifndef UFFDWP_SQLITE_STORE_H
 #define UFFDWP_SQLITE_STORE_H

@@ -10,13 +10,23 @@
 
 #include "doctor.h"
 
-enum memory_state memory_state(const struct uffdwp_probe_memory *memory)
+enum memory_state memory_state(const struct uffdwp_probe_report *probe, unsigned memory)
 {
-	if (memory->mechanism != UFFDWP_MECHANISM_AUTO)
+	const struct uffdwp_probe_memory *found = &probe->memory[memory];
+	int untried = found->registered == 0 && found->answers[UFFDWP_TRIAL_POPULATED] == UFFDWP_ANSWER_UNTRIED;
+
+	switch (found->mechanism) {
+	case UFFDWP_MECHANISM_MARKER:
+	case UFFDWP_MECHANISM_REARM:
 		return MEMORY_ARMED;
-	if (memory->registered == 0 && memory->answers[UFFDWP_TRIAL_POPULATED] == UFFDWP_ANSWER_UNTRIED)
-		return MEMORY_UNTRIED;
-	return MEMORY_REFUSED;
+	case UFFDWP_MECHANISM_MINOR:
+	case UFFDWP_MECHANISM_MPROTECT:
+		return MEMORY_LIMITED;
+	default:
+		if (memory == UFFDWP_MEMORY_HUGETLB && !probe->huge_pages_free)
+			untried = 1;
+		return untried ? MEMORY_UNTRIED : MEMORY_REFUSED;
+	}
 }
 
 __attribute__((format(printf, 4, 5))) static struct advice *advise(struct doctor *doctor, const char *id,
@@ -116,9 +126,9 @@ static void advise_user_mode(struct doctor *doctor)
 	             "example, fails with EFAULT. Call uffdwp_prepare_write() on such buffers, or change the above");
 }
 
-static void advise_kernel(struct doctor *doctor)
+static void advise_kernel(struct doctor *doctor, enum advice_level level)
 {
-	struct advice *advice = advise(doctor, "kernel", ADVICE_REQUIRED, "userfaultfd(2) is not there: %s",
+	struct advice *advice = advise(doctor, "kernel", level, "userfaultfd(2) is not there: %s",
 	                               word_errno(doctor->probe.access[UFFDWP_ACCESS_SYSCALL]));
 
 	change(advice, "run a kernel with CONFIG_USERFAULTFD=y (the kernels of all large distributions have it)");
@@ -129,12 +139,12 @@ static void advise_kernel(struct doctor *doctor)
 static void advise_access(struct doctor *doctor)
 {
 	int chosen = doctor->probe.access_chosen;
-	enum advice_level level = chosen < 0 ? ADVICE_REQUIRED : ADVICE_LIMIT;
+	enum advice_level level = doctor->verdict == EXIT_NOTHING ? ADVICE_REQUIRED : ADVICE_LIMIT;
 
 	if (chosen == UFFDWP_ACCESS_SYSCALL || chosen == UFFDWP_ACCESS_DEVICE)
 		return;
 	if (doctor->probe.access[UFFDWP_ACCESS_SYSCALL] == -ENOSYS)
-		advise_kernel(doctor);
+		advise_kernel(doctor, level);
 	else if (filter_refused(doctor))
 		advise_filter(doctor, level);
 	else
@@ -151,19 +161,52 @@ static void advise_huge_pages(struct doctor *doctor)
 	change(advice, "as root: sysctl -w vm.nr_hugepages=8");
 }
 
+/* Why memory with a file behind it got write protection late, and what else came before that. */
+static void add_releases(struct advice *advice, const struct doctor *doctor, unsigned memory)
+{
+	const struct uffdwp_probe_memory *found = &doctor->probe.memory[memory];
+
+	if (found->registered != -EINVAL)
+		return;
+	if (memory == UFFDWP_MEMORY_ANON) {
+		change(advice, "Linux 5.7 brings write protection of this memory");
+		return;
+	}
+	change(advice, "Linux 5.19 with CONFIG_PTE_MARKER_UFFD_WP brings write protection of this memory: before it a "
+	               "mark had no place to stay in when the kernel emptied the page-table entry");
+	if (!found->rungs[UFFDWP_MECHANISM_MINOR].works)
+		change(advice, "Linux %s brings minor faults, by which it can be watched too, reads and all",
+		       memory == UFFDWP_MEMORY_SHMEM ? "5.14" : "5.18");
+}
+
 static void advise_refused(struct doctor *doctor, unsigned memory)
 {
-	struct advice *advice = advise(doctor, "memory", ADVICE_LIMIT, "%s cannot be armed: %s", word_memory(memory),
+	struct advice *advice = advise(doctor, "memory", ADVICE_LIMIT, "%s: cannot be armed: %s", word_memory(memory),
 	                               doctor->probe.memory[memory].reason);
 
-	change(advice,
-	       "shared memory and huge pages need Linux 5.19 with CONFIG_PTE_MARKER_UFFD_WP, anonymous memory 6.4");
+	add_releases(advice, doctor, memory);
+}
+
+static void advise_limited(struct doctor *doctor, unsigned memory)
+{
+	const struct uffdwp_probe_memory *found = &doctor->probe.memory[memory];
+	int minor = found->mechanism == UFFDWP_MECHANISM_MINOR;
+	struct advice *advice;
+
+	if (doctor->probe.access_chosen < 0)
+		return;
+	advice = advise(doctor, "memory", ADVICE_LIMIT, "%s: %s%s", word_memory(memory), found->reason,
+	                minor ? ". Reads of armed pages fault and count as writes" : "");
+	add_releases(advice, doctor, memory);
 }
 
 static void advise_memory(struct doctor *doctor, unsigned memory)
 {
-	switch (memory_state(&doctor->probe.memory[memory])) {
+	switch (memory_state(&doctor->probe, memory)) {
 	case MEMORY_ARMED:
+		break;
+	case MEMORY_LIMITED:
+		advise_limited(doctor, memory);
 		break;
 	case MEMORY_UNTRIED:
 		if (memory == UFFDWP_MEMORY_HUGETLB)
@@ -173,6 +216,25 @@ static void advise_memory(struct doctor *doctor, unsigned memory)
 		advise_refused(doctor, memory);
 		break;
 	}
+}
+
+static void advise_mprotect(struct doctor *doctor)
+{
+	const struct uffdwp_probe_report *probe = &doctor->probe;
+	struct advice *advice;
+	unsigned users = 0;
+
+	for (unsigned memory = 0; memory < UFFDWP_MEMORY_COUNT; memory++)
+		users += probe->memory[memory].mechanism == UFFDWP_MECHANISM_MPROTECT;
+	if (!users)
+		return;
+	advice = advise(doctor, "mprotect", ADVICE_LIMIT,
+	                "where mprotect(2) stands in, delivery is inline: a system call that writes into an armed page "
+	                "fails with EFAULT, call uffdwp_prepare_write() on its buffer. Memory that is moved or "
+	                "unmapped is not followed. Each run of armed pages is a mapping of its own, and "
+	                "vm.max_map_count (%llu) bounds them",
+	                (unsigned long long)probe->max_map_count);
+	change(advice, "where many single pages are written, as root: sysctl -w vm.max_map_count=1048576");
 }
 
 static void advise_uring(struct doctor *doctor)
@@ -190,29 +252,29 @@ static void advise_uring(struct doctor *doctor)
 		change(advice, "let the seccomp filter pass io_uring_setup, io_uring_enter and io_uring_register");
 }
 
-static enum exit_code verdict(const struct doctor *doctor)
+static enum exit_code verdict(const struct uffdwp_probe_report *probe)
 {
 	unsigned armed = 0;
-	unsigned refusals = 0;
+	unsigned limits = probe->access_chosen == UFFDWP_ACCESS_USER_MODE;
 
 	for (unsigned memory = 0; memory < UFFDWP_MEMORY_COUNT; memory++) {
-		enum memory_state state = memory_state(&doctor->probe.memory[memory]);
+		enum memory_state state = memory_state(probe, memory);
 
-		armed += state == MEMORY_ARMED;
-		refusals += state == MEMORY_REFUSED;
+		armed += state == MEMORY_ARMED || state == MEMORY_LIMITED;
+		limits += state == MEMORY_REFUSED || state == MEMORY_LIMITED;
 	}
 	if (!armed)
 		return EXIT_NOTHING;
-	return refusals || doctor->probe.access_chosen == UFFDWP_ACCESS_USER_MODE ? EXIT_LIMITS : EXIT_ALL;
+	return limits ? EXIT_LIMITS : EXIT_ALL;
 }
 
 void advice_form(struct doctor *doctor)
 {
 	doctor->advice_count = 0;
+	doctor->verdict = verdict(&doctor->probe);
 	advise_access(doctor);
-	if (doctor->probe.access_chosen >= 0)
-		for (unsigned memory = 0; memory < UFFDWP_MEMORY_COUNT; memory++)
-			advise_memory(doctor, memory);
+	for (unsigned memory = 0; memory < UFFDWP_MEMORY_COUNT; memory++)
+		advise_memory(doctor, memory);
+	advise_mprotect(doctor);
 	advise_uring(doctor);
-	doctor->verdict = verdict(doctor);
 }

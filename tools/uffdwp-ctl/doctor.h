@@ -16,7 +16,7 @@
 
 /* How the program ends; documented in its help. */
 enum exit_code {
-	EXIT_ALL = 0,     /* every type of memory that is here can be armed */
+	EXIT_ALL = 0,     /* every type of memory that is here can be armed, by marker or rearm */
 	EXIT_NOTHING = 1, /* nothing can be armed */
 	EXIT_USAGE = 2,   /* the command line was not understood */
 	EXIT_LIMITS = 3,  /* it works with limits */
@@ -31,7 +31,6 @@ struct facts {
 	int capabilities_known;
 	uint64_t capabilities;    /* effective set, bit n: capability n */
 	const char *container;    /* NULL: none seen */
-	int64_t max_map_count;    /* vm.max_map_count */
 	int64_t uring_disabled;   /* kernel.io_uring_disabled */
 	int64_t uring_group;      /* kernel.io_uring_group */
 	int device_error;         /* /dev/userfaultfd: 0 is there, else -errno */
@@ -49,7 +48,7 @@ enum advice_level { ADVICE_REQUIRED, ADVICE_LIMIT, ADVICE_OPTIONAL };
 struct advice {
 	const char *id; /* stable name */
 	enum advice_level level;
-	char what[240];
+	char what[400];
 	unsigned changes; /* any one of them helps */
 	char change[ADVICE_CHANGES][240];
 };
@@ -62,15 +61,15 @@ struct doctor {
 	enum exit_code verdict;
 };
 
-/* What became of a type of memory. */
-enum memory_state { MEMORY_ARMED, MEMORY_UNTRIED, MEMORY_REFUSED };
+/* What became of a type of memory. LIMITED: armed by minor or mprotect, which cost more than they should. */
+enum memory_state { MEMORY_ARMED, MEMORY_LIMITED, MEMORY_UNTRIED, MEMORY_REFUSED };
 
-enum memory_state memory_state(const struct uffdwp_probe_memory *memory);
+enum memory_state memory_state(const struct uffdwp_probe_report *probe, unsigned memory);
 
 void facts_look(struct facts *facts);
 int facts_capable(const struct facts *facts, unsigned capability);
 
-/* Fills advice and verdict from probe and facts. */
+/* Fills verdict and advice from probe and facts. */
 void advice_form(struct doctor *doctor);
 
 /* Both answer 0, or -1 where the output could not be formed. */
@@ -84,6 +83,8 @@ const char *word_trial_id(unsigned trial);
 const char *word_trial(unsigned trial);
 const char *word_answer(unsigned answer);
 const char *word_mechanism(unsigned mechanism);
+const char *word_fill_id(unsigned bit); /* of UFFDWP_FILL_* */
+#define FILLS 2
 const char *word_access_id(unsigned access);
 const char *word_access(unsigned access);
 const char *word_level(enum advice_level level);

@@ -91,7 +91,6 @@ void facts_look(struct facts *facts)
 	look_at_user(facts);
 	look_at_device(facts);
 	facts->container = container_name();
-	facts->max_map_count = read_number("/proc/sys/vm/max_map_count");
 	facts->uring_disabled = read_number("/proc/sys/kernel/io_uring_disabled");
 	facts->uring_group = read_number("/proc/sys/kernel/io_uring_group");
 }

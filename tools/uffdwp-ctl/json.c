@@ -66,7 +66,7 @@ static struct json_object *sysctl_object(const struct doctor *doctor)
 	struct json_object *object = json_object_new_object();
 
 	add_number(object, "vm.unprivileged_userfaultfd", doctor->probe.sysctl_unprivileged);
-	add_number(object, "vm.max_map_count", doctor->facts.max_map_count);
+	add_number(object, "vm.max_map_count", doctor->probe.max_map_count ? (int64_t)doctor->probe.max_map_count : -1);
 	add_number(object, "kernel.io_uring_disabled", doctor->facts.uring_disabled);
 	return object;
 }
@@ -99,6 +99,38 @@ static struct json_object *trial_object(const struct uffdwp_probe_memory *memory
 	return object;
 }
 
+static struct json_object *fills_array(const struct uffdwp_probe_memory *memory)
+{
+	struct json_object *array = json_object_new_array();
+
+	for (unsigned bit = 0; bit < FILLS; bit++)
+		if (memory->fills >> bit & 1)
+			(void)json_object_array_add(array, json_object_new_string(word_fill_id(bit)));
+	return array;
+}
+
+static struct json_object *rung_object(const struct uffdwp_probe_memory *memory, unsigned mechanism)
+{
+	const struct uffdwp_probe_rung *rung = &memory->rungs[mechanism];
+	struct json_object *object = json_object_new_object();
+
+	add_flag(object, "works", rung->works != 0);
+	add_flag(object, "thread_works", rung->thread_works != 0);
+	add_flag(object, "inline_works", rung->inline_works != 0);
+	add_flag(object, "taken", memory->mechanism == mechanism);
+	add_text(object, "reason", rung->reason);
+	return object;
+}
+
+static struct json_object *ladder_object(const struct uffdwp_probe_memory *memory)
+{
+	struct json_object *object = json_object_new_object();
+
+	for (unsigned mechanism = UFFDWP_MECHANISM_MARKER; mechanism < UFFDWP_MECHANISM_COUNT; mechanism++)
+		add(object, word_mechanism(mechanism), rung_object(memory, mechanism));
+	return object;
+}
+
 static struct json_object *memory_object(const struct uffdwp_probe_memory *memory)
 {
 	struct json_object *object = json_object_new_object();
@@ -111,6 +143,8 @@ static struct json_object *memory_object(const struct uffdwp_probe_memory *memor
 	add_text(object, "reason", memory->reason);
 	add_flag(object, "inline_works", memory->inline_works != 0);
 	add(object, "page_bytes", memory->page_bytes ? json_object_new_int64((int64_t)memory->page_bytes) : NULL);
+	add(object, "fills", fills_array(memory));
+	add(object, "ladder", ladder_object(memory));
 	add(object, "trials", trials);
 	return object;
 }

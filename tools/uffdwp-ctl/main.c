@@ -38,18 +38,21 @@ static const char doctor_doc[] =
         "What is tried: each way to a userfaultfd; for shared memory, huge pages and private anonymous memory, whether "
         "a "
         "page that was armed stays armed when it was never touched, thrown out of the page table, punched, swapped out "
-        "(where swap is on) or moved; io_uring; PAGEMAP_SCAN.\n"
+        "(where swap is on) or moved; every mechanism by which the library could watch that memory, the best first: "
+        "marker, rearm, minor, mprotect; io_uring; PAGEMAP_SCAN.\n"
         "\n"
         "Exit codes:\n"
         "  0  every type of memory that is here can be armed (huge pages: if free)\n"
         "  1  nothing works: no memory can be armed\n"
         "  2  the command line was not understood\n"
-        "  3  it works with limits: some memory is refused, or user faults only\n"
+        "  3  it works with limits: some memory is refused or left to minor or\n"
+        "     mprotect, or only faults of user code are caught\n"
         "  4  the program could not do its work: no memory, output not writable\n"
         "\n"
         "Examples:\n"
         "  uffdwp-ctl doctor\n"
         "  uffdwp-ctl doctor --json | jq -r .memory.shmem.mechanism\n"
+        "  uffdwp-ctl doctor --json | jq .memory.shmem.ladder.rearm\n"
         "  uffdwp-ctl doctor --json | jq -r '.advice[] | .what, .changes[]'\n"
         "  setpriv --reuid=65534 --clear-groups uffdwp-ctl doctor   # without rights\n";
 
@@ -237,13 +240,15 @@ int main(int argc, char **argv)
 	static const struct argp argp = {NULL, parse_main, "COMMAND [OPTION...]", main_doc, NULL, NULL, NULL};
 	struct main_arguments arguments = {0};
 	int result;
+	int unwritten;
 
 	argp_err_exit_status = EXIT_USAGE;
 	argp_program_version_hook = print_version;
 	if (argp_parse(&argp, argc, argv, ARGP_IN_ORDER, NULL, &arguments) != 0 || !arguments.command)
 		return EXIT_USAGE;
 	result = run_command(&arguments);
-	if (fclose(stdout) != 0) {
+	unwritten = ferror(stdout);
+	if (fclose(stdout) != 0 || unwritten) {
 		(void)fprintf(stderr, PROGRAM ": the output could not be written: %s\n", strerrordesc_np(errno));
 		return EXIT_BROKEN;
 	}

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The doctor's findings for people: a page that is read from the top, ends with what to change, and whose last line is
- * the verdict. Lines stay below 120 columns; colour only underlines what the words already say.
+ * the verdict. Lines fit 80 columns; colour only underlines what the words already say.
  */
 #include <linux/capability.h>
 #include <string.h>
@@ -10,7 +10,8 @@
 
 #define LABEL_WIDTH 28
 #define CELL_WIDTH 16
-#define LINE_WIDTH 110
+#define RUNG_WIDTH 33 /* the ladder: mark, name and deliveries */
+#define LINE_WIDTH 79
 
 struct page {
 	FILE *out;
@@ -126,26 +127,33 @@ static void print_system(const struct page *page, const struct doctor *doctor)
 	fact(page, "swap", doctor->probe.swap_on ? "on" : "off");
 	print_huge_pages(page, &doctor->probe);
 	number(page, "vm.unprivileged_userfaultfd", doctor->probe.sysctl_unprivileged);
-	number(page, "vm.max_map_count", facts->max_map_count);
+	label(page, "vm.max_map_count");
+	(void)fprintf(page->out, "%llu: bounds the mappings of mprotect\n",
+	              (unsigned long long)doctor->probe.max_map_count);
 	number(page, "kernel.io_uring_disabled", facts->uring_disabled);
 }
 
+/* One line, or more where `otherwise` says what follows from the refusal. */
 static void works_or_not(const struct page *page, const char *name, int error, const char *otherwise)
 {
+	char text[160] = "";
+	const char *what = error ? "refused" : "works";
+
 	label(page, name);
 	hue_on(page, error ? HUE_SO_SO : HUE_GOOD);
-	(void)fputs(error ? "refused" : "works", page->out);
+	(void)fputs(what, page->out);
 	hue_off(page);
 	if (error)
-		(void)fprintf(page->out, ": %s (%s)%s", word_errno(error), strerrordesc_np(-error), otherwise);
+		(void)snprintf(text, sizeof text, ": %s (%s)%s", word_errno(error), strerrordesc_np(-error), otherwise);
+	wrap(page, error ? text : otherwise, LABEL_WIDTH + 2, LABEL_WIDTH + 2 + (unsigned)strlen(what));
 }
 
 static void print_access(const struct page *page, const struct uffdwp_probe_report *probe)
 {
 	title(page, "Ways to a userfaultfd");
 	for (unsigned access = 0; access < UFFDWP_ACCESS_COUNT; access++) {
-		works_or_not(page, word_access(access), probe->access[access], "");
-		(void)fputs((int)access == probe->access_chosen ? "; this one is taken\n" : "\n", page->out);
+		works_or_not(page, word_access(access), probe->access[access],
+		             (int)access == probe->access_chosen ? "; this one is taken" : "");
 	}
 }
 
@@ -207,23 +215,23 @@ static void print_trial(const struct page *page, const struct uffdwp_probe_repor
 	}
 }
 
-static void print_choices(const struct page *page, const struct uffdwp_probe_report *probe)
+/* How an empty entry was filled with the mark on. */
+static void print_fills(const struct page *page, const struct uffdwp_probe_report *probe)
 {
-	label(page, "inline delivery (SIGBUS)");
+	label(page, "filled with the mark on by");
 	for (unsigned memory = 0; memory < UFFDWP_MEMORY_COUNT; memory++) {
-		int works = probe->memory[memory].inline_works != 0;
+		uint32_t fills = probe->memory[memory].fills;
+		char text[CELL_WIDTH] = "";
 
-		cell(page, memory, works ? "works" : "not seen", works ? HUE_GOOD : HUE_SO_SO);
-	}
-	label(page, "mechanism");
-	for (unsigned memory = 0; memory < UFFDWP_MEMORY_COUNT; memory++) {
-		uint32_t mechanism = probe->memory[memory].mechanism;
-
-		cell(page, memory, word_mechanism(mechanism), mechanism ? HUE_GOOD : HUE_SO_SO);
+		for (unsigned bit = 0; bit < FILLS; bit++)
+			if (fills >> bit & 1)
+				(void)snprintf(text + strlen(text), sizeof text - strlen(text), "%s%s",
+				               text[0] ? ", " : "", word_fill_id(bit));
+		cell(page, memory, fills ? text : "not seen", fills ? HUE_GOOD : HUE_SO_SO);
 	}
 }
 
-/* Why trials were not done or failed: those only whose reason the line above did not give already. */
+/* Why trials were not done or failed: those only whose reason the ladder does not give. */
 static void print_reasons(const struct page *page, const struct uffdwp_probe_memory *memory)
 {
 	char text[256];
@@ -231,24 +239,51 @@ static void print_reasons(const struct page *page, const struct uffdwp_probe_mem
 	for (unsigned trial = 0; trial < UFFDWP_TRIAL_COUNT; trial++) {
 		const char *reason = memory->reasons[trial];
 
-		if (!reason[0] || strstr(memory->reason, reason))
+		if (!reason[0] || strstr(memory->rungs[UFFDWP_MECHANISM_MARKER].reason, reason))
 			continue;
-		label(page, "");
 		(void)snprintf(text, sizeof text, "%s %s: %s", word_trial(trial), word_answer(memory->answers[trial]),
 		               reason);
-		wrap(page, text, LABEL_WIDTH + 4, LABEL_WIDTH + 2);
+		(void)fputs("      ", page->out);
+		wrap(page, text, 8, 6);
 	}
 }
 
-static void print_why(const struct page *page, const struct uffdwp_probe_memory *memory, const char *name)
+static const char *deliveries(const struct uffdwp_probe_rung *rung)
 {
-	char text[256];
+	if (!rung->works)
+		return "no";
+	if (!rung->thread_works)
+		return "inline";
+	return rung->inline_works ? "thread, inline" : "thread";
+}
 
-	label(page, name);
-	(void)snprintf(text, sizeof text, "%s: %s", word_mechanism(memory->mechanism), memory->reason);
-	wrap(page, text, LABEL_WIDTH + 2, LABEL_WIDTH + 2);
-	if (memory->registered == 0)
-		print_reasons(page, memory);
+/* "  > rearm     thread, inline   why" */
+static void print_rung(const struct page *page, const struct uffdwp_probe_memory *memory, unsigned mechanism)
+{
+	const struct uffdwp_probe_rung *rung = &memory->rungs[mechanism];
+	const char *how = deliveries(rung);
+
+	(void)fprintf(page->out, "    %c %-10s", memory->mechanism == mechanism ? '>' : ' ', word_mechanism(mechanism));
+	hue_on(page, rung->works ? HUE_GOOD : HUE_SO_SO);
+	(void)fputs(how, page->out);
+	hue_off(page);
+	(void)fprintf(page->out, "%*s", RUNG_WIDTH - 16 - (int)strlen(how), "");
+	wrap(page, rung->reason, RUNG_WIDTH, RUNG_WIDTH);
+}
+
+static void print_ladder(const struct page *page, const struct uffdwp_probe_report *probe)
+{
+	title(page, "The ladder: mechanism, its deliveries, and why (> is what AUTO takes)");
+	for (unsigned memory = 0; memory < UFFDWP_MEMORY_COUNT; memory++) {
+		const struct uffdwp_probe_memory *found = &probe->memory[memory];
+
+		(void)fprintf(page->out, "  %s%s\n", word_memory(memory),
+		              found->mechanism == UFFDWP_MECHANISM_AUTO ? ": nothing works" : "");
+		for (unsigned mechanism = UFFDWP_MECHANISM_MARKER; mechanism < UFFDWP_MECHANISM_COUNT; mechanism++)
+			print_rung(page, found, mechanism);
+		if (found->registered == 0)
+			print_reasons(page, found);
+	}
 }
 
 static void print_memory(const struct page *page, const struct uffdwp_probe_report *probe)
@@ -259,19 +294,15 @@ static void print_memory(const struct page *page, const struct uffdwp_probe_repo
 		cell(page, memory, word_memory(memory), HUE_TITLE);
 	for (unsigned trial = 0; trial < UFFDWP_TRIAL_COUNT; trial++)
 		print_trial(page, probe, trial);
-	print_choices(page, probe);
-	title(page, "Which mechanism, and why");
-	for (unsigned memory = 0; memory < UFFDWP_MEMORY_COUNT; memory++)
-		print_why(page, &probe->memory[memory], word_memory(memory));
+	print_fills(page, probe);
+	print_ladder(page, probe);
 }
 
 static void print_beside(const struct page *page, const struct uffdwp_probe_report *probe)
 {
 	title(page, "Beside it");
-	works_or_not(page, "io_uring", probe->uring, "; epoll and pwrite take its place");
-	(void)fputc('\n', page->out);
-	works_or_not(page, "PAGEMAP_SCAN", probe->pagemap_scan, "; arrives with Linux 6.7");
-	(void)fputc('\n', page->out);
+	works_or_not(page, "io_uring", probe->uring, probe->uring ? "; epoll and pwrite take its place" : "");
+	works_or_not(page, "PAGEMAP_SCAN", probe->pagemap_scan, probe->pagemap_scan ? "; arrives with Linux 6.7" : "");
 	label(page, "mark seen in pagemap");
 	if (probe->pagemap_bit57 < 0)
 		(void)fprintf(page->out, "not to be tried: %s\n", word_errno(probe->pagemap_bit57));
@@ -281,7 +312,7 @@ static void print_beside(const struct page *page, const struct uffdwp_probe_repo
 
 static void print_advice(const struct page *page, const struct doctor *doctor)
 {
-	char text[320];
+	char text[480];
 
 	if (!doctor->advice_count)
 		return;

@@ -50,9 +50,16 @@ const char *word_answer(unsigned answer)
 
 const char *word_mechanism(unsigned mechanism)
 {
-	static const char *const names[] = {"none", "marker"};
+	static const char *const names[] = {"none", "marker", "rearm", "minor", "mprotect"};
 
-	return pick(names, UFFDWP_MECHANISM_MARKER + 1, mechanism);
+	return pick(names, UFFDWP_MECHANISM_COUNT, mechanism);
+}
+
+const char *word_fill_id(unsigned bit)
+{
+	static const char *const names[] = {"copy", "continue"};
+
+	return pick(names, FILLS, bit);
 }
 
 const char *word_access_id(unsigned access)

@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: MIT */
+/* Snapshots, as api.c: checks, then calls. */
+#include <errno.h>
+
+#include "api_private.h"
+#include "snapshot/snapshot.h"
+
+/* The smallest structure that was ever released. */
+#define SNAPSHOT_OPTIONS_SZ_MIN sizeof(struct uffdwp_snapshot_options)
+
+static int check_snapshot_sink(const struct uffdwp_snapshot_options *options, struct text *text)
+{
+	switch (options->sink) {
+	case UFFDWP_SINK_IMAGE:
+		return options->path && *options->path ? 0 : text_fail(text, -EINVAL, "the image sink needs a path");
+	case UFFDWP_SINK_STREAM:
+		return options->fd >= 0 ? 0 : text_fail(text, -EBADF, "the stream sink needs an fd");
+	case UFFDWP_SINK_CALLBACK:
+		return options->callback ? 0 : text_fail(text, -EINVAL, "the callback sink needs a callback");
+	default:
+		return text_fail(text, -EINVAL, "unknown sink %u", (unsigned)options->sink);
+	}
+}
+
+static int check_snapshot_options(const struct uffdwp_region *region, const struct uffdwp_snapshot_options *options)
+{
+	struct text *text = region->text;
+	int error = api_unknown_flags(text, options->flags, UFFDWP_SNAPSHOT_BUFFERED, options->reserved);
+
+	if (!error && options->policy > UFFDWP_POLICY_ABORT)
+		error = text_fail(text, -EINVAL, "unknown policy %u", (unsigned)options->policy);
+	if (!error && options->window_max > FAULT_WINDOW_MAX)
+		error = text_fail(text, -EINVAL, "window_max is %u, at most %d pages", (unsigned)options->window_max,
+		                  FAULT_WINDOW_MAX);
+	if (!error && options->pool_bytes && options->pool_bytes / 16 < region->page_bytes)
+		error = text_fail(text, -EINVAL, "pool_bytes %llu is less than 16 pages of %llu bytes",
+		                  (unsigned long long)options->pool_bytes, (unsigned long long)region->page_bytes);
+	if (!error && options->pool_bytes / region->page_bytes > 1u << 30)
+		error = text_fail(text, -EINVAL, "pool_bytes %llu is more than 2^30 pages",
+		                  (unsigned long long)options->pool_bytes);
+	if (!error && !options->cut_enter != !options->cut_leave)
+		error = text_fail(text, -EINVAL, "cut_enter and cut_leave go together");
+	return error ? error : check_snapshot_sink(options, text);
+}
+
+UFFDWP_EXPORT int uffdwp_snapshot_begin(struct uffdwp_region *region, const struct uffdwp_snapshot_options *given,
+                                        struct uffdwp_snapshot **out)
+{
+	struct uffdwp_snapshot_options options = UFFDWP_SNAPSHOT_OPTIONS_INIT;
+	if (api_is_foreign(region->runtime))
+		return -ECHILD;
+	int error = api_take_options(region->text, given, SNAPSHOT_OPTIONS_SZ_MIN, &options, sizeof(options));
+
+	if (!error && !out)
+		error = text_fail(region->text, -EINVAL, "out is NULL");
+	if (!error)
+		error = check_snapshot_options(region, &options);
+	if (error)
+		return error;
+	return snapshot_begin(region, &options, (region->runtime->flags & UFFDWP_OPEN_NO_URING) != 0, region->text,
+	                      out);
+}
+
+UFFDWP_EXPORT int uffdwp_snapshot_poll(const struct uffdwp_snapshot *snapshot,
+                                       struct uffdwp_snapshot_progress *progress)
+{
+	struct uffdwp_snapshot_progress answer = {.sz = sizeof(answer)};
+
+	snapshot_progress((struct uffdwp_snapshot *)(uintptr_t)snapshot, &answer);
+	return api_give_answer(progress, sizeof(answer), &answer, sizeof(answer));
+}
+
+UFFDWP_EXPORT int uffdwp_snapshot_wait(struct uffdwp_snapshot *snapshot, int timeout_ms,
+                                       struct uffdwp_snapshot_progress *progress)
+{
+	if (progress && progress->sz < sizeof(*progress))
+		return -EINVAL;
+	if (api_is_foreign(snapshot->region->runtime))
+		return -ECHILD;
+	int result = snapshot_wait(snapshot, timeout_ms);
+
+	if (progress && result != -ETIMEDOUT)
+		return uffdwp_snapshot_poll(snapshot, progress) ? -EINVAL : result;
+	return result;
+}
+
+UFFDWP_EXPORT size_t uffdwp_snapshot_text(struct uffdwp_snapshot *snapshot, char *buffer, size_t size)
+{
+	return text_copy(&snapshot->text, buffer, size);
+}
+
+UFFDWP_EXPORT int uffdwp_snapshot_abort(struct uffdwp_snapshot *snapshot)
+{
+	snapshot_abort(snapshot);
+	return 0;
+}
+
+UFFDWP_EXPORT int uffdwp_snapshot_free(struct uffdwp_snapshot *snapshot)
+{
+	if (!snapshot)
+		return 0;
+	if (api_is_foreign(snapshot->region->runtime))
+		return -ECHILD;
+	snapshot_free(snapshot);
+	return 0;
+}

@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Accesses to empty page-table entries, of the mechanisms whose entries are their own (rearm, minor). Keeps INV-REARM
+ * (region/rearm.c): of an armed page the entry is filled with the mark on, or only after the page was preserved.
+ *
+ *   page is      read                                 write
+ *   ARMED        claim, fill with the mark, ARMED     as any write: claim, keep, mark saved, fill plain, disarm
+ *                (or as a write, where that cannot
+ *                be done in one step)
+ *   CLAIMED      wait for the claimant                wait for the claimant
+ *   others       fill plain                           fill plain
+ *
+ * (Of the others, what still carries a mark is being let go: its bytes are safe, a write may land.)
+ *
+ * The claim keeps the sweep and others away while the entry is filled. Only a phase in which nothing disarms in bulk
+ * re-arms: when a snapshot has failed (RELEASE) a read lets go as a write does.
+ *
+ * A page that is not armed is filled inside the epoch, so before a next arming begins. Part of the fault path.
+ */
+#include <errno.h>
+
+#include "fault/fault.h"
+
+/* How many fills in a row the kernel may refuse for want of memory before it is believed. */
+#define EMPTY_PATIENCE 64
+
+void fault_wake_page(struct uffdwp_region *region, uint64_t page)
+{
+	if (region->uffd >= 0 && region->delivery != UFFDWP_DELIVERY_INLINE)
+		region->k->uffd_wake(region->uffd, (uintptr_t)region_address(region, page), region->page_bytes);
+}
+
+/* Why the entry of an armed page is empty, if a page of the file turns out to be behind it. Asked before anything is
+ * read: that brings the page back into memory. */
+static enum uffdwp_loss cause_of(struct uffdwp_region *region, uint64_t page)
+{
+	return region->mechanism->empty_is_lost && region_is_swapped(region, page) ? UFFDWP_LOSS_SWAP : UFFDWP_LOSS_ZAP;
+}
+
+static void count_loss(struct uffdwp_region *region, uint64_t page, enum fill fill, enum uffdwp_loss cause)
+{
+	if (region->mechanism->empty_is_lost && fill != FILL_NOT_EMPTY)
+		loss_add(region, fill == FILL_ZEROS ? UFFDWP_LOSS_HOLE : cause, page);
+}
+
+void fault_unclaimed(struct fault *fault, uint64_t page)
+{
+	if (fault->by == FAULT_BY_HANDLER)
+		atomic_store(&fault->region->again, 1);
+	else
+		fault_wake_page(fault->region, page);
+}
+
+/* An event is on its way: who reads it comes back. */
+static enum fault_verdict again(const struct fault *fault)
+{
+	if (fault->by == FAULT_BY_HANDLER)
+		atomic_store(&fault->region->again, 1);
+	return FAULT_AGAIN;
+}
+
+/* Nothing is registered there any more, or the kernel has no page. That may pass; when it does not, it shall say so
+ * itself: under inline delivery the signal is passed on; a thread that sleeps is let go by taking the page out of the
+ * registration. */
+static enum fault_verdict refuse(struct fault *fault, int error)
+{
+	struct uffdwp_region *region = fault->region;
+
+	if (error == -ENOENT || error == -ESRCH) {
+		fault_wake_page(region, fault->page);
+		return FAULT_DONE;
+	}
+	if (atomic_fetch_add_explicit(&region->refusals, 1, memory_order_relaxed) < EMPTY_PATIENCE)
+		return again(fault);
+	if (fault->by != FAULT_BY_HANDLER)
+		return FAULT_REFUSED;
+	struct preserve *preserve = atomic_load(&region->preserve);
+
+	if (ledger_move(&region->ledger, fault->page, LEDGER_ARMED, LEDGER_LOST)) {
+		loss_add(region, UFFDWP_LOSS_UNKNOWN, fault->page);
+		if (preserve && fault->page < preserve->end_page)
+			fault_fail(region, preserve, error, fault->page);
+	}
+	region->k->uffd_unregister(region->uffd, (uintptr_t)region_address(region, fault->page), region->page_bytes);
+	return FAULT_DONE;
+}
+
+enum fault_verdict fault_unfilled(struct fault *fault, int error)
+{
+	return error == -EAGAIN ? again(fault) : refuse(fault, error);
+}
+
+static void count_filled(struct uffdwp_region *region, enum fill fill)
+{
+	if (fill != FILL_NOT_EMPTY)
+		fault_count(&region->counters.pages_filled, 1);
+	if (atomic_load_explicit(&region->refusals, memory_order_relaxed))
+		atomic_store_explicit(&region->refusals, 0, memory_order_relaxed);
+}
+
+/* 1: armed again and the reader goes on. 0: cannot be, it is a write. Else a negative errno. */
+static int rearm(struct fault *fault)
+{
+	struct uffdwp_region *region = fault->region;
+	enum uffdwp_loss cause = cause_of(region, fault->page);
+
+	if (!ledger_move(&region->ledger, fault->page, LEDGER_ARMED, LEDGER_CLAIMED))
+		return -EBUSY;
+	int filled = region->mechanism->fill(region, fault->page, 1);
+
+	ledger_set(&region->ledger, fault->page, LEDGER_ARMED);
+	if (filled < 0) {
+		fault_unclaimed(fault, fault->page);
+		return filled == -EOPNOTSUPP ? 0 : filled;
+	}
+	count_loss(region, fault->page, (enum fill)filled, cause);
+	if (filled != FILL_NOT_EMPTY)
+		fault_count(&region->counters.pages_rearmed, 1);
+	count_filled(region, (enum fill)filled);
+	fault_wake_page(region, fault->page);
+	return 1;
+}
+
+/* A write to an armed page, or what counts as one. fault_fill() comes when its bytes are safe. */
+static enum fault_verdict write_armed(struct fault *fault, enum phase phase)
+{
+	fault->access = FAULT_WRITE_EMPTY;
+	return fault_let_go(fault, phase);
+}
+
+/* A page that is not armed; one that is still on its way out may have been lost before: whoever fills it counts. */
+static enum fault_verdict fill_plain(struct fault *fault, enum ledger_state state)
+{
+	struct uffdwp_region *region = fault->region;
+	int is_leaving = state == LEDGER_SAVED || state == LEDGER_LEAVING;
+	enum uffdwp_loss cause = is_leaving ? cause_of(region, fault->page) : UFFDWP_LOSS_HOLE;
+	int filled = region->mechanism->fill(region, fault->page, 0);
+
+	if (filled < 0)
+		return fault_unfilled(fault, filled);
+	if (is_leaving)
+		count_loss(region, fault->page, (enum fill)filled, cause);
+	count_filled(region, (enum fill)filled);
+	fault_wake_page(region, fault->page);
+	return FAULT_DONE;
+}
+
+int fault_fill(struct fault *fault)
+{
+	struct uffdwp_region *region = fault->region;
+	int filled = region->mechanism->fill(region, fault->page, 0);
+
+	if (filled < 0)
+		return filled;
+	count_loss(region, fault->page, (enum fill)filled, fault->cause);
+	count_filled(region, (enum fill)filled);
+	return filled;
+}
+
+enum fault_verdict fault_empty(struct fault *fault, enum phase phase)
+{
+	struct uffdwp_region *region = fault->region;
+	enum ledger_state state = ledger_get(&region->ledger, fault->page);
+	int error = 0;
+
+	if (state == LEDGER_CLAIMED)
+		return FAULT_BUSY;
+	/* A barrier may return only when the mark is off (INV-OPEN). */
+	if (fault->by == FAULT_BY_BARRIER && (state == LEDGER_SAVED || state == LEDGER_LEAVING))
+		return fault_let_go(fault, phase);
+	if (state != LEDGER_ARMED)
+		return fill_plain(fault, state);
+	fault->cause = cause_of(region, fault->page);
+	if (fault->access == FAULT_READ_EMPTY && phase != PHASE_RELEASE)
+		error = rearm(fault);
+	if (error == -EBUSY)
+		return FAULT_BUSY;
+	if (error < 0)
+		return fault_unfilled(fault, error);
+	return error ? FAULT_DONE : write_armed(fault, phase);
+}

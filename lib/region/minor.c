@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Mechanism `minor`: for shmem and hugetlb where write protection is refused but minor faults are not (Linux 5.14 to
+ * 5.18). There is no mark: to arm a page is to empty its entry (MADV_DONTNEED keeps the content, which is the file's),
+ * and the next access of any kind faults to us. So reads count as writes: a superset, never less.
+ *
+ * Holes fault as missing pages, hence both modes. To disarm is to map the pages again; a hole is left empty, since
+ * filling it would give it memory: an access to it faults once more and is filled then.
+ *
+ * EVENT_REMOVE is not asked for: our own MADV_DONTNEED would wait for it.
+ */
+#include <errno.h>
+#include <sys/mman.h>
+
+#include "kernel/abi.h"
+#include "region/region.h"
+
+static int minor_arm(struct uffdwp_region *region, uint64_t first, uint64_t end)
+{
+	return region->k->madvise(region_address(region, first), (end - first) << region->page_shift, MADV_DONTNEED);
+}
+
+static int map_run(struct uffdwp_region *region, uint64_t first, uint64_t end)
+{
+	for (uint64_t page = first; page < end;) {
+		int64_t mapped =
+		        region->k->uffd_continue(region->uffd, (uintptr_t)region_address(region, page),
+		                                 (end - page) << region->page_shift, UFFDIO_CONTINUE_MODE_DONTWAKE);
+
+		if (mapped == -EAGAIN || mapped == -ENOENT || mapped == -ESRCH)
+			return (int)mapped;
+		page += mapped > 0 ? (uint64_t)mapped >> region->page_shift : 1;
+	}
+	return 0;
+}
+
+static int minor_disarm(struct uffdwp_region *region, uint64_t first, uint64_t end)
+{
+	int error = map_run(region, first, end);
+
+	if (!error && region->delivery != UFFDWP_DELIVERY_INLINE)
+		region->k->uffd_wake(region->uffd, (uintptr_t)region_address(region, first),
+		                     (end - first) << region->page_shift);
+	return error;
+}
+
+static int minor_fill(struct uffdwp_region *region, uint64_t page, int protected)
+{
+	return protected ? -EOPNOTSUPP : mechanism_fill(region, page, 0);
+}
+
+const struct mechanism mechanism_minor = {
+        .name = "minor",
+        .id = UFFDWP_MECHANISM_MINOR,
+        .features = UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_MISSING_HUGETLBFS | UFFD_FEATURE_MINOR_SHMEM |
+                    UFFD_FEATURE_MINOR_HUGETLBFS,
+        .register_modes = {UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_MINOR,
+                           UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_MINOR, 0},
+        .owns_empty = 1,
+        .arm = minor_arm,
+        .disarm = minor_disarm,
+        .fill = minor_fill,
+};

@@ -1,0 +1,319 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Mechanism `mprotect`: what it promises beyond catching writes (test_region.c). Its signal is SIGSEGV, and whoever
+ * handled that before still gets what is not the library's. Its protection splits mappings, and of these the process
+ * may have vm.max_map_count only: that is lowered for this program, and writes must never meet the limit.
+ */
+#include <errno.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "gate.h"
+#include "place.h"
+#include "settings.h"
+#include "support.h"
+#include "witness.h"
+
+#define MAPPINGS_MOST 2048
+#define PAGES_SPARSE 8192 /* every other one written: far more borders than mappings allowed */
+
+static struct place place;
+static int mappings_are_few;
+
+static struct place_case mprotect_case(int memory)
+{
+	return (struct place_case){(enum uffdwp_memory)memory, UFFDWP_MECHANISM_MPROTECT, UFFDWP_DELIVERY_INLINE};
+}
+
+static void open_armed(struct place_case which, size_t pages)
+{
+	place_open(&place, which, pages);
+	place_touch(&place);
+	ck_assert_int_eq(uffdwp_region_arm(place.region, 0, place.length_bytes), 0);
+}
+
+/* --- delivery ------------------------------------------------------------------------------------------------------
+ */
+
+START_TEST(test_delivery_by_thread_is_refused_with_a_text)
+{
+	if (!place_possible(mprotect_case(_i))) {
+		return;
+	}
+	struct patch patch = patch_map((enum uffdwp_memory)_i, 2);
+	struct uffdwp_region_options options = UFFDWP_REGION_OPTIONS_INIT;
+	options.mechanism = UFFDWP_MECHANISM_MPROTECT;
+	options.delivery = UFFDWP_DELIVERY_THREAD;
+	struct uffdwp *runtime = NULL;
+	struct uffdwp_region *region = NULL;
+	ck_assert_int_eq(uffdwp_open(NULL, &runtime), 0);
+	ck_assert_int_eq(uffdwp_region_attach(runtime, patch.base, patch.length_bytes, &options, &region), -EOPNOTSUPP);
+	ck_assert_ptr_null(region);
+	char text[256] = "";
+	uffdwp_error_text(runtime, text, sizeof(text));
+	ck_assert_msg(strstr(text, "mprotect") != NULL && strstr(text, "inline") != NULL, "%s", text);
+	ck_assert_int_eq(uffdwp_close(runtime), 0);
+	patch_unmap(&patch);
+}
+END_TEST
+
+START_TEST(test_auto_delivery_is_inline)
+{
+	struct place_case which = place_by((enum uffdwp_memory)_i, UFFDWP_MECHANISM_MPROTECT);
+	if (place_possible(which)) {
+		place_open(&place, which, 2);
+		ck_assert_uint_eq(place.delivery, UFFDWP_DELIVERY_INLINE);
+		place_close(&place);
+	}
+}
+END_TEST
+
+/* --- signals -------------------------------------------------------------------------------------------------------
+ */
+
+static sigjmp_buf jump;
+static void *volatile foreign_address;
+static volatile int foreign_signals;
+
+static void foreign_handler(int signal_number, siginfo_t *info, void *context)
+{
+	(void)signal_number;
+	(void)context;
+	foreign_address = info->si_addr;
+	foreign_signals = foreign_signals + 1;
+	siglongjmp(jump, 1);
+}
+
+static void plain_handler(int signal_number)
+{
+	(void)signal_number;
+	foreign_signals = foreign_signals + 1;
+	siglongjmp(jump, 1);
+}
+
+static void install(int with_info)
+{
+	struct sigaction action = {.sa_flags = with_info ? SA_SIGINFO : 0};
+	if (with_info) {
+		action.sa_sigaction = foreign_handler;
+	} else {
+		action.sa_handler = plain_handler;
+	}
+	sigemptyset(&action.sa_mask);
+	ck_assert_int_eq(sigaction(SIGSEGV, &action, NULL), 0);
+}
+
+/* A page that its owner made read-only. */
+static volatile uint8_t *read_only_page(void)
+{
+	void *page = mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	must(page != MAP_FAILED);
+	return page;
+}
+
+START_TEST(test_foreign_sigsegv_reaches_the_handler_before_us)
+{
+	if (!place_possible(mprotect_case(_i / 2))) {
+		return;
+	}
+	install(_i % 2);
+	volatile uint8_t *foreign = read_only_page();
+	open_armed(mprotect_case(_i / 2), 4);
+	for (volatile int round = 1; round <= 3; round = round + 1) {
+		if (sigsetjmp(jump, 1) == 0) {
+			*foreign = 1;
+		}
+		ck_assert_int_eq(foreign_signals, round);
+		*(volatile uint8_t *)place.base = 1;
+	}
+	if (_i % 2) {
+		ck_assert_ptr_eq(foreign_address, (const void *)(uintptr_t)foreign);
+	}
+	ck_assert_uint_eq(place_faults(&place, 1), 1);
+	place_close(&place);
+	if (sigsetjmp(jump, 1) == 0) {
+		*foreign = 1;
+	}
+	ck_assert_int_eq(foreign_signals, 4);
+}
+END_TEST
+
+static void die_of_foreign_sigsegv(void *argument)
+{
+	(void)argument;
+	(void)signal(SIGSEGV, SIG_DFL);
+	volatile uint8_t *foreign = read_only_page();
+	struct place own;
+	must(place_try(&own, NULL, 0, mprotect_case(UFFDWP_MEMORY_SHMEM), 4) == 0);
+	alarm(20);
+	*foreign = 1;
+}
+
+START_TEST(test_foreign_sigsegv_kills_where_nobody_handles_it)
+{
+	if (!place_possible(mprotect_case(UFFDWP_MEMORY_SHMEM))) {
+		return;
+	}
+	int status = child_run(die_of_foreign_sigsegv, NULL);
+	ck_assert(WIFSIGNALED(status));
+	ck_assert_int_eq(WTERMSIG(status), SIGSEGV);
+}
+END_TEST
+
+static void write_in_child(void *argument)
+{
+	(void)argument;
+	alarm(20);
+	*(volatile uint8_t *)place.base = 44;
+	must(*(volatile uint8_t *)place.base == 44);
+}
+
+/* A child has the read-only mapping of memory that was attached, and the handler: it writes to its own copy. */
+START_TEST(test_child_may_write_to_its_copy_of_armed_memory)
+{
+	if (SUPPORT_THREAD_SANITIZER || !place_possible(mprotect_case(UFFDWP_MEMORY_ANON))) {
+		return;
+	}
+	open_armed(mprotect_case(UFFDWP_MEMORY_ANON), 4);
+	ck_assert_int_eq(child_run(write_in_child, NULL), 0);
+	ck_assert_uint_eq(*place.base, 1);
+	place_expect_armed(&place, 4);
+	place_close(&place);
+}
+END_TEST
+
+/* --- mappings ------------------------------------------------------------------------------------------------------
+ */
+
+static int open_sparse(int memory)
+{
+	if (memory == UFFDWP_MEMORY_HUGETLB || !mappings_are_few || !place_possible(mprotect_case(memory))) {
+		return 0;
+	}
+	open_armed(mprotect_case(memory), PAGES_SPARSE);
+	return 1;
+}
+
+/* Every other page, in an order that makes many borders before it takes any away. */
+static void write_sparsely(uint8_t value)
+{
+	for (size_t start = 0; start < 16; start += 2) {
+		for (size_t page = start; page < place.pages; page += 16) {
+			((volatile uint8_t *)place.base)[page * place.page_bytes + 100] = value;
+		}
+	}
+}
+
+START_TEST(test_sparse_writes_never_use_up_the_mappings)
+{
+	if (!open_sparse(_i)) {
+		return;
+	}
+	for (uint8_t round = 1; round <= 3; round++) {
+		ck_assert_int_eq(uffdwp_region_arm(place.region, 0, place.length_bytes), 0);
+		write_sparsely(round);
+		ck_assert_uint_lt(witness_mappings(), MAPPINGS_MOST - 100);
+		ck_assert_int_eq(place_agrees(&place), 1);
+		for (size_t page = 0; page < place.pages; page += 2) {
+			ck_assert_uint_eq(place.base[page * place.page_bytes + 100], round);
+			ck_assert_int_eq(place_is_armed(&place, page), 0);
+		}
+	}
+	place_close(&place);
+}
+END_TEST
+
+static struct gate gate = GATE_INIT;
+static uint8_t *copied;
+
+static int copy_behind_gate(void *user, uint64_t offset, const void *data, size_t length)
+{
+	(void)user;
+	gate_pass(&gate);
+	memcpy(copied + offset, data, length);
+	return 0;
+}
+
+START_TEST(test_sparse_writes_during_a_snapshot_never_use_up_the_mappings)
+{
+	if (!open_sparse(_i)) {
+		return;
+	}
+	struct uffdwp_snapshot_options options = UFFDWP_SNAPSHOT_OPTIONS_INIT;
+	struct uffdwp_snapshot *snapshot = NULL;
+	uint8_t *expected = malloc(place.length_bytes);
+	copied = calloc(1, place.length_bytes);
+	must(expected != NULL && copied != NULL);
+	place_fill(&place, 4);
+	memcpy(expected, place.base, place.length_bytes);
+	options.sink = UFFDWP_SINK_CALLBACK;
+	options.callback = copy_behind_gate;
+	options.pool_bytes = 2 * place.length_bytes;
+	options.window_max = 1;
+	ck_assert_int_eq(uffdwp_region_disarm(place.region, 0, place.length_bytes), 0);
+	ck_assert_int_eq(uffdwp_snapshot_begin(place.region, &options, &snapshot), 0);
+	gate_await(&gate);
+	write_sparsely(9);
+	ck_assert_uint_lt(witness_mappings(), MAPPINGS_MOST - 100);
+	gate_open(&gate);
+	ck_assert_int_eq(uffdwp_snapshot_wait(snapshot, -1, NULL), 0);
+	ck_assert_int_eq(memcmp(copied, expected, place.length_bytes), 0);
+	ck_assert_int_eq(uffdwp_snapshot_free(snapshot), 0);
+	place_expect_armed(&place, 0);
+	place_close(&place);
+	free(expected);
+	free(copied);
+}
+END_TEST
+
+/* The limit is of the process: two regions share it, and what the program maps itself counts. */
+START_TEST(test_regions_share_the_mappings)
+{
+	if (!open_sparse(UFFDWP_MEMORY_SHMEM)) {
+		return;
+	}
+	struct place first = place;
+	for (unsigned i = 0; i < 200; i++) { /* neighbours that differ, so that they stay apart */
+		int prot = i % 2 ? PROT_READ : PROT_NONE;
+		ck_assert_ptr_ne(mmap(NULL, 4096, prot, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), MAP_FAILED);
+	}
+	open_armed(mprotect_case(UFFDWP_MEMORY_ANON), PAGES_SPARSE);
+	write_sparsely(5);
+	struct place second = place;
+	place = first;
+	write_sparsely(6);
+	ck_assert_uint_lt(witness_mappings(), MAPPINGS_MOST - 50);
+	ck_assert_int_eq(place_agrees(&first), 1);
+	ck_assert_int_eq(place_agrees(&second), 1);
+	place_close(&first);
+	place_close(&second);
+}
+END_TEST
+
+int main(void)
+{
+	support_begin("test_mprotect", &(struct support_needs){.huge_pages = 8, .swap = 0});
+	place_begin();
+	mappings_are_few = settings_mappings(MAPPINGS_MOST) == 0;
+	if (!mappings_are_few) {
+		support_note("the bound on mappings", "vm.max_map_count cannot be lowered");
+	}
+	Suite *suite = suite_create("mprotect");
+	TCase *tests = tcase_create("mprotect");
+	tcase_set_timeout(tests, 60);
+	tcase_add_loop_test(tests, test_delivery_by_thread_is_refused_with_a_text, 0, UFFDWP_MEMORY_COUNT);
+	tcase_add_loop_test(tests, test_auto_delivery_is_inline, 0, UFFDWP_MEMORY_COUNT);
+	tcase_add_loop_test(tests, test_foreign_sigsegv_reaches_the_handler_before_us, 0, 2 * UFFDWP_MEMORY_COUNT);
+	tcase_add_test(tests, test_foreign_sigsegv_kills_where_nobody_handles_it);
+	tcase_add_test(tests, test_child_may_write_to_its_copy_of_armed_memory);
+	tcase_add_loop_test(tests, test_sparse_writes_never_use_up_the_mappings, 0, UFFDWP_MEMORY_COUNT);
+	tcase_add_loop_test(tests, test_sparse_writes_during_a_snapshot_never_use_up_the_mappings, 0,
+	                    UFFDWP_MEMORY_COUNT);
+	tcase_add_test(tests, test_regions_share_the_mappings);
+	suite_add_tcase(suite, tests);
+	return support_run(suite);
+}
