@@ -12,6 +12,7 @@ Groups:
   build   compiler, CMake and the libraries that libuffdwp and its tools are made from
   test    what the tests use beside that
   check   what .ci/run uses beside that: clang and the checkers
+  vm      what tests/vm/run.sh uses: an emulator, what its guests are made of, and what a kernel is built with
 
   --list  print the packages that are missing instead of installing them
 END
@@ -22,8 +23,12 @@ packages_of() {
 	build) echo gcc g++ libc6-dev binutils make cmake pkg-config liburing-dev libnuma-dev libsqlite3-dev libjson-c-dev ;;
 	test) echo check sqlite3 util-linux mount coreutils ;;
 	check) echo clang libclang-rt-14-dev clang-format clang-tidy cppcheck shellcheck git ;;
+	vm)
+		echo qemu-system-x86 busybox-static cpio kmod xz-utils zstd debian-archive-keyring \
+			flex bison bc perl libelf-dev libssl-dev
+		;;
 	*)
-		echo "install-deps.sh: unknown group '$1' (build, test, check)" >&2
+		echo "install-deps.sh: unknown group '$1' (build, test, check, vm)" >&2
 		exit 2
 		;;
 	esac

@@ -1,0 +1,132 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+# What is booted, and what each guest does. A plan is a shell script of `step`s, see guest/init.
+# usage: plans.sh kernels | specials | title BOOT | plan BOOT
+#
+# Under emulation a wake-up on another CPU is dear, and dearer on a busy machine: tests that fault many thousand times
+# take a minute or two. Each of those runs on the kernels where it has most to find (`long_tests_of`), the others on all.
+# Left out altogether are causality, snapshot and snapshot_fails: minutes each, and what they look for is between threads
+# of the library, not between it and the kernel.
+
+set -euo pipefail
+
+# Boots in the order in which they begin: the long ones first.
+stock_kernels=(markerless newest 6.12 6.1 5.10)
+special_boots=(numa no-uring user)
+quick_tests=(bad_input bad_sink doctor no_kernel probe minor mprotect bypass)
+
+describe_boot() {
+	case $1 in
+	5.10) echo "bullseye's kernel: no write protection of shared memory, no minor faults" ;;
+	6.1) echo "bookworm's kernel: markers, no WP_UNPOPULATED, no CONTINUE_MODE_WP" ;;
+	6.12) echo "the kernel of bookworm-backports" ;;
+	newest) echo "the newest kernel that backports have" ;;
+	markerless) echo "built from the newest source, without PTE markers: every zap takes the mark along" ;;
+	numa) echo "two NUMA nodes: where handlers, buffers and regions are" ;;
+	no-uring) echo "io_uring is disabled (kernel.io_uring_disabled=2)" ;;
+	user) echo "an unprivileged user (vm.unprivileged_userfaultfd=0, /dev/userfaultfd closed)" ;;
+	*) echo "$1" ;;
+	esac
+}
+
+# What the control is to find there, where that is known.
+matrix_options() {
+	case $1 in
+	5.10) echo "--bare=refused" ;;
+	markerless) echo "--bare=missed --expect-losses" ;;
+	6.1 | 6.12 | newest) echo "--bare=caught" ;;
+	esac
+}
+
+long_tests_of() {
+	case $1 in
+	markerless) echo "rearm audit" ;;
+	newest) echo "delivery" ;;
+	6.12) echo "sqlite" ;;
+	6.1) echo "cut" ;;
+	5.10) echo "rearm region" ;;
+	esac
+}
+
+plan_environment() {
+	cat <<END
+export NO_COLOR=1 TMPDIR=/tmp UFFDWP_CUTS=12 ${UFFDWP_SEED:+UFFDWP_SEED=$UFFDWP_SEED}
+export UFFDWP_CTL=/world/bin/uffdwp-ctl UFFDWP_EXTENSION=/world/lib/uffdwp_sqlite.so
+export UFFDWP_SHARED=/world/lib/libuffdwp.so
+as=
+END
+}
+
+# The same steps for root and for a user: "$as" goes before the command.
+plan_tests() {
+	local test
+	for test in "$@"; do
+		[[ $test == bad_input ]] && echo "export TMPDIR=/disk"
+		echo "step test/$test 240 \$as kernel_$test"
+		[[ $test == bad_input ]] && echo "export TMPDIR=/tmp"
+	done
+	return 0
+}
+
+plan_bank() {
+	echo "step bank/$1-$2 120 \$as uffdwp-bank --size=4M --seconds=1 --snapshots=3 --mechanism=$1 --delivery=$2"
+}
+
+plan_kernel() {
+	local long
+	read -ra long <<<"$(long_tests_of "$1")"
+	echo 'step doctor 60 uffdwp-ctl doctor'
+	echo "step matrix 300 uffdwp_vm_matrix $(matrix_options "$1")"
+	case $1 in
+	markerless) plan_bank rearm thread && plan_bank minor inline ;;
+	5.10) plan_bank mprotect inline ;;
+	esac
+	plan_tests "${quick_tests[@]}" "${long[@]}"
+}
+
+plan_numa() {
+	echo 'step numa 120 uffdwp_vm_numa'
+	echo 'step doctor 60 uffdwp-ctl doctor'
+}
+
+plan_no_uring() {
+	cat <<'END'
+echo 2 >/proc/sys/kernel/io_uring_disabled
+step doctor 60 uffdwp-ctl doctor
+step doctor-says-so 60 sh -c 'uffdwp-ctl doctor | grep -E "^ *io_uring +refused"'
+END
+	plan_tests bad_sink doctor probe cut
+}
+
+plan_user() {
+	cat <<'END'
+echo 0 >/proc/sys/vm/unprivileged_userfaultfd
+chmod 600 /dev/userfaultfd
+as="setpriv --reuid=65534 --regid=65534 --clear-groups"
+step doctor 60 $as uffdwp-ctl doctor
+step doctor-says-so 60 $as sh -c 'uffdwp-ctl doctor | grep -E "user mode only +works; this one is taken"'
+step matrix 300 $as uffdwp_vm_matrix
+END
+	plan_tests bad_input bad_sink doctor probe minor mprotect
+}
+
+plan_of() {
+	plan_environment
+	case $1 in
+	numa) plan_numa ;;
+	no-uring) plan_no_uring ;;
+	user) plan_user ;;
+	*) plan_kernel "$1" ;;
+	esac
+}
+
+case ${1:-}:$# in
+kernels:1) echo "${stock_kernels[*]}" ;;
+specials:1) echo "${special_boots[*]}" ;;
+title:2) describe_boot "$2" ;;
+plan:2) plan_of "$2" ;;
+*)
+	echo "usage: plans.sh kernels | specials | title BOOT | plan BOOT" >&2
+	exit 2
+	;;
+esac
