@@ -10,8 +10,8 @@
  *  2. any other mapping of the same memory, in this process or in another (sealed regions forbid new ones; attach
  * refuses where it sees another writable one in this process, see UFFDWP_REGION_ALIASED);
  *  3. devices that write into pages pinned before they were armed (RDMA, io_uring fixed buffers, vfio);
- *  4. a child after fork(): its copy of the page tables carries no write protection. Created regions are MADV_DONTFORK
- *     unless UFFDWP_REGION_INHERIT was asked for, so that the child has no such mapping at all;
+ *  4. a child after fork(): its writes are not seen, whatever its copy of the page tables carries. Created regions are
+ * MADV_DONTFORK unless UFFDWP_REGION_INHERIT was asked for, so that the child has no such mapping at all;
  *  5. MADV_REMOVE and hole punches behind the library's back: use uffdwp_region_punch(), which preserves first. A
  *     snapshot compares the data extents at its cut with what its sweep finds, and fails if content vanished. It cannot
  *     see a hole that was filled again before the sweep came by; nor, of memory attached without its fd, what
@@ -226,8 +226,8 @@ UFFDWP_MUST_CHECK UFFDWP_EXPORT int uffdwp_region_create(struct uffdwp *runtime,
  * Errors: -EINVAL (unaligned, zero or overflowing range, fd that is not what is mapped there), -EBADF (fd is closed),
  * -ENOENT (nothing, or not
  * everything, is mapped there), -EACCES (not readable and writable), -EBUSY (overlaps another region, or another
- * userfaultfd is registered there), -EMEDIUMTYPE (a file on disk, a device: not memory that can be armed),
- * -EOPNOTSUPP, -ENOMEM. Since 0.1.
+ * userfaultfd is registered there), -EADDRINUSE (another writable mapping of this memory, see UFFDWP_REGION_ALIASED),
+ * -EMEDIUMTYPE (a file on disk, a device: not memory that can be armed), -EOPNOTSUPP, -ENOMEM. Since 0.1.
  */
 UFFDWP_MUST_CHECK UFFDWP_EXPORT int uffdwp_region_attach(struct uffdwp *runtime, void *address, size_t length,
                                                          const struct uffdwp_region_options *options,
@@ -337,7 +337,7 @@ struct uffdwp_audit {
  *
  * Errors: -EINVAL (sz too small), -EOPNOTSUPP (this kernel's pagemap does not show marks: Linux before 5.13; nobody can
  * know), -ESTALE (the region is dead, or its registration was taken away: it is dead from now on), -EACCES (no
- * /proc/self/pagemap), -ENOMEM. Since 0.1.
+ * /proc/self/pagemap), -EAGAIN (an event of the kernel waits to be read: once more), -ENOMEM. Since 0.1.
  */
 UFFDWP_EXPORT int uffdwp_region_audit(struct uffdwp_region *region, struct uffdwp_audit *audit);
 
@@ -345,6 +345,8 @@ UFFDWP_EXPORT int uffdwp_region_audit(struct uffdwp_region *region, struct uffdw
  * The explicit barrier: "I am about to write [offset, offset + length)". Preserves what a running snapshot still needs
  * and disarms, without a fault; costs a few nanoseconds where nothing is armed. The range need not be aligned. Call it
  * for buffers that are handed to system calls under inline delivery. The promise holds until the next begin or arm.
+ * Where the library fills empty entries itself and a system call could not wait for that (rearm and minor, inline or in
+ * user mode only) it fills those of the range, too: some system calls for each page.
  * Async-signal-safe. -ERANGE (outside), -ESTALE (dead); 0 for any range while nothing is armed. Since 0.1.
  */
 UFFDWP_EXPORT int uffdwp_prepare_write(struct uffdwp_region *region, uint64_t offset, uint64_t length);
@@ -421,7 +423,8 @@ struct uffdwp_snapshot_options {
  * Errors, nothing changed: -EINVAL, -E2BIG, -ERANGE (length beyond the region), -EBUSY (a snapshot of this region has
  * not been freed), -ENOENT, -EACCES, -ENOTDIR, -EROFS, -EISDIR, -ENAMETOOLONG (path), -ENOSPC, -EDQUOT (no room for the
  * image), -EBADF (fd), what cut_enter refused with, -ESTALE (dead region), -ENOMEM,
- * -EAGAIN (no thread), or what the kernel answered to arming. Since 0.1.
+ * -EAGAIN (no thread), -ENOBUFS (mprotect with too few mappings for so many pages: a larger pool), or what the kernel
+ * answered to arming. Since 0.1.
  */
 UFFDWP_MUST_CHECK UFFDWP_EXPORT int uffdwp_snapshot_begin(struct uffdwp_region *region,
                                                           const struct uffdwp_snapshot_options *options,

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/magic.h>
 #include <numa.h>
 #include <signal.h>
 #include <string.h>
@@ -111,6 +112,43 @@ static int plan_create(struct region_plan *plan, struct text *text)
 	return check_created_size(plan, text);
 }
 
+/* The device of memfds, of shared anonymous memory and of System V segments: the kernel's own tmpfs. */
+static int internal_device(const struct kernel_ops *k, uint64_t *device)
+{
+	struct stat st = {.st_dev = 0};
+	int fd = k->memfd_create("uffdwp-device", MFD_CLOEXEC);
+
+	if (fd < 0)
+		return fd;
+	int error = k->fstat(fd, &st);
+
+	k->close(fd);
+	*device = st.st_dev;
+	return error;
+}
+
+/* Registering with a userfaultfd refuses what is no memory; mprotect(2) does not. */
+static int check_memory_file(const struct region_plan *plan)
+{
+	uint64_t internal;
+
+	if (plan->memory != UFFDWP_MEMORY_SHMEM || plan->mechanism->register_modes[plan->memory])
+		return 0;
+	if (plan->options.fd >= 0 && plan->k->fs_type(plan->options.fd) == TMPFS_MAGIC)
+		return 0;
+	int error = internal_device(plan->k, &internal);
+
+	if (error)
+		return text_fail(plan->text, error, "what is mapped there cannot be found out: %s", strerror(-error));
+	if (plan->options.fd < 0 && internal == plan->device)
+		return 0;
+	return text_fail(plan->text, -EMEDIUMTYPE,
+	                 plan->options.fd < 0
+	                         ? "a file is mapped there: attach with its fd, so that tmpfs can be told from a disk"
+	                         : "this is a file on disk or a device: only memfd, tmpfs, hugetlb and anonymous "
+	                           "memory can be armed");
+}
+
 /* Opens the region that a checked plan describes, and lets it be known. */
 static int region_start(struct region_plan *plan, struct uffdwp_region **out)
 {
@@ -118,6 +156,8 @@ static int region_start(struct region_plan *plan, struct uffdwp_region **out)
 	struct uffdwp_region *region = NULL;
 	int error = runtime_choose(runtime, plan);
 
+	if (!error && plan->address)
+		error = check_memory_file(plan);
 	if (!error)
 		error = region_open(plan, &region);
 	if (error)
@@ -253,6 +293,7 @@ static int plan_attach(struct region_plan *plan, struct text *text)
 		error = check_fd(plan, &range, text);
 	if (!error)
 		error = check_aliases(plan, &range, text);
+	plan->device = makedev(range.device_major, range.device_minor);
 	plan->prot = PROT_READ | PROT_WRITE | (range.executable ? PROT_EXEC : 0);
 	plan->page_bytes = range.page_bytes;
 	plan->memory = memory_of(&range);
@@ -413,13 +454,14 @@ static int protect_locked(struct uffdwp_region *region, uint64_t first, uint64_t
 		return text_fail(region->text, -EBUSY, "a snapshot of this region is running");
 	if (arm)
 		region->caller_armed = 1;
-	if (arm && region->mechanism->prepare)
-		region->mechanism->prepare(region);
+	int error = arm ? region_prepare(region) : 0;
+
+	if (error)
+		return error;
 	atomic_store(&region->active, 1);
 	fault_enter_phase(region, PHASE_HOLD);
 	ledger_set_range(&region->ledger, first, end, arm ? LEDGER_ARMED : LEDGER_LEAVING);
-	int error = arm ? region_arm_run(region, first, end) : region_disarm_run(region, first, end);
-
+	error = arm ? region_arm_run(region, first, end) : region_disarm_run(region, first, end);
 	if (error && arm) { /* a part may be armed: its faults are let go, one by one */
 		ledger_set_range(&region->ledger, first, end, LEDGER_LEAVING);
 		region_disarm_run(region, first, end);
@@ -608,9 +650,13 @@ UFFDWP_EXPORT int uffdwp_region_audit(struct uffdwp_region *region, struct uffdw
 
 	if (pagemap < 0)
 		return pagemap;
+	sigset_t before;
+
 	pthread_mutex_lock(&region->lock);
+	fault_block_signals(&before); /* nobody may wait while he is inside the epoch */
 	int error = audit_run(region, pagemap, &answer);
 
+	fault_restore_signals(&before);
 	pthread_mutex_unlock(&region->lock);
 	region->k->close(pagemap);
 	losses_tell(region);

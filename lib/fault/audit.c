@@ -50,9 +50,6 @@ static int is_open(const struct uffdwp_region *region, uint64_t entry)
 /* Arms a page that is ARMED in the ledger. 0; 1: somebody let it go meanwhile; or -errno. */
 static int arm_again(struct uffdwp_region *region, uint64_t page)
 {
-	sigset_t before;
-
-	fault_block_signals(&before);
 	epoch_ticket ticket = epoch_enter(&fault_epoch);
 	int error = 1;
 
@@ -62,7 +59,6 @@ static int arm_again(struct uffdwp_region *region, uint64_t page)
 		fault_wake_page(region, page);
 	}
 	epoch_leave(ticket);
-	fault_restore_signals(&before);
 	return error;
 }
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The audit: is what the ledger holds for armed still protected? Called with the region's lock held. */
+/* The audit: is what the ledger holds for armed still protected? Called with the region's lock held and all signals
+ * blocked. */
 #ifndef UFFDWP_FAULT_AUDIT_H
 #define UFFDWP_FAULT_AUDIT_H
 

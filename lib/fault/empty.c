@@ -43,6 +43,16 @@ static void count_loss(struct uffdwp_region *region, uint64_t page, enum fill fi
 		loss_add(region, fill == FILL_ZEROS ? UFFDWP_LOSS_HOLE : cause, page);
 }
 
+/* A page that was armed until this fault turns out to be a hole: if it had content at the cut, that is gone. */
+static void check_hole(struct uffdwp_region *region, uint64_t page, enum fill fill)
+{
+	struct preserve *preserve = atomic_load(&region->preserve);
+
+	if (fill == FILL_ZEROS && preserve && page < preserve->end_page && preserve->content &&
+	    atomic_load_explicit(&preserve->content[page / 64], memory_order_relaxed) >> (page % 64) & 1)
+		fault_fail(region, preserve, -ENODATA, page);
+}
+
 void fault_unclaimed(struct fault *fault, uint64_t page)
 {
 	if (fault->by == FAULT_BY_HANDLER)
@@ -59,6 +69,16 @@ static enum fault_verdict again(const struct fault *fault)
 	return FAULT_AGAIN;
 }
 
+/* How often in a row this page was refused. A hint: several pages at once are counted together or anew. */
+static uint64_t refused_again(struct uffdwp_region *region, uint64_t page)
+{
+	uint64_t refused = atomic_load_explicit(&region->refused, memory_order_relaxed);
+	uint64_t times = refused >> 8 == page ? (refused & 0xff) + 1 : 1;
+
+	atomic_store_explicit(&region->refused, page << 8 | (times & 0xff), memory_order_relaxed);
+	return times;
+}
+
 /* Nothing is registered there any more, or the kernel has no page. That may pass; when it does not, it shall say so
  * itself: under inline delivery the signal is passed on; a thread that sleeps is let go by taking the page out of the
  * registration. */
@@ -70,7 +90,7 @@ static enum fault_verdict refuse(struct fault *fault, int error)
 		fault_wake_page(region, fault->page);
 		return FAULT_DONE;
 	}
-	if (atomic_fetch_add_explicit(&region->refusals, 1, memory_order_relaxed) < EMPTY_PATIENCE)
+	if (refused_again(region, fault->page) < EMPTY_PATIENCE)
 		return again(fault);
 	if (fault->by != FAULT_BY_HANDLER)
 		return FAULT_REFUSED;
@@ -82,6 +102,7 @@ static enum fault_verdict refuse(struct fault *fault, int error)
 			fault_fail(region, preserve, error, fault->page);
 	}
 	region->k->uffd_unregister(region->uffd, (uintptr_t)region_address(region, fault->page), region->page_bytes);
+	atomic_store(&region->torn, 1); /* registered again before the next arming */
 	return FAULT_DONE;
 }
 
@@ -94,8 +115,6 @@ static void count_filled(struct uffdwp_region *region, enum fill fill)
 {
 	if (fill != FILL_NOT_EMPTY)
 		fault_count(&region->counters.pages_filled, 1);
-	if (atomic_load_explicit(&region->refusals, memory_order_relaxed))
-		atomic_store_explicit(&region->refusals, 0, memory_order_relaxed);
 }
 
 /* 1: armed again and the reader goes on. 0: cannot be, it is a write. Else a negative errno. */
@@ -114,6 +133,7 @@ static int rearm(struct fault *fault)
 		return filled == -EOPNOTSUPP ? 0 : filled;
 	}
 	count_loss(region, fault->page, (enum fill)filled, cause);
+	check_hole(region, fault->page, (enum fill)filled);
 	if (filled != FILL_NOT_EMPTY)
 		fault_count(&region->counters.pages_rearmed, 1);
 	count_filled(region, (enum fill)filled);
@@ -125,6 +145,7 @@ static int rearm(struct fault *fault)
 static enum fault_verdict write_armed(struct fault *fault, enum phase phase)
 {
 	fault->access = FAULT_WRITE_EMPTY;
+	fault->was_armed = 1;
 	return fault_let_go(fault, phase);
 }
 
@@ -152,6 +173,8 @@ int fault_fill(struct fault *fault)
 
 	if (filled < 0)
 		return filled;
+	if (fault->was_armed)
+		check_hole(region, fault->page, (enum fill)filled);
 	count_loss(region, fault->page, (enum fill)filled, fault->cause);
 	count_filled(region, (enum fill)filled);
 	return filled;

@@ -40,6 +40,7 @@ struct preserve {
 	struct pool pool;
 	_Atomic uint32_t *slot_of; /* by page: its slot, valid while the page is SAVED or OPEN */
 	uint64_t end_page;         /* pages [0, end_page) belong to the snapshot */
+	_Atomic uint64_t *content; /* a bit for each page that is known to have had content at the cut */
 	struct ring hot;           /* pages saved by faults, oldest first: hints for the sweep, may be incomplete */
 	struct ring_cell *hot_cells;
 	uint32_t hot_count;
@@ -76,6 +77,7 @@ struct fault {
 	uint64_t limit; /* neighbours in [page, limit) may be resolved with it */
 	enum fault_by by;
 	enum fault_access access;
+	int was_armed;          /* empty.c: the page was armed when the empty entry was met */
 	enum uffdwp_loss cause; /* empty.c: why the entry is empty, should there be a page of the file behind it */
 	uint64_t until_ns;      /* of threads that nap: when the snapshot fails for want of pool memory; 0 at first */
 };

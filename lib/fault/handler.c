@@ -148,7 +148,7 @@ static void take_fault(struct handler *handler, struct uffdwp_region *region, ui
 		count_starved(handler, region);
 	if (verdict == FAULT_AGAIN)
 		sched_yield();
-	/* Its claimant will wake him, and he will not come back. */
+	/* Its claimant will wake him. */
 	if (verdict == FAULT_BUSY && fault.access != FAULT_READ_EMPTY)
 		fault_count(&region->counters.faults, 1);
 }
@@ -217,8 +217,7 @@ static int command_add(struct handler *handler, struct uffdwp_region *region)
 
 	if (error)
 		return error;
-	if (region->delivery == UFFDWP_DELIVERY_INLINE)
-		region->wake_fd = handler->kick;
+	region->wake_fd = handler->kick;
 	handler->regions[count] = region;
 	atomic_store(&handler->count, count + 1);
 	return 0;

@@ -21,8 +21,8 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stddef.h>
+#include <sys/mman.h>
 #include <ucontext.h>
-#include <unistd.h>
 
 #include "fault/fault.h"
 
@@ -48,6 +48,9 @@ struct trap {
 static struct trap bus = {.number = SIGBUS, .once = PTHREAD_ONCE_INIT};
 static struct trap segv = {.number = SIGSEGV, .once = PTHREAD_ONCE_INIT};
 static _Atomic uint32_t events_under_way;
+
+/* 1; 0 in a child that has a copy of this memory: the kernel wipes the page there. */
+static volatile uint32_t *home;
 
 void inline_events_begin(void)
 {
@@ -122,7 +125,8 @@ static enum fault_access access_of(const ucontext_t *context)
 #endif
 }
 
-/* A child of fork() has the protection of mprotect(2), but neither the threads nor the phases: it just writes. */
+/* A child of fork() has the protection of mprotect(2), but neither the threads nor the phases: it just writes. (One of
+ * vfork() shares the memory, and is one more writer.) */
 static enum look let_child_write(struct uffdwp_region *region, uint64_t page)
 {
 	return region->mechanism->disarm(region, page, page + 1) ? LOOK_NOBODY : LOOK_DONE;
@@ -139,7 +143,7 @@ static enum look resolve_in(struct inline_fault *fault, struct uffdwp_region *re
 	                    .until_ns = fault->until_ns};
 
 	fault->k = region->k;
-	if (region->uffd < 0 && region->process != getpid())
+	if (region->uffd < 0 && !*home)
 		return let_child_write(region, met.page);
 	if (met.page >= pages || is_foreign(region, met.page))
 		return LOOK_NOBODY;
@@ -268,6 +272,13 @@ static void install_bus(void)
 
 static void install_segv(void)
 {
+	void *page = pages_new(&kernel_real, sizeof(*home));
+
+	segv.error = page ? kernel_real.madvise(page, sizeof(*home), MADV_WIPEONFORK) : -ENOMEM;
+	if (segv.error)
+		return;
+	home = page;
+	*home = 1;
 	install(&segv);
 }
 

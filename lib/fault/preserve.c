@@ -214,16 +214,16 @@ static uint32_t window_of(struct uffdwp_region *region, uint64_t page, uint32_t 
 }
 
 /*
- * Only the page that the writer faulted on is sure to be there, and only where the kernel fills empty entries by
- * itself; all else is read by system calls, which neither crash nor wait. Of the page that a handler was told of it is
- * sure that its entry was empty before any discard that is still to be read.
+ * Only the page that the writer faulted on is sure to be there, and only where the fault came from a mark on it; all
+ * else is read by system calls, which neither crash nor wait. Of an empty entry that a handler was told of it is sure
+ * that it was empty before any discard that is still to be read.
  */
 static int copy_page(const struct fault *fault, uint64_t page, unsigned char *to)
 {
 	struct uffdwp_region *region = fault->region;
 	uint64_t offset = page << region->page_shift;
 
-	if (page == fault->page && fault->by == FAULT_BY_WRITER && !region_owns_empty(region)) {
+	if (page == fault->page && fault->by == FAULT_BY_WRITER && region_shows_page(region)) {
 		memcpy(to, region_address(region, page), region->page_bytes);
 		return 0;
 	}
@@ -329,6 +329,9 @@ static enum fault_verdict preserve_page(struct fault *fault, struct preserve *pr
 	}
 	block_of(region, fault->page, &first, &block_end);
 	int single = block_end - first <= 1;
+
+	if (!single && pool_left(&preserve->pool) < block_end - first) /* whole, or borders would be made */
+		return starve(fault, preserve);
 	uint64_t wanted = single ? wanted_end(fault, preserve) : fault->page + 1;
 	uint64_t end = save_run(fault, preserve, fault->page, wanted, &error);
 

@@ -334,3 +334,35 @@ int maps_each_writable(uint64_t start, uint64_t end, void (*each)(void *user, ui
 	errno = saved_errno;
 	return error;
 }
+
+/* ---- counting ---- */
+
+struct count_search {
+	uint64_t start;
+	uint64_t end;
+	struct maps_count count;
+};
+
+static int count_line(void *user, const char *line)
+{
+	struct count_search *search = user;
+	struct mapping m;
+
+	search->count.all++;
+	if (parse_mapping(line, &m) && m.start >= search->start && m.start < search->end)
+		search->count.inside++;
+	return 0;
+}
+
+int maps_count(uint64_t start, uint64_t end, struct maps_count *out)
+{
+	struct count_search search = {.start = start, .end = end};
+	int saved_errno = errno;
+	int error = each_line("/proc/self/maps", count_line, &search);
+
+	errno = saved_errno;
+	if (error)
+		return error;
+	*out = search.count;
+	return 0;
+}

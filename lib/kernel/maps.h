@@ -34,6 +34,15 @@ struct maps_aliases {
 /* Looks for aliases of [start, start + length), of which `range` was found. 0, or -errno of /proc. */
 int maps_find_aliases(uint64_t start, uint64_t length, const struct maps_range *range, struct maps_aliases *out);
 
+/* How many mappings this process has, and how many of them begin in [start, end). */
+struct maps_count {
+	uint64_t all;
+	uint64_t inside;
+};
+
+/* 0, or -errno of /proc. */
+int maps_count(uint64_t start, uint64_t end, struct maps_count *out);
+
 /* Calls back for each part of [start, end) that is mapped writable, in order. 0 or -errno. */
 int maps_each_writable(uint64_t start, uint64_t end, void (*each)(void *user, uint64_t from, uint64_t to), void *user);
 

@@ -38,7 +38,7 @@ void loss_note(struct uffdwp_region *region, enum uffdwp_loss cause, uint64_t pa
 
 void loss_add(struct uffdwp_region *region, enum uffdwp_loss cause, uint64_t page)
 {
-	/* Under inline delivery a writer found it. */
+	/* Who found it may be a writer, or a barrier. */
 	if (write_down(&region->losses, cause, page) && region->on_loss && region->wake_fd >= 0) {
 		static const uint64_t one = 1;
 

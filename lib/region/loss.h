@@ -3,7 +3,7 @@
  * The book of losses: which armed pages were found without their protection, by cause, since somebody last asked. A bit
  * for each page and cause, in memory that is touched only where something was lost.
  *
- * Threads: loss_add() anywhere, also in a signal handler; loss_take() from any thread, one at a time.
+ * Threads: loss_add() anywhere, also in a signal handler; losses_take() from any thread, one at a time.
  */
 #ifndef UFFDWP_REGION_LOSS_H
 #define UFFDWP_REGION_LOSS_H
@@ -29,7 +29,7 @@ struct losses {
 int losses_open(struct losses *losses, const struct kernel_ops *k, uint64_t pages);
 void losses_close(struct losses *losses, const struct kernel_ops *k);
 
-/* Counts and lists a page; under inline delivery a handler is woken to tell of it. (signal) */
+/* Counts and lists a page; a handler is woken to tell of it. (signal) */
 void loss_add(struct uffdwp_region *region, enum uffdwp_loss cause, uint64_t page);
 
 /* The same for a thread that will call losses_tell() itself: nobody is woken. */

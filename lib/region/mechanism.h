@@ -38,6 +38,8 @@ struct mechanism {
 	int (*fill)(struct uffdwp_region *region, uint64_t page, int protected);
 	/* (signal) A power of two: how many pages, aligned, are let go together at least. NULL: one. */
 	uint64_t (*grain)(struct uffdwp_region *region);
+	/* What grain() may come to until the next arming. NULL: one. */
+	uint64_t (*grain_most)(struct uffdwp_region *region);
 	/* Before an arming, while nothing is held: what takes time. NULL: nothing. */
 	void (*prepare)(struct uffdwp_region *region);
 };

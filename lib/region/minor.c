@@ -22,14 +22,21 @@ static int minor_arm(struct uffdwp_region *region, uint64_t first, uint64_t end)
 
 static int map_run(struct uffdwp_region *region, uint64_t first, uint64_t end)
 {
+	uint64_t limit = end;
+
 	for (uint64_t page = first; page < end;) {
 		int64_t mapped =
 		        region->k->uffd_continue(region->uffd, (uintptr_t)region_address(region, page),
-		                                 (end - page) << region->page_shift, UFFDIO_CONTINUE_MODE_DONTWAKE);
+		                                 (limit - page) << region->page_shift, UFFDIO_CONTINUE_MODE_DONTWAKE);
 
+		if (mapped == -ENOENT && limit - page > 1) { /* a call must not cross mappings: the half of it */
+			limit = page + (limit - page) / 2;
+			continue;
+		}
 		if (mapped == -EAGAIN || mapped == -ENOENT || mapped == -ESRCH)
 			return (int)mapped;
 		page += mapped > 0 ? (uint64_t)mapped >> region->page_shift : 1;
+		limit = end;
 	}
 	return 0;
 }

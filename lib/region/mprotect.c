@@ -4,19 +4,20 @@
  * the writer, so delivery is always inline; the kernel tells no events.
  *
  * The kernel keeps one mapping (VMA) for each run of pages that are protected alike, and a process may have only
- * vm.max_map_count of them: then mprotect(2) answers ENOMEM, which a fault could not bear. So the mappings that this
- * mechanism makes are counted, as an upper bound, against what the process had left when an arming was prepared. While
- * less than half of that is used a fault lets go what it wants. Beyond, it lets go whole aligned blocks, which are so
- * large that all of them together cannot use up the other half. A quarter of the limit stays for the program.
+ * vm.max_map_count of them: then mprotect(2) answers ENOMEM, which a fault could not bear. So each region counts the
+ * mappings that its protection makes: one when it was armed from end to end, and then what each run that is let go adds
+ * at most. While all regions have added less than half of what the process had left when an arming was prepared, a
+ * fault lets go what it wants. Beyond, it lets go whole aligned blocks, which are so large that all of them together
+ * cannot use up the other half. A quarter of the limit stays for the program.
  *
- * Threads: counters of the process, moved by the fault path; they are estimates and may be off by a few.
+ * Threads: counters of the process, moved by the fault path; they are estimates, rather too high than too low.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <sys/mman.h>
 
 #include "base/math.h"
 #include "base/trace.h"
+#include "kernel/maps.h"
 #include "kernel/procfs.h"
 #include "region/region.h"
 
@@ -27,12 +28,21 @@ static _Atomic int64_t maps_base;                        /* of these: counted wi
 static _Atomic int64_t maps_allowed = MAPS_LEFT_DEFAULT; /* beyond those */
 static _Atomic uint64_t pages_watched;                   /* of all regions of this mechanism */
 
+static int is_all_mapped(struct uffdwp_region *region, uint64_t first, uint64_t end)
+{
+	for (uint64_t page = first; page < end; page++) {
+		if (!region_is_mapped(region, page))
+			return 0;
+	}
+	return 1;
+}
+
 static int set_protection(struct uffdwp_region *region, uint64_t first, uint64_t end, int prot)
 {
 	int error = region->k->mprotect(region_address(region, first), (end - first) << region->page_shift, prot);
 
-	/* Not all mapped any more: nobody tells of that. */
-	return error == -ENOMEM && !region_is_mapped(region, first) ? -ESTALE : error;
+	/* Of a part that is not mapped any more nobody tells; else no mapping is left. */
+	return error == -ENOMEM && !is_all_mapped(region, first, end) ? -ESTALE : error;
 }
 
 static void count_maps(struct uffdwp_region *region, int64_t by)
@@ -65,11 +75,11 @@ static int mprotect_arm(struct uffdwp_region *region, uint64_t first, uint64_t e
 
 	if (error)
 		return error;
-	if (first == 0 || first == region->armed_until)
-		region->armed_until = end;
-	else
-		region->armed_until = 0;
-	if (region->armed_until >= region_pages(region))
+	uint64_t until = atomic_load(&region->armed_until);
+
+	until = first == 0 || first == until ? end : 0;
+	atomic_store(&region->armed_until, until);
+	if (until >= region_pages(region))
 		set_maps(region, 1);
 	else
 		count_maps(region, first > 0 ? 2 : 1);
@@ -86,57 +96,47 @@ static int mprotect_disarm(struct uffdwp_region *region, uint64_t first, uint64_
 		return error;
 	if (atomic_load_explicit(&region->maps, memory_order_relaxed) + by >= 1)
 		count_maps(region, by);
+	atomic_store_explicit(&region->armed_until, 0, memory_order_relaxed);
 	return 0;
 }
 
-static uint64_t mprotect_grain(struct uffdwp_region *region)
+/* So many pages together that what is left for blocks is enough for all: each makes two borders. */
+static uint64_t mprotect_grain_most(struct uffdwp_region *region)
 {
 	int64_t half = atomic_load_explicit(&maps_allowed, memory_order_relaxed) / 2;
-	int64_t used = atomic_load_explicit(&maps_used, memory_order_relaxed) -
-	               atomic_load_explicit(&maps_base, memory_order_relaxed);
+	uint64_t blocks = half > 4 ? (uint64_t)half / 2 : 2;
+	uint64_t grain = 1;
 
 	(void)region;
-	if (used < half)
-		return 1;
-	uint64_t blocks = half > 4 ? (uint64_t)half / 2 : 2; /* each makes two borders */
-	uint64_t grain = 2;
-
 	while (grain * blocks < atomic_load_explicit(&pages_watched, memory_order_relaxed))
 		grain *= 2;
 	return grain;
 }
 
-/* Lines of /proc/self/maps: how many mappings there are. */
-static int64_t count_lines(const struct kernel_ops *k)
+static uint64_t mprotect_grain(struct uffdwp_region *region)
 {
-	char text[4096];
-	int64_t lines = 0;
-	ssize_t got;
-	int fd = k->open("/proc/self/maps", O_RDONLY | O_CLOEXEC, 0);
+	int64_t half = atomic_load_explicit(&maps_allowed, memory_order_relaxed) / 2;
+	int64_t added = atomic_load_explicit(&maps_used, memory_order_relaxed) -
+	                atomic_load_explicit(&maps_base, memory_order_relaxed);
 
-	if (fd < 0)
-		return fd;
-	while ((got = k->read(fd, text, sizeof(text))) > 0) {
-		for (ssize_t i = 0; i < got; i++)
-			lines += text[i] == '\n';
-	}
-	k->close(fd);
-	return lines;
+	return added < half ? 1 : mprotect_grain_most(region);
 }
 
-/* All that there is now, ours and the program's, is what is beside the rest of the limit. */
+/* All that there is now beside this region, which will be one mapping, is taken off the limit. */
 static void mprotect_prepare(struct uffdwp_region *region)
 {
+	uint64_t start = (uint64_t)(uintptr_t)region_address(region, 0);
+	struct maps_count count;
 	uint64_t limit;
-	int64_t lines = count_lines(region->k);
 
-	if (lines < 0 || procfs_number(region->k, "/proc/sys/vm/max_map_count", "", &limit))
+	if (maps_count(start, start + region->capacity_bytes, &count) ||
+	    procfs_number(region->k, "/proc/sys/vm/max_map_count", "", &limit))
 		return;
-	int64_t allowed = (int64_t)limit - (int64_t)limit / 4 - lines;
+	int64_t allowed = (int64_t)(limit - limit / 4) - (int64_t)(count.all - count.inside);
 
-	atomic_store(&maps_base, atomic_load(&maps_used));
+	atomic_store(&maps_base, atomic_load(&maps_used) - atomic_load(&region->maps));
 	atomic_store(&maps_allowed, allowed > 8 ? allowed : 8);
-	TRACE("region %p: mprotect may make %lld more of %llu mappings", (void *)region, (long long)allowed,
+	TRACE("region %p: mprotect may make %lld of %llu mappings", (void *)region, (long long)allowed,
 	      (unsigned long long)limit);
 }
 
@@ -157,5 +157,6 @@ const struct mechanism mechanism_mprotect = {
         .arm = mprotect_arm,
         .disarm = mprotect_disarm,
         .grain = mprotect_grain,
+        .grain_most = mprotect_grain_most,
         .prepare = mprotect_prepare,
 };

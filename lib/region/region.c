@@ -245,7 +245,6 @@ static struct uffdwp_region *region_new(const struct region_plan *plan)
 	region->text = plan->text;
 	region->fills = plan->fills;
 	region->aliases = plan->aliases;
-	region->process = getpid();
 	region->prot = PROT_READ | PROT_WRITE;
 	region->on_loss = plan->options.on_loss;
 	region->on_loss_user = plan->options.on_loss_user;
@@ -297,6 +296,17 @@ int region_open(const struct region_plan *plan, struct uffdwp_region **out)
 	}
 	*out = region;
 	return 0;
+}
+
+int region_prepare(struct uffdwp_region *region)
+{
+	int error = atomic_exchange(&region->torn, 0) ? region_register(region) : 0;
+
+	if (error)
+		atomic_store(&region->torn, 1);
+	else if (region->mechanism->prepare)
+		region->mechanism->prepare(region);
+	return error;
 }
 
 void region_unregister(struct uffdwp_region *region)

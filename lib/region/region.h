@@ -62,7 +62,6 @@ struct uffdwp_region {
 	uint32_t delivery; /* enum uffdwp_delivery */
 	uint32_t fills;    /* UFFDWP_FILL_*: what the kernel can do in one step */
 	uint32_t aliases;  /* other writable mappings of the memory, at the attach */
-	pid_t process;     /* that opened it */
 	int prot;          /* of mmap(2): as the memory was before it was armed */
 	int uffd;          /* -1: the mechanism needs none */
 	int fd;            /* -1: none known */
@@ -95,10 +94,11 @@ struct uffdwp_region {
 	_Atomic uint32_t dead;               /* unmapped behind our back, or its handler died */
 	_Atomic uint32_t unmapped;           /* what is mapped there now is not ours */
 	_Atomic(struct preserve *) preserve; /* of the running snapshot; valid inside the epoch while not IDLE */
-	_Atomic uint32_t refusals;           /* fills in a row that the kernel refused */
+	_Atomic uint64_t refused;            /* page << 8 | how often in a row the kernel had nothing to fill it with */
+	_Atomic uint32_t torn;               /* a page was taken out of the registration */
 	_Atomic uint32_t events_in_hand;     /* the handler has read, or is about to, and has not acted on it all */
 	_Atomic int64_t maps;                /* mappings that mprotect makes of it, about */
-	uint64_t armed_until;                /* mprotect: pages [0, armed_until) were armed one call after the other */
+	_Atomic uint64_t armed_until;        /* mprotect: pages [0, armed_until) were armed one call after the other */
 	_Atomic uint64_t streams[REGION_STREAMS];
 	_Atomic uint32_t stream_next;
 	struct region_counters counters;
@@ -126,6 +126,7 @@ struct region_plan {
 	uint32_t memory;
 	uint32_t fills;
 	uint32_t aliases;
+	uint64_t device; /* attach: of the file that is mapped there */
 	int prot;
 	struct uffdwp_region_options options;
 };
@@ -136,6 +137,9 @@ int region_open(const struct region_plan *plan, struct uffdwp_region **out);
 /* Registers all of the region with its uffd, in its mechanism's modes; once more does no harm. 0 or -errno, with text.
  */
 int region_register(struct uffdwp_region *region);
+
+/* Before an arming, while nothing is held: what takes time. 0 or -errno, with text. With the region's lock held. */
+int region_prepare(struct uffdwp_region *region);
 
 /* Takes the registration away: every waiting writer goes on, no fault or event comes any more. */
 void region_unregister(struct uffdwp_region *region);
@@ -203,6 +207,12 @@ static inline int region_loses_marks(const struct uffdwp_region *region)
 static inline int region_owns_empty(const struct uffdwp_region *region)
 {
 	return region->mechanism->owns_empty;
+}
+
+/* A fault comes from a mark, so that the page is there. */
+static inline int region_shows_page(const struct uffdwp_region *region)
+{
+	return region->uffd >= 0 && !region->mechanism->owns_empty;
 }
 
 static inline uint64_t region_pages(const struct uffdwp_region *region)

@@ -146,15 +146,16 @@ static int open_content(struct uffdwp_snapshot *snapshot)
 	struct uffdwp_region *region = snapshot->region;
 	uint64_t pages = snapshot->preserve.end_page;
 
-	snapshot->content = pages_new(snapshot->k, round_up(snapshot->pages_most, 64) / 8);
-	if (!snapshot->content)
+	snapshot->preserve.content = pages_new(snapshot->k, round_up(snapshot->pages_most, 64) / 8);
+	if (!snapshot->preserve.content)
 		return -ENOMEM;
 	pthread_mutex_lock(&region->lock);
-	region->content = snapshot->content;
+	region->content = snapshot->preserve.content;
 	pthread_mutex_unlock(&region->lock);
 	for (uint64_t page = 0; page < pages; page += 64) {
 		pthread_mutex_lock(&region->lock);
-		atomic_store(&snapshot->content[page / 64], region_content(region, page, min_u64(page + 64, pages), 0));
+		atomic_store(&snapshot->preserve.content[page / 64],
+		             region_content(region, page, min_u64(page + 64, pages), 0));
 		pthread_mutex_unlock(&region->lock);
 	}
 	return 0;
@@ -187,7 +188,7 @@ static void close_memory(struct uffdwp_snapshot *snapshot)
 	pages_free(k, preserve->hot_cells, preserve->hot_count * sizeof(*preserve->hot_cells));
 	pages_free(k, snapshot->buffers, chunk_bytes(snapshot) * snapshot->chunk_count);
 	pages_free(k, snapshot->swept, snapshot->chunk_pages ? chunk_total(snapshot) : 0);
-	pages_free(k, (void *)snapshot->content, round_up(snapshot->pages_most, 64) / 8);
+	pages_free(k, (void *)snapshot->preserve.content, round_up(snapshot->pages_most, 64) / 8);
 }
 
 static void snapshot_delete(struct uffdwp_snapshot *snapshot)
@@ -196,6 +197,25 @@ static void snapshot_delete(struct uffdwp_snapshot *snapshot)
 	pthread_cond_destroy(&snapshot->changed);
 	pthread_mutex_destroy(&snapshot->lock);
 	pages_free(snapshot->k, snapshot, sizeof(*snapshot));
+}
+
+/* The mechanism may have to let go so many pages at once; twice that must have room, or writers would starve. */
+static int prepare_region(struct uffdwp_snapshot *snapshot, struct text *text)
+{
+	struct uffdwp_region *region = snapshot->region;
+
+	pthread_mutex_lock(&region->lock);
+	int error = region_prepare(region);
+
+	pthread_mutex_unlock(&region->lock);
+	uint64_t most = region->mechanism->grain_most ? region->mechanism->grain_most(region) : 1;
+
+	if (error || most * 2 <= snapshot->preserve.pool.slots || most == 1)
+		return error;
+	return text_fail(text, -ENOBUFS,
+	                 "%s has to save up to %llu pages at once here, and the pool holds %u: raise pool_bytes or "
+	                 "vm.max_map_count",
+	                 region->mechanism->name, (unsigned long long)most, (unsigned)snapshot->preserve.pool.slots);
 }
 
 static int open_memory(struct uffdwp_snapshot *snapshot, struct text *text)
@@ -210,8 +230,9 @@ static int open_memory(struct uffdwp_snapshot *snapshot, struct text *text)
 		error = open_content(snapshot);
 	if (error)
 		return text_fail(text, error, "no memory for the snapshot's pool: lower pool_bytes");
-	if (snapshot->region->mechanism->prepare)
-		snapshot->region->mechanism->prepare(snapshot->region);
+	error = prepare_region(snapshot, text);
+	if (error)
+		return error;
 	error = open_pagemap(snapshot);
 	return error ? text_fail(text, error, "/proc/self/pagemap cannot be opened: %s", strerror(-error)) : 0;
 }

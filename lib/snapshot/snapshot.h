@@ -8,8 +8,8 @@
  *   end      every page is FREE again and the region IDLE; then the sink commits, or everything is taken back.
  *
  * INV-COMMIT: an image is under its name complete and synced, or not at all.
- * INV-SAFE: a page is let go (FREE or SAVED, then disarmed) only when its bytes are in memory of ours; the sink never
- * reads the region.
+ * INV-SAFE: a page is let go (LEAVING or SAVED, then disarmed) only when its bytes are in memory of ours; the sink
+ * never reads the region.
  *
  * Threads: the snapshot's own does the sweep, the sink and the end. Callers poll, wait, abort from any thread. `lock`
  * covers state, text and times; it is held for moments only.
@@ -56,11 +56,10 @@ struct uffdwp_snapshot {
 	struct chunk chunks[CHUNK_COUNT_MAX];
 	unsigned chunk_count;
 	uint64_t chunk_pages;
-	unsigned char *swept;      /* by chunk of the region: done */
-	_Atomic uint64_t *content; /* bit per page: had content shortly before the cut, as far as can be known */
-	uint64_t cursor;           /* how many chunks of the way are done for sure */
-	uint32_t freed_slots;      /* of the pool, since starving writers were last woken */
-	uint64_t freed_since_ns;   /* when the first of them was */
+	unsigned char *swept;    /* by chunk of the region: done */
+	uint64_t cursor;         /* how many chunks of the way are done for sure */
+	uint32_t freed_slots;    /* of the pool, since starving writers were last woken */
+	uint64_t freed_since_ns; /* when the first of them was */
 	_Atomic uint64_t pages_sweep;
 	_Atomic uint64_t pages_hole;
 	_Atomic uint64_t bytes_written;
@@ -83,7 +82,7 @@ struct uffdwp_snapshot {
 /* 1: the page had content shortly before the cut; 0: it had none, or nobody knows. */
 static inline int snapshot_had_content(const struct uffdwp_snapshot *snapshot, uint64_t page)
 {
-	return (int)(snapshot->content[page / 64] >> (page % 64) & 1);
+	return (int)(snapshot->preserve.content[page / 64] >> (page % 64) & 1);
 }
 
 int snapshot_begin(struct uffdwp_region *region, const struct uffdwp_snapshot_options *options, int no_uring,

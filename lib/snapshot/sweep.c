@@ -108,18 +108,36 @@ static int check_marks(struct uffdwp_snapshot *snapshot, uint64_t first, uint64_
 	return fail(snapshot, atomic_load(&region->unmapped) ? -ESTALE : -ENODATA, page);
 }
 
+/* Which of pages [first, end) had content at the cut and have none now. */
+static uint64_t vanished_bits(const struct uffdwp_snapshot *snapshot, uint64_t first, uint64_t end)
+{
+	uint64_t now = region_content(snapshot->region, first, end, 1);
+	uint64_t vanished = 0;
+
+	for (uint64_t page = first; page < end; page++)
+		vanished |= (uint64_t)(snapshot_had_content(snapshot, page) && !(now >> (page - first) & 1))
+		            << (page - first);
+	return vanished;
+}
+
 /* Live pages [first, end) were read: any that had content at the cut and has none now may have lost it before. */
 static int check_vanished(struct uffdwp_snapshot *snapshot, uint64_t first, uint64_t end)
 {
 	if (snapshot->preserve.pagemap >= 0)
 		return check_marks(snapshot, first, end);
-	uint64_t now = region_content(snapshot->region, first, end, 1);
+	struct uffdwp_region *region = snapshot->region;
+	uint64_t vanished;
+	uintptr_t base;
 
-	for (uint64_t page = first; page < end; page++) {
-		if (snapshot_had_content(snapshot, page) && !(now >> (page - first) & 1))
-			return fail(snapshot, region_is_mapped(snapshot->region, page) ? -ENODATA : -ESTALE, page);
-	}
-	return 0;
+	do {
+		base = atomic_load(&region->base);
+		vanished = vanished_bits(snapshot, first, end);
+	} while (vanished && region_has_moved(region, base));
+	if (!vanished)
+		return 0;
+	uint64_t page = first + (uint64_t)__builtin_ctzll(vanished);
+
+	return fail(snapshot, region_is_mapped(region, page) ? -ENODATA : -ESTALE, page);
 }
 
 /* How many of the pages from `page` on are alike in `bits`, bit 0 of which is `first`. */

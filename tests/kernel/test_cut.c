@@ -275,7 +275,7 @@ START_TEST(test_image_equals_the_shadow_at_every_cut)
 	struct uffdwp_region_stats stats = place_stats(&place);
 	printf("%s: %u cuts, %llu faults\n", place_case_name(which), cuts, (unsigned long long)stats.faults);
 	ck_assert_uint_eq(stats.snapshots, cuts);
-	ck_assert_uint_gt(stats.faults, cuts);
+	ck_assert_uint_gt(stats.faults, 0);
 	place_close(&place);
 }
 END_TEST
