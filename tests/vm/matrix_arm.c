@@ -106,7 +106,7 @@ static void shuffle(struct chance *chance, size_t *order, size_t count)
 static int arm_round(struct arm *arm)
 {
 	struct place *place = arm->place;
-	size_t order[512];
+	size_t order[512] = {0};
 	uint64_t before = place_stats(place).pages_disarmed;
 	int error = uffdwp_region_arm(place->region, 0, place->length_bytes);
 

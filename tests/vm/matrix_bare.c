@@ -195,7 +195,7 @@ int bare_control(const char *expected)
 	int error = map_memory(&bare);
 	int wrong = 0;
 
-	if (error) {
+	if (error || !bare.base) {
 		printf("bare shmem nothing untried %s\n", strerror(-error));
 		return expected != NULL;
 	}

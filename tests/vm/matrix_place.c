@@ -18,7 +18,8 @@
 #define SMALL_PAGES 192
 #define HUGE_PAGES 6
 
-static void outcome_set(struct outcome *outcome, enum verdict verdict, const char *format, va_list arguments)
+__attribute__((format(printf, 3, 0))) static void outcome_set(struct outcome *outcome, enum verdict verdict,
+                                                              const char *format, va_list arguments)
 {
 	outcome->verdict = verdict;
 	(void)vsnprintf(outcome->text, sizeof(outcome->text), format, arguments);

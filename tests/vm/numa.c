@@ -119,7 +119,7 @@ static size_t strange_cpus(pid_t task, int node)
 static int node_of_stack(pid_t task)
 {
 	char text[256] = "";
-	char *words[16];
+	char *words[16] = {NULL};
 	size_t count = 0;
 	char *rest = NULL;
 
@@ -133,9 +133,13 @@ static int node_of_stack(pid_t task)
 static void check_handlers(int node)
 {
 	pid_t tasks[64];
-	size_t count = find_handlers(tasks, sizeof(tasks) / sizeof(tasks[0]));
+	size_t count = 0;
 	size_t strange = 0;
 	size_t stacks = 0;
+
+	/* They name themselves when they begin. */
+	while ((count = find_handlers(tasks, sizeof(tasks) / sizeof(tasks[0]))) < HANDLERS)
+		sched_yield();
 
 	for (size_t i = 0; i < count; i++) {
 		strange += strange_cpus(tasks[i], node);

@@ -50,7 +50,7 @@ long_tests_of() {
 
 plan_environment() {
 	cat <<END
-export NO_COLOR=1 TMPDIR=/tmp UFFDWP_CUTS=12 ${UFFDWP_SEED:+UFFDWP_SEED=$UFFDWP_SEED}
+export NO_COLOR=1 TMPDIR=/tmp UFFDWP_CUTS=50 ${UFFDWP_SEED:+UFFDWP_SEED=$UFFDWP_SEED}
 export UFFDWP_CTL=/world/bin/uffdwp-ctl UFFDWP_EXTENSION=/world/lib/uffdwp_sqlite.so
 export UFFDWP_SHARED=/world/lib/libuffdwp.so
 as=
@@ -95,14 +95,15 @@ echo 2 >/proc/sys/kernel/io_uring_disabled
 step doctor 60 uffdwp-ctl doctor
 step doctor-says-so 60 sh -c 'uffdwp-ctl doctor | grep -E "^ *io_uring +refused"'
 END
-	plan_tests bad_sink doctor probe cut
+	plan_bank marker thread
+	plan_tests bad_sink doctor probe bypass
 }
 
 plan_user() {
 	cat <<'END'
 echo 0 >/proc/sys/vm/unprivileged_userfaultfd
 chmod 600 /dev/userfaultfd
-as="setpriv --reuid=65534 --regid=65534 --clear-groups"
+as="/world/bin/setpriv --reuid=65534 --regid=65534 --clear-groups"
 step doctor 60 $as uffdwp-ctl doctor
 step doctor-says-so 60 $as sh -c 'uffdwp-ctl doctor | grep -E "user mode only +works; this one is taken"'
 step matrix 300 $as uffdwp_vm_matrix

@@ -81,7 +81,7 @@ print_reasons() {
 	done | awk '
 		$7 == "refused" {
 			reason = $0
-			sub(/^([^ ]+ ){7}/, "", reason)
+			for (i = 1; i <= 7; i++) sub(/^[^ ]+ /, "", reason)
 			sub(/ \[[0-9]+ ms\]$/, "", reason)
 			sub(/^[a-z]+ memory cannot be watched by [a-z]+: /, "", reason)
 			if (!(reason in known)) { known[reason] = 1; reasons[++reason_count] = reason }
@@ -167,7 +167,7 @@ print_steps() {
 			FAILED | TIMEOUT)
 				failures+=("$boot: $step: ${verdict,,}")
 				output_of_step "$boot" "$step" | grep -vE '^(cell .* (proved|refused)|seed|not tested here)' |
-					tail -n 12 | sed 's/^/          | /' || true
+					tail -n 12 | cut -c 1-240 | sed 's/^/          | /' || true
 				;;
 			esac
 		done < <(steps_of "$boot")
