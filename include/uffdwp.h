@@ -15,7 +15,8 @@
  *  5. MADV_REMOVE and hole punches behind the library's back: use uffdwp_region_punch(), which preserves first. A
  *     snapshot compares the data extents at its cut with what its sweep finds, and fails if content vanished. It cannot
  *     see a hole that was filled again before the sweep came by; nor, of memory attached without its fd, what
- *     fallocate(2) and ftruncate(2) did (there any madvise(2) that may discard fails it);
+ *     fallocate(2) and ftruncate(2) did (there any madvise(2) that may discard fails it). And it fails for nothing
+ *     where swap is on and a page of shmem that was only ever read, never written, is dropped by the kernel meanwhile;
  *  6. under UFFDWP_MECHANISM_MPROTECT the kernel tells no events: memory that is attached must not be moved or
  * unmapped, and anonymous memory that was discarded by madvise(2) and written again before the sweep came by is not
  * noticed.
@@ -344,10 +345,12 @@ UFFDWP_EXPORT int uffdwp_region_audit(struct uffdwp_region *region, struct uffdw
 /*
  * The explicit barrier: "I am about to write [offset, offset + length)". Preserves what a running snapshot still needs
  * and disarms, without a fault; costs a few nanoseconds where nothing is armed. The range need not be aligned. Call it
- * for buffers that are handed to system calls under inline delivery. The promise holds until the next begin or arm.
- * Where the library fills empty entries itself and a system call could not wait for that (rearm and minor, inline or in
- * user mode only) it fills those of the range, too: some system calls for each page.
- * Async-signal-safe. -ERANGE (outside), -ESTALE (dead); 0 for any range while nothing is armed. Since 0.1.
+ * for buffers that are handed to system calls under inline delivery. The promise holds until the next begin or arm;
+ * under rearm and minor inline also only as long as the kernel does not swap the page out: a system call that fails
+ * with EFAULT is made once more after another barrier. Where the library fills empty entries itself and a system call
+ * could not wait for that (rearm and minor, inline or in user mode only) it fills those of the range, too: some system
+ * calls for each page. Async-signal-safe. -ERANGE (outside), -ESTALE (dead); 0 for any range while nothing is armed.
+ * Since 0.1.
  */
 UFFDWP_EXPORT int uffdwp_prepare_write(struct uffdwp_region *region, uint64_t offset, uint64_t length);
 

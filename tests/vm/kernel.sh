@@ -86,6 +86,17 @@ apt_options() {
 		-o APT::Architecture=amd64 -o APT::Architectures=amd64 -o Debug::NoLocking=1
 }
 
+# Why apt failed, without its addresses.
+apt_reason() {
+	if grep -qE ' 404 |does not have a Release file' "$1"; then
+		echo "the mirror does not have it"
+	elif grep -qE 'Hash Sum mismatch|is not signed|GPG error' "$1"; then
+		echo "what came is not what was signed"
+	else
+		echo "the mirror cannot be reached"
+	fi
+}
+
 # Fetches the lists of a place into the folder; the folder is what the other functions take.
 apt_lists() {
 	local place=$1 folder=$2 options
@@ -93,7 +104,7 @@ apt_lists() {
 	sources_of "$place" >"$folder/sources.list"
 	mapfile -t options < <(apt_options "$folder")
 	apt-get "${options[@]}" -o APT::Update::Error-Mode=any update >"$folder/log" 2>&1 ||
-		die "$place cannot be had: $(grep -E '^(E|Err|W):?' "$folder/log" | head -n 1)"
+		die "$place cannot be had: $(apt_reason "$folder/log")"
 }
 
 apt_depends() {
@@ -110,7 +121,7 @@ apt_unpack() {
 	mapfile -t options < <(apt_options "$folder")
 	mkdir -p "$into" "$folder/packages"
 	(cd "$folder/packages" && apt-get "${options[@]}" download "$@" >>"$folder/log" 2>&1) ||
-		die "download of $* failed: $(grep -E '^(E|Err|W):?' "$folder/log" | tail -n 1)"
+		die "download of $* failed: $(apt_reason "$folder/log")"
 	for package in "$folder"/packages/*.deb; do
 		dpkg -x "$package" "$into"
 	done

@@ -107,7 +107,8 @@ parse() {
 declare -A kernel_of=()
 boots=()
 
-# The name of a kernel given by path: its last part, made unique and harmless in a file's name.
+# The name of a kernel given by path: its last part, made unique and harmless in a file's name, and no name of ours: of
+# those the plans know what to expect.
 boot_name() {
 	local name
 	[[ $1 == /* ]] || {
@@ -115,7 +116,7 @@ boot_name() {
 		return
 	}
 	name=$(basename "$1" | tr -c 'A-Za-z0-9._+\n' '_')
-	while [[ -n ${kernel_of[$name]:-} ]]; do
+	while [[ -n ${kernel_of[$name]:-} || " ${stock_kernels[*]} ${special_boots[*]} " == *" $name "* ]]; do
 		name+=_
 	done
 	echo "$name"
