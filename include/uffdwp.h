@@ -8,18 +8,17 @@
  *
  *  1. write(2), pwrite(2), fallocate(2), ftruncate(2) on the memfd (UFFDWP_REGION_SEALED makes the kernel refuse them);
  *  2. any other mapping of the same memory, in this process or in another (sealed regions forbid new ones; attach
- * refuses where it sees another writable one in this process, see UFFDWP_REGION_ALIASED);
+ *     refuses where it sees another writable one in this process, see UFFDWP_REGION_ALIASED);
  *  3. devices that write into pages pinned before they were armed (RDMA, io_uring fixed buffers, vfio);
  *  4. a child after fork(): its writes are not seen, whatever its copy of the page tables carries. Created regions are
- * MADV_DONTFORK unless UFFDWP_REGION_INHERIT was asked for, so that the child has no such mapping at all;
+ *     MADV_DONTFORK unless UFFDWP_REGION_INHERIT was asked for, so that the child has no such mapping at all;
  *  5. MADV_REMOVE and hole punches behind the library's back: use uffdwp_region_punch(), which preserves first. A
  *     snapshot compares the data extents at its cut with what its sweep finds, and fails if content vanished. It cannot
  *     see a hole that was filled again before the sweep came by; nor, of memory attached without its fd, what
- *     fallocate(2) and ftruncate(2) did (there any madvise(2) that may discard fails it). And it fails for nothing
- *     where swap is on and a page of shmem that was only ever read, never written, is dropped by the kernel meanwhile;
+ *     fallocate(2) and ftruncate(2) did (there any madvise(2) that may discard fails it);
  *  6. under UFFDWP_MECHANISM_MPROTECT the kernel tells no events: memory that is attached must not be moved or
- * unmapped, and anonymous memory that was discarded by madvise(2) and written again before the sweep came by is not
- * noticed.
+ *     unmapped, and anonymous memory that was discarded by madvise(2) and written again before the sweep came by is
+ *     not noticed.
  *
  * Under UFFDWP_DELIVERY_INLINE a system call that writes into an armed page (read(2) into it, for example) fails with
  * EFAULT instead of waiting: call uffdwp_prepare_write() on the buffer first, or choose UFFDWP_DELIVERY_THREAD, where

@@ -589,6 +589,38 @@ uint64_t region_content(struct uffdwp_region *region, uint64_t first, uint64_t e
 	return content;
 }
 
+/* 1: surely all zeros. A look at the start is enough for most pages. */
+static int is_zeros(struct uffdwp_region *region, uint64_t page)
+{
+	unsigned char bytes[4096];
+	uint64_t offset = page << region->page_shift;
+
+	for (uint64_t at = 0, step = 64; at < region->page_bytes;
+	     at += step, step = min_u64(sizeof(bytes), region->page_bytes - at)) {
+		if (region_read(region, offset + at, bytes, step))
+			return 0;
+		for (uint64_t i = 0; i < step; i++) {
+			if (bytes[i])
+				return 0;
+		}
+	}
+	return 1;
+}
+
+uint64_t region_content_but_zeros(struct uffdwp_region *region, uint64_t first, uint64_t end, uint64_t content)
+{
+	unsigned char in_memory[64];
+
+	if (region->memory != UFFDWP_MEMORY_SHMEM ||
+	    region->k->mincore(region_address(region, first), (end - first) << region->page_shift, in_memory))
+		return content;
+	for (uint64_t page = first; page < end; page++) {
+		if (in_memory[page - first] & 1 && content >> (page - first) & 1 && is_zeros(region, page))
+			content &= ~(1ull << (page - first));
+	}
+	return content;
+}
+
 int region_grow(struct uffdwp_region *region, uint64_t length_bytes)
 {
 	/* hugetlbfs gave the file its full size when the capacity was mapped. */

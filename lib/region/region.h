@@ -169,6 +169,10 @@ uint64_t region_seek(struct uffdwp_region *region, uint64_t offset, uint64_t end
  * open, those that are in memory or in swap. Else none. */
 uint64_t region_content(struct uffdwp_region *region, uint64_t first, uint64_t end, int claimed);
 
+/* Of `content` of the up to 64 pages [first, end) of shmem, what is left without pages of zeros in memory: where a hole
+ * was only read the kernel may take such a page away again without swapping it out. */
+uint64_t region_content_but_zeros(struct uffdwp_region *region, uint64_t first, uint64_t end, uint64_t content);
+
 /* Which of the up to 64 pages [first, end) carry the mark, by an open /proc/self/pagemap. (signal) */
 uint64_t region_marks(struct uffdwp_region *region, int pagemap, uint64_t first, uint64_t end);
 

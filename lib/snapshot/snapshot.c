@@ -14,6 +14,7 @@
 
 #include "base/math.h"
 #include "base/trace.h"
+#include "kernel/procfs.h"
 
 #define POOL_BYTES_DEFAULT (64ull << 20)
 #define WAIT_NS_DEFAULT 10000000000ull
@@ -152,10 +153,17 @@ static int open_content(struct uffdwp_snapshot *snapshot)
 	pthread_mutex_lock(&region->lock);
 	region->content = snapshot->preserve.content;
 	pthread_mutex_unlock(&region->lock);
+	int swap_on = procfs_swap_on(region->k);
+
 	for (uint64_t page = 0; page < pages; page += 64) {
+		uint64_t end = min_u64(page + 64, pages);
+
 		pthread_mutex_lock(&region->lock);
-		atomic_store(&snapshot->preserve.content[page / 64],
-		             region_content(region, page, min_u64(page + 64, pages), 0));
+		uint64_t content = region_content(region, page, end, 0);
+
+		if (swap_on && content)
+			content = region_content_but_zeros(region, page, end, content);
+		atomic_store(&snapshot->preserve.content[page / 64], content);
 		pthread_mutex_unlock(&region->lock);
 	}
 	return 0;

@@ -153,20 +153,11 @@ static void read_word(struct worker *worker, size_t page)
 	atomic_fetch_add_explicit(&tally->reads, 1, memory_order_relaxed);
 }
 
-/* A hole that was only read is a clean page, which the kernel drops again when it is asked to swap it out: content that
- * never was would vanish under a snapshot. So each hole is written to before anybody reads it. */
-static void make_dirty(size_t page)
-{
-	__atomic_fetch_or((uint64_t *)(void *)(place.base + page * place.page_bytes), 0, __ATOMIC_RELAXED);
-	atomic_store_explicit(&written[page], 1, memory_order_relaxed);
-}
-
 static void punch(size_t page)
 {
 	if (harm.punches && gate_enter_alone(page)) {
 		must(uffdwp_region_punch(place.region, page * place.page_bytes, place.page_bytes) == 0);
 		memset(shadow + page * place.page_bytes, 0, place.page_bytes);
-		make_dirty(page);
 		gate_leave_alone(page);
 	}
 }
@@ -391,9 +382,6 @@ static void round_of_preserving(struct chance *chance)
 	options.wait_ns = 120000000000u;
 	allow_harm(1);
 	memset(image, 0, place.length_bytes);
-	for (size_t page = 0; page < place.pages; page++) {
-		make_dirty(page);
-	}
 	(void)round_begins();
 	sleep_us(chance_below(chance, 3000));
 	must(uffdwp_snapshot_begin(place.region, &options, &snapshot) == 0);
