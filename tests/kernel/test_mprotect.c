@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -270,6 +271,177 @@ START_TEST(test_sparse_writes_during_a_snapshot_never_use_up_the_mappings)
 }
 END_TEST
 
+/* Snapshot after snapshot with the writes of the one before still making borders: the counts do not drift. */
+START_TEST(test_snapshots_after_each_other_never_use_up_the_mappings)
+{
+	if (!open_sparse(UFFDWP_MEMORY_SHMEM)) {
+		return;
+	}
+	copied = calloc(1, place.length_bytes);
+	must(copied != NULL);
+	gate_open(&gate);
+	ck_assert_int_eq(uffdwp_region_disarm(place.region, 0, place.length_bytes), 0);
+	for (uint8_t round = 1; round <= 12; round++) {
+		struct uffdwp_snapshot_options options = UFFDWP_SNAPSHOT_OPTIONS_INIT;
+		struct uffdwp_snapshot *snapshot = NULL;
+		options.sink = UFFDWP_SINK_CALLBACK;
+		options.callback = copy_behind_gate;
+		ck_assert_int_eq(uffdwp_snapshot_begin(place.region, &options, &snapshot), 0);
+		write_sparsely(round);
+		ck_assert_uint_lt(witness_mappings(), MAPPINGS_MOST - 100);
+		ck_assert_int_eq(uffdwp_snapshot_wait(snapshot, -1, NULL), 0);
+		ck_assert_int_eq(uffdwp_snapshot_free(snapshot), 0);
+	}
+	place_close(&place);
+	free(copied);
+}
+END_TEST
+
+START_TEST(test_pool_that_is_too_small_for_a_block_is_refused)
+{
+	if (!open_sparse(UFFDWP_MEMORY_SHMEM)) {
+		return;
+	}
+	struct uffdwp_snapshot_options options = UFFDWP_SNAPSHOT_OPTIONS_INIT;
+	struct uffdwp_snapshot *snapshot = NULL;
+	char text[256] = "";
+	options.sink = UFFDWP_SINK_CALLBACK;
+	options.callback = copy_behind_gate;
+	options.pool_bytes = 16 * place.page_bytes;
+	ck_assert_int_eq(uffdwp_snapshot_begin(place.region, &options, &snapshot), -ENOBUFS);
+	uffdwp_error_text(place.runtime, text, sizeof(text));
+	ck_assert_msg(strstr(text, "pool_bytes") != NULL, "%s", text);
+	place_close(&place);
+}
+END_TEST
+
+/* A child of vfork() has another number and the same memory: what it writes is preserved as any write. */
+START_TEST(test_write_of_a_vfork_child_is_preserved)
+{
+	if (SUPPORT_THREAD_SANITIZER || !place_possible(mprotect_case(UFFDWP_MEMORY_SHMEM))) {
+		return;
+	}
+	struct uffdwp_snapshot_options options = UFFDWP_SNAPSHOT_OPTIONS_INIT;
+	struct uffdwp_snapshot *snapshot = NULL;
+	place_open(&place, mprotect_case(UFFDWP_MEMORY_SHMEM), 1024);
+	copied = calloc(1, place.length_bytes);
+	must(copied != NULL);
+	memset(place.base, 0xaa, place.length_bytes);
+	options.sink = UFFDWP_SINK_CALLBACK;
+	options.callback = copy_behind_gate;
+	options.pool_bytes = place.length_bytes;
+	ck_assert_int_eq(uffdwp_snapshot_begin(place.region, &options, &snapshot), 0);
+	gate_await(&gate);
+	volatile uint8_t *first = place.base;
+	pid_t child = vfork(); // NOLINT(clang-analyzer-security.insecureAPI.vfork): what is tested
+	if (child == 0) {
+		*first = 0xee; // NOLINT(clang-analyzer-unix.Vfork)
+		_exit(0);
+	}
+	ck_assert_int_gt(child, 0);
+	ck_assert_int_eq(waitpid(child, NULL, 0), child);
+	gate_open(&gate);
+	ck_assert_int_eq(uffdwp_snapshot_wait(snapshot, -1, NULL), 0);
+	ck_assert_uint_eq(place.base[0], 0xee);
+	ck_assert_uint_eq(copied[0], 0xaa);
+	ck_assert_int_eq(uffdwp_snapshot_free(snapshot), 0);
+	place_close(&place);
+	free(copied);
+}
+END_TEST
+
+/* A page that is not in the file any more: the kernel's SIGBUS reaches its handler, and is not met inside of ours. */
+START_TEST(test_page_that_was_cut_off_raises_the_kernels_signal)
+{
+	if (!place_possible(mprotect_case(UFFDWP_MEMORY_SHMEM))) {
+		return;
+	}
+	struct uffdwp_snapshot_options options = UFFDWP_SNAPSHOT_OPTIONS_INIT;
+	struct uffdwp_snapshot *snapshot = NULL;
+	struct sigaction action = {.sa_handler = plain_handler};
+	sigemptyset(&action.sa_mask);
+	place_attach(&place, mprotect_case(UFFDWP_MEMORY_SHMEM), 1024, 1);
+	place_touch(&place);
+	copied = calloc(1, place.length_bytes);
+	must(copied != NULL);
+	options.sink = UFFDWP_SINK_CALLBACK;
+	options.callback = copy_behind_gate;
+	ck_assert_int_eq(uffdwp_snapshot_begin(place.region, &options, &snapshot), 0);
+	gate_await(&gate);
+	must(sigaction(SIGBUS, &action, NULL) == 0);
+	must(ftruncate(place.fd, (off_t)place.page_bytes) == 0);
+	foreign_signals = 0;
+	if (!sigsetjmp(jump, 1)) {
+		*(volatile uint8_t *)(place.base + 2 * place.page_bytes) = 1;
+	}
+	ck_assert_int_eq(foreign_signals, 1);
+	gate_open(&gate);
+	ck_assert_int_ne(uffdwp_snapshot_wait(snapshot, -1, NULL), 0); /* content was cut off behind its back */
+	ck_assert_int_eq(uffdwp_snapshot_free(snapshot), 0);
+	must(ftruncate(place.fd, (off_t)place.length_bytes) == 0);
+	place_close(&place);
+	free(copied);
+}
+END_TEST
+
+/* mprotect(2) would take anything; the library does not. */
+START_TEST(test_file_on_disk_is_refused)
+{
+	struct uffdwp_region_options options = UFFDWP_REGION_OPTIONS_INIT;
+	struct uffdwp *runtime = NULL;
+	struct uffdwp_region *region = NULL;
+	char path[] = "/var/tmp/uffdwp-test-XXXXXX";
+	int fd = mkstemp(path);
+	if (fd < 0 || unlink(path) != 0 || ftruncate(fd, 65536) != 0) {
+		support_note("a file on disk", "none can be made in /var/tmp");
+		return;
+	}
+	void *memory = mmap(NULL, 65536, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	must(memory != MAP_FAILED);
+	ck_assert_int_eq(uffdwp_open(NULL, &runtime), 0);
+	options.mechanism = UFFDWP_MECHANISM_MPROTECT;
+	for (int knows_fd = 0; knows_fd < 2; knows_fd++) {
+		options.fd = knows_fd ? fd : -1;
+		ck_assert_int_eq(uffdwp_region_attach(runtime, memory, 65536, &options, &region), -EMEDIUMTYPE);
+	}
+	ck_assert_int_eq(uffdwp_close(runtime), 0);
+	munmap(memory, 65536);
+	close(fd);
+}
+END_TEST
+
+static volatile int alarms;
+
+static void write_in_the_handler(int signal_number)
+{
+	(void)signal_number;
+	alarms = alarms + 1;
+	((volatile uint8_t *)place.base)[((size_t)alarms * 7 % place.pages) * place.page_bytes]++;
+}
+
+/* The thread that arms holds all faults; a signal handler that interrupted it there would wait for it. */
+START_TEST(test_signal_handler_may_write_while_its_thread_arms)
+{
+	if (!place_possible(mprotect_case(UFFDWP_MEMORY_SHMEM))) {
+		return;
+	}
+	struct sigaction action = {.sa_handler = write_in_the_handler};
+	struct itimerval often = {{0, 200}, {0, 200}};
+	struct itimerval never = {{0, 0}, {0, 0}};
+	sigemptyset(&action.sa_mask);
+	place_open(&place, mprotect_case(UFFDWP_MEMORY_SHMEM), 4096);
+	place_touch(&place);
+	alarms = 0;
+	must(sigaction(SIGALRM, &action, NULL) == 0);
+	must(setitimer(ITIMER_REAL, &often, NULL) == 0);
+	for (int round = 0; round < 200 || alarms < 20; round++) {
+		ck_assert_int_eq(uffdwp_region_arm(place.region, 0, place.length_bytes), 0);
+	}
+	must(setitimer(ITIMER_REAL, &never, NULL) == 0);
+	place_close(&place);
+}
+END_TEST
+
 /* The limit is of the process: two regions share it, and what the program maps itself counts. */
 START_TEST(test_regions_share_the_mappings)
 {
@@ -314,6 +486,12 @@ int main(void)
 	tcase_add_loop_test(tests, test_sparse_writes_during_a_snapshot_never_use_up_the_mappings, 0,
 	                    UFFDWP_MEMORY_COUNT);
 	tcase_add_test(tests, test_regions_share_the_mappings);
+	tcase_add_test(tests, test_snapshots_after_each_other_never_use_up_the_mappings);
+	tcase_add_test(tests, test_pool_that_is_too_small_for_a_block_is_refused);
+	tcase_add_test(tests, test_write_of_a_vfork_child_is_preserved);
+	tcase_add_test(tests, test_page_that_was_cut_off_raises_the_kernels_signal);
+	tcase_add_test(tests, test_file_on_disk_is_refused);
+	tcase_add_test(tests, test_signal_handler_may_write_while_its_thread_arms);
 	suite_add_tcase(suite, tests);
 	return support_run(suite);
 }
