@@ -226,8 +226,9 @@ UFFDWP_MUST_CHECK UFFDWP_EXPORT int uffdwp_region_create(struct uffdwp *runtime,
  * Errors: -EINVAL (unaligned, zero or overflowing range, fd that is not what is mapped there), -EBADF (fd is closed),
  * -ENOENT (nothing, or not
  * everything, is mapped there), -EACCES (not readable and writable), -EBUSY (overlaps another region, or another
- * userfaultfd is registered there), -EADDRINUSE (another writable mapping of this memory, see UFFDWP_REGION_ALIASED),
- * -EMEDIUMTYPE (a file on disk, a device: not memory that can be armed), -EOPNOTSUPP, -ENOMEM. Since 0.1.
+ * userfaultfd is registered there; mprotect does not mind that), -EADDRINUSE (another writable mapping of this memory,
+ * see UFFDWP_REGION_ALIASED), -EMEDIUMTYPE (a file on disk, a device: not memory that can be armed), -EOPNOTSUPP,
+ * -ENOMEM. Since 0.1.
  */
 UFFDWP_MUST_CHECK UFFDWP_EXPORT int uffdwp_region_attach(struct uffdwp *runtime, void *address, size_t length,
                                                          const struct uffdwp_region_options *options,
@@ -488,7 +489,7 @@ enum uffdwp_answer {
 /* What a page went through between being armed and being written. */
 enum uffdwp_trial {
 	UFFDWP_TRIAL_POPULATED = 0,   /* nothing */
-	UFFDWP_TRIAL_UNPOPULATED = 1, /* it was never touched before it was armed */
+	UFFDWP_TRIAL_UNPOPULATED = 1, /* it was never touched before it was armed; of a file, zapped and punched then */
 	UFFDWP_TRIAL_DONTNEED = 2,    /* MADV_DONTNEED */
 	UFFDWP_TRIAL_PUNCH = 3,       /* FALLOC_FL_PUNCH_HOLE */
 	UFFDWP_TRIAL_SWAP = 4,        /* MADV_PAGEOUT with swap on */

@@ -8,6 +8,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "fault/events.h"
@@ -18,7 +19,9 @@
 
 #define HANDLER_BATCH 64
 #define HANDLER_FAILURES_MAX 8 /* of read(2) in a row of one uffd, for other reasons than that it is empty */
-#define HANDLER_KICK 0         /* token of the eventfd; all others are regions */
+#define STACK_BYTES (1u << 20)
+#define MPOL_PREFERRED_NODE 1 /* MPOL_PREFERRED of linux/mempolicy.h */
+#define HANDLER_KICK 0        /* token of the eventfd; all others are regions */
 
 enum command_kind { COMMAND_ADD, COMMAND_REMOVE, COMMAND_SYNC, COMMAND_STOP };
 
@@ -36,6 +39,7 @@ struct handler {
 	pthread_t thread;
 	int kick;
 	int node;
+	void *stack; /* NULL: the C library's */
 	int stopping;
 
 	pthread_mutex_t lock; /* commands, dead */
@@ -411,9 +415,24 @@ static void handler_free(struct handler *handler)
 		loop_free(handler->loop);
 	if (handler->kick >= 0)
 		k->close(handler->kick);
+	pages_free(k, handler->stack, STACK_BYTES);
 	pthread_cond_destroy(&handler->served);
 	pthread_mutex_destroy(&handler->lock);
 	pages_free(k, handler, sizeof(*handler));
+}
+
+/* A stack of fresh memory, where the node matters: the C library's may have lain elsewhere before. The lowest page is a
+ * guard. */
+static int open_stack(struct handler *handler)
+{
+	if (handler->node < 0)
+		return 0;
+	handler->stack = pages_new(handler->k, STACK_BYTES);
+	if (!handler->stack)
+		return -ENOMEM;
+	if (handler->node < 64)
+		handler->k->mbind(handler->stack, STACK_BYTES, MPOL_PREFERRED_NODE, 1ull << handler->node); /* a wish */
+	return handler->k->mprotect(handler->stack, (size_t)sysconf(_SC_PAGESIZE), PROT_NONE);
 }
 
 static int start_thread(struct handler *handler, const struct handler_place *place)
@@ -424,6 +443,9 @@ static int start_thread(struct handler *handler, const struct handler_place *pla
 
 	pthread_attr_init(&attributes);
 	int error = place->cpus ? pthread_attr_setaffinity_np(&attributes, sizeof(*place->cpus), place->cpus) : 0;
+
+	if (!error && handler->stack)
+		error = pthread_attr_setstack(&attributes, handler->stack, STACK_BYTES);
 
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
@@ -448,6 +470,8 @@ int handler_start(const struct kernel_ops *k, const struct handler_place *place,
 	int error = handler->kick < 0 ? handler->kick
 	                              : loop_new(k, HANDLER_REGIONS_MAX + 1, place->no_uring, &handler->loop);
 
+	if (!error)
+		error = open_stack(handler);
 	if (!error)
 		error = start_thread(handler, place);
 	if (error) {

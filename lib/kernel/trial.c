@@ -104,7 +104,7 @@ struct trial_plan {
 
 static const struct trial_plan plans[UFFDWP_TRIAL_COUNT] = {
         [UFFDWP_TRIAL_POPULATED] = {"nothing", trial_change_nothing, 1},
-        [UFFDWP_TRIAL_UNPOPULATED] = {"nothing", trial_change_nothing, 0},
+        [UFFDWP_TRIAL_UNPOPULATED] = {"a zap of nothing", trial_change_untouched, 0},
         [UFFDWP_TRIAL_DONTNEED] = {"MADV_DONTNEED", trial_change_dontneed, 1},
         [UFFDWP_TRIAL_PUNCH] = {"FALLOC_FL_PUNCH_HOLE", trial_change_punch, 1},
         [UFFDWP_TRIAL_SWAP] = {"MADV_PAGEOUT", trial_change_swap, 1},

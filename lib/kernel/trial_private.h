@@ -27,6 +27,7 @@ int trial_scratch_copy(const struct trial_bench *bench, const struct trial_scrat
 /* What happens to the page between being armed and being looked at. 0: done, 1: the kernel did not do it though it did
  * not refuse, or -errno. */
 int trial_change_nothing(struct trial_bench *bench, struct trial_scratch *scratch);
+int trial_change_untouched(struct trial_bench *bench, struct trial_scratch *scratch);
 int trial_change_dontneed(struct trial_bench *bench, struct trial_scratch *scratch);
 int trial_change_punch(struct trial_bench *bench, struct trial_scratch *scratch);
 int trial_change_swap(struct trial_bench *bench, struct trial_scratch *scratch);

@@ -97,6 +97,16 @@ int trial_change_punch(struct trial_bench *bench, struct trial_scratch *scratch)
 	return bench->k->fallocate(scratch->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, bench->page_bytes);
 }
 
+/* A page that was never touched has nothing to lose but its mark: a zap of the file's range must leave that. (Of
+ * anonymous memory a zap takes every mark, and an event tells.) */
+int trial_change_untouched(struct trial_bench *bench, struct trial_scratch *scratch)
+{
+	if (bench->memory == UFFDWP_MEMORY_ANON)
+		return 0;
+	(void)trial_change_dontneed(bench, scratch); /* of huge pages refused before 5.18 */
+	return trial_change_punch(bench, scratch);
+}
+
 int trial_change_swap(struct trial_bench *bench, struct trial_scratch *scratch)
 {
 	uint64_t present = 1;

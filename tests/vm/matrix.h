@@ -62,7 +62,7 @@ struct place {
 /* Options of the run. */
 extern int expect_losses; /* shmem by rearm must have lost pages by hole and by swap, or it failed */
 
-/* Each writes the outcome, and returns 0 when it is not PROVED: `if (!may_go_on(...)) return;` */
+/* Each writes the outcome and returns 0: functions of a job return 1 when it may go on. */
 int outcome_fail(struct outcome *outcome, const char *format, ...) __attribute__((format(printf, 2, 3)));
 int outcome_refuse(struct outcome *outcome, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
