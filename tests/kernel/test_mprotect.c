@@ -5,11 +5,13 @@
  * may have vm.max_map_count only: that is lowered for this program, and writes must never meet the limit.
  */
 #include <errno.h>
+#include <linux/magic.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/time.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -392,8 +394,10 @@ START_TEST(test_file_on_disk_is_refused)
 	struct uffdwp_region *region = NULL;
 	char path[] = "/var/tmp/uffdwp-test-XXXXXX";
 	int fd = mkstemp(path);
-	if (fd < 0 || unlink(path) != 0 || ftruncate(fd, 65536) != 0) {
-		support_note("a file on disk", "none can be made in /var/tmp");
+	struct statfs fs = {.f_type = TMPFS_MAGIC};
+	if (fd < 0 || unlink(path) != 0 || ftruncate(fd, 65536) != 0 || fstatfs(fd, &fs) != 0 ||
+	    fs.f_type == TMPFS_MAGIC) {
+		support_note("a file on disk", "/var/tmp is not on one");
 		return;
 	}
 	void *memory = mmap(NULL, 65536, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
