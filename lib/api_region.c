@@ -5,7 +5,6 @@
 #include <limits.h>
 #include <linux/magic.h>
 #include <numa.h>
-#include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -14,6 +13,7 @@
 
 #include "api_private.h"
 #include "base/math.h"
+#include "base/signals.h"
 #include "base/trace.h"
 #include "fault/audit.h"
 #include "fault/fault.h"
@@ -360,17 +360,15 @@ UFFDWP_EXPORT void *uffdwp_region_base(const struct uffdwp_region *region)
 
 UFFDWP_EXPORT struct uffdwp_region *uffdwp_region_locate(const void *address)
 {
-	sigset_t all;
 	sigset_t before;
 
 	registry_init();
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before); /* nobody may wait while he is inside the epoch */
+	signals_block(&before); /* nobody may wait while he is inside the epoch */
 	epoch_ticket ticket = epoch_enter(&fault_epoch);
 	struct uffdwp_region *region = registry_find((uintptr_t)address);
 
 	epoch_leave(ticket);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	signals_restore(&before);
 	return region;
 }
 
@@ -483,10 +481,10 @@ static int protect(struct uffdwp_region *region, uint64_t offset, uint64_t lengt
 	pthread_mutex_lock(&region->lock);
 	int error = check_pages(region, offset, length);
 
-	fault_block_signals(&before);
+	signals_block(&before);
 	if (!error)
 		error = protect_locked(region, offset >> shift, (offset + length) >> shift, arm);
-	fault_restore_signals(&before);
+	signals_restore(&before);
 	pthread_mutex_unlock(&region->lock);
 	return error;
 }
@@ -653,10 +651,10 @@ UFFDWP_EXPORT int uffdwp_region_audit(struct uffdwp_region *region, struct uffdw
 	sigset_t before;
 
 	pthread_mutex_lock(&region->lock);
-	fault_block_signals(&before); /* nobody may wait while he is inside the epoch */
+	signals_block(&before); /* nobody may wait while he is inside the epoch */
 	int error = audit_run(region, pagemap, &answer);
 
-	fault_restore_signals(&before);
+	signals_restore(&before);
 	pthread_mutex_unlock(&region->lock);
 	region->k->close(pagemap);
 	losses_tell(region);

@@ -74,28 +74,18 @@ static int arm_again_patiently(struct uffdwp_region *region, uint64_t page)
 	return error;
 }
 
-static void fail_running(struct uffdwp_region *region, uint64_t page)
-{
-	epoch_ticket ticket = epoch_enter(&fault_epoch);
-	struct preserve *preserve = atomic_load(&region->preserve);
-
-	if (preserve && page < preserve->end_page)
-		fault_fail(region, preserve, -ENODATA, page);
-	epoch_leave(ticket);
-}
-
 static void found_lost(struct audit *audit, uint64_t page)
 {
 	struct uffdwp_region *region = audit->region;
 	int error = arm_again_patiently(region, page);
 
-	if (error == -ENOENT) /* so is all else: lose_all() */
+	if (error == -ENOENT) { /* so is all else: lose_all() */
 		audit->error = error;
-	if (error == -ENOENT)
 		return;
+	}
 	audit->found->pages_lost++;
 	loss_note(region, UFFDWP_LOSS_UNKNOWN, page);
-	fail_running(region, page); /* also when the sweep has just taken it: too late, perhaps */
+	fault_fail_running(region, -ENODATA, page); /* also when the sweep has just taken it: too late, perhaps */
 	if (error < 0 && !audit->error)
 		audit->error = error;
 	if (error)

@@ -94,12 +94,9 @@ static enum fault_verdict refuse(struct fault *fault, int error)
 		return again(fault);
 	if (fault->by != FAULT_BY_HANDLER)
 		return FAULT_REFUSED;
-	struct preserve *preserve = atomic_load(&region->preserve);
-
 	if (ledger_move(&region->ledger, fault->page, LEDGER_ARMED, LEDGER_LOST)) {
 		loss_add(region, UFFDWP_LOSS_UNKNOWN, fault->page);
-		if (preserve && fault->page < preserve->end_page)
-			fault_fail(region, preserve, error, fault->page);
+		fault_fail_page(region, error, fault->page);
 	}
 	region->k->uffd_unregister(region->uffd, (uintptr_t)region_address(region, fault->page), region->page_bytes);
 	atomic_store(&region->torn, 1); /* registered again before the next arming */
@@ -121,7 +118,6 @@ static void count_filled(struct uffdwp_region *region, enum fill fill)
 static int rearm(struct fault *fault)
 {
 	struct uffdwp_region *region = fault->region;
-	enum uffdwp_loss cause = cause_of(region, fault->page);
 
 	if (!ledger_move(&region->ledger, fault->page, LEDGER_ARMED, LEDGER_CLAIMED))
 		return -EBUSY;
@@ -132,7 +128,7 @@ static int rearm(struct fault *fault)
 		fault_unclaimed(fault, fault->page);
 		return filled == -EOPNOTSUPP ? 0 : filled;
 	}
-	count_loss(region, fault->page, (enum fill)filled, cause);
+	count_loss(region, fault->page, (enum fill)filled, fault->cause);
 	check_hole(region, fault->page, (enum fill)filled);
 	if (filled != FILL_NOT_EMPTY)
 		fault_count(&region->counters.pages_rearmed, 1);

@@ -25,16 +25,6 @@ static int pages_of(const struct uffdwp_region *region, uint64_t start, uint64_t
 	return 1;
 }
 
-static void fail_running(struct uffdwp_region *region, int error, uint64_t page)
-{
-	epoch_ticket ticket = epoch_enter(&fault_epoch);
-	struct preserve *preserve = atomic_load(&region->preserve);
-
-	if (preserve && page < preserve->end_page)
-		fault_fail(region, preserve, error, page);
-	epoch_leave(ticket);
-}
-
 /* Marks and content of [first, end) are gone. A page being claimed at this moment may have been copied too late. */
 static void lose_pages(struct uffdwp_region *region, uint64_t first, uint64_t end)
 {
@@ -44,7 +34,7 @@ static void lose_pages(struct uffdwp_region *region, uint64_t first, uint64_t en
 		if (armed)
 			loss_add(region, UFFDWP_LOSS_ZAP, page);
 		if (armed || ledger_get(&region->ledger, page) == LEDGER_CLAIMED)
-			fail_running(region, -ENODATA, page);
+			fault_fail_running(region, -ENODATA, page);
 	}
 }
 
@@ -55,7 +45,7 @@ static void distrust_pages(struct uffdwp_region *region, uint64_t first, uint64_
 		enum ledger_state state = ledger_get(&region->ledger, page);
 
 		if (state == LEDGER_ARMED || state == LEDGER_CLAIMED) {
-			fail_running(region, -ENODATA, page);
+			fault_fail_running(region, -ENODATA, page);
 			return;
 		}
 	}
@@ -116,7 +106,7 @@ void events_die(struct uffdwp_region *region, int error, uint64_t page)
 {
 	TRACE("region %p: dead, %s", (void *)region, strerror(-error));
 	atomic_store(&region->dead, 1);
-	fail_running(region, error, page);
+	fault_fail_running(region, error, page);
 }
 
 void events_take(struct uffdwp_region *region, const struct uffd_msg *message)

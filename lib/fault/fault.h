@@ -24,7 +24,6 @@
 #ifndef UFFDWP_FAULT_FAULT_H
 #define UFFDWP_FAULT_FAULT_H
 
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdint.h>
 
@@ -115,12 +114,8 @@ void fault_announce(const struct kernel_ops *k);
 /* Wakes every writer of the region that sleeps in the kernel: whose page is still armed faults again. (signal) */
 void fault_wake_region(struct uffdwp_region *region);
 
-/* Blocks all signals of this thread while it holds faults or a claim: a signal handler that wrote to the region would
- * wait for the thread that it interrupted. */
-void fault_block_signals(sigset_t *before);
-void fault_restore_signals(const sigset_t *before);
-
-/* Moves the phase and waits until every fault that began under the former one has ended. Not inside the epoch. */
+/* Moves the phase and waits until every fault that began under the former one has ended. Not inside the epoch. Whoever
+ * holds faults has his signals blocked: a handler that wrote to the region would wait for the thread it interrupted. */
 void fault_enter_phase(struct uffdwp_region *region, enum phase phase);
 
 /* Wakes whoever the handler left asleep in this region: after the phase moved. */
@@ -158,5 +153,11 @@ static inline void fault_count(_Atomic uint64_t *counter, uint64_t by)
 /* Fails the running snapshot once: writers go on at once, the sweep ends. Inside the epoch, or by its owner. (signal)
  */
 void fault_fail(struct uffdwp_region *region, struct preserve *preserve, int error, uint64_t page);
+
+/* The same if the page is of the running snapshot; nothing if there is none. Inside the epoch. (signal) */
+void fault_fail_page(struct uffdwp_region *region, int error, uint64_t page);
+
+/* The same from outside of the epoch, by a thread whose signals are blocked. */
+void fault_fail_running(struct uffdwp_region *region, int error, uint64_t page);
 
 #endif

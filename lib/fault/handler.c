@@ -6,11 +6,11 @@
 #include <limits.h>
 #include <numa.h>
 #include <pthread.h>
-#include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/signals.h"
 #include "fault/events.h"
 #include "fault/fault.h"
 #include "fault/inline.h"
@@ -438,7 +438,6 @@ static int open_stack(struct handler *handler)
 static int start_thread(struct handler *handler, const struct handler_place *place)
 {
 	pthread_attr_t attributes;
-	sigset_t all;
 	sigset_t before;
 
 	pthread_attr_init(&attributes);
@@ -446,12 +445,10 @@ static int start_thread(struct handler *handler, const struct handler_place *pla
 
 	if (!error && handler->stack)
 		error = pthread_attr_setstack(&attributes, handler->stack, STACK_BYTES);
-
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
+	signals_block(&before);
 	if (!error)
 		error = pthread_create(&handler->thread, &attributes, handler_main, handler);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	signals_restore(&before);
 	pthread_attr_destroy(&attributes);
 	return -error;
 }

@@ -4,11 +4,11 @@
  * page in region/ledger.h. Part of the fault path.
  */
 #include <errno.h>
-#include <signal.h>
 #include <string.h>
 
 #include "base/cpu.h"
 #include "base/math.h"
+#include "base/signals.h"
 #include "fault/fault.h"
 #include "kernel/abi.h"
 
@@ -33,19 +33,6 @@ void fault_wake_region(struct uffdwp_region *region)
 
 	if (region->uffd >= 0)
 		region->k->uffd_wake(region->uffd, start, region->capacity_bytes);
-}
-
-void fault_block_signals(sigset_t *before)
-{
-	sigset_t all;
-
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, before);
-}
-
-void fault_restore_signals(const sigset_t *before)
-{
-	pthread_sigmask(SIG_SETMASK, before, NULL);
 }
 
 void fault_enter_phase(struct uffdwp_region *region, enum phase phase)
@@ -82,6 +69,22 @@ void fault_fail(struct uffdwp_region *region, struct preserve *preserve, int err
 	fault_announce(region->k);
 	atomic_store(&region->starved, 0);
 	fault_wake_region(region);
+}
+
+void fault_fail_page(struct uffdwp_region *region, int error, uint64_t page)
+{
+	struct preserve *preserve = atomic_load(&region->preserve);
+
+	if (preserve && page < preserve->end_page)
+		fault_fail(region, preserve, error, page);
+}
+
+void fault_fail_running(struct uffdwp_region *region, int error, uint64_t page)
+{
+	epoch_ticket ticket = epoch_enter(&fault_epoch);
+
+	fault_fail_page(region, error, page);
+	epoch_leave(ticket);
 }
 
 static int is_fault(const struct fault *fault)
@@ -410,12 +413,13 @@ void fault_barrier(struct uffdwp_region *region, uint64_t page, uint64_t limit, 
 		uint32_t seen = atomic_load(&fault_change);
 
 		fault.access = by == FAULT_BY_BARRIER && region->populate ? FAULT_WRITE_EMPTY : FAULT_WRITE;
-		fault_block_signals(&before);
+		/* A signal handler that wrote to a page which this thread has claimed would wait for itself. */
+		signals_block(&before);
 		epoch_ticket ticket = epoch_enter(&fault_epoch);
 
 		verdict = fault_resolve_patiently(&fault);
 		epoch_leave(ticket);
-		fault_restore_signals(&before);
+		signals_restore(&before);
 		if (verdict != FAULT_DONE && verdict != FAULT_REFUSED)
 			fault_nap(region->k, verdict, seen);
 	} while (verdict != FAULT_DONE && verdict != FAULT_REFUSED);

@@ -12,7 +12,6 @@
 #include "base/trace.h"
 #include "fault/inline.h"
 #include "kernel/probe.h"
-#include "kernel/trial.h"
 #include "region/registry.h"
 
 static const char *const memory_names[UFFDWP_MEMORY_COUNT] = {"shmem", "hugetlb", "anonymous"};
@@ -287,23 +286,11 @@ int runtime_choose(struct uffdwp *runtime, struct region_plan *plan)
 	                 *runtime->access_text ? "; " : "", runtime->access_text);
 }
 
-static int try_marks(const struct uffdwp *runtime)
-{
-	struct trial_bench bench;
-	int result = trial_open(runtime->k, runtime->access, UFFDWP_MEMORY_ANON, UFFDWP_MECHANISM_MARKER, 0, &bench);
-
-	if (result)
-		return result;
-	result = trial_bit57(&bench);
-	trial_close(&bench);
-	return result;
-}
-
 int runtime_shows_marks(struct uffdwp *runtime)
 {
 	pthread_mutex_lock(&runtime->lock);
 	if (runtime->shows_marks < 0)
-		runtime->shows_marks = try_marks(runtime);
+		runtime->shows_marks = probe_bit57(runtime->k, runtime->access);
 	int shows = runtime->shows_marks;
 
 	pthread_mutex_unlock(&runtime->lock);

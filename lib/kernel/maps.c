@@ -111,16 +111,20 @@ static void take_next(struct maps_range *range, const struct mapping *m, uint64_
 		range->uniform = 0;
 }
 
-/* Calls back for each line of a file of /proc/self until it says 1. 0 or -errno. */
+/* Calls back for each line of a file of /proc/self until it says 1. 0 or -errno; errno is left as it was. */
 static int each_line(const char *path, int (*take)(void *user, const char *line), void *user)
 {
+	int saved_errno = errno;
 	FILE *file = fopen(path, "re");
 	char *line = NULL;
 	size_t size = 0;
 	int error = 0;
 
-	if (!file)
-		return -errno;
+	if (!file) {
+		error = -errno;
+		errno = saved_errno;
+		return error;
+	}
 	while (getline(&line, &size, file) >= 0)
 		if (take(user, line))
 			break;
@@ -128,6 +132,7 @@ static int each_line(const char *path, int (*take)(void *user, const char *line)
 		error = -EIO;
 	free(line);
 	(void)fclose(file);
+	errno = saved_errno;
 	return error;
 }
 
@@ -291,10 +296,8 @@ static int alias_line(void *user, const char *line)
 int maps_find_aliases(uint64_t start, uint64_t length, const struct maps_range *range, struct maps_aliases *out)
 {
 	struct alias_search search = {.start = start, .end = start + length, .range = range};
-	int saved_errno = errno;
 	int error = range->shared && range->inode ? each_line("/proc/self/maps", alias_line, &search) : 0;
 
-	errno = saved_errno;
 	if (error)
 		return error;
 	*out = search.found;
@@ -328,11 +331,8 @@ static int writable_line(void *user, const char *line)
 int maps_each_writable(uint64_t start, uint64_t end, void (*each)(void *user, uint64_t from, uint64_t to), void *user)
 {
 	struct writable_search search = {.start = start, .end = end, .each = each, .user = user};
-	int saved_errno = errno;
-	int error = each_line("/proc/self/maps", writable_line, &search);
 
-	errno = saved_errno;
-	return error;
+	return each_line("/proc/self/maps", writable_line, &search);
 }
 
 /* ---- counting ---- */
@@ -357,10 +357,8 @@ static int count_line(void *user, const char *line)
 int maps_count(uint64_t start, uint64_t end, struct maps_count *out)
 {
 	struct count_search search = {.start = start, .end = end};
-	int saved_errno = errno;
 	int error = each_line("/proc/self/maps", count_line, &search);
 
-	errno = saved_errno;
 	if (error)
 		return error;
 	*out = search.count;

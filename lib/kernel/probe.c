@@ -397,7 +397,7 @@ static int try_uring(const struct kernel_ops *k)
 	return error;
 }
 
-static int try_bit57(const struct kernel_ops *k, enum kernel_access access)
+int probe_bit57(const struct kernel_ops *k, enum kernel_access access)
 {
 	struct trial_bench bench;
 	int result = trial_open(k, access, UFFDWP_MEMORY_ANON, UFFDWP_MECHANISM_MARKER, 0, &bench);
@@ -438,7 +438,7 @@ static void ask_userfaultfd(const struct kernel_ops *k, struct uffdwp_probe_repo
 		return;
 	}
 	(void)kernel_uffd_features(k, (enum kernel_access)report->access_chosen, &report->features);
-	report->pagemap_bit57 = try_bit57(k, (enum kernel_access)report->access_chosen);
+	report->pagemap_bit57 = probe_bit57(k, (enum kernel_access)report->access_chosen);
 }
 
 int probe_run(const struct kernel_ops *k, struct uffdwp_probe_report *report)

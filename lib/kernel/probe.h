@@ -16,4 +16,7 @@ int probe_run(const struct kernel_ops *k, struct uffdwp_probe_report *report);
 int probe_memory(const struct kernel_ops *k, enum kernel_access access, enum uffdwp_memory memory,
                  struct uffdwp_probe_memory *out);
 
+/* Does pagemap show a mark that was just put on? 1, 0, or -errno. */
+int probe_bit57(const struct kernel_ops *k, enum kernel_access access);
+
 #endif

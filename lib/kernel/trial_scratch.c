@@ -9,10 +9,10 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <sys/mman.h>
 
+#include "base/signals.h"
 #include "kernel/abi.h"
 #include "kernel/pagemap.h"
 #include "kernel/trial_private.h"
@@ -178,14 +178,12 @@ static int read_event(struct move *move)
 
 static int start_silent_thread(pthread_t *thread, void *(*run)(void *), void *argument)
 {
-	sigset_t all;
 	sigset_t before;
 	int error;
 
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
+	signals_block(&before);
 	error = pthread_create(thread, NULL, run, argument);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	signals_restore(&before);
 	return -error;
 }
 

@@ -40,6 +40,8 @@ struct mechanism {
 	uint64_t (*grain)(struct uffdwp_region *region);
 	/* What grain() may come to until the next arming. NULL: one. */
 	uint64_t (*grain_most)(struct uffdwp_region *region);
+	/* Of a mechanism without a userfaultfd: the region comes (1) or goes (0). */
+	void (*watch)(struct uffdwp_region *region, int on);
 	/* Before an arming, while nothing is held: what takes time. NULL: nothing. */
 	void (*prepare)(struct uffdwp_region *region);
 };

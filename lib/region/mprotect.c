@@ -140,7 +140,7 @@ static void mprotect_prepare(struct uffdwp_region *region)
 	      (unsigned long long)limit);
 }
 
-void mprotect_watch(struct uffdwp_region *region, int on)
+static void mprotect_watch(struct uffdwp_region *region, int on)
 {
 	if (on) {
 		atomic_fetch_add(&pages_watched, region->ledger.count);
@@ -158,5 +158,6 @@ const struct mechanism mechanism_mprotect = {
         .disarm = mprotect_disarm,
         .grain = mprotect_grain,
         .grain_most = mprotect_grain_most,
+        .watch = mprotect_watch,
         .prepare = mprotect_prepare,
 };

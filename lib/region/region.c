@@ -268,7 +268,7 @@ static int needs_uffd(const struct uffdwp_region *region)
 static int watch_open(struct uffdwp_region *region, const struct region_plan *plan)
 {
 	if (!needs_uffd(region)) {
-		mprotect_watch(region, 1);
+		region->mechanism->watch(region, 1);
 		return 0;
 	}
 	int error = region_uffd(region, plan);
@@ -325,7 +325,7 @@ void region_free(struct uffdwp_region *region)
 	void *base = (void *)atomic_load(&region->base);
 
 	if (atomic_load(&region->maps))
-		mprotect_watch(region, 0);
+		region->mechanism->watch(region, 0);
 	if (region->uffd >= 0)
 		k->close(region->uffd);
 	if (region->mem >= 0)
@@ -463,16 +463,23 @@ int region_entries(struct uffdwp_region *region, int pagemap, uint64_t first, ui
 	return 0;
 }
 
-uint64_t region_marks(struct uffdwp_region *region, int pagemap, uint64_t first, uint64_t end)
+/* Which of the up to 64 pages [first, end) have one of these bits in their pagemap word; none where it cannot be read.
+ */
+static uint64_t pages_with(struct uffdwp_region *region, int pagemap, uint64_t first, uint64_t end, uint64_t bits)
 {
 	uint64_t entries[64];
-	uint64_t marks = 0;
+	uint64_t found = 0;
 
 	if (region_entries(region, pagemap, first, end, entries))
 		return 0;
 	for (uint64_t page = first; page < end; page++)
-		marks |= (uint64_t)((entries[page - first] & PAGEMAP_UFFD_WP) != 0) << (page - first);
-	return marks;
+		found |= (uint64_t)((entries[page - first] & bits) != 0) << (page - first);
+	return found;
+}
+
+uint64_t region_marks(struct uffdwp_region *region, int pagemap, uint64_t first, uint64_t end)
+{
+	return pages_with(region, pagemap, first, end, PAGEMAP_UFFD_WP);
 }
 
 uint64_t region_seek(struct uffdwp_region *region, uint64_t offset, uint64_t end, int hole)
@@ -536,20 +543,6 @@ int region_is_swapped(struct uffdwp_region *region, uint64_t page)
 	return !(in_memory & 1);
 }
 
-/* Anonymous memory: content is in memory or in swap. */
-static uint64_t region_present(struct uffdwp_region *region, uint64_t first, uint64_t end)
-{
-	uint64_t entries[64];
-	uint64_t present = 0;
-
-	if (region->pagemap < 0 || region_entries(region, region->pagemap, first, end, entries))
-		return 0;
-	for (uint64_t page = first; page < end; page++)
-		present |= (uint64_t)((entries[page - first] & (PAGEMAP_PRESENT | PAGEMAP_SWAPPED)) != 0)
-		           << (page - first);
-	return present;
-}
-
 /* Where entries are emptied and filled by us, whether one is there says nothing; but one that is empty can be filled
  * with content only if there is some. It is filled plain: so only where nothing is armed, or the bytes are safe. What
  * cannot be asked has no content before, and has not lost it after. */
@@ -576,8 +569,8 @@ uint64_t region_content(struct uffdwp_region *region, uint64_t first, uint64_t e
 
 	if (region->memory == UFFDWP_MEMORY_SHMEM && region->fd >= 0)
 		return region_data(region, first, end);
-	if (region->memory == UFFDWP_MEMORY_ANON)
-		return region_present(region, first, end);
+	if (region->memory == UFFDWP_MEMORY_ANON && region->pagemap >= 0)
+		return pages_with(region, region->pagemap, first, end, PAGEMAP_PRESENT | PAGEMAP_SWAPPED);
 	if (region->memory != UFFDWP_MEMORY_HUGETLB)
 		return 0;
 	if (region_owns_empty(region))

@@ -230,9 +230,6 @@ static inline unsigned char *region_address(const struct uffdwp_region *region, 
 	       (page << region->page_shift);
 }
 
-/* mprotect.c: the region is counted in or out. */
-void mprotect_watch(struct uffdwp_region *region, int on);
-
 /* Zeroed memory outside the caller's heap; NULL: none. */
 void *pages_new(const struct kernel_ops *k, size_t length);
 void pages_free(const struct kernel_ops *k, void *memory, size_t length);

@@ -7,12 +7,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
 
 #include "base/math.h"
+#include "base/signals.h"
 #include "base/trace.h"
 #include "kernel/procfs.h"
 
@@ -318,10 +318,10 @@ static int make_cut_undisturbed(struct uffdwp_snapshot *snapshot)
 {
 	sigset_t before;
 
-	fault_block_signals(&before);
+	signals_block(&before);
 	int error = make_cut(snapshot);
 
-	fault_restore_signals(&before);
+	signals_restore(&before);
 	return error;
 }
 
@@ -429,14 +429,12 @@ static void *snapshot_main(void *argument)
 
 static int start_thread(struct uffdwp_snapshot *snapshot, struct text *text)
 {
-	sigset_t all;
 	sigset_t before;
 
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
+	signals_block(&before);
 	int error = pthread_create(&snapshot->thread, NULL, snapshot_main, snapshot);
 
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	signals_restore(&before);
 	return error ? text_fail(text, -error, "the snapshot's thread could not be started: %s", strerror(error)) : 0;
 }
 

@@ -7,12 +7,14 @@
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/epoch.h"
 #include "base/math.h"
 #include "base/ring.h"
+#include "base/signals.h"
 #include "base/text.h"
 
 /* -------------------------------------------------------------------------------------------------------- epoch -- */
@@ -291,6 +293,29 @@ START_TEST(test_math_rounds_as_it_says)
 }
 END_TEST
 
+static volatile int signals_seen;
+
+static void see_signal(int number)
+{
+	(void)number;
+	signals_seen = signals_seen + 1;
+}
+
+START_TEST(test_blocked_signals_come_when_they_are_restored)
+{
+	struct sigaction action = {.sa_handler = see_signal};
+	sigset_t before;
+
+	sigemptyset(&action.sa_mask);
+	ck_assert_int_eq(sigaction(SIGUSR1, &action, NULL), 0);
+	signals_block(&before);
+	ck_assert_int_eq(raise(SIGUSR1), 0);
+	ck_assert_int_eq(signals_seen, 0);
+	signals_restore(&before);
+	ck_assert_int_eq(signals_seen, 1);
+}
+END_TEST
+
 static void add_epoch(Suite *suite)
 {
 	TCase *tcase = tcase_create("epoch");
@@ -321,6 +346,7 @@ static void add_rest(Suite *suite)
 	tcase_add_test(tcase, test_a_failure_keeps_its_text_and_errno);
 	tcase_add_test(tcase, test_a_text_is_cut_to_the_buffer);
 	tcase_add_test(tcase, test_math_rounds_as_it_says);
+	tcase_add_test(tcase, test_blocked_signals_come_when_they_are_restored);
 	suite_add_tcase(suite, tcase);
 }
 
