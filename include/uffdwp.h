@@ -94,8 +94,15 @@ enum uffdwp_mechanism {
 	UFFDWP_MECHANISM_MINOR = 3,
 	/* mprotect(2) and SIGSEGV: works where userfaultfd does not. Inline delivery only. */
 	UFFDWP_MECHANISM_MPROTECT = 4,
-	UFFDWP_MECHANISM_COUNT = 5
+	/* For tracks only: the kernel takes the mark off by itself, and PAGEMAP_SCAN collects. */
+	UFFDWP_MECHANISM_ASYNC = 5,
+	/* For tracks only: the kernel's soft-dirty bits, cleared for the whole process. */
+	UFFDWP_MECHANISM_SOFT_DIRTY = 6,
+	UFFDWP_MECHANISM_COUNT = 7
 };
+
+/* Those below may be a region's. */
+#define UFFDWP_MECHANISM_REGION_COUNT 5
 
 /* Who resolves a write fault. */
 enum uffdwp_delivery {
@@ -476,6 +483,161 @@ UFFDWP_EXPORT int uffdwp_snapshot_abort(struct uffdwp_snapshot *snapshot);
 /* Frees a snapshot; one that runs is aborted and waited for. Since 0.1. */
 UFFDWP_EXPORT int uffdwp_snapshot_free(struct uffdwp_snapshot *snapshot);
 
+/* -------------------------------------------------------------------------------------------------------- track -- */
+
+/*
+ * Which pages were written since I last asked?
+ *
+ * A track is a set of ranges of memory. Every write through their mappings lands in the answer of one collect, or stays
+ * for a later one; a page may be in an answer although it was not written (INV-TRACK: over-reports where it must, never
+ * under-reports). What is over-reported: memory that was just added (unless UFFDWP_TRACK_CLEAN), lost pages, memory that
+ * was discarded (MADV_DONTNEED; see UFFDWP_TRACK_POPULATED), all of a transparent huge page, reads under mechanism minor,
+ * the pages that a snapshot which failed had let go, and what was written during a snapshot until its sweep came by.
+ *
+ * Not seen are the writes listed at the top of this file: of tracks these, too: hole punches and MADV_REMOVE of shared
+ * memory (not uffdwp_region_punch()), whose pages change to zeros without a write.
+ *
+ * Mechanisms: async (UFFD_FEATURE_WP_ASYNC and PAGEMAP_SCAN, Linux 6.7: the kernel resolves the faults, no thread is
+ * woken, system calls are not disturbed) is taken where a trial proved it. Memory inside a region of this library is
+ * tracked by the region's ledger, whatever its mechanism is, and may be snapshotted at the same time. Elsewhere each
+ * range that is added becomes such a region (uffdwp_region_attach() lists what it refuses, the text of which is the
+ * track's). soft-dirty is taken only by name and with UFFDWP_TRACK_RESET_PROCESS: each collect clears the marks of the
+ * whole process, for everybody who looks at them.
+ */
+struct uffdwp_track;
+
+/* Report only pages that have memory or swap space: not what was discarded or never touched. For garbage collectors and
+ * for those who measure: such memory holds zeros. A large range of which little is used costs nothing then. */
+#define UFFDWP_TRACK_POPULATED (1u << 0)
+/* The caller promises that tracked memory is removed from the track before it is unmapped, replaced or moved
+ * (uffdwp_track_remove()). Otherwise munmap(2) and mremap(2) of tracked memory wait shortly for a thread of the track,
+ * which follows them; async only. */
+#define UFFDWP_TRACK_NO_EVENTS (1u << 1)
+/* soft-dirty may clear the marks of the whole process */
+#define UFFDWP_TRACK_RESET_PROCESS (1u << 2)
+
+struct uffdwp_track_options {
+	size_t sz;          /* sizeof(struct uffdwp_track_options) */
+	uint32_t flags;     /* UFFDWP_TRACK_POPULATED, _NO_EVENTS, _RESET_PROCESS */
+	uint32_t mechanism; /* enum uffdwp_mechanism; one that is named is taken or refused, never replaced */
+	uint32_t delivery;  /* enum uffdwp_delivery, of the mechanisms with faults */
+	uint32_t reserved;  /* 0 */
+};
+/* clang-format off */
+#define UFFDWP_TRACK_OPTIONS_INIT { sizeof(struct uffdwp_track_options), 0, 0, 0, 0 }
+/* clang-format on */
+
+/*
+ * Starts a track, which is empty at first. -EINVAL (unknown flag, mechanism or delivery; soft-dirty without
+ * UFFDWP_TRACK_RESET_PROCESS), -E2BIG, -EOPNOTSUPP (the mechanism does not work here: the text says why), -EMFILE,
+ * -ENOMEM, -EAGAIN (no thread). Since 0.1.
+ */
+UFFDWP_MUST_CHECK UFFDWP_EXPORT int uffdwp_track_start(struct uffdwp *runtime,
+                                                       const struct uffdwp_track_options *options,
+                                                       struct uffdwp_track **out);
+
+/* add: as if it had just been collected. Otherwise memory that is added counts as written until the first collect. */
+#define UFFDWP_TRACK_CLEAN (1u << 0)
+
+/*
+ * Adds [address, address + length), aligned to its pages. Under async that is one or two system calls, for thousands of
+ * ranges; ranges that touch are kept as one. Mappings of any type: under async files on disk, too. No range may be
+ * tracked twice.
+ *
+ * Errors, nothing changed: -EINVAL (not aligned, zero, unknown flag), -EOVERFLOW, -EBUSY (some of it is tracked already,
+ * or another userfaultfd is registered there), -ENOENT (nothing is mapped there), -ERANGE (partly inside of a region),
+ * -ESTALE (dead region), -EOPNOTSUPP, -EPERM (not writable), -ENOMEM, and what uffdwp_region_attach() answers where a
+ * region is made of it. Since 0.1.
+ */
+UFFDWP_EXPORT int uffdwp_track_add(struct uffdwp_track *track, void *address, size_t length, uint32_t flags);
+
+/*
+ * Takes a range out of the track: before it is unmapped, or when its writes do not matter any more. May be a part of
+ * what was added, under async; a range that became or lies in a region is removed as it was added. What was written
+ * there and not collected is forgotten. -EINVAL (not aligned, zero), -ENOENT (none of it is tracked; nothing happened).
+ * Since 0.1.
+ */
+UFFDWP_EXPORT int uffdwp_track_remove(struct uffdwp_track *track, void *address, size_t length);
+
+/* Bytes [start, end) were written, in whole pages. */
+struct uffdwp_written {
+	uint64_t start; /* an address */
+	uint64_t end;
+	uint64_t flags; /* UFFDWP_WRITTEN; more may come */
+};
+#define UFFDWP_WRITTEN (1u << 1)
+
+typedef void (*uffdwp_written_fn)(void *user, const struct uffdwp_written *range);
+
+#define UFFDWP_COLLECT_PEEK (1u << 0) /* look only: all stays written for the next collect */
+
+/*
+ * What to collect and where to put it: of `ranges`, `bitmap` and `callback` one at most; with none of them all is only
+ * counted, and armed again.
+ */
+struct uffdwp_collect {
+	size_t sz;      /* sizeof(struct uffdwp_collect) */
+	uint32_t flags; /* UFFDWP_COLLECT_PEEK */
+	uint32_t reserved;
+	void *start;   /* a page; NULL: from the lowest that is tracked */
+	size_t length; /* whole pages; 0: all that is tracked from `start` on */
+
+	struct uffdwp_written *ranges; /* room for `capacity` of them, in the order of addresses */
+	size_t capacity;
+	uint64_t *bitmap;    /* bit n: the system page n behind `start` was written, which must be given with `length`; bits
+	                      * are set and none is cleared */
+	size_t bitmap_bytes; /* one bit for each system page at least, a multiple of 8 */
+	/* Called in the thread that collects, while the library holds no lock. May write to tracked memory; must not call
+	 * the library with this track. */
+	uffdwp_written_fn callback;
+	void *user;
+
+	/* The answer. */
+	size_t count;            /* ranges that were put or called with */
+	uint64_t bytes;          /* that were written, of all ranges */
+	void *next;              /* NULL: complete. Else `ranges` was full: collect again from here, behind it nothing
+	                          * was armed yet */
+	uint64_t vanished_bytes; /* tracked memory that was unmapped since the last collect: it is tracked no more */
+};
+/* clang-format off */
+#define UFFDWP_COLLECT_INIT { sizeof(struct uffdwp_collect), 0, 0, NULL, 0, NULL, 0, NULL, 0, NULL, NULL, 0, 0, NULL, 0 }
+/* clang-format on */
+
+/*
+ * Says what was written since the last collect and arms it again, atomically against writers. Nothing is allocated.
+ * May be called by several threads at once; each write is in one of their answers then. Under mechanisms with faults
+ * writers are held while their pages are armed again (soft-dirty: all writers to tracked memory, by mprotect(2); system
+ * calls that write there fail with EFAULT meanwhile).
+ *
+ * Errors: -EINVAL (sz, unknown flag, alignment, more than one place for the answer, a bitmap without start and length),
+ * -ENOSPC (the bitmap is too small, capacity is 0: nothing was armed), -ENOENT (nothing of [start, start + length) is
+ * tracked), -ESTALE (a region in it is dead: remove it; what was found below is in the answer), -ENOMEM. Since 0.1.
+ */
+UFFDWP_EXPORT int uffdwp_track_collect(struct uffdwp_track *track, struct uffdwp_collect *collect);
+
+struct uffdwp_track_info {
+	size_t sz;          /* set by the caller */
+	uint32_t mechanism; /* of ranges outside of regions; AUTO: each is a region, and has its own */
+	uint32_t flags;     /* UFFDWP_TRACK_* */
+	uint64_t ranges;    /* tracked, those that touch counted once */
+	uint64_t bytes;
+	uint64_t collects;
+	uint64_t vanished_bytes; /* since the start */
+};
+
+/* Describes a track. -EINVAL (sz too small). Since 0.1. */
+UFFDWP_EXPORT int uffdwp_track_info(struct uffdwp_track *track, struct uffdwp_track_info *info);
+
+/*
+ * Compares the track with the mappings: ranges that were unmapped, replaced or moved behind its back
+ * (UFFDWP_TRACK_NO_EVENTS, MAP_FIXED) are taken out and counted into *vanished_bytes. One system call a range, or more.
+ * -EINVAL, -ENOMEM. Since 0.1.
+ */
+UFFDWP_EXPORT int uffdwp_track_audit(struct uffdwp_track *track, uint64_t *vanished_bytes);
+
+/* Ends a track: its memory is not watched any more; regions that it made are closed, the caller's stay. Since 0.1. */
+UFFDWP_EXPORT int uffdwp_track_stop(struct uffdwp_track *track);
+
 /* -------------------------------------------------------------------------------------------------------- probe -- */
 
 /* What a trial showed. */
@@ -539,6 +701,8 @@ struct uffdwp_probe_report {
 	int32_t uring;                       /* io_uring_setup(2): 0 works, else -errno */
 	int32_t pagemap_scan;                /* PAGEMAP_SCAN: 0 works, else -errno */
 	int32_t pagemap_bit57;               /* pagemap shows the mark: 1 yes, 0 no, or -errno */
+	int32_t scan_holes;                  /* PAGEMAP_SCAN reports discarded memory without a page table: 1 yes, 0 no
+	                                      * (tracks work around that), or -errno */
 	int32_t seccomp;                     /* Seccomp: of /proc/self/status, or -errno */
 	uint32_t swap_on;                    /* 1: some swap is on */
 	uint64_t huge_pages_free;            /* of the default size */

@@ -343,6 +343,9 @@ UFFDWP_EXPORT int uffdwp_region_close(struct uffdwp_region *region)
 	pthread_mutex_lock(&region->lock);
 	int busy = region->snapshot_open;
 	pthread_mutex_unlock(&region->lock);
+	if (atomic_load(&region->tracked))
+		return text_fail(region->text, -EBUSY,
+		                 "a track watches this region: uffdwp_track_remove() or uffdwp_track_stop()");
 	if (busy)
 		return text_fail(region->text, -EBUSY,
 		                 "a snapshot of this region has not been freed: uffdwp_snapshot_free()");
@@ -450,6 +453,8 @@ static int protect_locked(struct uffdwp_region *region, uint64_t first, uint64_t
 {
 	if (atomic_load(&region->preserve))
 		return text_fail(region->text, -EBUSY, "a snapshot of this region is running");
+	if (atomic_load(&region->tracked))
+		return text_fail(region->text, -EBUSY, "a track watches this region: it arms, and would miss this");
 	if (arm)
 		region->caller_armed = 1;
 	int error = arm ? region_prepare(region) : 0;
@@ -506,7 +511,7 @@ UFFDWP_EXPORT int uffdwp_region_armed(const struct uffdwp_region *region, uint64
 	int error = check_pages(region, offset, length);
 
 	if (!error)
-		*pages = ledger_count(&region->ledger, offset >> shift, (offset + length) >> shift, LEDGER_ARMED);
+		*pages = ledger_count_marked(&region->ledger, offset >> shift, (offset + length) >> shift);
 	return error;
 }
 

@@ -32,7 +32,7 @@ static uint64_t armed_bits(const struct uffdwp_region *region, uint64_t first, u
 	uint64_t bits = 0;
 
 	for (uint64_t page = first; page < end; page++)
-		bits |= (uint64_t)(ledger_get(&region->ledger, page) == LEDGER_ARMED) << (page - first);
+		bits |= (uint64_t)ledger_is_marked(ledger_get(&region->ledger, page)) << (page - first);
 	return bits;
 }
 
@@ -47,16 +47,17 @@ static int is_open(const struct uffdwp_region *region, uint64_t entry)
 	return present && !marked;
 }
 
-/* Arms a page that is ARMED in the ledger. 0; 1: somebody let it go meanwhile; or -errno. */
+/* Arms a page that is ARMED or WATCHED in the ledger. 0; 1: somebody let it go meanwhile; or -errno. */
 static int arm_again(struct uffdwp_region *region, uint64_t page)
 {
 	epoch_ticket ticket = epoch_enter(&fault_epoch);
+	enum ledger_state state = ledger_get(&region->ledger, page);
 	int error = 1;
 
-	if (ledger_move(&region->ledger, page, LEDGER_ARMED, LEDGER_CLAIMED)) {
+	if (ledger_is_marked(state) && ledger_move(&region->ledger, page, state, LEDGER_CLAIMED)) {
 		error = region->mechanism->arm(region, page, page + 1);
-		ledger_set(&region->ledger, page, LEDGER_ARMED);
-		fault_wake_page(region, page);
+		ledger_set(&region->ledger, page, state);
+		fault_wake_pages(region, page, page + 1);
 	}
 	epoch_leave(ticket);
 	return error;
@@ -77,6 +78,7 @@ static int arm_again_patiently(struct uffdwp_region *region, uint64_t page)
 static void found_lost(struct audit *audit, uint64_t page)
 {
 	struct uffdwp_region *region = audit->region;
+	int was_armed = ledger_get(&region->ledger, page) != LEDGER_WATCHED;
 	int error = arm_again_patiently(region, page);
 
 	if (error == -ENOENT) { /* so is all else: lose_all() */
@@ -85,7 +87,9 @@ static void found_lost(struct audit *audit, uint64_t page)
 	}
 	audit->found->pages_lost++;
 	loss_note(region, UFFDWP_LOSS_UNKNOWN, page);
-	fault_fail_running(region, -ENODATA, page); /* also when the sweep has just taken it: too late, perhaps */
+	region_note_written(region, page);
+	if (was_armed) /* also when the sweep has just taken it: too late, perhaps */
+		fault_fail_running(region, -ENODATA, page);
 	if (error < 0 && !audit->error)
 		audit->error = error;
 	if (error)
@@ -108,7 +112,7 @@ static void audit_entries(struct audit *audit, int pagemap, uint64_t first, uint
 	audit->found->pages_armed += (uint64_t)__builtin_popcountll(armed);
 	for (uint64_t page = first; page < end; page++) {
 		if (armed >> (page - first) & 1 && is_open(region, entries[page - first]) &&
-		    ledger_get(&region->ledger, page) == LEDGER_ARMED)
+		    ledger_is_marked(ledger_get(&region->ledger, page)))
 			found_lost(audit, page);
 	}
 }
@@ -122,7 +126,7 @@ static void audit_writable(void *user, uint64_t from, uint64_t to)
 	uint64_t end = min_u64((to - base) >> region->page_shift, region_pages(region));
 
 	for (uint64_t page = (from - base) >> region->page_shift; page < end; page++) {
-		if (ledger_get(&region->ledger, page) == LEDGER_ARMED)
+		if (ledger_is_marked(ledger_get(&region->ledger, page)))
 			found_lost(audit, page);
 	}
 }
@@ -133,7 +137,7 @@ static int audit_mappings(struct audit *audit)
 	struct uffdwp_region *region = audit->region;
 	uint64_t base = (uint64_t)atomic_load(&region->base);
 
-	audit->found->pages_armed = ledger_count(&region->ledger, 0, region_pages(region), LEDGER_ARMED);
+	audit->found->pages_armed = ledger_count_marked(&region->ledger, 0, region_pages(region));
 	return maps_each_writable(base, base + atomic_load(&region->length_bytes), audit_writable, audit);
 }
 
@@ -147,7 +151,7 @@ static int check_registration(struct uffdwp_region *region)
 		return region_register(region);
 
 	for (uint64_t page = 0; page < pages; page++) {
-		if (ledger_get(&region->ledger, page) != LEDGER_ARMED)
+		if (!ledger_is_marked(ledger_get(&region->ledger, page)))
 			continue;
 		int error = arm_again_patiently(region, page);
 
@@ -162,7 +166,7 @@ static void lose_all(struct uffdwp_region *region)
 	uint64_t pages = region_pages(region);
 
 	for (uint64_t page = 0; page < pages; page++) {
-		if (ledger_get(&region->ledger, page) == LEDGER_ARMED)
+		if (ledger_is_marked(ledger_get(&region->ledger, page)))
 			loss_note(region, UFFDWP_LOSS_UNKNOWN, page);
 	}
 	events_die(region, -ESTALE, 0);

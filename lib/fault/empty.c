@@ -7,6 +7,7 @@
  *   ARMED        claim, fill with the mark, ARMED     as any write: claim, keep, mark saved, fill plain, disarm
  *                (or as a write, where that cannot
  *                be done in one step)
+ *   WATCHED      the same, WATCHED again              as any write: let go, fill plain, disarm
  *   CLAIMED      wait for the claimant                wait for the claimant
  *   others       fill plain                           fill plain
  *
@@ -24,10 +25,16 @@
 /* How many fills in a row the kernel may refuse for want of memory before it is believed. */
 #define EMPTY_PATIENCE 64
 
-void fault_wake_page(struct uffdwp_region *region, uint64_t page)
+void fault_wake_pages(struct uffdwp_region *region, uint64_t first, uint64_t end)
 {
 	if (region->uffd >= 0 && region->delivery != UFFDWP_DELIVERY_INLINE)
-		region->k->uffd_wake(region->uffd, (uintptr_t)region_address(region, page), region->page_bytes);
+		region->k->uffd_wake(region->uffd, (uintptr_t)region_address(region, first),
+		                     (end - first) << region->page_shift);
+}
+
+static void wake_page(struct uffdwp_region *region, uint64_t page)
+{
+	fault_wake_pages(region, page, page + 1);
 }
 
 /* Why the entry of an armed page is empty, if a page of the file turns out to be behind it. Asked before anything is
@@ -58,7 +65,7 @@ void fault_unclaimed(struct fault *fault, uint64_t page)
 	if (fault->by == FAULT_BY_HANDLER)
 		atomic_store(&fault->region->again, 1);
 	else
-		fault_wake_page(fault->region, page);
+		wake_page(fault->region, page);
 }
 
 /* An event is on its way: who reads it comes back. */
@@ -87,14 +94,15 @@ static enum fault_verdict refuse(struct fault *fault, int error)
 	struct uffdwp_region *region = fault->region;
 
 	if (error == -ENOENT || error == -ESRCH) {
-		fault_wake_page(region, fault->page);
+		wake_page(region, fault->page);
 		return FAULT_DONE;
 	}
 	if (refused_again(region, fault->page) < EMPTY_PATIENCE)
 		return again(fault);
 	if (fault->by != FAULT_BY_HANDLER)
 		return FAULT_REFUSED;
-	if (ledger_move(&region->ledger, fault->page, LEDGER_ARMED, LEDGER_LOST)) {
+	if (ledger_move(&region->ledger, fault->page, LEDGER_ARMED, LEDGER_LOST) ||
+	    ledger_move(&region->ledger, fault->page, LEDGER_WATCHED, LEDGER_LOST)) {
 		loss_add(region, UFFDWP_LOSS_UNKNOWN, fault->page);
 		fault_fail_page(region, error, fault->page);
 	}
@@ -114,26 +122,30 @@ static void count_filled(struct uffdwp_region *region, enum fill fill)
 		fault_count(&region->counters.pages_filled, 1);
 }
 
-/* 1: armed again and the reader goes on. 0: cannot be, it is a write. Else a negative errno. */
-static int rearm(struct fault *fault)
+/* 1: armed again and the reader goes on. 0: cannot be, it is a write. Else a negative errno. A hole that is found may
+ * have had content: whoever tracks is told. */
+static int rearm(struct fault *fault, enum ledger_state state)
 {
 	struct uffdwp_region *region = fault->region;
 
-	if (!ledger_move(&region->ledger, fault->page, LEDGER_ARMED, LEDGER_CLAIMED))
+	if (!ledger_move(&region->ledger, fault->page, state, LEDGER_CLAIMED))
 		return -EBUSY;
 	int filled = region->mechanism->fill(region, fault->page, 1);
 
-	ledger_set(&region->ledger, fault->page, LEDGER_ARMED);
+	if (filled == FILL_ZEROS)
+		region_note_written(region, fault->page);
+	ledger_set(&region->ledger, fault->page, state);
 	if (filled < 0) {
 		fault_unclaimed(fault, fault->page);
 		return filled == -EOPNOTSUPP ? 0 : filled;
 	}
 	count_loss(region, fault->page, (enum fill)filled, fault->cause);
-	check_hole(region, fault->page, (enum fill)filled);
+	if (state == LEDGER_ARMED)
+		check_hole(region, fault->page, (enum fill)filled);
 	if (filled != FILL_NOT_EMPTY)
 		fault_count(&region->counters.pages_rearmed, 1);
 	count_filled(region, (enum fill)filled);
-	fault_wake_page(region, fault->page);
+	wake_page(region, fault->page);
 	return 1;
 }
 
@@ -141,7 +153,7 @@ static int rearm(struct fault *fault)
 static enum fault_verdict write_armed(struct fault *fault, enum phase phase)
 {
 	fault->access = FAULT_WRITE_EMPTY;
-	fault->was_armed = 1;
+	fault->was_armed = ledger_get(&fault->region->ledger, fault->page) == LEDGER_ARMED;
 	return fault_let_go(fault, phase);
 }
 
@@ -158,7 +170,7 @@ static enum fault_verdict fill_plain(struct fault *fault, enum ledger_state stat
 	if (is_leaving)
 		count_loss(region, fault->page, (enum fill)filled, cause);
 	count_filled(region, (enum fill)filled);
-	fault_wake_page(region, fault->page);
+	wake_page(region, fault->page);
 	return FAULT_DONE;
 }
 
@@ -187,11 +199,11 @@ enum fault_verdict fault_empty(struct fault *fault, enum phase phase)
 	/* A barrier may return only when the mark is off (INV-OPEN). */
 	if (fault->by == FAULT_BY_BARRIER && (state == LEDGER_SAVED || state == LEDGER_LEAVING))
 		return fault_let_go(fault, phase);
-	if (state != LEDGER_ARMED)
+	if (!ledger_is_marked(state))
 		return fill_plain(fault, state);
 	fault->cause = cause_of(region, fault->page);
 	if (fault->access == FAULT_READ_EMPTY && phase != PHASE_RELEASE)
-		error = rearm(fault);
+		error = rearm(fault, state);
 	if (error == -EBUSY)
 		return FAULT_BUSY;
 	if (error < 0)

@@ -31,7 +31,7 @@ static void lose_pages(struct uffdwp_region *region, uint64_t first, uint64_t en
 	for (uint64_t page = first; page < end; page++) {
 		int armed = ledger_move(&region->ledger, page, LEDGER_ARMED, LEDGER_LOST);
 
-		if (armed)
+		if (armed || ledger_move(&region->ledger, page, LEDGER_WATCHED, LEDGER_LOST))
 			loss_add(region, UFFDWP_LOSS_ZAP, page);
 		if (armed || ledger_get(&region->ledger, page) == LEDGER_CLAIMED)
 			fault_fail_running(region, -ENODATA, page);
@@ -51,6 +51,13 @@ static void distrust_pages(struct uffdwp_region *region, uint64_t first, uint64_
 	}
 }
 
+/* What was discarded is not what it was: tracks are told, also where MADV_DONTNEED kept the content. */
+static void note_discarded(struct uffdwp_region *region, uint64_t first, uint64_t end)
+{
+	for (uint64_t page = first; page < end && atomic_load(&region->tracked); page++)
+		region_note_written(region, page);
+}
+
 static void take_remove(struct uffdwp_region *region, const struct uffd_msg *message)
 {
 	uint64_t first;
@@ -59,6 +66,7 @@ static void take_remove(struct uffdwp_region *region, const struct uffd_msg *mes
 	atomic_fetch_add_explicit(&region->counters.events_remove, 1, memory_order_relaxed);
 	if (!pages_of(region, message->arg.remove.start, message->arg.remove.end, &first, &end))
 		return;
+	note_discarded(region, first, end);
 	/* Of shmem and hugetlb MADV_DONTNEED keeps the content; the sweep compares, but without the file it could not
 	 * tell. Empty entries that are ours are found at their next access. */
 	if (region_loses_marks(region))
@@ -71,7 +79,7 @@ static void take_remove(struct uffdwp_region *region, const struct uffd_msg *mes
 static void lose_mapping(struct uffdwp_region *region, uint64_t first, uint64_t end)
 {
 	for (uint64_t page = first; page < end; page++) {
-		if (ledger_get(&region->ledger, page) == LEDGER_ARMED)
+		if (ledger_is_marked(ledger_get(&region->ledger, page)))
 			loss_add(region, UFFDWP_LOSS_UNMAPPED, page);
 	}
 }

@@ -44,6 +44,7 @@ struct preserve {
 	struct ring_cell *hot_cells;
 	uint32_t hot_count;
 	uint32_t window_max;
+	int keeps;       /* the region is tracked since before the cut: what is saved stays protected, WATCHED */
 	int pagemap;     /* of memory that loses its marks with its content: a page without mark was lost; else -1 */
 	uint32_t policy; /* enum uffdwp_policy */
 	uint64_t wait_ns;
@@ -141,8 +142,8 @@ enum fault_verdict fault_unfilled(struct fault *fault, int error);
  * when it has read everything: the kernel hands out faults before the event that is waited for. (signal) */
 void fault_unclaimed(struct fault *fault, uint64_t page);
 
-/* Wakes who waits at a page. (signal) */
-void fault_wake_page(struct uffdwp_region *region, uint64_t page);
+/* Wakes who waits at one of pages [first, end): whose page is protected still faults again. (signal) */
+void fault_wake_pages(struct uffdwp_region *region, uint64_t first, uint64_t end);
 
 /* Counts in a relaxed way. (signal) */
 static inline void fault_count(_Atomic uint64_t *counter, uint64_t by)

@@ -102,7 +102,7 @@ static void let_all_go(struct fault *fault)
 	if (preserve)
 		fault_fail(region, preserve, -ENOMEM, fault->page);
 	for (uint64_t page = 0; page < region->ledger.count; page++)
-		ledger_move(&region->ledger, page, LEDGER_ARMED, LEDGER_LEAVING);
+		ledger_leave(&region->ledger, page);
 	region->mechanism->disarm(region, 0, region->ledger.count);
 }
 
@@ -116,7 +116,7 @@ static int open_pages(struct fault *fault, uint64_t first, uint64_t end)
 		return filled;
 	if (filled == FILL_NOT_EMPTY || end - first > 1)
 		return region->mechanism->disarm(region, first, end);
-	fault_wake_page(region, first);
+	fault_wake_pages(region, first, first + 1);
 	return 0;
 }
 
@@ -176,18 +176,39 @@ static enum fault_verdict release(struct fault *fault)
 	uint64_t end;
 
 	block_of(region, fault->page, &first, &end);
-	if (ledger_move(&region->ledger, fault->page, LEDGER_ARMED, LEDGER_LEAVING))
+	if (ledger_leave(&region->ledger, fault->page))
 		fault_count(&region->counters.pages_disarmed, 1);
 	else if (ledger_get(&region->ledger, fault->page) == LEDGER_CLAIMED)
 		return FAULT_BUSY;
 	else
 		fault_count(&region->counters.faults_repeated, 1);
 	for (uint64_t page = first; page < end; page++) {
-		if (ledger_move(&region->ledger, page, LEDGER_ARMED, LEDGER_LEAVING))
+		if (ledger_leave(&region->ledger, page))
 			fault_count(&region->counters.pages_disarmed, 1);
 		else if (ledger_get(&region->ledger, page) == LEDGER_CLAIMED)
 			return disarm(fault, fault->page, fault->page + 1); /* not over somebody's claim */
 	}
+	return disarm(fault, first, end);
+}
+
+/* A page that the running snapshot does not want, and what lies beside it in its block and is not wanted either. */
+static enum fault_verdict release_watched(struct fault *fault)
+{
+	struct uffdwp_region *region = fault->region;
+	struct ledger *ledger = &region->ledger;
+	uint64_t first = fault->page;
+	uint64_t end = fault->page + 1;
+	uint64_t block_first;
+	uint64_t block_end;
+
+	if (!ledger_move(ledger, fault->page, LEDGER_WATCHED, LEDGER_LEAVING))
+		return FAULT_BUSY; /* another writer was first, or its entry is being filled */
+	block_of(region, fault->page, &block_first, &block_end);
+	while (first > block_first && ledger_move(ledger, first - 1, LEDGER_WATCHED, LEDGER_LEAVING))
+		first--;
+	while (end < block_end && ledger_move(ledger, end, LEDGER_WATCHED, LEDGER_LEAVING))
+		end++;
+	fault_count(&region->counters.pages_disarmed, end - first);
 	return disarm(fault, first, end);
 }
 
@@ -326,6 +347,8 @@ static enum fault_verdict preserve_page(struct fault *fault, struct preserve *pr
 
 	if (state == LEDGER_CLAIMED)
 		return FAULT_BUSY;
+	if (state == LEDGER_WATCHED)
+		return release_watched(fault);
 	if (state != LEDGER_ARMED) {
 		fault_count(&region->counters.faults_repeated, 1);
 		return disarm(fault, fault->page, fault->page + 1);

@@ -192,10 +192,13 @@ int runtime_close(struct uffdwp *runtime)
 {
 	pthread_mutex_lock(&runtime->lock);
 	unsigned regions = runtime->regions;
+	unsigned tracks = runtime->tracks;
 	pthread_mutex_unlock(&runtime->lock);
 
 	if (regions)
 		return text_fail(&runtime->text, -EBUSY, "%u regions are still open: close them first", regions);
+	if (tracks)
+		return text_fail(&runtime->text, -EBUSY, "%u tracks are still running: stop them first", tracks);
 	stop_handlers(runtime);
 	text_fini(&runtime->text);
 	pthread_mutex_destroy(&runtime->lock);
@@ -204,7 +207,7 @@ int runtime_close(struct uffdwp *runtime)
 }
 
 /* A trial that had all that it needed is kept; another is made again: huge pages or rights may come. */
-static void try_memory(struct uffdwp *runtime, uint32_t memory, struct uffdwp_probe_memory *trial)
+void runtime_try(struct uffdwp *runtime, uint32_t memory, struct uffdwp_probe_memory *trial)
 {
 	pthread_mutex_lock(&runtime->lock);
 	struct uffdwp_probe_memory *kept = &runtime->trials[memory];
@@ -263,11 +266,14 @@ int runtime_choose(struct uffdwp *runtime, struct region_plan *plan)
 	const char *why = "";
 	const char *whose = "";
 
-	try_memory(runtime, plan->memory, &trial);
+	if (asked >= UFFDWP_MECHANISM_REGION_COUNT)
+		return text_fail(&runtime->text, -EOPNOTSUPP, "%s only tells what was written: uffdwp_track_start()",
+		                 asked == UFFDWP_MECHANISM_ASYNC ? "async" : "soft-dirty");
+	runtime_try(runtime, plan->memory, &trial);
 	if (trial.registered == -EMFILE || trial.registered == -ENFILE || trial.registered == -ENOMEM)
 		return text_fail(&runtime->text, trial.registered, "%s memory could not be tried: %s", memory,
 		                 strerror(-trial.registered));
-	for (uint32_t id = UFFDWP_MECHANISM_AUTO + 1; id < UFFDWP_MECHANISM_COUNT; id++) {
+	for (uint32_t id = UFFDWP_MECHANISM_AUTO + 1; id < UFFDWP_MECHANISM_REGION_COUNT; id++) {
 		const struct mechanism *mechanism = mechanism_by_id(id);
 		const char *refusal;
 
@@ -312,6 +318,13 @@ static void count_region(struct uffdwp *runtime, int by)
 {
 	pthread_mutex_lock(&runtime->lock);
 	runtime->regions += (unsigned)by;
+	pthread_mutex_unlock(&runtime->lock);
+}
+
+void runtime_count_track(struct uffdwp *runtime, int by)
+{
+	pthread_mutex_lock(&runtime->lock);
+	runtime->tracks += (unsigned)by;
 	pthread_mutex_unlock(&runtime->lock);
 }
 

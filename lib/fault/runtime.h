@@ -27,6 +27,7 @@ struct uffdwp {
 
 	pthread_mutex_t lock;
 	unsigned regions;
+	unsigned tracks;
 	int shows_marks; /* 1 and 0 as pagemap was seen, -1: not tried */
 	int tried[UFFDWP_MEMORY_COUNT];
 	struct uffdwp_probe_memory trials[UFFDWP_MEMORY_COUNT];
@@ -42,6 +43,12 @@ int runtime_close(struct uffdwp *runtime);
 /* Decides plan->mechanism, its delivery and fills: what was asked for by name, or the best that a trial proved;
  * -EOPNOTSUPP with the reason. Threads: any. */
 int runtime_choose(struct uffdwp *runtime, struct region_plan *plan);
+
+/* What the trials on a type of memory showed: made once, while they had all that they needed. */
+void runtime_try(struct uffdwp *runtime, uint32_t memory, struct uffdwp_probe_memory *trial);
+
+/* A track came (1) or went (-1). */
+void runtime_count_track(struct uffdwp *runtime, int by);
 
 /* Does this kernel's pagemap show marks? 1, 0 or -errno. */
 int runtime_shows_marks(struct uffdwp *runtime);

@@ -67,6 +67,9 @@ struct uffdio_continue {
 #define PAGEMAP_SCAN _IOWR('f', 16, struct pm_scan_arg)
 #define PAGE_IS_WPALLOWED (1 << 0)
 #define PAGE_IS_WRITTEN (1 << 1)
+#define PAGE_IS_PRESENT (1 << 3)
+#define PAGE_IS_SWAPPED (1 << 4)
+#define PAGE_IS_PFNZERO (1 << 5)
 #define PM_SCAN_WP_MATCHING (1 << 0)
 #define PM_SCAN_CHECK_WPASYNC (1 << 1)
 
@@ -119,6 +122,8 @@ struct cachestat_now {
 #define MADV_POPULATE_WRITE 23
 #endif
 
+/* Documentation/admin-guide/mm/soft-dirty.rst: bit 55, 3.11 */
+#define PAGEMAP_SOFT_DIRTY ((__u64)1 << 55)
 /* Documentation/admin-guide/mm/pagemap.rst: bit 57, "pte is uffd-wp write-protected", 5.13 */
 #define PAGEMAP_UFFD_WP ((__u64)1 << 57)
 #define PAGEMAP_SWAPPED ((__u64)1 << 62)

@@ -46,8 +46,9 @@ struct rung {
 	const char *name;
 	const char *modes;                       /* that it registers memory for */
 	const char *loses;                       /* what is wrong, before the words of the trial that showed it */
-	const char *no_file;                     /* why anonymous memory is out of the question; NULL: it is not */
+	const char *never[UFFDWP_MEMORY_COUNT];  /* why this memory is out of the question; NULL: it is not */
 	uint32_t thread_works;                   /* its faults can be resolved by another thread */
+	uint32_t tracks_only;                    /* its writes are not stopped, only told of */
 	const char *praise[UFFDWP_MEMORY_COUNT]; /* the reason when it works */
 	enum need needs[UFFDWP_MEMORY_COUNT][UFFDWP_TRIAL_COUNT];
 };
@@ -122,7 +123,7 @@ static const struct rung ladder[] = {
 		.name = "minor",
 		.modes = "missing and minor faults",
 		.loses = "no fault comes after",
-		.no_file = "minor faults need a file behind the memory, and here is none",
+		.never = {[UFFDWP_MEMORY_ANON] = "minor faults need a file behind the memory, and here is none"},
 		.thread_works = 1,
 		.praise = {[UFFDWP_MEMORY_SHMEM ... UFFDWP_MEMORY_ANON] = "in every trial the next access was stopped; reads count as writes"},
 		.needs = {[UFFDWP_MEMORY_SHMEM ... UFFDWP_MEMORY_ANON] = KEPT_IN_EVERY_TRIAL},
@@ -134,6 +135,28 @@ static const struct rung ladder[] = {
 		.loses = "read-only memory was written after",
 		.praise = {[UFFDWP_MEMORY_SHMEM ... UFFDWP_MEMORY_ANON] = "the write was stopped; each run of armed pages takes a mapping"},
 		.needs = {[UFFDWP_MEMORY_SHMEM ... UFFDWP_MEMORY_ANON] = KEPT_FOR_A_MAPPING},
+	},
+	{
+		.mechanism = UFFDWP_MECHANISM_ASYNC,
+		.name = "async",
+		.modes = "asynchronous write protection",
+		.loses = "PAGEMAP_SCAN did not report a write after",
+		.tracks_only = 1,
+		.praise = {[UFFDWP_MEMORY_SHMEM ... UFFDWP_MEMORY_ANON] = "for tracks: every write was reported by PAGEMAP_SCAN, which armed the page again"},
+		.needs = {[UFFDWP_MEMORY_SHMEM ... UFFDWP_MEMORY_ANON] = KEPT_IN_EVERY_TRIAL},
+	},
+	{
+		.mechanism = UFFDWP_MECHANISM_SOFT_DIRTY,
+		.name = "soft-dirty",
+		.modes = "nothing",
+		.loses = "pagemap shows no soft-dirty bit (CONFIG_MEM_SOFT_DIRTY) after",
+		.never = {
+			[UFFDWP_MEMORY_SHMEM] = "the kernel drops the soft-dirty bits of shared memory when it empties an entry",
+			[UFFDWP_MEMORY_HUGETLB] = "the kernel keeps no soft-dirty bits of huge pages",
+		},
+		.tracks_only = 1,
+		.praise = {[UFFDWP_MEMORY_ANON] = "for tracks, by name only: a page that was written shows its soft-dirty bit; clearing clears the whole process"},
+		.needs = {[UFFDWP_MEMORY_ANON] = {[UFFDWP_TRIAL_POPULATED] = NEED_KEPT}},
 	},
 };
 /* clang-format on */
@@ -212,7 +235,7 @@ static void say_works(const struct rung *rung, enum uffdwp_memory memory, struct
 
 	climb->rung.works = 1;
 	climb->rung.thread_works = rung->thread_works;
-	climb->rung.inline_works = 1;
+	climb->rung.inline_works = !rung->tracks_only;
 	say(climb, "%s%s", rung->praise[memory],
 	    reads_count ? "; without UFFDIO_CONTINUE_MODE_WP (Linux 6.4) such reads count as writes" : "");
 }
@@ -233,6 +256,8 @@ static void say_no_access(struct climb *climb, int error)
 /* Which release takes what: only in words, nothing is decided by it. */
 static const char *release_hint(const struct rung *rung, enum uffdwp_memory memory)
 {
+	if (rung->mechanism == UFFDWP_MECHANISM_ASYNC)
+		return " (Linux 6.7 brings it, with CONFIG_PTE_MARKER_UFFD_WP)";
 	if (memory == UFFDWP_MEMORY_ANON)
 		return "";
 	if (rung->mechanism != UFFDWP_MECHANISM_MINOR)
@@ -315,8 +340,8 @@ static void try_rung(const struct asker *asker, const struct rung *rung, struct 
 {
 	struct climb climb = {0};
 
-	if (rung->no_file && asker->memory == UFFDWP_MEMORY_ANON)
-		say(&climb, "%s", rung->no_file);
+	if (rung->never[asker->memory])
+		say(&climb, "%s", rung->never[asker->memory]);
 	else
 		climb_to(asker, rung, &climb);
 	keep(rung, &climb, found);
@@ -325,7 +350,7 @@ static void try_rung(const struct asker *asker, const struct rung *rung, struct 
 static const struct rung *first_that_works(const struct uffdwp_probe_memory *found)
 {
 	for (size_t i = 0; i < RUNGS; i++)
-		if (found->rungs[ladder[i].mechanism].works)
+		if (found->rungs[ladder[i].mechanism].works && !ladder[i].tracks_only)
 			return &ladder[i];
 	return NULL;
 }
@@ -409,6 +434,18 @@ int probe_bit57(const struct kernel_ops *k, enum kernel_access access)
 	return result;
 }
 
+int probe_scan_holes(const struct kernel_ops *k, enum kernel_access access)
+{
+	struct trial_bench bench;
+	int result = trial_open(k, access, UFFDWP_MEMORY_ANON, UFFDWP_MECHANISM_ASYNC, 0, &bench);
+
+	if (result)
+		return result;
+	result = bench.features & UFFD_FEATURE_WP_ASYNC ? trial_scan_holes(&bench) : -EOPNOTSUPP;
+	trial_close(&bench);
+	return result;
+}
+
 static void look_around(const struct kernel_ops *k, struct uffdwp_probe_report *report)
 {
 	report->sysctl_unprivileged = number_or_error(k, "/proc/sys/vm/unprivileged_userfaultfd", "");
@@ -435,10 +472,12 @@ static void ask_userfaultfd(const struct kernel_ops *k, struct uffdwp_probe_repo
 {
 	if (report->access_chosen < 0) {
 		report->pagemap_bit57 = report->access[UFFDWP_ACCESS_USER_MODE];
+		report->scan_holes = report->access[UFFDWP_ACCESS_USER_MODE];
 		return;
 	}
 	(void)kernel_uffd_features(k, (enum kernel_access)report->access_chosen, &report->features);
 	report->pagemap_bit57 = probe_bit57(k, (enum kernel_access)report->access_chosen);
+	report->scan_holes = probe_scan_holes(k, (enum kernel_access)report->access_chosen);
 }
 
 int probe_run(const struct kernel_ops *k, struct uffdwp_probe_report *report)

@@ -86,6 +86,8 @@ int trial_register(const struct trial_bench *bench)
 
 	if (!trial_modes(bench))
 		return 0;
+	if (bench->mechanism == UFFDWP_MECHANISM_ASYNC && !(bench->features & UFFD_FEATURE_WP_ASYNC))
+		return -EINVAL;
 	error = trial_scratch_map(bench, MAP_NORESERVE, &scratch);
 	if (error)
 		return error;
@@ -232,4 +234,25 @@ int trial_scan(const struct kernel_ops *k)
 	error = pagemap_written(k, (uintptr_t)scratch.address, bench.page_bytes, &pages);
 	trial_scratch_free(&bench, &scratch);
 	return error;
+}
+
+/* Memory that was never touched, so large that some of it has no page table. */
+#define HOLE_BYTES (1ull << 30)
+
+int trial_scan_holes(const struct trial_bench *bench)
+{
+	struct trial_scratch scratch;
+	struct trial_bench wide = *bench;
+	uint64_t pages;
+	int error;
+
+	wide.page_bytes = HOLE_BYTES;
+	error = trial_scratch_map(&wide, MAP_NORESERVE, &scratch);
+	if (error)
+		return error;
+	error = register_scratch(&wide, &scratch);
+	if (error == 0)
+		error = pagemap_written(bench->k, (uintptr_t)scratch.address, wide.page_bytes, &pages);
+	trial_scratch_free(&wide, &scratch);
+	return error ? error : pages != 0;
 }

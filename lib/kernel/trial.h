@@ -37,6 +37,9 @@ enum uffdwp_answer trial_run(struct trial_bench *bench, enum uffdwp_trial trial)
 /* Does the kernel's pagemap show a mark that was just put on (a bench of markers)? 1, 0, or -errno. */
 int trial_bit57(const struct trial_bench *bench);
 
+/* Does PAGEMAP_SCAN report anonymous memory that has no page table (a bench of async)? 1, 0, or -errno. */
+int trial_scan_holes(const struct trial_bench *bench);
+
 /* Looks at a scratch page with PAGEMAP_SCAN. 0: it works, else -errno. */
 int trial_scan(const struct kernel_ops *k);
 

@@ -13,9 +13,17 @@
  * is not swapped out.
  *
  * mprotect: a read-only mapping.
+ *
+ * async: no write is stopped; PAGEMAP_SCAN must report it, arm the page again in the same call, and report the next
+ * one.
+ *
+ * soft-dirty: a page of a new mapping must show the bit when written. That clearing takes it away is not tried here: it
+ * would clear the bits of the whole process.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "kernel/abi.h"
 #include "kernel/trial_private.h"
@@ -201,6 +209,69 @@ static enum uffdwp_answer look_mprotect(struct trial_bench *bench, struct trial_
 	return expect_writable(bench, scratch, "the page cannot be written when disarmed");
 }
 
+/* -------------------------------------------------------------------------------------------------------- async -- */
+
+/* Pages of the scratch that were written since they were armed; arms them again. */
+static int64_t collect_scratch(const struct trial_bench *bench, const struct trial_scratch *scratch)
+{
+	struct page_region found[2];
+	struct pm_scan_arg arg = {.size = sizeof arg,
+	                          .flags = PM_SCAN_WP_MATCHING | PM_SCAN_CHECK_WPASYNC,
+	                          .start = (uintptr_t)scratch->address,
+	                          .end = (uintptr_t)scratch->address + bench->page_bytes,
+	                          .vec = (uintptr_t)found,
+	                          .vec_len = 2,
+	                          .category_mask = PAGE_IS_WRITTEN,
+	                          .return_mask = PAGE_IS_WRITTEN};
+	int fd = bench->k->open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC, 0);
+
+	if (fd < 0)
+		return fd;
+	int64_t count = bench->k->pagemap_scan(fd, &arg);
+
+	bench->k->close(fd);
+	return count;
+}
+
+static enum uffdwp_answer look_async(struct trial_bench *bench, struct trial_scratch *scratch, unsigned round)
+{
+	(void)round;
+	for (int time = 0; time < 2; time++) {
+		int error = bench->k->try_write(scratch->address);
+
+		if (error)
+			return trial_say(bench, UFFDWP_ANSWER_FAILED, "the write", error);
+		int64_t found = collect_scratch(bench, scratch);
+
+		if (found < 0)
+			return trial_say(bench, UFFDWP_ANSWER_FAILED, "PAGEMAP_SCAN", (int)found);
+		if (found == 0)
+			return UFFDWP_ANSWER_LOST;
+		if (collect_scratch(bench, scratch) != 0)
+			return trial_say(bench, UFFDWP_ANSWER_FAILED, "PAGEMAP_SCAN does not arm again", 0);
+	}
+	return UFFDWP_ANSWER_KEPT;
+}
+
+/* --------------------------------------------------------------------------------------------------- soft-dirty -- */
+
+static enum uffdwp_answer look_soft_dirty(struct trial_bench *bench, struct trial_scratch *scratch, unsigned round)
+{
+	uint64_t index = (uintptr_t)scratch->address / (uint64_t)sysconf(_SC_PAGESIZE);
+	uint64_t entry = 0;
+	int fd = bench->k->open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC, 0);
+
+	(void)round;
+	if (fd < 0)
+		return trial_say(bench, UFFDWP_ANSWER_FAILED, "/proc/self/pagemap", fd);
+	ssize_t got = bench->k->pread(fd, &entry, sizeof entry, index * sizeof entry);
+
+	bench->k->close(fd);
+	if (got != (ssize_t)sizeof entry)
+		return trial_say(bench, UFFDWP_ANSWER_FAILED, "/proc/self/pagemap", got < 0 ? (int)got : -EIO);
+	return entry & PAGEMAP_SOFT_DIRTY ? UFFDWP_ANSWER_KEPT : UFFDWP_ANSWER_LOST;
+}
+
 /* -------------------------------------------------------------------------------------------------------- table -- */
 
 #define MODE_WP UFFDIO_REGISTER_MODE_WP
@@ -234,4 +305,12 @@ const struct trial_way trial_ways[UFFDWP_MECHANISM_COUNT] = {
                                     .arm = trial_change_nothing,
                                     .look = look_minor},
         [UFFDWP_MECHANISM_MPROTECT] = {.rounds = 1, .arm = arm_mprotect, .look = look_mprotect},
+        [UFFDWP_MECHANISM_ASYNC] = {.modes = {[UFFDWP_MEMORY_SHMEM] = MODE_WP,
+                                              [UFFDWP_MEMORY_HUGETLB] = MODE_WP,
+                                              [UFFDWP_MEMORY_ANON] = MODE_WP},
+                                    .features = FEATURES_WP | UFFD_FEATURE_WP_UNPOPULATED | UFFD_FEATURE_WP_ASYNC,
+                                    .rounds = 1,
+                                    .arm = arm_mark,
+                                    .look = look_async},
+        [UFFDWP_MECHANISM_SOFT_DIRTY] = {.rounds = 1, .arm = trial_change_nothing, .look = look_soft_dirty},
 };

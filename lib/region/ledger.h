@@ -11,14 +11,18 @@
  *     |  disarmed                                                         |               |
  *     +-------------------------------------------------------------------+---------------+
  *
+ * WATCHED is ARMED with nothing to keep: a track waits for the next write to the page, and a running snapshot has the
+ * page already, or never wanted it. It is left as ARMED is, by a write alone; the sweep of a region that is tracked
+ * leaves pages WATCHED where it would disarm them.
+ *
  * INV-CLAIM: a page leaves ARMED by compare-and-swap only, and whoever wins saves it. Nobody takes the protection off a
  * CLAIMED page but its claimant, and he only after he has moved it on: the bytes are safe before a write can land.
- * INV-IDEMPOTENT: a page that is neither ARMED nor CLAIMED may be disarmed by anybody inside the epoch: nothing is
- * lost. INV-OPEN: a page that is FREE or OPEN carries no mark: its disarming has returned. SAVED and LEAVING may still
- * carry it.
+ * INV-IDEMPOTENT: a page that is neither ARMED, WATCHED nor CLAIMED may be disarmed by anybody inside the epoch:
+ * nothing is lost. INV-OPEN: a page that is FREE or OPEN carries no mark: its disarming has returned. SAVED and LEAVING
+ * may still carry it.
  *
- * Threads: every entry is atomic. Arming (FREE -> ARMED) is done by one thread, under the region's lock and while
- * faults are held; see fault.h.
+ * Threads: every entry is atomic. Arming (FREE -> ARMED or WATCHED) is done by one thread, under the region's lock and
+ * while faults are held; see fault.h.
  */
 #ifndef UFFDWP_REGION_LEDGER_H
 #define UFFDWP_REGION_LEDGER_H
@@ -34,6 +38,7 @@ enum ledger_state {
 	LEDGER_LEAVING = 4,
 	LEDGER_OPEN = 5,
 	LEDGER_LOST = 6, /* was armed; an event took the mark and, for anonymous memory, the content */
+	LEDGER_WATCHED = 7,
 };
 
 struct ledger {
@@ -61,6 +66,19 @@ static inline int ledger_move(struct ledger *ledger, uint64_t page, enum ledger_
 	                                               memory_order_acq_rel, memory_order_acquire);
 }
 
+/* The page carries its mark, as far as is known, and nobody is letting it go. */
+static inline int ledger_is_marked(enum ledger_state state)
+{
+	return state == LEDGER_ARMED || state == LEDGER_WATCHED;
+}
+
+/* 1: this thread lets the page go, without a pre-image. */
+static inline int ledger_leave(struct ledger *ledger, uint64_t page)
+{
+	return ledger_move(ledger, page, LEDGER_ARMED, LEDGER_LEAVING) ||
+	       ledger_move(ledger, page, LEDGER_WATCHED, LEDGER_LEAVING);
+}
+
 /* A disarming of this page has returned. */
 static inline void ledger_disarmed(struct ledger *ledger, uint64_t page)
 {
@@ -83,12 +101,13 @@ static inline void ledger_set_range(struct ledger *ledger, uint64_t first, uint6
 		atomic_store_explicit(&ledger->pages[page], (uint8_t)state, memory_order_relaxed);
 }
 
-static inline uint64_t ledger_count(const struct ledger *ledger, uint64_t first, uint64_t end, enum ledger_state state)
+static inline uint64_t ledger_count_marked(const struct ledger *ledger, uint64_t first, uint64_t end)
 {
 	uint64_t count = 0;
 
 	for (uint64_t page = first; page < end; page++)
-		count += atomic_load_explicit(&ledger->pages[page], memory_order_relaxed) == (uint8_t)state;
+		count += (uint64_t)ledger_is_marked(
+		        (enum ledger_state)atomic_load_explicit(&ledger->pages[page], memory_order_relaxed));
 	return count;
 }
 

@@ -319,6 +319,11 @@ void region_unregister(struct uffdwp_region *region)
 	                           region->capacity_bytes);
 }
 
+static uint64_t written_bytes(const struct uffdwp_region *region)
+{
+	return round_up(region->ledger.count, 64) / 8;
+}
+
 void region_free(struct uffdwp_region *region)
 {
 	const struct kernel_ops *k = region->k;
@@ -338,6 +343,7 @@ void region_free(struct uffdwp_region *region)
 		k->close(region->fd);
 	pages_free(k, region->zeros, region->page_bytes);
 	losses_close(&region->losses, k);
+	pages_free(k, (void *)atomic_load(&region->written), written_bytes(region));
 	pages_free(k, (void *)region->ledger.pages, region->ledger.count);
 	pthread_mutex_destroy(&region->lock);
 	pages_free(k, region, sizeof(*region));
@@ -672,4 +678,23 @@ int region_arm_run(struct uffdwp_region *region, uint64_t first, uint64_t end)
 int region_disarm_run(struct uffdwp_region *region, uint64_t first, uint64_t end)
 {
 	return patiently(region, region->mechanism->disarm, first, end);
+}
+
+int region_track(struct uffdwp_region *region)
+{
+	if (!atomic_load(&region->written)) {
+		void *written = pages_new(region->k, written_bytes(region));
+
+		if (!written)
+			return -ENOMEM;
+		atomic_store_explicit(&region->written, written, memory_order_release);
+	}
+	atomic_fetch_add(&region->tracked, 1);
+	atomic_store(&region->active, 1);
+	return 0;
+}
+
+void region_untrack(struct uffdwp_region *region)
+{
+	atomic_fetch_sub(&region->tracked, 1);
 }

@@ -99,6 +99,9 @@ struct uffdwp_region {
 	_Atomic uint32_t events_in_hand;     /* the handler has read, or is about to, and has not acted on it all */
 	_Atomic int64_t maps;                /* mappings that mprotect makes of it, about */
 	_Atomic uint64_t armed_until;        /* mprotect: pages [0, armed_until) were armed one call after the other */
+	/* Tracks: a bit for each page that was written although it carries a mark now; NULL until the first track. */
+	_Atomic(_Atomic uint64_t *) written;
+	_Atomic uint32_t tracked; /* ranges of it that tracks watch: what a snapshot has saved stays protected */
 	_Atomic uint64_t streams[REGION_STREAMS];
 	_Atomic uint32_t stream_next;
 	struct region_counters counters;
@@ -107,6 +110,7 @@ struct uffdwp_region {
 	/* The slow calls'. */
 	pthread_mutex_t lock;
 	int snapshot_open; /* a snapshot has not been freed */
+	int soft_dirty;    /* a track's, who asks the kernel's soft-dirty bits: protected only while it asks */
 	int caller_armed;  /* uffdwp_region_arm() may have left pages armed */
 	_Atomic uint64_t
 	        *content; /* of the snapshot that prepares its cut: a punch clears its pages there; else NULL */
@@ -200,6 +204,19 @@ int region_is_swapped(struct uffdwp_region *region, uint64_t page);
  */
 int region_arm_run(struct uffdwp_region *region, uint64_t first, uint64_t end);
 int region_disarm_run(struct uffdwp_region *region, uint64_t first, uint64_t end);
+
+/* A page changed, or may have, and will carry a mark all the same: the next collect says so. (signal) */
+static inline void region_note_written(struct uffdwp_region *region, uint64_t page)
+{
+	_Atomic uint64_t *written = atomic_load_explicit(&region->written, memory_order_acquire);
+
+	if (written)
+		atomic_fetch_or(&written[page / 64], 1ull << (page % 64));
+}
+
+/* Another range of it is tracked from now on, or one less; with the region's lock held. -ENOMEM. */
+int region_track(struct uffdwp_region *region);
+void region_untrack(struct uffdwp_region *region);
 
 /* The mechanism loses marks and content of this memory together, and only an event tells. */
 static inline int region_loses_marks(const struct uffdwp_region *region)

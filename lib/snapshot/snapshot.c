@@ -247,11 +247,22 @@ static int open_memory(struct uffdwp_snapshot *snapshot, struct text *text)
 
 /* ---- the pause ---- */
 
+/* The marks will say that nothing was written: what a track was not told yet is noted (INV-TRACK). */
+static void note_written(struct uffdwp_region *region, uint64_t end_page)
+{
+	for (uint64_t page = 0; page < end_page; page++) {
+		if (!ledger_is_marked(ledger_get(&region->ledger, page)))
+			region_note_written(region, page);
+	}
+}
+
 static int arm_all(struct uffdwp_snapshot *snapshot)
 {
 	uint64_t end_page = snapshot->preserve.end_page;
 	int error = 0;
 
+	if (atomic_load(&snapshot->region->tracked))
+		note_written(snapshot->region, end_page);
 	ledger_set_range(&snapshot->region->ledger, 0, end_page, LEDGER_ARMED);
 	for (uint64_t page = 0; page < end_page && !error; page += ARM_PAGES)
 		error = region_arm_run(snapshot->region, page, min_u64(page + ARM_PAGES, end_page));
@@ -280,7 +291,7 @@ static void leave_region(struct uffdwp_snapshot *snapshot)
 	atomic_store(&region->preserve, NULL);
 	if (snapshot->preserve.end_page >= region_pages(region))
 		region->caller_armed = 0; /* what the caller had armed the snapshot has disarmed with its own */
-	atomic_store(&region->active, (uint32_t)region->caller_armed);
+	atomic_store(&region->active, (uint32_t)(region->caller_armed || atomic_load(&region->tracked)));
 	fault_epoch_wait(); /* and nobody holds the pool any more */
 	fault_wake_held(region);
 	fault_wake_starved(region);
@@ -293,6 +304,7 @@ static int make_cut(struct uffdwp_snapshot *snapshot)
 	uint32_t preserving = PHASE_PRESERVE;
 	uint64_t start = kernel_now_ns();
 
+	snapshot->preserve.keeps = atomic_load(&region->tracked) > 0;
 	atomic_store(&region->active, 1);
 	fault_enter_phase(region, PHASE_HOLD);
 	atomic_store(&region->preserve, &snapshot->preserve);

@@ -202,11 +202,35 @@ static int read_live(struct uffdwp_snapshot *snapshot, struct batch *batch)
 	return error;
 }
 
+/* Of a region that is tracked they stay protected instead; who waits for the claim comes again. What a writer has saved
+ * is let go page by page: between may lie what is WATCHED. */
+static void keep_watched(struct uffdwp_snapshot *snapshot, const struct batch *batch)
+{
+	struct uffdwp_region *region = snapshot->region;
+	struct ledger *ledger = &region->ledger;
+
+	for (uint64_t page = batch->first; page < batch->end; page++) {
+		enum page_kind kind = (enum page_kind)batch->kinds[page - batch->first];
+
+		if (kind == PAGE_LIVE)
+			ledger_set(ledger, page, LEDGER_WATCHED);
+		else if (kind == PAGE_SLOT && ledger_get(ledger, page) == LEDGER_SAVED &&
+		         !region_disarm_run(region, page, page + 1))
+			ledger_disarmed(ledger, page);
+	}
+	if (batch->live > 0)
+		fault_wake_pages(region, batch->first, batch->end);
+}
+
 /* Live pages are safe in our memory, or the snapshot has failed: they go (INV-SAFE). */
 static void release(struct uffdwp_snapshot *snapshot, const struct batch *batch)
 {
 	struct uffdwp_region *region = snapshot->region;
 
+	if (snapshot->preserve.keeps) {
+		keep_watched(snapshot, batch);
+		return;
+	}
 	for (uint64_t page = batch->first; page < batch->end; page++) {
 		if (batch->kinds[page - batch->first] == PAGE_LIVE)
 			ledger_set(&region->ledger, page, LEDGER_LEAVING);

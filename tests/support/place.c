@@ -40,7 +40,7 @@ const char *place_memory_name(enum uffdwp_memory memory)
 
 const char *place_mechanism_name(enum uffdwp_mechanism mechanism)
 {
-	static const char *const names[] = {"auto", "marker", "rearm", "minor", "mprotect"};
+	static const char *const names[] = {"auto", "marker", "rearm", "minor", "mprotect", "async", "soft-dirty"};
 	return names[mechanism];
 }
 
@@ -186,7 +186,7 @@ void place_begin(void)
 		if (memory == UFFDWP_MEMORY_HUGETLB && !support_has_huge_pages()) {
 			continue; /* wanted in vain, which was said, or not wanted */
 		}
-		for (int mechanism = UFFDWP_MECHANISM_MARKER; mechanism < UFFDWP_MECHANISM_COUNT; mechanism++) {
+		for (int mechanism = UFFDWP_MECHANISM_MARKER; mechanism < UFFDWP_MECHANISM_REGION_COUNT; mechanism++) {
 			note_missing((enum uffdwp_memory)memory, (enum uffdwp_mechanism)mechanism);
 		}
 	}

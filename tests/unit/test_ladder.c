@@ -269,7 +269,7 @@ START_TEST(test_missing_huge_pages_are_a_reason_that_says_how)
 	ck_assert_int_eq(found.registered, 0);
 	ck_assert_uint_eq(found.answers[UFFDWP_TRIAL_POPULATED], UFFDWP_ANSWER_UNTRIED);
 	expect_taken(&found, UFFDWP_MECHANISM_AUTO, "/proc/sys/vm/nr_hugepages");
-	for (int mechanism = UFFDWP_MECHANISM_MARKER; mechanism < UFFDWP_MECHANISM_COUNT; mechanism++) {
+	for (int mechanism = UFFDWP_MECHANISM_MARKER; mechanism < UFFDWP_MECHANISM_REGION_COUNT; mechanism++) {
 		expect_refused(&found, (enum uffdwp_mechanism)mechanism, "/proc/sys/vm/nr_hugepages");
 	}
 }

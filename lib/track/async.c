@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The kernel's side of a track: a uffd with UFFD_FEATURE_WP_ASYNC, and PAGEMAP_SCAN (Linux 6.7,
+ * Documentation/admin-guide/mm/pagemap.rst). The kernel writes what it finds straight into the caller's ranges.
+ *
+ * What is asked of the scan: pages without the mark, empty entries too. With UFFDWP_TRACK_POPULATED: pages without the
+ * mark that are in memory or in swap, and are not the zero page, which is what a read of untouched memory maps.
+ *
+ * Holes: before 2026 kernels pass over anonymous memory that has no page table, which is how MADV_DONTNEED leaves a
+ * transparent huge page; what was thrown away there would not be reported. Where the probe saw that
+ * (probe_scan_holes()), such holes are looked for first, and given page tables by reading them: then the scan finds
+ * their entries without a mark.
+ *
+ * Threads: under tracks_lock; several may scan at once. Never: malloc, or touch tracked memory.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+
+#include "fault/runtime.h"
+#include "kernel/probe.h"
+#include "track/track.h"
+
+#define HOLES 64
+
+static uint64_t wanted_features(const struct uffdwp_track *track)
+{
+	uint64_t features = UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_WP_HUGETLBFS_SHMEM |
+	                    UFFD_FEATURE_WP_UNPOPULATED | UFFD_FEATURE_WP_ASYNC;
+
+	if (!(track->flags & UFFDWP_TRACK_NO_EVENTS))
+		features |= UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_EVENT_UNMAP;
+	return features;
+}
+
+int async_open(struct uffdwp_track *track)
+{
+	const struct kernel_ops *k = track->k;
+	uint64_t granted;
+
+	track->pagemap = k->open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC, 0);
+	if (track->pagemap < 0)
+		return track->pagemap;
+	track->uffd = kernel_uffd_new(k, track->runtime->access, wanted_features(track), &granted);
+	if (track->uffd < 0)
+		return track->uffd;
+	if (!(granted & UFFD_FEATURE_WP_ASYNC))
+		return -EOPNOTSUPP;
+	track->scan_skips_holes =
+	        !(track->flags & UFFDWP_TRACK_POPULATED) && probe_scan_holes(k, track->runtime->access) == 0;
+	return 0;
+}
+
+void async_close(struct uffdwp_track *track)
+{
+	if (track->uffd >= 0)
+		track->k->close(track->uffd);
+	if (track->pagemap >= 0)
+		track->k->close(track->pagemap);
+}
+
+int async_register(struct uffdwp_track *track, uint64_t start, uint64_t end)
+{
+	return track->k->uffd_register(track->uffd, start, end - start, UFFDIO_REGISTER_MODE_WP);
+}
+
+void async_unregister(struct uffdwp_track *track, uint64_t start, uint64_t end)
+{
+	track->k->uffd_unregister(track->uffd, start, end - start);
+}
+
+/* `peek` meets memory that is not registered as well, which must not be reported. */
+static void ask(const struct uffdwp_track *track, int peek, struct pm_scan_arg *arg)
+{
+	arg->size = sizeof(*arg);
+	arg->flags = peek ? 0 : PM_SCAN_WP_MATCHING;
+	arg->category_mask = PAGE_IS_WRITTEN | (peek ? PAGE_IS_WPALLOWED : 0);
+	arg->return_mask = PAGE_IS_WRITTEN;
+	if (track->flags & UFFDWP_TRACK_POPULATED) {
+		arg->category_mask |= PAGE_IS_PFNZERO;
+		arg->category_inverted = PAGE_IS_PFNZERO;
+		arg->category_anyof_mask = PAGE_IS_PRESENT | PAGE_IS_SWAPPED;
+	}
+}
+
+/* Gives [start, end) page tables where it has none. A hole that comes meanwhile is found by the next collect. */
+static int fill_holes(const struct uffdwp_track *track, uint64_t start, uint64_t end)
+{
+	struct page_region holes[HOLES];
+
+	while (start < end) {
+		struct pm_scan_arg arg = {.size = sizeof(arg),
+		                          .start = start,
+		                          .end = end,
+		                          .vec = (uintptr_t)holes,
+		                          .vec_len = HOLES,
+		                          .category_mask = PAGE_IS_WPALLOWED | PAGE_IS_WRITTEN | PAGE_IS_PRESENT |
+		                                           PAGE_IS_SWAPPED,
+		                          .category_inverted = PAGE_IS_WRITTEN | PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
+		                          .return_mask = PAGE_IS_WPALLOWED};
+		int found = track->k->pagemap_scan(track->pagemap, &arg);
+
+		for (int i = 0; i < found; i++)
+			track->k->madvise((void *)(uintptr_t)holes[i].start, holes[i].end - holes[i].start,
+			                  MADV_POPULATE_READ);
+		if (found < 0 || arg.walk_end <= start)
+			return found < 0 ? found : -EIO;
+		start = arg.walk_end;
+	}
+	return 0;
+}
+
+int async_arm(struct uffdwp_track *track, uint64_t start, uint64_t end)
+{
+	if (!(track->flags & UFFDWP_TRACK_POPULATED))
+		return track->k->uffd_writeprotect(track->uffd, start, end - start, UFFDIO_WRITEPROTECT_MODE_WP);
+	struct pm_scan_arg arg = {.start = start, .end = end};
+
+	ask(track, 0, &arg);
+	arg.return_mask = 0;
+	return track->k->pagemap_scan(track->pagemap, &arg);
+}
+
+int async_scan(const struct uffdwp_track *track, uint64_t start, uint64_t end, int peek, struct findings *found)
+{
+	struct pm_scan_arg arg = {.start = start, .end = end, .vec = (uintptr_t)found->at, .vec_len = found->room};
+	int error = track->scan_skips_holes ? fill_holes(track, start, end) : 0;
+
+	if (error)
+		return error;
+	ask(track, peek, &arg);
+	int count = track->k->pagemap_scan(track->pagemap, &arg);
+
+	if (count < 0)
+		return count;
+	found->count = (size_t)count;
+	found->until = arg.walk_end;
+	return 0;
+}
+
+int async_next_registered(const struct uffdwp_track *track, uint64_t from, uint64_t end, struct range *found)
+{
+	struct page_region first;
+	struct pm_scan_arg arg = {.size = sizeof(arg),
+	                          .start = from,
+	                          .end = end,
+	                          .vec = (uintptr_t)&first,
+	                          .vec_len = 1,
+	                          .category_mask = PAGE_IS_WPALLOWED,
+	                          .return_mask = PAGE_IS_WPALLOWED};
+	int count = track->k->pagemap_scan(track->pagemap, &arg);
+
+	if (count == 1)
+		*found = (struct range){first.start, first.end};
+	return count;
+}

@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A collect: piece by piece in the order of addresses, each looked at by the side that it belongs to, the findings put
+ * where the caller wants them. Async findings of a caller who wants ranges are written by the kernel into his array;
+ * all others go through a few of our own on the stack: while faults are held nothing may be written to the caller's
+ * memory, which may be tracked itself.
+ *
+ * Nothing is held while findings are delivered. What was found is armed already then, so it is always delivered.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "base/math.h"
+#include "track/track.h"
+
+#define SCRATCH 512
+
+struct errand {
+	struct uffdwp_track *track;
+	struct uffdwp_collect *request;
+	uint64_t start;
+	uint64_t from; /* all before was looked at */
+	uint64_t to;
+	struct uffdwp_written scratch[SCRATCH];
+};
+
+/* Sets bits [first, end). */
+static void set_bits(uint64_t *bitmap, uint64_t first, uint64_t end)
+{
+	while (first < end) {
+		uint64_t count = min_u64(end - first, 64 - first % 64);
+
+		bitmap[first / 64] |= low_bits(count) << (first % 64);
+		first += count;
+	}
+}
+
+static void deliver_one(const struct errand *errand, const struct uffdwp_written *range)
+{
+	struct uffdwp_collect *request = errand->request;
+	uint64_t page_bytes = errand->track->page_bytes;
+
+	request->bytes += range->end - range->start;
+	if (request->bitmap) { /* a huge page may reach beyond */
+		uint64_t start = range->start > errand->start ? range->start : errand->start;
+
+		set_bits(request->bitmap, (start - errand->start) / page_bytes,
+		         (min_u64(range->end, errand->to) - errand->start) / page_bytes);
+	}
+	if (request->callback)
+		request->callback(request->user, range);
+}
+
+/* Into the caller's array, where they are not there already; what continues the last range is joined to it. */
+static void put(struct uffdwp_collect *request, const struct uffdwp_written *at, size_t count)
+{
+	struct uffdwp_written *next = &request->ranges[request->count];
+
+	if (count && request->count && next[-1].end == at->start) {
+		next[-1].end = at->end;
+		at++;
+		count--;
+	}
+	if (count && at != next)
+		memmove(next, at, count * sizeof(*at));
+	request->count += count;
+}
+
+static void deliver(struct errand *errand, const struct findings *found)
+{
+	for (size_t i = 0; i < found->count; i++)
+		deliver_one(errand, &found->at[i]);
+	if (errand->request->ranges)
+		put(errand->request, found->at, found->count);
+	else
+		errand->request->count += found->count;
+}
+
+static void make_room(struct errand *errand, const struct piece *piece, struct findings *found)
+{
+	struct uffdwp_collect *request = errand->request;
+	size_t left = request->ranges ? request->capacity - request->count : SCRATCH;
+
+	found->at = errand->scratch;
+	found->room = min_u64(left, SCRATCH);
+	if (request->ranges && !piece->region) {
+		found->at = &request->ranges[request->count];
+		found->room = left;
+	}
+}
+
+/* Looks at the next piece, or at a part of it. 1; 0: there is none; or -errno. */
+static int step(struct errand *errand, struct findings *found)
+{
+	struct uffdwp_track *track = errand->track;
+	int peek = (errand->request->flags & UFFDWP_COLLECT_PEEK) != 0;
+	struct piece piece;
+	int error = track_lock_runs(track);
+
+	if (error)
+		return error;
+	int has = track_next_piece(track, errand->from, errand->to, &piece);
+
+	if (has) {
+		make_room(errand, &piece, found);
+		error = piece.region ? watch_scan(piece.region, &piece, peek, found)
+		                     : async_scan(track, piece.start, piece.end, peek, found);
+	}
+	pthread_rwlock_unlock(&tracks_lock);
+	return error ? error : has;
+}
+
+/* 1: there is no room for more, and there may be more. */
+static int is_full(struct errand *errand)
+{
+	const struct uffdwp_collect *request = errand->request;
+	struct piece piece;
+
+	if (!request->ranges || request->count < request->capacity || errand->from >= errand->to)
+		return 0;
+	pthread_rwlock_rdlock(&tracks_lock);
+	int more = track_next_piece(errand->track, errand->from, errand->to, &piece);
+
+	pthread_rwlock_unlock(&tracks_lock);
+	return more;
+}
+
+static int run(struct errand *errand)
+{
+	struct findings found;
+	int steps = 0;
+
+	for (;;) {
+		found.count = 0;
+		int result = step(errand, &found);
+
+		if (result <= 0)
+			return result || steps || !errand->request->length ? result : -ENOENT;
+		steps++;
+		deliver(errand, &found);
+		errand->from = found.until;
+		if (is_full(errand)) {
+			errand->request->next = (void *)(uintptr_t)errand->from;
+			return 0;
+		}
+	}
+}
+
+int track_collect(struct uffdwp_track *track, struct uffdwp_collect *request)
+{
+	struct errand errand;
+	int error = 0;
+
+	errand.track = track;
+	errand.request = request;
+	errand.start = errand.from = (uintptr_t)request->start;
+	errand.to = request->length ? errand.start + request->length : UINT64_MAX & ~(track->page_bytes - 1);
+	request->count = 0;
+	request->bytes = 0;
+	request->next = NULL;
+	if (track->mechanism == UFFDWP_MECHANISM_SOFT_DIRTY) {
+		pthread_rwlock_rdlock(&tracks_lock);
+		error = soft_dirty_harvest(track);
+		pthread_rwlock_unlock(&tracks_lock);
+	}
+	if (!error)
+		error = run(&errand);
+	atomic_fetch_add_explicit(&track->collects, 1, memory_order_relaxed);
+	request->vanished_bytes = atomic_exchange(&track->vanished_bytes, 0);
+	if (error)
+		request->next = (void *)(uintptr_t)errand.from;
+	return error;
+}

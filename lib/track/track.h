@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Tracking: which pages were written since the last collect. A track is a set of ranges; each is served in one of two
+ * ways.
+ *
+ *  - async (async.c): the range is registered with the track's own uffd, which has UFFD_FEATURE_WP_ASYNC. The kernel
+ *    takes the mark off a page when it is written; one PAGEMAP_SCAN reports what has none and puts it back. Page tables
+ *    are the only record, so that a range costs nothing but its entry in a sorted array (ranges.c).
+ *  - watched (watch.c): the range lies in a region. Its ledger is the record: what is ARMED or WATCHED was not written,
+ *    all else was; `written` holds what a mark hides (a snapshot has armed it before anybody collected it, or a lost
+ * page was armed again). soft-dirty (soft_dirty.c) is a region of mprotect that is protected for the moment of a
+ * collect only.
+ *
+ * INV-TRACK: every write to tracked memory is in the answer of one collect, or in a later one. A page may be reported
+ * though it was not written. Async: the kernel looks at the mark and puts it back under one lock of the page table.
+ * Watched: faults are held while a run of pages is looked at and armed, and every fault that began before has ended
+ * (INV-EPOCH).
+ *
+ * One scan covers many ranges and what lies between them: the kernel passes over memory that is not registered so. But
+ * another track's memory it would arm as well, and its owner would never know. Hence runs: neighbours of one track with
+ * no other track's range between them, made anew when any track of the process has changed.
+ *
+ * Threads: any. `tracks_lock` is one lock for all tracks of the process: whoever scans or collects holds it for
+ * reading, whoever changes a set for writing. It is held for one scan at a time, never while the caller's function
+ * runs. Lock rank: below the caller's own, above that of a region.
+ */
+#ifndef UFFDWP_TRACK_TRACK_H
+#define UFFDWP_TRACK_TRACK_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "kernel/abi.h"
+#include "kernel/kernel.h"
+#include "region/region.h"
+#include "track/ranges.h"
+#include "uffdwp.h"
+
+struct loop;
+struct uffdwp;
+
+_Static_assert(sizeof(struct uffdwp_written) == sizeof(struct page_region) &&
+                       offsetof(struct uffdwp_written, end) == offsetof(struct page_region, end) &&
+                       UFFDWP_WRITTEN == PAGE_IS_WRITTEN,
+               "the kernel writes into the caller's ranges");
+
+/* Pages [first, end) of a region that a track watches. */
+struct watched {
+	struct uffdwp_region *region;
+	uint64_t first;
+	uint64_t end;
+	int owned; /* attached for the track alone */
+};
+
+/* The thread that follows what is moved and unmapped (follow.c). */
+struct follower {
+	pthread_t thread;
+	struct loop *loop;
+	int running;
+	int kick; /* eventfd: end */
+};
+
+struct uffdwp_track {
+	/* Fixed after the start. */
+	const struct kernel_ops *k;
+	struct uffdwp *runtime;
+	struct text *text;
+	uint32_t flags;      /* UFFDWP_TRACK_* */
+	uint32_t mechanism;  /* of ranges outside of regions: ASYNC, SOFT_DIRTY, a region's, or AUTO */
+	uint32_t delivery;   /* of the regions that are made */
+	uint64_t page_bytes; /* of the system */
+	int uffd;            /* -1: not async */
+	int pagemap;         /* -1: not needed */
+	int scan_skips_holes;
+	struct follower follower;
+
+	/* Under tracks_lock. */
+	struct uffdwp_track *next;
+	struct ranges ranges; /* async */
+	struct ranges runs;   /* of these: what one scan covers */
+	uint64_t runs_made;   /* for this generation of all tracks */
+	struct watched *watched;
+	size_t watched_count;
+	size_t watched_room;
+
+	_Atomic uint64_t collects;
+	_Atomic uint64_t vanished_bytes;     /* not yet told */
+	_Atomic uint64_t vanished_all_bytes; /* since the start */
+};
+
+extern pthread_rwlock_t tracks_lock;
+
+/* The tracks of this process, linked by `next`; with tracks_lock held. */
+struct uffdwp_track *track_first(void);
+
+/* What a collect is about to look at: async where region is NULL. */
+struct piece {
+	uint64_t start;
+	uint64_t end;
+	struct uffdwp_region *region;
+	uint64_t first; /* its page at `start` */
+};
+
+/* Where the ranges that a scan finds are put, and from where to go on. */
+struct findings {
+	struct uffdwp_written *at;
+	size_t room;
+	size_t count;
+	uint64_t until; /* all before this address was looked at */
+};
+
+/* track.c. Options are checked; mechanism was chosen. */
+int track_start(struct uffdwp *runtime, const struct uffdwp_track_options *options, uint32_t mechanism,
+                struct text *text, struct uffdwp_track **out);
+void track_stop(struct uffdwp_track *track);
+
+/* A range of plain memory, or pages of a region. -EBUSY: tracked already. */
+int track_add_async(struct uffdwp_track *track, uint64_t start, uint64_t end, int clean);
+int track_add_watched(struct uffdwp_track *track, struct uffdwp_region *region, uint64_t first, uint64_t end, int owned,
+                      int clean);
+
+/* 0, -ENOENT, or -EINVAL: a part of a watched range. *owned: a region that was made for the range, to be closed. */
+int track_remove(struct uffdwp_track *track, uint64_t start, uint64_t end, struct uffdwp_region **owned);
+
+/* Takes one region that was made for the track out of it, NULL when there is none left. */
+struct uffdwp_region *track_take_owned(struct uffdwp_track *track);
+
+/* The next piece at or behind `from`, clipped to [from, to). 0: none. With tracks_lock held, see track_lock_runs(). */
+int track_next_piece(const struct uffdwp_track *track, uint64_t from, uint64_t to, struct piece *out);
+
+/* Takes tracks_lock for reading, with runs that are up to date. 0 or -ENOMEM (not taken). */
+int track_lock_runs(struct uffdwp_track *track);
+
+/* With tracks_lock held for writing: async ranges vanished, or moved. */
+void track_vanish(struct uffdwp_track *track, uint64_t start, uint64_t end);
+void track_move(struct uffdwp_track *track, uint64_t from, uint64_t to, uint64_t length);
+
+/* Compares the ranges with the mappings. 0 or -errno. */
+int track_audit(struct uffdwp_track *track, uint64_t *vanished_bytes);
+
+void track_describe(struct uffdwp_track *track, struct uffdwp_track_info *info);
+
+/* collect.c. The request is checked. */
+int track_collect(struct uffdwp_track *track, struct uffdwp_collect *request);
+
+/* async.c */
+int async_open(struct uffdwp_track *track);
+void async_close(struct uffdwp_track *track);
+int async_register(struct uffdwp_track *track, uint64_t start, uint64_t end);
+void async_unregister(struct uffdwp_track *track, uint64_t start, uint64_t end);
+/* Arms what may be armed of a range. */
+int async_arm(struct uffdwp_track *track, uint64_t start, uint64_t end);
+/* Reports [start, end) into `found` as far as there is room, and arms what was reported, unless it only peeks. */
+int async_scan(const struct uffdwp_track *track, uint64_t start, uint64_t end, int peek, struct findings *found);
+/* The first part of [from, end) that is mapped and registered with a uffd of this kind. 1, 0: there is none, or -errno.
+ */
+int async_next_registered(const struct uffdwp_track *track, uint64_t from, uint64_t end, struct range *found);
+
+/* watch.c: the same for pages of a region. */
+int watch_begin(struct uffdwp_region *region, uint64_t first, uint64_t end);
+void watch_end(struct uffdwp_region *region);
+int watch_scan(struct uffdwp_region *region, const struct piece *piece, int peek, struct findings *found);
+
+/* soft_dirty.c */
+int soft_dirty_works(const struct kernel_ops *k, struct text *text);
+/* Before a collect, with tracks_lock held: moves the bits of all tracks of this kind into their regions' `written`. */
+int soft_dirty_harvest(struct uffdwp_track *track);
+
+/* follow.c */
+int follow_start(struct uffdwp_track *track);
+void follow_stop(struct uffdwp_track *track);
+
+#endif

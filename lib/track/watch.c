@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Tracking by the ledger of a region. A page that is ARMED or WATCHED was not written since it was armed, unless a bit
+ * of `written` says otherwise; every other page was, or may have been.
+ *
+ * A collect looks at pages in portions, each while faults are held (PHASE_HOLD): no fault is under way then
+ * (INV-EPOCH), only the sweep of a snapshot moves pages, from ARMED over CLAIMED to WATCHED, and takes what a writer
+ * has saved. So portions are short, and the pages of one are looked at and armed as at one moment (INV-TRACK).
+ *
+ * While a snapshot runs, two kinds of pages are reported and not armed, so that they are reported again until it has
+ * ended: those whose pre-image waits for the sweep (SAVED, OPEN), which keeps the book of slots by these states; and
+ * all that are not armed, if the snapshot was begun before the region was tracked: its sweep disarms whole batches.
+ *
+ * Threads: any, with the region's lock held. Signals are blocked while faults are held.
+ */
+#include <errno.h>
+
+#include "base/math.h"
+#include "base/signals.h"
+#include "base/trace.h"
+#include "fault/fault.h"
+#include "track/track.h"
+
+/* Pages that are looked at in one portion, and how many of them are armed at most: writers wait so long. */
+#define PORTION_PAGES 65536
+#define PORTION_ARMED 4096
+
+/* Marked pages between two runs that are armed along with them: a call costs as much as these. */
+#define GAP_PAGES 32
+
+/* A run of pages that is to be armed. */
+struct arming {
+	struct uffdwp_region *region;
+	uint64_t first;
+	uint64_t end; /* first == end: none yet */
+};
+
+struct portion {
+	struct uffdwp_region *region;
+	struct findings *found;
+	struct arming arming;
+	uint64_t base; /* the address of page 0 */
+	uint64_t end;  /* pages before it are looked at */
+	uint64_t armed;
+	int peek;
+	int snapshot; /* runs */
+	int may_arm;
+};
+
+/* What could not be armed is as it was: reported, and written. With faults held. */
+static void unarm(struct uffdwp_region *region, uint64_t first, uint64_t end)
+{
+	for (uint64_t page = first; page < end; page++) {
+		if (ledger_move(&region->ledger, page, LEDGER_WATCHED, LEDGER_LEAVING))
+			region_note_written(region, page);
+	}
+	region_disarm_run(region, first, end);
+}
+
+static void arm(struct arming *arming)
+{
+	struct uffdwp_region *region = arming->region;
+	int error = arming->end > arming->first ? region_arm_run(region, arming->first, arming->end) : 0;
+
+	if (error) {
+		TRACE("region %p: pages [%llu, %llu) could not be armed again: %d", (void *)region,
+		      (unsigned long long)arming->first, (unsigned long long)arming->end, error);
+		unarm(region, arming->first, arming->end);
+	}
+	arming->first = arming->end = 0;
+}
+
+/* All pages between the run and this one carry their marks. */
+static int is_near(const struct arming *arming, uint64_t page)
+{
+	if (arming->end == arming->first || page - arming->end > GAP_PAGES)
+		return 0;
+	for (uint64_t between = arming->end; between < page; between++) {
+		if (!ledger_is_marked(ledger_get(&arming->region->ledger, between)))
+			return 0;
+	}
+	return 1;
+}
+
+static void arm_page(struct portion *portion, uint64_t page)
+{
+	struct arming *arming = &portion->arming;
+
+	if (!is_near(arming, page)) {
+		arm(arming);
+		arming->first = page;
+	}
+	arming->end = page + 1;
+	ledger_set(&portion->region->ledger, page, LEDGER_WATCHED);
+	portion->armed++;
+}
+
+/* 0: there is no room. */
+static int report(struct portion *portion, uint64_t page)
+{
+	struct findings *found = portion->found;
+	unsigned shift = portion->region->page_shift;
+	uint64_t start = portion->base + (page << shift);
+	struct uffdwp_written *last = found->count ? &found->at[found->count - 1] : NULL;
+
+	if (last && last->end == start) {
+		last->end = start + (1ull << shift);
+		return 1;
+	}
+	if (found->count == found->room)
+		return 0;
+	found->at[found->count++] = (struct uffdwp_written){start, start + (1ull << shift), UFFDWP_WRITTEN};
+	return 1;
+}
+
+/* A claim that is not a fault's is the sweep's, who found the page armed. */
+static int was_written(const struct portion *portion, enum ledger_state state, uint64_t noted, uint64_t page)
+{
+	if (noted >> (page % 64) & 1)
+		return 1;
+	if (portion->region->soft_dirty)
+		return 0;
+	return !ledger_is_marked(state) && state != LEDGER_CLAIMED;
+}
+
+static int wants_arming(const struct portion *portion, enum ledger_state state)
+{
+	if (portion->peek || !portion->may_arm || ledger_is_marked(state) || state == LEDGER_CLAIMED)
+		return 0;
+	return !portion->snapshot || (state != LEDGER_SAVED && state != LEDGER_OPEN);
+}
+
+/* 0: there is no room for this page. */
+static int look_at(struct portion *portion, uint64_t noted, uint64_t page)
+{
+	struct uffdwp_region *region = portion->region;
+	enum ledger_state state = ledger_get(&region->ledger, page);
+
+	if (!was_written(portion, state, noted, page))
+		return 1;
+	if (!report(portion, page))
+		return 0;
+	if (!portion->peek)
+		atomic_fetch_and(&atomic_load(&region->written)[page / 64], ~(1ull << (page % 64)));
+	if (wants_arming(portion, state))
+		arm_page(portion, page);
+	return 1;
+}
+
+/* The common case at a byte's glance: 64 pages that are all armed. */
+static int is_clean(const struct portion *portion, uint64_t noted, uint64_t page, uint64_t end)
+{
+	const struct ledger *ledger = &portion->region->ledger;
+	int clean = 1;
+
+	if (noted || page % 64 || end - page < 64)
+		return 0;
+	if (portion->region->soft_dirty)
+		return 1;
+	for (uint64_t i = page; i < page + 64; i++)
+		clean &= ledger_is_marked(
+		        (enum ledger_state)atomic_load_explicit(&ledger->pages[i], memory_order_relaxed));
+	return clean;
+}
+
+static void look(struct portion *portion, uint64_t page, uint64_t end)
+{
+	_Atomic uint64_t *written = atomic_load(&portion->region->written);
+
+	while (page < end && portion->armed < PORTION_ARMED) {
+		uint64_t noted = atomic_load_explicit(&written[page / 64], memory_order_acquire);
+
+		if (is_clean(portion, noted, page, end)) {
+			page += 64;
+			continue;
+		}
+		uint64_t word_end = min_u64((page / 64 + 1) * 64, end);
+
+		while (page < word_end && look_at(portion, noted, page))
+			page++;
+		if (page < word_end)
+			break;
+	}
+	arm(&portion->arming);
+	portion->end = page;
+}
+
+/* A failure of the snapshot while faults were held could not move the phase. Partner: the exchange of `error` in
+ * fault_fail(). */
+static void restore_phase(struct uffdwp_region *region, uint32_t phase)
+{
+	uint32_t preserving = PHASE_PRESERVE;
+	struct preserve *preserve = atomic_load(&region->preserve);
+
+	atomic_store(&region->phase, phase);
+	if (phase == PHASE_PRESERVE && preserve && atomic_load(&preserve->error))
+		atomic_compare_exchange_strong(&region->phase, &preserving, (uint32_t)PHASE_RELEASE);
+	fault_wake_held(region);
+}
+
+static void look_held(struct portion *portion, uint64_t first, uint64_t end)
+{
+	struct uffdwp_region *region = portion->region;
+	sigset_t before;
+
+	signals_block(&before);
+	uint32_t phase = atomic_exchange(&region->phase, (uint32_t)PHASE_HOLD);
+
+	fault_epoch_wait();
+	look(portion, first, end);
+	restore_phase(region, phase);
+	signals_restore(&before);
+}
+
+static int scan_locked(struct uffdwp_region *region, const struct piece *piece, int peek, struct findings *found)
+{
+	unsigned shift = region->page_shift;
+	uint64_t end = piece->first + ((piece->end - piece->start) >> shift);
+	struct preserve *preserve = atomic_load(&region->preserve);
+	struct portion portion = {.region = region,
+	                          .found = found,
+	                          .arming = {.region = region},
+	                          .base = piece->start - (piece->first << shift),
+	                          .peek = peek,
+	                          .snapshot = preserve != NULL,
+	                          .may_arm = !region->soft_dirty && (!preserve || preserve->keeps)};
+
+	if (atomic_load(&region->dead))
+		return -ESTALE;
+	int error = peek || region->soft_dirty ? 0 : region_prepare(region);
+
+	if (error)
+		return error;
+	end = min_u64(end, piece->first + PORTION_PAGES);
+	found->count = 0;
+	if (peek || region->soft_dirty)
+		look(&portion, piece->first, end);
+	else
+		look_held(&portion, piece->first, end);
+	found->until = piece->start + ((portion.end - piece->first) << shift);
+	return 0;
+}
+
+int watch_scan(struct uffdwp_region *region, const struct piece *piece, int peek, struct findings *found)
+{
+	pthread_mutex_lock(&region->lock);
+	int error = scan_locked(region, piece, peek, found);
+
+	pthread_mutex_unlock(&region->lock);
+	return error;
+}
+
+int watch_begin(struct uffdwp_region *region, uint64_t first, uint64_t end)
+{
+	pthread_mutex_lock(&region->lock);
+	int error = atomic_load(&region->dead) ? -ESTALE : region_track(region);
+
+	for (uint64_t page = first; page < end && !error; page++)
+		region_note_written(region, page);
+	pthread_mutex_unlock(&region->lock);
+	return error;
+}
+
+/* Nobody watches any more: what carries a mark for a track's sake is let go. */
+static void disarm_all(struct uffdwp_region *region)
+{
+	uint64_t pages = region_pages(region);
+	sigset_t before;
+
+	signals_block(&before);
+	fault_enter_phase(region, PHASE_HOLD);
+	ledger_set_range(&region->ledger, 0, pages, LEDGER_LEAVING);
+	if (!atomic_load(&region->dead))
+		region_disarm_run(region, 0, pages);
+	ledger_set_range(&region->ledger, 0, pages, LEDGER_FREE);
+	atomic_store(&region->active, 0);
+	atomic_store(&region->phase, (uint32_t)PHASE_IDLE);
+	fault_wake_held(region);
+	signals_restore(&before);
+}
+
+void watch_end(struct uffdwp_region *region)
+{
+	pthread_mutex_lock(&region->lock);
+	region_untrack(region);
+	if (!atomic_load(&region->tracked) && !atomic_load(&region->preserve) && !region->caller_armed &&
+	    !region->soft_dirty)
+		disarm_all(region);
+	pthread_mutex_unlock(&region->lock);
+}
