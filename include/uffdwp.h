@@ -489,8 +489,8 @@ UFFDWP_EXPORT int uffdwp_snapshot_free(struct uffdwp_snapshot *snapshot);
  * Which pages were written since I last asked?
  *
  * A track is a set of ranges of memory. Every write through their mappings lands in the answer of one collect, or stays
- * for a later one; a page may be in an answer although it was not written (INV-TRACK: over-reports where it must, never
- * under-reports). What is over-reported: memory that was just added (unless UFFDWP_TRACK_CLEAN), lost pages, memory that
+ * for a later one; a page may be in an answer although it was not written: it over-reports where it must, and never
+ * under-reports. What is over-reported: memory that was just added (unless UFFDWP_TRACK_CLEAN), lost pages, memory that
  * was discarded (MADV_DONTNEED; see UFFDWP_TRACK_POPULATED), all of a transparent huge page, reads under mechanism minor,
  * the pages that a snapshot which failed had let go, and what was written during a snapshot until its sweep came by.
  *

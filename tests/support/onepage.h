@@ -16,6 +16,8 @@
 
 #define ONEPAGE_FEATURES ((UFFD_FEATURE_WP_ASYNC << 1) - 1u)
 #define ONEPAGE_BYTES 4096u
+/* Memory that is mapped and scanned only, to see what a scan says of holes. */
+#define ONEPAGE_WIDE_BYTES (1ull << 30)
 
 struct onepage {
 	/* What the kernel is like; errors are negative errno, 0: it works. */
