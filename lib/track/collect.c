@@ -127,11 +127,10 @@ static int is_full(struct errand *errand)
 
 static int run(struct errand *errand)
 {
-	struct findings found;
 	int steps = 0;
 
 	for (;;) {
-		found.count = 0;
+		struct findings found = {.at = errand->scratch};
 		int result = step(errand, &found);
 
 		if (result <= 0)

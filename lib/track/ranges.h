@@ -35,6 +35,13 @@ int ranges_reserve(struct ranges *ranges, const struct kernel_ops *k, size_t mor
 /* Adds what is not in the set yet; room for one range must have been reserved. */
 void ranges_add(struct ranges *ranges, uint64_t start, uint64_t end);
 
+/* Adds a range behind all others and apart from them, for which there is room. */
+static inline void ranges_append(struct ranges *ranges, struct range range)
+{
+	if (ranges->at && ranges->count < ranges->room)
+		ranges->at[ranges->count++] = range;
+}
+
 /* Takes [start, end) out: the bytes that were in. Room for one range must have been reserved: a range may be split. */
 uint64_t ranges_remove(struct ranges *ranges, uint64_t start, uint64_t end);
 

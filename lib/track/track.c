@@ -42,7 +42,9 @@ static int make_runs(struct uffdwp_track *track)
 	runs->count = 0;
 	int error = ranges_reserve(runs, track->k, ranges->count);
 
-	for (size_t i = 0; i < ranges->count && !error; i++) {
+	if (error)
+		return error;
+	for (size_t i = 0; i < ranges->count; i++) {
 		const struct range *range = &ranges->at[i];
 		struct range *last = runs->count ? &runs->at[runs->count - 1] : NULL;
 
@@ -50,10 +52,10 @@ static int make_runs(struct uffdwp_track *track)
 		    !is_foreign_between(track, last->end, range->start))
 			last->end = range->end;
 		else
-			runs->at[runs->count++] = *range;
+			ranges_append(runs, *range);
 	}
-	track->runs_made = error ? 0 : generation;
-	return error;
+	track->runs_made = generation;
+	return 0;
 }
 
 int track_lock_runs(struct uffdwp_track *track)

@@ -101,15 +101,16 @@ static int report(struct portion *portion, uint64_t page)
 	struct findings *found = portion->found;
 	unsigned shift = portion->region->page_shift;
 	uint64_t start = portion->base + (page << shift);
-	struct uffdwp_written *last = found->count ? &found->at[found->count - 1] : NULL;
+	struct uffdwp_written *next = found->at + found->count;
 
-	if (last && last->end == start) {
-		last->end = start + (1ull << shift);
+	if (found->count && next[-1].end == start) {
+		next[-1].end = start + (1ull << shift);
 		return 1;
 	}
 	if (found->count == found->room)
 		return 0;
-	found->at[found->count++] = (struct uffdwp_written){start, start + (1ull << shift), UFFDWP_WRITTEN};
+	*next = (struct uffdwp_written){start, start + (1ull << shift), UFFDWP_WRITTEN};
+	found->count++;
 	return 1;
 }
 
