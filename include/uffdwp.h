@@ -492,7 +492,8 @@ UFFDWP_EXPORT int uffdwp_snapshot_free(struct uffdwp_snapshot *snapshot);
  * for a later one; a page may be in an answer although it was not written: it over-reports where it must, and never
  * under-reports. What is over-reported: memory that was just added (unless UFFDWP_TRACK_CLEAN), lost pages, memory that
  * was discarded (MADV_DONTNEED; see UFFDWP_TRACK_POPULATED), all of a transparent huge page, reads under mechanism minor,
- * the pages that a snapshot which failed had let go, and what was written during a snapshot until its sweep came by.
+ * the pages that a snapshot which failed had let go, what was written during a snapshot until its sweep came by, and
+ * under mprotect anonymous pages that were never touched.
  *
  * Not seen are the writes listed at the top of this file: of tracks these, too: hole punches and MADV_REMOVE of shared
  * memory (not uffdwp_region_punch()), whose pages change to zeros without a write.

@@ -35,20 +35,23 @@ static void set_bits(uint64_t *bitmap, uint64_t first, uint64_t end)
 	}
 }
 
-static void deliver_one(const struct errand *errand, const struct uffdwp_written *range)
+/* A huge page may reach beyond what was asked for. */
+static void mark(const struct errand *errand, const struct uffdwp_written *range)
 {
-	struct uffdwp_collect *request = errand->request;
 	uint64_t page_bytes = errand->track->page_bytes;
+	uint64_t start = range->start > errand->start ? range->start : errand->start;
+	uint64_t end = min_u64(range->end, errand->to);
 
-	request->bytes += range->end - range->start;
-	if (request->bitmap) { /* a huge page may reach beyond */
-		uint64_t start = range->start > errand->start ? range->start : errand->start;
+	set_bits(errand->request->bitmap, (start - errand->start) / page_bytes, (end - errand->start) / page_bytes);
+}
 
-		set_bits(request->bitmap, (start - errand->start) / page_bytes,
-		         (min_u64(range->end, errand->to) - errand->start) / page_bytes);
-	}
-	if (request->callback)
-		request->callback(request->user, range);
+static uint64_t bytes_of(const struct findings *found)
+{
+	uint64_t bytes = 0;
+
+	for (size_t i = 0; i < found->count; i++)
+		bytes += found->at[i].end - found->at[i].start;
+	return bytes;
 }
 
 /* Into the caller's array, where they are not there already; what continues the last range is joined to it. */
@@ -68,12 +71,20 @@ static void put(struct uffdwp_collect *request, const struct uffdwp_written *at,
 
 static void deliver(struct errand *errand, const struct findings *found)
 {
-	for (size_t i = 0; i < found->count; i++)
-		deliver_one(errand, &found->at[i]);
-	if (errand->request->ranges)
-		put(errand->request, found->at, found->count);
-	else
-		errand->request->count += found->count;
+	struct uffdwp_collect *request = errand->request;
+
+	request->bytes += bytes_of(found);
+	if (request->ranges) {
+		put(request, found->at, found->count);
+		return;
+	}
+	request->count += found->count;
+	for (size_t i = 0; i < found->count; i++) {
+		if (request->bitmap)
+			mark(errand, &found->at[i]);
+		else if (request->callback)
+			request->callback(request->user, &found->at[i]);
+	}
 }
 
 static void make_room(struct errand *errand, const struct piece *piece, struct findings *found)

@@ -13,7 +13,8 @@
 /* Gaps so wide end a run: a scan goes over what lies between in steps of a page table. */
 #define BRIDGE_BYTES (64ull << 20)
 
-pthread_rwlock_t tracks_lock = PTHREAD_RWLOCK_INITIALIZER;
+/* Whoever collects all the time must not keep out who unmaps. */
+pthread_rwlock_t tracks_lock = PTHREAD_RWLOCK_WRITER_NONRECURSIVE_INITIALIZER_NP;
 static struct uffdwp_track *all_tracks;
 static uint64_t generation = 1; /* of the ranges of all tracks */
 

@@ -213,6 +213,19 @@ static void look_held(struct portion *portion, uint64_t first, uint64_t end)
 	signals_restore(&before);
 }
 
+/* Of what MADV_DONTNEED throws away under mprotect(2) nobody tells: an anonymous page that is nowhere counts as written.
+ */
+static void note_emptied(struct uffdwp_region *region, uint64_t first, uint64_t end)
+{
+	for (uint64_t page = first; page < end; page += 64) {
+		uint64_t stop = min_u64(page + 64, end);
+		uint64_t emptied = ~region_content(region, page, stop, 0) & low_bits(stop - page);
+
+		for (; emptied; emptied &= emptied - 1)
+			region_note_written(region, page + (uint64_t)__builtin_ctzll(emptied));
+	}
+}
+
 static int scan_locked(struct uffdwp_region *region, const struct piece *piece, int peek, struct findings *found)
 {
 	unsigned shift = region->page_shift;
@@ -233,6 +246,8 @@ static int scan_locked(struct uffdwp_region *region, const struct piece *piece, 
 	if (error)
 		return error;
 	end = min_u64(end, piece->first + PORTION_PAGES);
+	if (region->uffd < 0 && region->memory == UFFDWP_MEMORY_ANON && !region->soft_dirty)
+		note_emptied(region, piece->first, end);
 	found->count = 0;
 	if (peek || region->soft_dirty)
 		look(&portion, piece->first, end);
