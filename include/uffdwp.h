@@ -542,8 +542,9 @@ UFFDWP_MUST_CHECK UFFDWP_EXPORT int uffdwp_track_start(struct uffdwp *runtime,
 
 /*
  * Adds [address, address + length), aligned to its pages. Under async that is one or two system calls, for thousands of
- * ranges; ranges that touch are kept as one. Mappings of any type: under async files on disk, too. No range may be
- * tracked twice.
+ * ranges; ranges that touch are kept as one, and gaps of up to 16 pages between two are registered along with them: that
+ * memory is never reported, but another userfaultfd cannot be registered there (this library's tracks and regions can).
+ * Mappings of any type: under async files on disk, too. No range may be tracked twice.
  *
  * Errors, nothing changed: -EINVAL (not aligned, zero, unknown flag), -EOVERFLOW, -EBUSY (some of it is tracked already,
  * or another userfaultfd is registered there), -ENOENT (nothing is mapped there), -ERANGE (partly inside of a region),

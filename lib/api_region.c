@@ -20,6 +20,7 @@
 #include "kernel/abi.h"
 #include "kernel/maps.h"
 #include "kernel/procfs.h"
+#include "track/track.h"
 
 /* The smallest structure that was ever released. */
 #define REGION_OPTIONS_SZ_MIN sizeof(struct uffdwp_region_options)
@@ -158,6 +159,8 @@ static int region_start(struct region_plan *plan, struct uffdwp_region **out)
 
 	if (!error && plan->address)
 		error = check_memory_file(plan);
+	if (!error && plan->address)
+		track_yield((uintptr_t)plan->address, (uintptr_t)plan->address + plan->length_bytes);
 	if (!error)
 		error = region_open(plan, &region);
 	if (error)

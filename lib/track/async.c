@@ -121,6 +121,11 @@ int async_arm(struct uffdwp_track *track, uint64_t start, uint64_t end)
 	return track->k->pagemap_scan(track->pagemap, &arg);
 }
 
+void async_disarm(const struct uffdwp_track *track, uint64_t start, uint64_t end)
+{
+	track->k->uffd_writeprotect(track->uffd, start, end - start, 0);
+}
+
 int async_scan(const struct uffdwp_track *track, uint64_t start, uint64_t end, int peek, struct findings *found)
 {
 	struct pm_scan_arg arg = {.start = start, .end = end, .vec = (uintptr_t)found->at, .vec_len = found->room};

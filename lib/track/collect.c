@@ -13,7 +13,10 @@
 #include "base/math.h"
 #include "track/track.h"
 
-#define SCRATCH 512
+#define SCRATCH 256
+
+/* What a scan around gaps finds at a time. */
+#define ROUGH 512
 
 struct errand {
 	struct uffdwp_track *track;
@@ -100,6 +103,74 @@ static void make_room(struct errand *errand, const struct piece *piece, struct f
 	}
 }
 
+/* No room for what lies at and behind `from` of the findings: the next scan shall find it again. */
+static void take_back(const struct uffdwp_track *track, const struct findings *rough, size_t i, uint64_t from, int peek)
+{
+	for (; i < rough->count && !peek; i++) {
+		async_disarm(track, from > rough->at[i].start ? from : rough->at[i].start, rough->at[i].end);
+	}
+}
+
+/* The first range that ends behind `address`, which mostly is a near one. */
+static size_t find_from(const struct ranges *ranges, size_t hint, uint64_t address)
+{
+	for (size_t i = hint; i < ranges->count && i < hint + 8; i++) {
+		if (ranges->at[i].end > address)
+			return i;
+	}
+	return ranges_find(ranges, address);
+}
+
+/* Leaves out what was found in gaps. 0: there is no room for more, from *until on. *hint: the range to begin at, which
+ * no earlier one of the findings has left behind. */
+static int clip(const struct uffdwp_track *track, const struct uffdwp_written *range, size_t *hint,
+                struct findings *found, uint64_t *until)
+{
+	const struct ranges *ranges = &track->ranges;
+	size_t i = *hint = find_from(ranges, *hint, range->start);
+
+	for (; i < ranges->count && ranges->at[i].start < range->end; i++) {
+		uint64_t start = range->start > ranges->at[i].start ? range->start : ranges->at[i].start;
+
+		if (found->count == found->room) {
+			*until = start;
+			return 0;
+		}
+		found->at[found->count++] =
+		        (struct uffdwp_written){start, min_u64(range->end, ranges->at[i].end), range->flags};
+	}
+	return 1;
+}
+
+static int scan_around_gaps(const struct uffdwp_track *track, const struct piece *piece, int peek,
+                            struct findings *found)
+{
+	struct uffdwp_written at[ROUGH];
+	struct findings rough = {.at = at, .room = ROUGH};
+	size_t hint = ranges_find(&track->ranges, piece->start);
+	int error = async_scan(track, piece->start, piece->end, peek, &rough);
+
+	if (error)
+		return error;
+	found->until = rough.until;
+	for (size_t i = 0; i < rough.count; i++) {
+		if (!clip(track, &at[i], &hint, found, &found->until)) {
+			take_back(track, &rough, i, found->until, peek);
+			break;
+		}
+	}
+	return 0;
+}
+
+static int scan(const struct uffdwp_track *track, const struct piece *piece, int peek, struct findings *found)
+{
+	if (piece->region)
+		return watch_scan(piece->region, piece, peek, found);
+	if (track->has_gaps)
+		return scan_around_gaps(track, piece, peek, found);
+	return async_scan(track, piece->start, piece->end, peek, found);
+}
+
 /* Looks at the next piece, or at a part of it. 1; 0: there is none; or -errno. */
 static int step(struct errand *errand, struct findings *found)
 {
@@ -114,8 +185,7 @@ static int step(struct errand *errand, struct findings *found)
 
 	if (has) {
 		make_room(errand, &piece, found);
-		error = piece.region ? watch_scan(piece.region, &piece, peek, found)
-		                     : async_scan(track, piece.start, piece.end, peek, found);
+		error = scan(track, &piece, peek, found);
 	}
 	pthread_rwlock_unlock(&tracks_lock);
 	return error ? error : has;
@@ -138,15 +208,12 @@ static int is_full(struct errand *errand)
 
 static int run(struct errand *errand)
 {
-	int steps = 0;
-
 	for (;;) {
 		struct findings found = {.at = errand->scratch};
 		int result = step(errand, &found);
 
 		if (result <= 0)
-			return result || steps || !errand->request->length ? result : -ENOENT;
-		steps++;
+			return result;
 		deliver(errand, &found);
 		errand->from = found.until;
 		if (is_full(errand)) {
@@ -156,10 +223,24 @@ static int run(struct errand *errand)
 	}
 }
 
+/* Before anything is looked at. */
+static int prepare(struct errand *errand)
+{
+	struct uffdwp_track *track = errand->track;
+	int error = 0;
+
+	pthread_rwlock_rdlock(&tracks_lock);
+	if (errand->request->length && !track_touches(track, errand->from, errand->to))
+		error = -ENOENT;
+	else if (track->mechanism == UFFDWP_MECHANISM_SOFT_DIRTY)
+		error = soft_dirty_harvest(track);
+	pthread_rwlock_unlock(&tracks_lock);
+	return error;
+}
+
 int track_collect(struct uffdwp_track *track, struct uffdwp_collect *request)
 {
 	struct errand errand;
-	int error = 0;
 
 	errand.track = track;
 	errand.request = request;
@@ -168,11 +249,8 @@ int track_collect(struct uffdwp_track *track, struct uffdwp_collect *request)
 	request->count = 0;
 	request->bytes = 0;
 	request->next = NULL;
-	if (track->mechanism == UFFDWP_MECHANISM_SOFT_DIRTY) {
-		pthread_rwlock_rdlock(&tracks_lock);
-		error = soft_dirty_harvest(track);
-		pthread_rwlock_unlock(&tracks_lock);
-	}
+	int error = prepare(&errand);
+
 	if (!error)
 		error = run(&errand);
 	atomic_fetch_add_explicit(&track->collects, 1, memory_order_relaxed);

@@ -10,6 +10,9 @@
 #include "base/trace.h"
 #include "fault/runtime.h"
 
+/* Gaps of so many pages and less are registered along: two mappings more cost as much as the faults of some pages. */
+#define GAP_PAGES 16
+
 /* Gaps so wide end a run: a scan goes over what lies between in steps of a page table. */
 #define BRIDGE_BYTES (64ull << 20)
 
@@ -28,7 +31,7 @@ struct uffdwp_track *track_first(void)
 static int is_foreign_between(const struct uffdwp_track *track, uint64_t start, uint64_t end)
 {
 	for (const struct uffdwp_track *other = all_tracks; other; other = other->next) {
-		if (other != track && ranges_touch(&other->ranges, start, end))
+		if (other != track && ranges_touch(&other->registered, start, end))
 			return 1;
 	}
 	return 0;
@@ -37,7 +40,7 @@ static int is_foreign_between(const struct uffdwp_track *track, uint64_t start, 
 /* With tracks_lock held for writing. */
 static int make_runs(struct uffdwp_track *track)
 {
-	const struct ranges *ranges = &track->ranges;
+	const struct ranges *ranges = &track->registered;
 	struct ranges *runs = &track->runs;
 
 	runs->count = 0;
@@ -55,6 +58,7 @@ static int make_runs(struct uffdwp_track *track)
 		else
 			ranges_append(runs, *range);
 	}
+	track->has_gaps = ranges_bytes(ranges) != ranges_bytes(&track->ranges);
 	track->runs_made = generation;
 	return 0;
 }
@@ -120,6 +124,19 @@ int track_next_piece(const struct uffdwp_track *track, uint64_t from, uint64_t t
 	return found;
 }
 
+int track_touches(const struct uffdwp_track *track, uint64_t from, uint64_t to)
+{
+	struct piece piece;
+
+	if (ranges_touch(&track->ranges, from, to))
+		return 1;
+	for (size_t i = 0; i < track->watched_count; i++) {
+		if (watched_piece(&track->watched[i], from, to, &piece))
+			return 1;
+	}
+	return 0;
+}
+
 /* ---- start and stop ---- */
 
 static void link_track(struct uffdwp_track *track)
@@ -148,6 +165,7 @@ static void free_track(struct uffdwp_track *track)
 {
 	async_close(track);
 	ranges_free(&track->ranges, track->k);
+	ranges_free(&track->registered, track->k);
 	ranges_free(&track->runs, track->k);
 	pages_free(track->k, track->watched, track->watched_room * sizeof(*track->watched));
 	pages_free(track->k, track, sizeof(*track));
@@ -223,9 +241,9 @@ void track_stop(struct uffdwp_track *track)
 {
 	unlink_track(track);
 	pthread_rwlock_wrlock(&tracks_lock); /* the follower is still there: nobody who unmaps waits in vain */
-	for (size_t i = 0; i < track->ranges.count; i++)
-		async_unregister(track, track->ranges.at[i].start, track->ranges.at[i].end);
-	track->ranges.count = 0;
+	for (size_t i = 0; i < track->registered.count; i++)
+		async_unregister(track, track->registered.at[i].start, track->registered.at[i].end);
+	track->ranges.count = track->registered.count = 0;
 	pthread_rwlock_unlock(&tracks_lock);
 	follow_stop(track);
 	for (size_t i = 0; i < track->watched_count; i++)
@@ -235,17 +253,96 @@ void track_stop(struct uffdwp_track *track)
 
 /* ---- ranges ---- */
 
+/* Room for what one change may add to both sets. */
+static int reserve(struct uffdwp_track *track)
+{
+	int error = ranges_reserve(&track->ranges, track->k, 2);
+
+	return error ? error : ranges_reserve(&track->registered, track->k, 2);
+}
+
+/* With room reserved; `registered` only, of which the caller has not asked for [start, end). */
+static void give_back(struct uffdwp_track *track, uint64_t start, uint64_t end)
+{
+	if (!ranges_touch(&track->registered, start, end))
+		return;
+	ranges_remove(&track->registered, start, end);
+	async_unregister(track, start, end);
+	generation++;
+}
+
+/* Other tracks' gaps in [start, end). -EBUSY: they were asked to watch some of it. With tracks_lock held for writing.
+ */
+static int take_gaps(const struct uffdwp_track *track, uint64_t start, uint64_t end)
+{
+	for (struct uffdwp_track *other = all_tracks; other; other = other->next) {
+		if (other == track || !ranges_touch(&other->registered, start, end))
+			continue;
+		if (ranges_touch(&other->ranges, start, end) || reserve(other))
+			return -EBUSY;
+		give_back(other, start, end);
+	}
+	return 0;
+}
+
+void track_yield(uint64_t start, uint64_t end)
+{
+	pthread_rwlock_wrlock(&tracks_lock);
+	take_gaps(NULL, start, end);
+	pthread_rwlock_unlock(&tracks_lock);
+}
+
+/* The range and the gaps beside it, where these are small. */
+static struct range with_gaps(const struct uffdwp_track *track, uint64_t start, uint64_t end)
+{
+	const struct ranges *ranges = &track->ranges;
+	uint64_t widest = GAP_PAGES * track->page_bytes;
+	size_t next = ranges_find(ranges, start);
+	struct range range = {start, end};
+
+	if (next > 0 && start - ranges->at[next - 1].end <= widest)
+		range.start = ranges->at[next - 1].end;
+	if (next < ranges->count && ranges->at[next].start - end <= widest)
+		range.end = ranges->at[next].start;
+	return range;
+}
+
+/* What lies in a gap may be such that it cannot be registered, or somebody else's: then the range alone. */
+static int register_with_gaps(struct uffdwp_track *track, struct range *range, uint64_t start, uint64_t end)
+{
+	const struct range tries[] = {*range, {start, range->end}, {range->start, end}, {start, end}};
+	int error = -EINVAL;
+
+	for (size_t i = 0; i < 4 && error; i++) {
+		int is_last = tries[i].start == start && tries[i].end == end;
+
+		if (!is_last && is_foreign_between(track, tries[i].start, tries[i].end))
+			continue;
+		*range = tries[i];
+		error = async_register(track, range->start, range->end);
+	}
+	return error;
+}
+
+/* With room reserved. */
 static int register_range(struct uffdwp_track *track, uint64_t start, uint64_t end, int clean)
 {
-	int error = async_register(track, start, end);
+	struct range range = with_gaps(track, start, end);
+	int error = register_with_gaps(track, &range, start, end);
 
-	if (!error && clean)
+	if (error)
+		return error;
+	if (clean)
 		error = async_arm(track, start, end);
+	else if (ranges_touch(&track->registered, start, end)) /* what was a gap may carry marks */
+		async_disarm(track, start, end);
 	if (error < 0) {
-		async_unregister(track, start, end);
+		async_unregister(track, range.start, range.end);
+		ranges_remove(&track->registered, range.start, range.end); /* gaps that were registered before */
 		return error;
 	}
 	ranges_add(&track->ranges, start, end);
+	ranges_add(&track->registered, range.start, range.end);
 	generation++;
 	return 0;
 }
@@ -253,10 +350,10 @@ static int register_range(struct uffdwp_track *track, uint64_t start, uint64_t e
 int track_add_async(struct uffdwp_track *track, uint64_t start, uint64_t end, int clean)
 {
 	pthread_rwlock_wrlock(&tracks_lock);
-	int error = ranges_touch(&track->ranges, start, end) || is_foreign_between(track, start, end) ? -EBUSY : 0;
+	int error = ranges_touch(&track->ranges, start, end) ? -EBUSY : reserve(track);
 
 	if (!error)
-		error = ranges_reserve(&track->ranges, track->k, 1);
+		error = take_gaps(track, start, end);
 	if (!error)
 		error = register_range(track, start, end, clean);
 	pthread_rwlock_unlock(&tracks_lock);
@@ -350,6 +447,23 @@ static int remove_watched(struct uffdwp_track *track, uint64_t start, uint64_t e
 	return -ENOENT;
 }
 
+/* And the gaps beside the range, up to its neighbours. With room reserved. */
+static void remove_async(struct uffdwp_track *track, uint64_t start, uint64_t end)
+{
+	const struct ranges *ranges = &track->ranges;
+
+	ranges_remove(&track->ranges, start, end);
+	size_t next = ranges_find(ranges, start);
+	uint64_t widest = GAP_PAGES * track->page_bytes;
+	uint64_t from = next > 0 ? ranges->at[next - 1].end : 0;
+	uint64_t to = next < ranges->count ? ranges->at[next].start : UINT64_MAX;
+
+	from = start - from > widest ? start - widest : from;
+	to = to - end > widest ? end + widest : to;
+	give_back(track, from, to);
+	generation++;
+}
+
 int track_remove(struct uffdwp_track *track, uint64_t start, uint64_t end, struct uffdwp_region **owned)
 {
 	struct watched removed = {0};
@@ -358,15 +472,9 @@ int track_remove(struct uffdwp_track *track, uint64_t start, uint64_t end, struc
 	pthread_rwlock_wrlock(&tracks_lock);
 	int error = ranges_touch(&track->ranges, start, end) ? 0 : -ENOENT;
 
-	if (!error)
-		error = ranges_reserve(&track->ranges, track->k, 1);
-	else
-		error = remove_watched(track, start, end, &removed);
-	if (!error && !removed.region) {
-		ranges_remove(&track->ranges, start, end);
-		async_unregister(track, start, end);
-		generation++;
-	}
+	error = error ? remove_watched(track, start, end, &removed) : reserve(track);
+	if (!error && !removed.region)
+		remove_async(track, start, end);
 	pthread_rwlock_unlock(&tracks_lock);
 	if (removed.region)
 		watch_end(removed.region);
@@ -385,27 +493,33 @@ static void count_vanished(struct uffdwp_track *track, uint64_t bytes)
 
 void track_vanish(struct uffdwp_track *track, uint64_t start, uint64_t end)
 {
-	if (ranges_reserve(&track->ranges, track->k, 1))
+	if (reserve(track))
 		return; /* a scan passes over what is not there */
 	count_vanished(track, ranges_remove(&track->ranges, start, end));
+	ranges_remove(&track->registered, start, end);
 	generation++;
 }
 
-void track_move(struct uffdwp_track *track, uint64_t from, uint64_t to, uint64_t length)
+/* What of [from, from + length) is in the set moves to `to`. Of a mapping only a part may be in it. */
+static void move_ranges(struct ranges *ranges, const struct kernel_ops *k, uint64_t from, uint64_t to, uint64_t length)
 {
 	size_t i;
 
-	if (ranges_reserve(&track->ranges, track->k, 2))
-		return;
-	/* Of a mapping only a part may be tracked, and the kernel moves registrations by mapping. */
-	while ((i = ranges_find(&track->ranges, from)) < track->ranges.count &&
-	       track->ranges.at[i].start < from + length && !ranges_reserve(&track->ranges, track->k, 2)) {
-		uint64_t start = track->ranges.at[i].start > from ? track->ranges.at[i].start : from;
-		uint64_t end = min_u64(track->ranges.at[i].end, from + length);
+	while ((i = ranges_find(ranges, from)) < ranges->count && ranges->at[i].start < from + length &&
+	       !ranges_reserve(ranges, k, 2)) {
+		uint64_t start = ranges->at[i].start > from ? ranges->at[i].start : from;
+		uint64_t end = min_u64(ranges->at[i].end, from + length);
 
-		ranges_remove(&track->ranges, start, end);
-		ranges_add(&track->ranges, to + (start - from), to + (end - from));
+		ranges_remove(ranges, start, end);
+		ranges_add(ranges, to + (start - from), to + (end - from));
 	}
+}
+
+/* The kernel moves registrations along with the mapping. */
+void track_move(struct uffdwp_track *track, uint64_t from, uint64_t to, uint64_t length)
+{
+	move_ranges(&track->ranges, track->k, from, to, length);
+	move_ranges(&track->registered, track->k, from, to, length);
 	generation++;
 }
 
@@ -442,7 +556,7 @@ int track_audit(struct uffdwp_track *track, uint64_t *vanished_bytes)
 	while (!error && (i = ranges_find(&track->ranges, at)) < track->ranges.count) {
 		struct range range = track->ranges.at[i];
 
-		error = ranges_reserve(&track->ranges, track->k, 1);
+		error = reserve(track);
 		if (!error)
 			error = audit_range(track, range.start > at ? range.start : at, range.end, &vanished);
 		at = range.end;

@@ -16,6 +16,11 @@
  * Watched: faults are held while a run of pages is looked at and armed, and every fault that began before has ended
  * (INV-EPOCH).
  *
+ * Mappings are what costs: the kernel splits one wherever a registration begins or ends, and walks each by itself. So a
+ * small gap between two ranges is registered along with them (`registered`), and what is found there is left out of the
+ * answer. Its writers pay a short fault, nothing else; whoever wants to watch that memory himself gets it back
+ * (track_yield()).
+ *
  * One scan covers many ranges and what lies between them: the kernel passes over memory that is not registered so. But
  * another track's memory it would arm as well, and its owner would never know. Hence runs: neighbours of one track with
  * no other track's range between them, made anew when any track of the process has changed.
@@ -78,9 +83,11 @@ struct uffdwp_track {
 
 	/* Under tracks_lock. */
 	struct uffdwp_track *next;
-	struct ranges ranges; /* async */
-	struct ranges runs;   /* of these: what one scan covers */
-	uint64_t runs_made;   /* for this generation of all tracks */
+	struct ranges ranges;     /* async: what the caller asked for */
+	struct ranges registered; /* that, and small gaps between */
+	struct ranges runs;       /* of these: what one scan covers */
+	uint64_t runs_made;       /* for this generation of all tracks */
+	int has_gaps;             /* more is registered than was asked for; as of the runs */
 	struct watched *watched;
 	size_t watched_count;
 	size_t watched_room;
@@ -130,6 +137,12 @@ struct uffdwp_region *track_take_owned(struct uffdwp_track *track);
 /* The next piece at or behind `from`, clipped to [from, to). 0: none. With tracks_lock held, see track_lock_runs(). */
 int track_next_piece(const struct uffdwp_track *track, uint64_t from, uint64_t to, struct piece *out);
 
+/* 1: some of [from, to) is tracked. With tracks_lock held. */
+int track_touches(const struct uffdwp_track *track, uint64_t from, uint64_t to);
+
+/* Somebody wants to register [start, end), which no track was asked to watch: gaps there are given back. */
+void track_yield(uint64_t start, uint64_t end);
+
 /* Takes tracks_lock for reading, with runs that are up to date. 0 or -ENOMEM (not taken). */
 int track_lock_runs(struct uffdwp_track *track);
 
@@ -152,6 +165,8 @@ int async_register(struct uffdwp_track *track, uint64_t start, uint64_t end);
 void async_unregister(struct uffdwp_track *track, uint64_t start, uint64_t end);
 /* Arms what may be armed of a range. */
 int async_arm(struct uffdwp_track *track, uint64_t start, uint64_t end);
+/* Takes the marks off again: written, for the next scan. */
+void async_disarm(const struct uffdwp_track *track, uint64_t start, uint64_t end);
 /* Reports [start, end) into `found` as far as there is room, and arms what was reported, unless it only peeks. */
 int async_scan(const struct uffdwp_track *track, uint64_t start, uint64_t end, int peek, struct findings *found);
 /* The first part of [from, end) that is mapped and registered with a uffd of this kind. 1, 0: there is none, or -errno.

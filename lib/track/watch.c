@@ -213,7 +213,8 @@ static void look_held(struct portion *portion, uint64_t first, uint64_t end)
 	signals_restore(&before);
 }
 
-/* Of what MADV_DONTNEED throws away under mprotect(2) nobody tells: an anonymous page that is nowhere counts as written.
+/* Of what MADV_DONTNEED throws away under mprotect(2) nobody tells: an anonymous page that is nowhere counts as
+ * written.
  */
 static void note_emptied(struct uffdwp_region *region, uint64_t first, uint64_t end)
 {
