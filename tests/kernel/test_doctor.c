@@ -252,6 +252,10 @@ START_TEST(test_json_has_every_documented_name)
 	                                    "memory.shmem.ladder.minor.inline_works",
 	                                    "memory.shmem.ladder.mprotect.reason",
 	                                    "memory.shmem.ladder.mprotect.taken",
+	                                    "memory.shmem.ladder.async.works",
+	                                    "memory.shmem.ladder.async.tracks_only",
+	                                    "memory.shmem.ladder.soft_dirty.reason",
+	                                    "memory.shmem.track",
 	                                    "memory.shmem.trials.populated.answer",
 	                                    "memory.shmem.trials.unpopulated.reason",
 	                                    "memory.shmem.trials.dontneed.answer",
@@ -278,7 +282,8 @@ START_TEST(test_json_has_every_documented_name)
 END_TEST
 
 static const char *const memory_ids[UFFDWP_MEMORY_COUNT] = {"shmem", "hugetlb", "anon"};
-static const char *const mechanism_ids[UFFDWP_MECHANISM_COUNT] = {"none", "marker", "rearm", "minor", "mprotect"};
+static const char *const mechanism_ids[UFFDWP_MECHANISM_COUNT] = {"none",     "marker", "rearm",     "minor",
+                                                                  "mprotect", "async",  "soft_dirty"};
 
 static struct json_object *memory_at(struct json_object *root, int memory, const char *path)
 {
@@ -301,8 +306,18 @@ static void expect_ladder(struct json_object *root, int memory, const struct uff
 		ck_assert_int_eq(json_object_get_boolean(at(told, "thread_works")), (int)rung->thread_works);
 		ck_assert_int_eq(json_object_get_boolean(at(told, "inline_works")), (int)rung->inline_works);
 		ck_assert_int_eq(json_object_get_boolean(at(told, "taken")), mechanism == found->mechanism);
+		ck_assert_int_eq(json_object_get_boolean(at(told, "tracks_only")),
+		                 mechanism == UFFDWP_MECHANISM_ASYNC || mechanism == UFFDWP_MECHANISM_SOFT_DIRTY);
 		ck_assert_str_eq(text_at(told, "reason"), rung->reason);
 	}
+}
+
+/* The second witness of "a track takes async" is the library's own trial. */
+static void expect_track(struct json_object *root, int memory, const struct uffdwp_probe_memory *found)
+{
+	const char *expected = found->rungs[UFFDWP_MECHANISM_ASYNC].works ? "async" : mechanism_ids[found->mechanism];
+
+	ck_assert_str_eq(json_object_get_string(memory_at(root, memory, "track")), expected);
 }
 
 START_TEST(test_doctor_tells_what_the_library_finds)
@@ -317,6 +332,7 @@ START_TEST(test_doctor_tells_what_the_library_finds)
 		ck_assert_str_eq(json_object_get_string(memory_at(root, memory, "mechanism")),
 		                 mechanism_ids[found->mechanism]);
 		expect_ladder(root, memory, found);
+		expect_track(root, memory, found);
 	}
 	ck_assert_int_eq(json_object_get_boolean(at(root, "io_uring.works")), report.uring == 0);
 	json_object_put(root);
@@ -515,9 +531,12 @@ END_TEST
 START_TEST(test_text_marks_the_rung_that_is_taken)
 {
 	run(&(struct run){.arguments = {"doctor"}, .uffd_error = EPERM, .device_error = EPERM});
-	ck_assert_ptr_nonnull(strstr(outcome.out, "\n    > mprotect  inline "));
-	ck_assert_ptr_nonnull(strstr(outcome.out, "\n      marker    no "));
+	ck_assert_ptr_nonnull(strstr(outcome.out, "\n    > mprotect   inline "));
+	ck_assert_ptr_nonnull(strstr(outcome.out, "\n      marker     no "));
 	ck_assert_ptr_null(strstr(outcome.out, "\n    > marker"));
+	ck_assert_ptr_nonnull(strstr(outcome.out, "\n      async      "));
+	ck_assert_ptr_nonnull(strstr(outcome.out, "\n      soft-dirty "));
+	ck_assert_ptr_nonnull(strstr(outcome.out, "private anon; a track takes mprotect\n"));
 }
 END_TEST
 
@@ -556,7 +575,8 @@ END_TEST
 
 START_TEST(test_help_teaches)
 {
-	static const struct run cases[] = {{.arguments = {"--help"}}, {.arguments = {"doctor", "--help"}}};
+	static const struct run cases[] = {
+	        {.arguments = {"--help"}}, {.arguments = {"doctor", "--help"}}, {.arguments = {"dirty", "--help"}}};
 
 	run(&cases[_i]);
 	ck_assert_int_eq(outcome.exit_code, 0);
@@ -647,7 +667,7 @@ static void add_tests(TCase *tests)
 	tcase_add_test(tests, test_text_marks_the_rung_that_is_taken);
 	tcase_add_test(tests, test_color_comes_when_asked_for);
 	tcase_add_loop_test(tests, test_command_line_that_is_not_understood_ends_with_2, 0, 7);
-	tcase_add_loop_test(tests, test_help_teaches, 0, 2);
+	tcase_add_loop_test(tests, test_help_teaches, 0, 3);
 	tcase_add_loop_test(tests, test_version_is_told_by_command_and_option, 0, 2);
 	tcase_add_loop_test(tests, test_output_that_is_not_written_is_a_failure, 0, 3);
 }

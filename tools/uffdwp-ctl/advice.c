@@ -29,6 +29,16 @@ enum memory_state memory_state(const struct uffdwp_probe_report *probe, unsigned
 	}
 }
 
+int tracks_only(unsigned mechanism)
+{
+	return mechanism == UFFDWP_MECHANISM_ASYNC || mechanism == UFFDWP_MECHANISM_SOFT_DIRTY;
+}
+
+unsigned track_mechanism(const struct uffdwp_probe_memory *memory)
+{
+	return memory->rungs[UFFDWP_MECHANISM_ASYNC].works ? UFFDWP_MECHANISM_ASYNC : memory->mechanism;
+}
+
 __attribute__((format(printf, 4, 5))) static struct advice *advise(struct doctor *doctor, const char *id,
                                                                    enum advice_level level, const char *format, ...)
 {

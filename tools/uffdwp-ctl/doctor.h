@@ -66,6 +66,12 @@ enum memory_state { MEMORY_ARMED, MEMORY_LIMITED, MEMORY_UNTRIED, MEMORY_REFUSED
 
 enum memory_state memory_state(const struct uffdwp_probe_report *probe, unsigned memory);
 
+/* Rungs that only tracks take. */
+int tracks_only(unsigned mechanism);
+
+/* What a track of such memory would take: async where it works, else a region's mechanism. */
+unsigned track_mechanism(const struct uffdwp_probe_memory *memory);
+
 void facts_look(struct facts *facts);
 int facts_capable(const struct facts *facts, unsigned capability);
 
@@ -83,6 +89,7 @@ const char *word_trial_id(unsigned trial);
 const char *word_trial(unsigned trial);
 const char *word_answer(unsigned answer);
 const char *word_mechanism(unsigned mechanism);
+const char *word_mechanism_id(unsigned mechanism);
 const char *word_fill_id(unsigned bit); /* of UFFDWP_FILL_* */
 #define FILLS 2
 const char *word_access_id(unsigned access);

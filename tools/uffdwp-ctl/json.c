@@ -118,6 +118,7 @@ static struct json_object *rung_object(const struct uffdwp_probe_memory *memory,
 	add_flag(object, "thread_works", rung->thread_works != 0);
 	add_flag(object, "inline_works", rung->inline_works != 0);
 	add_flag(object, "taken", memory->mechanism == mechanism);
+	add_flag(object, "tracks_only", tracks_only(mechanism));
 	add_text(object, "reason", rung->reason);
 	return object;
 }
@@ -127,7 +128,7 @@ static struct json_object *ladder_object(const struct uffdwp_probe_memory *memor
 	struct json_object *object = json_object_new_object();
 
 	for (unsigned mechanism = UFFDWP_MECHANISM_MARKER; mechanism < UFFDWP_MECHANISM_COUNT; mechanism++)
-		add(object, word_mechanism(mechanism), rung_object(memory, mechanism));
+		add(object, word_mechanism_id(mechanism), rung_object(memory, mechanism));
 	return object;
 }
 
@@ -139,8 +140,9 @@ static struct json_object *memory_object(const struct uffdwp_probe_memory *memor
 	for (unsigned trial = 0; trial < UFFDWP_TRIAL_COUNT; trial++)
 		add(trials, word_trial_id(trial), trial_object(memory, trial));
 	add(object, "registration", works_or_not(memory->registered));
-	add_text(object, "mechanism", word_mechanism(memory->mechanism));
+	add_text(object, "mechanism", word_mechanism_id(memory->mechanism));
 	add_text(object, "reason", memory->reason);
+	add_text(object, "track", word_mechanism_id(track_mechanism(memory)));
 	add_flag(object, "inline_works", memory->inline_works != 0);
 	add(object, "page_bytes", memory->page_bytes ? json_object_new_int64((int64_t)memory->page_bytes) : NULL);
 	add(object, "fills", fills_array(memory));

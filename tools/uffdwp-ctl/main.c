@@ -12,6 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "dirty.h"
 #include "doctor.h"
 
 #define PROGRAM "uffdwp-ctl"
@@ -39,7 +40,8 @@ static const char doctor_doc[] =
         "a "
         "page that was armed stays armed when it was never touched, thrown out of the page table, punched, swapped out "
         "(where swap is on) or moved; every mechanism by which the library could watch that memory, the best first: "
-        "marker, rearm, minor, mprotect; io_uring; PAGEMAP_SCAN.\n"
+        "marker, rearm, minor, mprotect, and async and soft-dirty, which are for tracking only; io_uring; "
+        "PAGEMAP_SCAN.\n"
         "\n"
         "Exit codes:\n"
         "  0  every type of memory that is here can be armed (huge pages: if free)\n"
@@ -165,6 +167,7 @@ static int run_version(int argc, char **argv)
 /* --------------------------------------------------------------------------------------------------------- main -- */
 
 static const struct command commands[] = {
+        {"dirty", run_dirty},
         {"doctor", run_doctor},
         {"version", run_version},
 };
@@ -174,6 +177,7 @@ static const char main_doc[] =
         "Looks after libuffdwp, the runtime that tells a program which page is about to be written."
         "\v"
         "Commands:\n"
+        "  dirty    run a program and show what memory it writes, over time\n"
         "  doctor   what this kernel, user and container can do, and what to change\n"
         "  version  which version this is\n"
         "\n"
@@ -182,9 +186,11 @@ static const char main_doc[] =
         "Examples:\n"
         "  uffdwp-ctl doctor            # can snapshots be taken here?\n"
         "  uffdwp-ctl doctor --json     # the same for a script\n"
+        "  uffdwp-ctl dirty --svg heat.svg -- sqlite3 bank.db <load.sql\n"
         "\n"
         "Exit codes:\n  0  all is well\n  1  nothing works here\n  2  the command line was not understood\n"
-        "  3  it works with limits\n  4  the program could not do its work\n";
+        "  3  it works with limits\n  4  the program could not do its work\n"
+        "  (dirty ends as the program that it runs)\n";
 
 struct main_arguments {
 	const struct command *command;
@@ -209,13 +215,13 @@ static error_t parse_main(int key, char *argument, struct argp_state *state)
 	case ARGP_KEY_ARG:
 		arguments->command = find_command(argument);
 		if (!arguments->command)
-			argp_error(state, "unknown command '%s'; the commands are doctor and version", argument);
+			argp_error(state, "unknown command '%s'; the commands are dirty, doctor and version", argument);
 		arguments->argc = state->argc - state->next + 1;
 		arguments->argv = state->argv + state->next - 1;
 		state->next = state->argc;
 		return 0;
 	case ARGP_KEY_NO_ARGS:
-		argp_error(state, "a command is missing: doctor or version");
+		argp_error(state, "a command is missing: dirty, doctor or version");
 		return 0;
 	default:
 		return ARGP_ERR_UNKNOWN;

@@ -10,7 +10,7 @@
 
 #define LABEL_WIDTH 28
 #define CELL_WIDTH 16
-#define RUNG_WIDTH 33 /* the ladder: mark, name and deliveries */
+#define RUNG_WIDTH 34 /* the ladder: mark, name and deliveries */
 #define LINE_WIDTH 79
 
 struct page {
@@ -248,10 +248,12 @@ static void print_reasons(const struct page *page, const struct uffdwp_probe_mem
 	}
 }
 
-static const char *deliveries(const struct uffdwp_probe_rung *rung)
+static const char *deliveries(const struct uffdwp_probe_rung *rung, unsigned mechanism)
 {
 	if (!rung->works)
 		return "no";
+	if (tracks_only(mechanism))
+		return "for tracking";
 	if (!rung->thread_works)
 		return "inline";
 	return rung->inline_works ? "thread, inline" : "thread";
@@ -261,14 +263,14 @@ static const char *deliveries(const struct uffdwp_probe_rung *rung)
 static void print_rung(const struct page *page, const struct uffdwp_probe_memory *memory, unsigned mechanism)
 {
 	const struct uffdwp_probe_rung *rung = &memory->rungs[mechanism];
-	const char *how = deliveries(rung);
+	const char *how = deliveries(rung, mechanism);
 
-	(void)fprintf(page->out, "    %c %-10s", memory->mechanism == mechanism ? '>' : ' ', word_mechanism(mechanism));
+	(void)fprintf(page->out, "    %c %-11s", memory->mechanism == mechanism ? '>' : ' ', word_mechanism(mechanism));
 	hue_on(page, rung->works ? HUE_GOOD : HUE_SO_SO);
 	(void)fputs(how, page->out);
 	hue_off(page);
-	(void)fprintf(page->out, "%*s", RUNG_WIDTH - 16 - (int)strlen(how), "");
-	wrap(page, rung->reason, RUNG_WIDTH, RUNG_WIDTH);
+	(void)fprintf(page->out, "%*s", RUNG_WIDTH - 17 - (int)strlen(how), "");
+	wrap(page, rung->reason[0] ? rung->reason : "not tried", RUNG_WIDTH, RUNG_WIDTH);
 }
 
 static void print_ladder(const struct page *page, const struct uffdwp_probe_report *probe)
@@ -277,8 +279,9 @@ static void print_ladder(const struct page *page, const struct uffdwp_probe_repo
 	for (unsigned memory = 0; memory < UFFDWP_MEMORY_COUNT; memory++) {
 		const struct uffdwp_probe_memory *found = &probe->memory[memory];
 
-		(void)fprintf(page->out, "  %s%s\n", word_memory(memory),
-		              found->mechanism == UFFDWP_MECHANISM_AUTO ? ": nothing works" : "");
+		(void)fprintf(page->out, "  %s%s; a track takes %s\n", word_memory(memory),
+		              found->mechanism == UFFDWP_MECHANISM_AUTO ? ": nothing works" : "",
+		              word_mechanism(track_mechanism(found)));
 		for (unsigned mechanism = UFFDWP_MECHANISM_MARKER; mechanism < UFFDWP_MECHANISM_COUNT; mechanism++)
 			print_rung(page, found, mechanism);
 		if (found->registered == 0)

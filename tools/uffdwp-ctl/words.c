@@ -50,9 +50,14 @@ const char *word_answer(unsigned answer)
 
 const char *word_mechanism(unsigned mechanism)
 {
-	static const char *const names[] = {"none", "marker", "rearm", "minor", "mprotect"};
+	static const char *const names[] = {"none", "marker", "rearm", "minor", "mprotect", "async", "soft-dirty"};
 
 	return pick(names, UFFDWP_MECHANISM_COUNT, mechanism);
+}
+
+const char *word_mechanism_id(unsigned mechanism)
+{
+	return mechanism == UFFDWP_MECHANISM_SOFT_DIRTY ? "soft_dirty" : word_mechanism(mechanism);
 }
 
 const char *word_fill_id(unsigned bit)
