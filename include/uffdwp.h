@@ -491,9 +491,9 @@ UFFDWP_EXPORT int uffdwp_snapshot_free(struct uffdwp_snapshot *snapshot);
  * A track is a set of ranges of memory. Every write through their mappings lands in the answer of one collect, or stays
  * for a later one; a page may be in an answer although it was not written: it over-reports where it must, and never
  * under-reports. What is over-reported: memory that was just added (unless UFFDWP_TRACK_CLEAN), lost pages, memory that
- * was discarded (MADV_DONTNEED; see UFFDWP_TRACK_POPULATED), all of a transparent huge page, reads under mechanism minor,
- * the pages that a snapshot which failed had let go, what was written during a snapshot until its sweep came by, and
- * under mprotect anonymous pages that were never touched.
+ * was discarded (MADV_DONTNEED; see UFFDWP_TRACK_POPULATED), all of a transparent huge page, reads under mechanism
+ * minor, the pages that a snapshot which failed had let go, what was written during a snapshot until its sweep came by,
+ * and under mprotect anonymous pages that were never touched.
  *
  * Not seen are the writes listed at the top of this file: of tracks these, too: hole punches and MADV_REMOVE of shared
  * memory (not uffdwp_region_punch()), whose pages change to zeros without a write.
@@ -508,7 +508,8 @@ UFFDWP_EXPORT int uffdwp_snapshot_free(struct uffdwp_snapshot *snapshot);
 struct uffdwp_track;
 
 /* Report only pages that have memory or swap space: not what was discarded or never touched. For garbage collectors and
- * for those who measure: such memory holds zeros. A large range of which little is used costs nothing then. */
+ * for those who measure: such memory holds zeros (as does a page that was written with zeros and that the
+ * kernel merged with its zero page since). A large range of which little is used costs nothing then. */
 #define UFFDWP_TRACK_POPULATED (1u << 0)
 /* The caller promises that tracked memory is removed from the track before it is unmapped, replaced or moved
  * (uffdwp_track_remove()). Otherwise munmap(2) and mremap(2) of tracked memory wait shortly for a thread of the track,
@@ -533,31 +534,30 @@ struct uffdwp_track_options {
  * UFFDWP_TRACK_RESET_PROCESS), -E2BIG, -EOPNOTSUPP (the mechanism does not work here: the text says why), -EMFILE,
  * -ENOMEM, -EAGAIN (no thread). Since 0.1.
  */
-UFFDWP_MUST_CHECK UFFDWP_EXPORT int uffdwp_track_start(struct uffdwp *runtime,
-                                                       const struct uffdwp_track_options *options,
-                                                       struct uffdwp_track **out);
+UFFDWP_MUST_CHECK UFFDWP_EXPORT int
+uffdwp_track_start(struct uffdwp *runtime, const struct uffdwp_track_options *options, struct uffdwp_track **out);
 
 /* add: as if it had just been collected. Otherwise memory that is added counts as written until the first collect. */
 #define UFFDWP_TRACK_CLEAN (1u << 0)
 
 /*
  * Adds [address, address + length), aligned to its pages. Under async that is one or two system calls, for thousands of
- * ranges; ranges that touch are kept as one, and gaps of up to 16 pages between two are registered along with them: that
- * memory is never reported, but another userfaultfd cannot be registered there (this library's tracks and regions can).
- * Mappings of any type: under async files on disk, too. No range may be tracked twice.
+ * ranges; ranges that touch are kept as one, and gaps of up to 16 pages between two are registered along with them:
+ * that memory is never reported, but another userfaultfd cannot be registered there (this library's tracks and regions
+ * can). Mappings of any type: under async files on disk, too. No range may be tracked twice.
  *
- * Errors, nothing changed: -EINVAL (not aligned, zero, unknown flag), -EOVERFLOW, -EBUSY (some of it is tracked already,
- * or another userfaultfd is registered there), -ENOENT (nothing is mapped there), -ERANGE (partly inside of a region),
- * -ESTALE (dead region), -EOPNOTSUPP, -EPERM (not writable), -ENOMEM, and what uffdwp_region_attach() answers where a
- * region is made of it. Since 0.1.
+ * Errors, nothing changed: -EINVAL (not aligned, zero, unknown flag), -EOVERFLOW, -EBUSY (some of it is tracked
+ * already, or another userfaultfd is registered there), -ENOENT (nothing, or not everything, is mapped there), -ERANGE
+ * (partly inside of a region), -ESTALE (dead region), -EOPNOTSUPP, -EPERM (not writable), -ENOMEM, and what
+ * uffdwp_region_attach() answers where a region is made of it. Since 0.1.
  */
 UFFDWP_EXPORT int uffdwp_track_add(struct uffdwp_track *track, void *address, size_t length, uint32_t flags);
 
 /*
  * Takes a range out of the track: before it is unmapped, or when its writes do not matter any more. May be a part of
  * what was added, under async; a range that became or lies in a region is removed as it was added. What was written
- * there and not collected is forgotten. -EINVAL (not aligned, zero), -ENOENT (none of it is tracked; nothing happened).
- * Since 0.1.
+ * there and not collected is forgotten. -EINVAL (not aligned, zero), -EOVERFLOW, -ENOMEM, -ENOENT (none of it is
+ * tracked; nothing happened). Since 0.1.
  */
 UFFDWP_EXPORT int uffdwp_track_remove(struct uffdwp_track *track, void *address, size_t length);
 
@@ -586,11 +586,11 @@ struct uffdwp_collect {
 
 	struct uffdwp_written *ranges; /* room for `capacity` of them, in the order of addresses */
 	size_t capacity;
-	uint64_t *bitmap;    /* bit n: the system page n behind `start` was written, which must be given with `length`; bits
-	                      * are set and none is cleared */
+	uint64_t *bitmap;    /* bit n: the system page n behind `start` was written, which must be given with `length`;
+	                      * bits    are set and none is cleared */
 	size_t bitmap_bytes; /* one bit for each system page at least, a multiple of 8 */
-	/* Called in the thread that collects, while the library holds no lock. May write to tracked memory; must not call
-	 * the library with this track. */
+	/* Called in the thread that collects, while the library holds no lock. May write to tracked memory; must not
+	 * call the library with this track. */
 	uffdwp_written_fn callback;
 	void *user;
 
@@ -611,9 +611,15 @@ struct uffdwp_collect {
  * writers are held while their pages are armed again (soft-dirty: all writers to tracked memory, by mprotect(2); system
  * calls that write there fail with EFAULT meanwhile).
  *
- * Errors: -EINVAL (sz, unknown flag, alignment, more than one place for the answer, a bitmap without start and length),
- * -ENOSPC (the bitmap is too small, capacity is 0: nothing was armed), -ENOENT (nothing of [start, start + length) is
- * tracked), -ESTALE (a region in it is dead: remove it; what was found below is in the answer), -ENOMEM. Since 0.1.
+ * A thread whose stack is inside of a tracked region would wait for itself. Huge pages (hugetlb) are collected in
+ * whole.
+ *
+ * Errors, nothing was armed: -EINVAL (sz, unknown flag, alignment, more than one place for the answer, a bitmap without
+ * start and length), -E2BIG, -EOVERFLOW, -ENOSPC (the bitmap is too small, capacity is 0), -ENOENT (nothing of
+ * [start, start + length) is tracked). Errors on the way, where the answer holds what was found below `next`, and all
+ * behind stays written: -ESTALE (the region there is dead: remove it), -EINVAL (start or end lies inside of a huge
+ * page), -EFAULT
+ * (`ranges` cannot be written: an armed page under inline delivery, see uffdwp_prepare_write()), -ENOMEM. Since 0.1.
  */
 UFFDWP_EXPORT int uffdwp_track_collect(struct uffdwp_track *track, struct uffdwp_collect *collect);
 
@@ -627,7 +633,7 @@ struct uffdwp_track_info {
 	uint64_t vanished_bytes; /* since the start */
 };
 
-/* Describes a track. -EINVAL (sz too small). Since 0.1. */
+/* Describes a track. -EINVAL (sz too small), -ECHILD. Since 0.1. */
 UFFDWP_EXPORT int uffdwp_track_info(struct uffdwp_track *track, struct uffdwp_track_info *info);
 
 /*

@@ -155,7 +155,7 @@ static int explain_async(const struct uffdwp_track *track, uint64_t start, uint6
 	struct maps_range range;
 	int looked = maps_look(start, end - start, &range);
 
-	if (!looked && !range.covered && error != -EBUSY)
+	if (error == -ENOENT || (!looked && !range.covered && error != -EBUSY))
 		return text_fail(track->text, -ENOENT, "nothing, or not everything, is mapped at %#llx",
 		                 (unsigned long long)start);
 	switch (error) {
@@ -268,6 +268,10 @@ static int explain_collect(const struct uffdwp_track *track, const struct uffdwp
 	if (error == -ESTALE)
 		return text_fail(track->text, error, "the region at %p was unmapped: uffdwp_track_remove() it",
 		                 request->next);
+	if (error == -EINVAL)
+		return text_fail(track->text, error,
+		                 "nothing can be collected at %p: start or end lies inside of a huge page",
+		                 request->next);
 	return text_fail(track->text, error, "the collect failed at %p: %s", request->next, strerror(-error));
 }
 
@@ -294,6 +298,8 @@ UFFDWP_EXPORT int uffdwp_track_info(struct uffdwp_track *track, struct uffdwp_tr
 {
 	struct uffdwp_track_info answer = {.sz = sizeof(answer)};
 
+	if (api_is_foreign(track->runtime))
+		return -ECHILD;
 	track_describe(track, &answer);
 	return api_give_answer(info, TRACK_INFO_SZ_MIN, &answer, sizeof(answer));
 }

@@ -69,6 +69,8 @@ static int is_suspect(struct uffdwp_region *region, uint64_t page)
 	enum ledger_state state = ledger_get(&region->ledger, page);
 	unsigned char in_memory = 1;
 
+	if (region->soft_dirty || atomic_load(&region->phase) == PHASE_HOLD)
+		return 0;
 	if (state != LEDGER_FREE && state != LEDGER_OPEN)
 		return 0;
 	if (region->uffd < 0)

@@ -168,14 +168,16 @@ static void block_of(struct uffdwp_region *region, uint64_t page, uint64_t *firs
 	*end = min_u64(*first + grain, region_pages(region));
 }
 
-/* No pre-image is wanted: let the page go. */
-static enum fault_verdict release(struct fault *fault)
+/* No pre-image is wanted: let the page go, and its block; nothing of it before `lowest`, which a snapshot wants. */
+static enum fault_verdict release(struct fault *fault, uint64_t lowest)
 {
 	struct uffdwp_region *region = fault->region;
 	uint64_t first;
 	uint64_t end;
 
 	block_of(region, fault->page, &first, &end);
+	if (first < lowest)
+		first = lowest;
 	if (ledger_leave(&region->ledger, fault->page))
 		fault_count(&region->counters.pages_disarmed, 1);
 	else if (ledger_get(&region->ledger, fault->page) == LEDGER_CLAIMED)
@@ -374,8 +376,10 @@ enum fault_verdict fault_let_go(struct fault *fault, enum phase phase)
 {
 	struct preserve *preserve = atomic_load(&fault->region->preserve);
 
-	if (phase != PHASE_PRESERVE || fault->page >= preserve->end_page)
-		return release(fault);
+	if (phase != PHASE_PRESERVE)
+		return release(fault, 0);
+	if (fault->page >= preserve->end_page)
+		return release(fault, preserve->end_page);
 	return preserve_page(fault, preserve);
 }
 

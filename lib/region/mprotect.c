@@ -132,6 +132,8 @@ static void mprotect_prepare(struct uffdwp_region *region)
 	if (maps_count(start, start + region->capacity_bytes, &count) ||
 	    procfs_number(region->k, "/proc/sys/vm/max_map_count", "", &limit))
 		return;
+	if (count.inside > 0) /* the truth, where faults and arming have estimated */
+		set_maps(region, (int64_t)count.inside);
 	int64_t allowed = (int64_t)(limit - limit / 4) - (int64_t)(count.all - count.inside);
 
 	atomic_store(&maps_base, atomic_load(&maps_used) - atomic_load(&region->maps));

@@ -295,6 +295,8 @@ static void leave_region(struct uffdwp_snapshot *snapshot)
 	fault_epoch_wait(); /* and nobody holds the pool any more */
 	fault_wake_held(region);
 	fault_wake_starved(region);
+	if (snapshot->preserve.keeps && !atomic_load(&region->tracked) && !region->caller_armed)
+		fault_let_all_go(region); /* the track that wanted the marks is gone */
 }
 
 /* INV-CUT holds because from HOLD to PRESERVE no fault is resolved. */
@@ -395,11 +397,11 @@ static void leave(struct uffdwp_snapshot *snapshot, int error)
 	struct uffdwp_region *region = snapshot->region;
 
 	/* The phase is RELEASE after a failure: whoever holds the lock and waits in a barrier goes on by that. */
-	if (error)
-		fault_epoch_wait();
 	pthread_mutex_lock(&region->lock);
-	if (error)
+	if (error) { /* only now: whoever had the lock may have moved the phase for a moment */
+		fault_epoch_wait();
 		disarm_all(snapshot);
+	}
 	leave_region(snapshot);
 	pthread_mutex_unlock(&region->lock);
 }
@@ -462,6 +464,9 @@ static int reserve_region(struct uffdwp_region *region, const struct uffdwp_snap
 	pthread_mutex_lock(&region->lock);
 	if (atomic_load(&region->dead))
 		error = text_fail(text, -ESTALE, "the region was unmapped: close it");
+	else if (region->soft_dirty)
+		error = text_fail(text, -EOPNOTSUPP,
+		                  "soft-dirty only tells what was written: this region has no snapshots");
 	else if (region->snapshot_open)
 		error = text_fail(text, -EBUSY, "a snapshot of this region has not been freed: uffdwp_snapshot_free()");
 	else if (options->length > length)

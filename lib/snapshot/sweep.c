@@ -53,7 +53,7 @@ static enum ledger_state settled_state(struct ledger *ledger, uint64_t page)
 	return state;
 }
 
-/* -ENODATA: a page was lost, mark and content. */
+/* -ENODATA: a page was lost, and its content at the cut. */
 static int claim_batch(struct uffdwp_snapshot *snapshot, struct batch *batch)
 {
 	struct ledger *ledger = &snapshot->region->ledger;
@@ -82,9 +82,9 @@ static int claim_batch(struct uffdwp_snapshot *snapshot, struct batch *batch)
 			*kind = PAGE_SLOT;
 			batch->slots++;
 			batch->marked |= state == LEDGER_SAVED;
-		}
-		if (state == LEDGER_LOST)
+		} else { /* LOST, or let go by whatever went wrong: its content at the cut is nowhere */
 			error = fail(snapshot, -ENODATA, page);
+		}
 	}
 	return error;
 }

@@ -112,18 +112,30 @@ static int fill_holes(const struct uffdwp_track *track, uint64_t start, uint64_t
 
 int async_arm(struct uffdwp_track *track, uint64_t start, uint64_t end)
 {
+	int error = -EAGAIN;
+
 	if (!(track->flags & UFFDWP_TRACK_POPULATED))
-		return track->k->uffd_writeprotect(track->uffd, start, end - start, UFFDIO_WRITEPROTECT_MODE_WP);
+		error = track->k->uffd_writeprotect(track->uffd, start, end - start, UFFDIO_WRITEPROTECT_MODE_WP);
+	if (error != -EAGAIN) /* an event waits to be read */
+		return error;
 	struct pm_scan_arg arg = {.start = start, .end = end};
 
 	ask(track, 0, &arg);
 	arg.return_mask = 0;
-	return track->k->pagemap_scan(track->pagemap, &arg);
+	error = track->k->pagemap_scan(track->pagemap, &arg);
+	return error < 0 ? error : 0;
 }
 
-void async_disarm(const struct uffdwp_track *track, uint64_t start, uint64_t end)
+/* While an event waits to be read UFFDIO_WRITEPROTECT is refused, and who reads it may wait for us: to register anew
+ * takes the marks off, too. */
+int async_disarm(const struct uffdwp_track *track, uint64_t start, uint64_t end)
 {
-	track->k->uffd_writeprotect(track->uffd, start, end - start, 0);
+	int error = track->k->uffd_writeprotect(track->uffd, start, end - start, 0);
+
+	if (!error)
+		return 0;
+	track->k->uffd_unregister(track->uffd, start, end - start);
+	return track->k->uffd_register(track->uffd, start, end - start, UFFDIO_REGISTER_MODE_WP);
 }
 
 int async_scan(const struct uffdwp_track *track, uint64_t start, uint64_t end, int peek, struct findings *found)
@@ -136,8 +148,11 @@ int async_scan(const struct uffdwp_track *track, uint64_t start, uint64_t end, i
 	ask(track, peek, &arg);
 	int count = track->k->pagemap_scan(track->pagemap, &arg);
 
-	if (count < 0)
+	if (count < 0) { /* it may have armed a part before it failed */
+		if (!peek)
+			async_disarm(track, start, end);
 		return count;
+	}
 	found->count = (size_t)count;
 	found->until = arg.walk_end;
 	return 0;

@@ -24,6 +24,7 @@ struct errand {
 	uint64_t start;
 	uint64_t from; /* all before was looked at */
 	uint64_t to;
+	struct uffdwp_region *prepared;
 	struct uffdwp_written scratch[SCRATCH];
 };
 
@@ -106,9 +107,8 @@ static void make_room(struct errand *errand, const struct piece *piece, struct f
 /* No room for what lies at and behind `from` of the findings: the next scan shall find it again. */
 static void take_back(const struct uffdwp_track *track, const struct findings *rough, size_t i, uint64_t from, int peek)
 {
-	for (; i < rough->count && !peek; i++) {
+	for (; i < rough->count && !peek; i++)
 		async_disarm(track, from > rough->at[i].start ? from : rough->at[i].start, rough->at[i].end);
-	}
 }
 
 /* The first range that ends behind `address`, which mostly is a near one. */
@@ -166,44 +166,43 @@ static int scan(const struct uffdwp_track *track, const struct piece *piece, int
 {
 	if (piece->region)
 		return watch_scan(piece->region, piece, peek, found);
-	if (track->has_gaps)
+	if (track->registered.bytes != track->ranges.bytes)
 		return scan_around_gaps(track, piece, peek, found);
 	return async_scan(track, piece->start, piece->end, peek, found);
 }
 
-/* Looks at the next piece, or at a part of it. 1; 0: there is none; or -errno. */
+/* What takes time is prepared once for each region, before its first portion. */
+static int prepare_region(struct errand *errand, const struct piece *piece)
+{
+	if (!piece->region || piece->region == errand->prepared)
+		return 0;
+	errand->prepared = piece->region;
+	return errand->request->flags & UFFDWP_COLLECT_PEEK ? 0 : watch_prepare(piece->region);
+}
+
+/* Looks at the next piece, or at a part of it. 1; 0: all was looked at, or there is no room; or -errno. */
 static int step(struct errand *errand, struct findings *found)
 {
 	struct uffdwp_track *track = errand->track;
 	int peek = (errand->request->flags & UFFDWP_COLLECT_PEEK) != 0;
 	struct piece piece;
-	int error = track_lock_runs(track);
+	int error = 0;
 
-	if (error)
-		return error;
+	pthread_rwlock_rdlock(&tracks_lock);
 	int has = track_next_piece(track, errand->from, errand->to, &piece);
 
 	if (has) {
 		make_room(errand, &piece, found);
-		error = scan(track, &piece, peek, found);
+		if (found->room == 0)
+			errand->request->next = (void *)(uintptr_t)errand->from;
+		has = found->room > 0;
 	}
+	if (has)
+		error = prepare_region(errand, &piece);
+	if (has && !error)
+		error = scan(track, &piece, peek, found);
 	pthread_rwlock_unlock(&tracks_lock);
 	return error ? error : has;
-}
-
-/* 1: there is no room for more, and there may be more. */
-static int is_full(struct errand *errand)
-{
-	const struct uffdwp_collect *request = errand->request;
-	struct piece piece;
-
-	if (!request->ranges || request->count < request->capacity || errand->from >= errand->to)
-		return 0;
-	pthread_rwlock_rdlock(&tracks_lock);
-	int more = track_next_piece(errand->track, errand->from, errand->to, &piece);
-
-	pthread_rwlock_unlock(&tracks_lock);
-	return more;
 }
 
 static int run(struct errand *errand)
@@ -215,11 +214,9 @@ static int run(struct errand *errand)
 		if (result <= 0)
 			return result;
 		deliver(errand, &found);
+		if (found.until <= errand->from) /* the kernel arms huge pages in whole only */
+			return -EINVAL;
 		errand->from = found.until;
-		if (is_full(errand)) {
-			errand->request->next = (void *)(uintptr_t)errand->from;
-			return 0;
-		}
 	}
 }
 
@@ -244,6 +241,7 @@ int track_collect(struct uffdwp_track *track, struct uffdwp_collect *request)
 
 	errand.track = track;
 	errand.request = request;
+	errand.prepared = NULL;
 	errand.start = errand.from = (uintptr_t)request->start;
 	errand.to = request->length ? errand.start + request->length : UINT64_MAX & ~(track->page_bytes - 1);
 	request->count = 0;

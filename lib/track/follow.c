@@ -30,6 +30,7 @@ static void take(struct uffdwp_track *track, const struct uffd_msg *message)
 		track_move(track, message->arg.remap.from, message->arg.remap.to, message->arg.remap.len);
 		break;
 	case UFFD_EVENT_UNMAP:
+		/* Not by the event alone: what was mapped there since, and added, is registered. */
 		track_vanish(track, message->arg.remove.start, message->arg.remove.end);
 		break;
 	default:

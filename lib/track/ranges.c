@@ -8,8 +8,6 @@
 #include "base/math.h"
 #include "region/region.h"
 
-#define ROOM_FIRST 256
-
 size_t ranges_find(const struct ranges *ranges, uint64_t address)
 {
 	size_t low = 0;
@@ -33,24 +31,16 @@ int ranges_touch(const struct ranges *ranges, uint64_t start, uint64_t end)
 	return i < ranges->count && ranges->at[i].start < end;
 }
 
-int ranges_reserve(struct ranges *ranges, const struct kernel_ops *k, size_t more)
+int ranges_open(struct ranges *ranges, const struct kernel_ops *k)
 {
-	size_t room = ranges->room ? ranges->room : ROOM_FIRST;
+	*ranges = (struct ranges){.at = pages_new(k, RANGES_MAX * sizeof(*ranges->at))};
+	return ranges->at ? 0 : -ENOMEM;
+}
 
-	if (ranges->count + more <= ranges->room)
-		return 0;
-	while (room < ranges->count + more)
-		room *= 2;
-	struct range *at = pages_new(k, room * sizeof(*at));
-
-	if (!at)
-		return -ENOMEM;
-	if (ranges->count)
-		memcpy(at, ranges->at, ranges->count * sizeof(*at));
-	pages_free(k, ranges->at, ranges->room * sizeof(*at));
-	ranges->at = at;
-	ranges->room = room;
-	return 0;
+void ranges_close(struct ranges *ranges, const struct kernel_ops *k)
+{
+	pages_free(k, ranges->at, RANGES_MAX * sizeof(*ranges->at));
+	*ranges = (struct ranges){0};
 }
 
 /* Replaces `old` ranges at i by `new` ones, at most one more. */
@@ -64,14 +54,24 @@ static void splice(struct ranges *ranges, size_t i, size_t old, const struct ran
 	ranges->count = ranges->count - old + count;
 }
 
+static uint64_t shared_bytes(const struct range *range, uint64_t start, uint64_t end)
+{
+	uint64_t from = range->start > start ? range->start : start;
+	uint64_t to = min_u64(range->end, end);
+
+	return to > from ? to - from : 0;
+}
+
 void ranges_add(struct ranges *ranges, uint64_t start, uint64_t end)
 {
 	/* From the first that ends at `start` or behind it to the last that begins at `end` or before it: one. */
-	size_t first = ranges_find(ranges, start - 1);
+	size_t first = ranges_find(ranges, start - (start > 0));
 	size_t last = first;
 	struct range merged = {.start = start, .end = end};
 
+	ranges->bytes += end - start;
 	for (; last < ranges->count && ranges->at[last].start <= end; last++) {
+		ranges->bytes -= shared_bytes(&ranges->at[last], start, end);
 		merged.start = min_u64(merged.start, ranges->at[last].start);
 		merged.end = ranges->at[last].end > merged.end ? ranges->at[last].end : merged.end;
 	}
@@ -93,23 +93,9 @@ uint64_t ranges_remove(struct ranges *ranges, uint64_t start, uint64_t end)
 			rest[count++] = (struct range){range->start, start};
 		if (range->end > end)
 			rest[count++] = (struct range){end, range->end};
-		removed += min_u64(range->end, end) - (range->start > start ? range->start : start);
+		removed += shared_bytes(range, start, end);
 	}
 	splice(ranges, first, last - first, rest, count);
+	ranges->bytes -= removed;
 	return removed;
-}
-
-uint64_t ranges_bytes(const struct ranges *ranges)
-{
-	uint64_t bytes = 0;
-
-	for (size_t i = 0; i < ranges->count; i++)
-		bytes += ranges->at[i].end - ranges->at[i].start;
-	return bytes;
-}
-
-void ranges_free(struct ranges *ranges, const struct kernel_ops *k)
-{
-	pages_free(k, ranges->at, ranges->room * sizeof(*ranges->at));
-	*ranges = (struct ranges){0};
 }

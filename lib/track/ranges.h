@@ -2,7 +2,8 @@
 /*
  * A set of address ranges: sorted, disjoint, those that touch kept as one. Addresses are whole pages, ranges half-open.
  *
- * Threads: the owner's lock. Memory comes from the kernel, not from malloc: the set may describe the caller's heap.
+ * Threads: the owner's lock. Room for the most is address space from the start, from the kernel and not from malloc: a
+ * set that described the caller's heap, or itself, could not move while it is locked.
  */
 #ifndef UFFDWP_TRACK_RANGES_H
 #define UFFDWP_TRACK_RANGES_H
@@ -17,11 +18,18 @@ struct range {
 	uint64_t end;
 };
 
+/* More than a process may have mappings by default. */
+#define RANGES_MAX ((size_t)1 << 20)
+
 struct ranges {
 	struct range *at;
 	size_t count;
-	size_t room;
+	uint64_t bytes; /* of all together */
 };
+
+/* 0 or -ENOMEM. */
+int ranges_open(struct ranges *ranges, const struct kernel_ops *k);
+void ranges_close(struct ranges *ranges, const struct kernel_ops *k);
 
 /* The first range that ends behind `address`: count where there is none. */
 size_t ranges_find(const struct ranges *ranges, uint64_t address);
@@ -29,24 +37,17 @@ size_t ranges_find(const struct ranges *ranges, uint64_t address);
 /* 1: some of [start, end) is in the set. */
 int ranges_touch(const struct ranges *ranges, uint64_t start, uint64_t end);
 
-/* Makes room for `more` ranges. 0 or -ENOMEM. */
-int ranges_reserve(struct ranges *ranges, const struct kernel_ops *k, size_t more);
-
-/* Adds what is not in the set yet; room for one range must have been reserved. */
-void ranges_add(struct ranges *ranges, uint64_t start, uint64_t end);
-
-/* Adds a range behind all others and apart from them, for which there is room. */
-static inline void ranges_append(struct ranges *ranges, struct range range)
+/* 1: there is room for `more`. */
+static inline int ranges_have_room(const struct ranges *ranges, size_t more)
 {
-	if (ranges->at && ranges->count < ranges->room)
-		ranges->at[ranges->count++] = range;
+	return ranges->at && ranges->count + more <= RANGES_MAX;
 }
 
-/* Takes [start, end) out: the bytes that were in. Room for one range must have been reserved: a range may be split. */
+/* Adds what is not in the set yet; there must be room for one range. */
+void ranges_add(struct ranges *ranges, uint64_t start, uint64_t end);
+
+/* Takes [start, end) out: the bytes that were in. There must be room for one: a range may be
+ * split. */
 uint64_t ranges_remove(struct ranges *ranges, uint64_t start, uint64_t end);
-
-uint64_t ranges_bytes(const struct ranges *ranges);
-
-void ranges_free(struct ranges *ranges, const struct kernel_ops *k);
 
 #endif

@@ -50,8 +50,13 @@ static void hold(struct uffdwp_region *region)
 
 static void let_go(struct uffdwp_region *region)
 {
-	if (!atomic_load(&region->dead))
-		region->mechanism->disarm(region, 0, region_pages(region));
+	uint64_t pages = region_pages(region);
+
+	/* Of memory that vanished in part, what is left. */
+	if (region->mechanism->disarm(region, 0, pages)) {
+		for (uint64_t page = 0; page < pages; page++)
+			region->mechanism->disarm(region, page, page + 1);
+	}
 	atomic_store(&region->phase, (uint32_t)PHASE_IDLE);
 	fault_wake_held(region);
 	pthread_mutex_unlock(&region->lock);

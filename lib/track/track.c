@@ -13,70 +13,33 @@
 /* Gaps of so many pages and less are registered along: two mappings more cost as much as the faults of some pages. */
 #define GAP_PAGES 16
 
-/* Gaps so wide end a run: a scan goes over what lies between in steps of a page table. */
-#define BRIDGE_BYTES (64ull << 20)
+/* Each is a region, of which there may be 4096. */
+#define WATCHED_MAX 65536
 
 /* Whoever collects all the time must not keep out who unmaps. */
-pthread_rwlock_t tracks_lock = PTHREAD_RWLOCK_WRITER_NONRECURSIVE_INITIALIZER_NP;
+#define LOCK_FREE PTHREAD_RWLOCK_WRITER_NONRECURSIVE_INITIALIZER_NP
+
+pthread_rwlock_t tracks_lock = LOCK_FREE;
 static struct uffdwp_track *all_tracks;
-static uint64_t generation = 1; /* of the ranges of all tracks */
+static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 struct uffdwp_track *track_first(void)
 {
 	return all_tracks;
 }
 
-/* ---- runs ---- */
-
-static int is_foreign_between(const struct uffdwp_track *track, uint64_t start, uint64_t end)
+/* A child of fork() has none of the registrations, and perhaps a lock that nobody will give back. */
+static void forget_in_child(void)
 {
-	for (const struct uffdwp_track *other = all_tracks; other; other = other->next) {
-		if (other != track && ranges_touch(&other->registered, start, end))
-			return 1;
-	}
-	return 0;
+	static const pthread_rwlock_t fresh = LOCK_FREE;
+
+	memcpy(&tracks_lock, &fresh, sizeof(fresh));
+	all_tracks = NULL;
 }
 
-/* With tracks_lock held for writing. */
-static int make_runs(struct uffdwp_track *track)
+static void track_first_time(void)
 {
-	const struct ranges *ranges = &track->registered;
-	struct ranges *runs = &track->runs;
-
-	runs->count = 0;
-	int error = ranges_reserve(runs, track->k, ranges->count);
-
-	if (error)
-		return error;
-	for (size_t i = 0; i < ranges->count; i++) {
-		const struct range *range = &ranges->at[i];
-		struct range *last = runs->count ? &runs->at[runs->count - 1] : NULL;
-
-		if (last && range->start - last->end <= BRIDGE_BYTES &&
-		    !is_foreign_between(track, last->end, range->start))
-			last->end = range->end;
-		else
-			ranges_append(runs, *range);
-	}
-	track->has_gaps = ranges_bytes(ranges) != ranges_bytes(&track->ranges);
-	track->runs_made = generation;
-	return 0;
-}
-
-int track_lock_runs(struct uffdwp_track *track)
-{
-	pthread_rwlock_rdlock(&tracks_lock);
-	while (track->runs_made != generation) {
-		pthread_rwlock_unlock(&tracks_lock);
-		pthread_rwlock_wrlock(&tracks_lock);
-		int error = track->runs_made != generation ? make_runs(track) : 0;
-
-		pthread_rwlock_unlock(&tracks_lock);
-		if (error)
-			return error;
-		pthread_rwlock_rdlock(&tracks_lock);
-	}
-	return 0;
+	pthread_atfork(NULL, NULL, forget_in_child);
 }
 
 /* ---- pieces ---- */
@@ -86,7 +49,7 @@ static uint64_t address_of(const struct watched *watched, uint64_t page)
 	return (uint64_t)(uintptr_t)region_address(watched->region, page);
 }
 
-/* The part of a watched range at or behind `from`. 0: none. */
+/* The part of a watched range at or behind `from`, in whole pages of its region. 0: none. */
 static int watched_piece(const struct watched *watched, uint64_t from, uint64_t to, struct piece *out)
 {
 	uint64_t base = address_of(watched, 0);
@@ -99,22 +62,16 @@ static int watched_piece(const struct watched *watched, uint64_t from, uint64_t 
 	out->region = watched->region;
 	out->first = from > start ? (from - base) >> shift : watched->first;
 	out->start = base + (out->first << shift);
-	out->end = min_u64(end, base + round_up(to - base, watched->region->page_bytes));
+	out->end = to >= end ? end : base + round_up(to - base, watched->region->page_bytes);
 	return 1;
 }
 
-int track_next_piece(const struct uffdwp_track *track, uint64_t from, uint64_t to, struct piece *out)
+/* The lowest of the watched pieces. 0: none. */
+static int next_watched(const struct uffdwp_track *track, uint64_t from, uint64_t to, struct piece *out)
 {
-	size_t run = ranges_find(&track->runs, from);
 	struct piece piece;
-	int found = run < track->runs.count && track->runs.at[run].start < to;
+	int found = 0;
 
-	if (found) {
-		const struct range *range = &track->runs.at[run];
-
-		*out = (struct piece){.start = range->start > from ? range->start : from,
-		                      .end = min_u64(range->end, to)};
-	}
 	for (size_t i = 0; i < track->watched_count; i++) {
 		if (!watched_piece(&track->watched[i], from, to, &piece) || (found && piece.start >= out->start))
 			continue;
@@ -124,51 +81,71 @@ int track_next_piece(const struct uffdwp_track *track, uint64_t from, uint64_t t
 	return found;
 }
 
+int track_next_piece(const struct uffdwp_track *track, uint64_t from, uint64_t to, struct piece *out)
+{
+	const struct ranges *set = &track->registered;
+	size_t i = ranges_find(set, from);
+	struct piece watched;
+
+	if (from >= to)
+		return 0;
+	int has_watched = next_watched(track, from, to, &watched);
+
+	if (i < set->count && set->at[i].start < to) {
+		*out = (struct piece){.start = set->at[i].start > from ? set->at[i].start : from,
+		                      .end = min_u64(set->at[i].end, to)};
+		if (!has_watched || out->start < watched.start)
+			return 1; /* they do not overlap: another userfaultfd is refused there */
+	}
+	if (has_watched)
+		*out = watched;
+	return has_watched;
+}
+
 int track_touches(const struct uffdwp_track *track, uint64_t from, uint64_t to)
 {
 	struct piece piece;
 
-	if (ranges_touch(&track->ranges, from, to))
-		return 1;
-	for (size_t i = 0; i < track->watched_count; i++) {
-		if (watched_piece(&track->watched[i], from, to, &piece))
-			return 1;
-	}
-	return 0;
+	return ranges_touch(&track->ranges, from, to) || next_watched(track, from, to, &piece);
 }
 
 /* ---- start and stop ---- */
 
 static void link_track(struct uffdwp_track *track)
 {
+	pthread_once(&once, track_first_time);
 	pthread_rwlock_wrlock(&tracks_lock);
 	track->next = all_tracks;
 	all_tracks = track;
-	generation++;
 	pthread_rwlock_unlock(&tracks_lock);
 }
 
+/* With tracks_lock held for writing. */
 static void unlink_track(struct uffdwp_track *track)
 {
-	pthread_rwlock_wrlock(&tracks_lock);
 	for (struct uffdwp_track **link = &all_tracks; *link; link = &(*link)->next) {
 		if (*link == track) {
 			*link = track->next;
 			break;
 		}
 	}
-	generation++;
-	pthread_rwlock_unlock(&tracks_lock);
 }
 
 static void free_track(struct uffdwp_track *track)
 {
 	async_close(track);
-	ranges_free(&track->ranges, track->k);
-	ranges_free(&track->registered, track->k);
-	ranges_free(&track->runs, track->k);
-	pages_free(track->k, track->watched, track->watched_room * sizeof(*track->watched));
+	ranges_close(&track->ranges, track->k);
+	ranges_close(&track->registered, track->k);
+	pages_free(track->k, track->watched, WATCHED_MAX * sizeof(*track->watched));
 	pages_free(track->k, track, sizeof(*track));
+}
+
+static int open_sets(struct uffdwp_track *track)
+{
+	track->watched = pages_new(track->k, WATCHED_MAX * sizeof(*track->watched));
+	if (!track->watched || ranges_open(&track->ranges, track->k) || ranges_open(&track->registered, track->k))
+		return text_fail(track->text, -ENOMEM, "no address space for the sets of a track");
+	return 0;
 }
 
 static int open_mechanism(struct uffdwp_track *track)
@@ -201,8 +178,10 @@ int track_start(struct uffdwp *runtime, const struct uffdwp_track_options *optio
 	track->page_bytes = (uint64_t)sysconf(_SC_PAGESIZE);
 	track->uffd = -1;
 	track->pagemap = -1;
-	int error = open_mechanism(track);
+	int error = open_sets(track);
 
+	if (!error)
+		error = open_mechanism(track);
 	if (error) {
 		free_track(track);
 		return error;
@@ -237,13 +216,23 @@ struct uffdwp_region *track_take_owned(struct uffdwp_track *track)
 	return region;
 }
 
+/* Unregisters what is ours of [start, end), and nothing of others. With tracks_lock held for writing. */
+static void give_back(struct uffdwp_track *track, uint64_t start, uint64_t end)
+{
+	const struct ranges *set = &track->registered;
+
+	for (size_t i = ranges_find(set, start); i < set->count && set->at[i].start < end; i++)
+		async_unregister(track, set->at[i].start > start ? set->at[i].start : start,
+		                 min_u64(set->at[i].end, end));
+	ranges_remove(&track->registered, start, end);
+}
+
 void track_stop(struct uffdwp_track *track)
 {
+	pthread_rwlock_wrlock(&tracks_lock);
 	unlink_track(track);
-	pthread_rwlock_wrlock(&tracks_lock); /* the follower is still there: nobody who unmaps waits in vain */
-	for (size_t i = 0; i < track->registered.count; i++)
-		async_unregister(track, track->registered.at[i].start, track->registered.at[i].end);
-	track->ranges.count = track->registered.count = 0;
+	give_back(track, 0, UINT64_MAX); /* the follower is still there: nobody who unmaps waits in vain */
+	ranges_remove(&track->ranges, 0, UINT64_MAX);
 	pthread_rwlock_unlock(&tracks_lock);
 	follow_stop(track);
 	for (size_t i = 0; i < track->watched_count; i++)
@@ -251,24 +240,117 @@ void track_stop(struct uffdwp_track *track)
 	free_track(track);
 }
 
-/* ---- ranges ---- */
+/* ---- what happens to ranges ---- */
 
 /* Room for what one change may add to both sets. */
-static int reserve(struct uffdwp_track *track)
+static int has_room(const struct uffdwp_track *track)
 {
-	int error = ranges_reserve(&track->ranges, track->k, 2);
-
-	return error ? error : ranges_reserve(&track->registered, track->k, 2);
+	return ranges_have_room(&track->ranges, 2) && ranges_have_room(&track->registered, 2);
 }
 
-/* With room reserved; `registered` only, of which the caller has not asked for [start, end). */
-static void give_back(struct uffdwp_track *track, uint64_t start, uint64_t end)
+/* What of [start, end), all of it registered once, is not any more: it leaves the sets. Bytes that were asked for, or
+ * -errno. */
+static int64_t audit_part(struct uffdwp_track *track, uint64_t start, uint64_t end)
 {
-	if (!ranges_touch(&track->registered, start, end))
-		return;
-	ranges_remove(&track->registered, start, end);
-	async_unregister(track, start, end);
-	generation++;
+	int64_t gone = 0;
+	struct range found;
+
+	while (start < end) {
+		int has = async_next_registered(track, start, end, &found);
+
+		if (has < 0 || !has_room(track))
+			return has < 0 ? has : -ENOMEM;
+		if (!has)
+			found = (struct range){end, end};
+		if (found.start > start) {
+			ranges_remove(&track->registered, start, found.start);
+			gone += (int64_t)ranges_remove(&track->ranges, start, found.start);
+		}
+		start = found.end;
+	}
+	return gone;
+}
+
+/* Each look at the set may find it changed by the last: hence by address. */
+static int64_t audit_within(struct uffdwp_track *track, uint64_t start, uint64_t end)
+{
+	int64_t gone = 0;
+	size_t i;
+
+	while ((i = ranges_find(&track->registered, start)) < track->registered.count) {
+		struct range range = track->registered.at[i];
+
+		if (range.start >= end)
+			break;
+		int64_t part = audit_part(track, range.start > start ? range.start : start, min_u64(range.end, end));
+
+		if (part < 0)
+			return part;
+		gone += part;
+		start = range.end;
+	}
+	return gone;
+}
+
+int64_t track_vanish(struct uffdwp_track *track, uint64_t start, uint64_t end)
+{
+	int64_t gone = audit_within(track, start, end);
+
+	if (gone > 0) {
+		atomic_fetch_add(&track->vanished_bytes, (uint64_t)gone);
+		atomic_fetch_add(&track->vanished_all_bytes, (uint64_t)gone);
+	}
+	return gone;
+}
+
+int track_audit(struct uffdwp_track *track, uint64_t *vanished_bytes)
+{
+	pthread_rwlock_wrlock(&tracks_lock);
+	int64_t gone = track_vanish(track, 0, UINT64_MAX);
+
+	pthread_rwlock_unlock(&tracks_lock);
+	if (gone < 0)
+		return (int)gone;
+	*vanished_bytes = (uint64_t)gone;
+	return 0;
+}
+
+/* What of [from, from + length) is in the set is at `to`, too. Of a mapping only a part may be in it. */
+static void copy_ranges(struct ranges *ranges, uint64_t from, uint64_t to, uint64_t length)
+{
+	uint64_t at = from;
+	size_t i;
+
+	while ((i = ranges_find(ranges, at)) < ranges->count && ranges->at[i].start < from + length &&
+	       ranges_have_room(ranges, 1)) {
+		uint64_t start = ranges->at[i].start > at ? ranges->at[i].start : at;
+		uint64_t end = min_u64(ranges->at[i].end, from + length);
+
+		ranges_add(ranges, to + (start - from), to + (end - from));
+		at = end;
+	}
+}
+
+/* The kernel moves registrations along with the mapping. The old place may have been taken and added again meanwhile,
+ * or be kept (MREMAP_DONTUNMAP): what is registered there stays. */
+void track_move(struct uffdwp_track *track, uint64_t from, uint64_t to, uint64_t length)
+{
+	copy_ranges(&track->registered, from, to, length);
+	copy_ranges(&track->ranges, from, to, length);
+	audit_within(track, from, from + length);
+}
+
+/* ---- ranges ---- */
+
+/* 1: the track was asked to watch some of [start, end), and it is still there: whose event was not read yet is taken
+ * out.
+ */
+static int still_tracks(struct uffdwp_track *track, uint64_t start, uint64_t end)
+{
+	if (!ranges_touch(&track->ranges, start, end))
+		return 0;
+	track_vanish(track, start, end);
+	return ranges_touch(&track->ranges, start, end);
 }
 
 /* Other tracks' gaps in [start, end). -EBUSY: they were asked to watch some of it. With tracks_lock held for writing.
@@ -278,7 +360,7 @@ static int take_gaps(const struct uffdwp_track *track, uint64_t start, uint64_t 
 	for (struct uffdwp_track *other = all_tracks; other; other = other->next) {
 		if (other == track || !ranges_touch(&other->registered, start, end))
 			continue;
-		if (ranges_touch(&other->ranges, start, end) || reserve(other))
+		if (still_tracks(other, start, end) || !has_room(other))
 			return -EBUSY;
 		give_back(other, start, end);
 	}
@@ -290,6 +372,15 @@ void track_yield(uint64_t start, uint64_t end)
 	pthread_rwlock_wrlock(&tracks_lock);
 	take_gaps(NULL, start, end);
 	pthread_rwlock_unlock(&tracks_lock);
+}
+
+static int is_foreign_between(const struct uffdwp_track *track, uint64_t start, uint64_t end)
+{
+	for (const struct uffdwp_track *other = all_tracks; other; other = other->next) {
+		if (other != track && ranges_touch(&other->registered, start, end))
+			return 1;
+	}
+	return 0;
 }
 
 /* The range and the gaps beside it, where these are small. */
@@ -324,7 +415,18 @@ static int register_with_gaps(struct uffdwp_track *track, struct range *range, u
 	return error;
 }
 
-/* With room reserved. */
+/* All of [start, end) must be mapped: what is mapped into a hole later would not be registered. */
+static int check_whole(const struct uffdwp_track *track, uint64_t start, uint64_t end)
+{
+	struct range found = {0};
+	int has = async_next_registered(track, start, end, &found);
+
+	if (has < 0)
+		return has;
+	return has && found.start == start && found.end == end ? 0 : -ENOENT;
+}
+
+/* With room in both sets. */
 static int register_range(struct uffdwp_track *track, uint64_t start, uint64_t end, int clean)
 {
 	struct range range = with_gaps(track, start, end);
@@ -332,26 +434,28 @@ static int register_range(struct uffdwp_track *track, uint64_t start, uint64_t e
 
 	if (error)
 		return error;
-	if (clean)
-		error = async_arm(track, start, end);
-	else if (ranges_touch(&track->registered, start, end)) /* what was a gap may carry marks */
-		async_disarm(track, start, end);
-	if (error < 0) {
-		async_unregister(track, range.start, range.end);
-		ranges_remove(&track->registered, range.start, range.end); /* gaps that were registered before */
-		return error;
-	}
-	ranges_add(&track->ranges, start, end);
+	int was_gap = ranges_touch(&track->registered, start, end);
+
 	ranges_add(&track->registered, range.start, range.end);
-	generation++;
-	return 0;
+	error = check_whole(track, start, end);
+	if (!error && clean)
+		error = async_arm(track, start, end);
+	else if (!error && was_gap) /* it may carry marks */
+		error = async_disarm(track, start, end);
+	if (error)
+		give_back(track, range.start, range.end);
+	else
+		ranges_add(&track->ranges, start, end);
+	return error;
 }
 
 int track_add_async(struct uffdwp_track *track, uint64_t start, uint64_t end, int clean)
 {
 	pthread_rwlock_wrlock(&tracks_lock);
-	int error = ranges_touch(&track->ranges, start, end) ? -EBUSY : reserve(track);
+	int error = has_room(track) ? 0 : -ENOMEM;
 
+	if (!error && still_tracks(track, start, end))
+		error = -EBUSY;
 	if (!error)
 		error = take_gaps(track, start, end);
 	if (!error)
@@ -381,41 +485,25 @@ static int is_watched_by_any(const struct uffdwp_region *region, uint64_t first,
 	return 0;
 }
 
-static int reserve_watched(struct uffdwp_track *track)
-{
-	size_t room = track->watched_room ? track->watched_room * 2 : 64;
-
-	if (track->watched_count < track->watched_room)
-		return 0;
-	struct watched *watched = pages_new(track->k, room * sizeof(*watched));
-
-	if (!watched)
-		return -ENOMEM;
-	if (track->watched_count)
-		memcpy(watched, track->watched, track->watched_count * sizeof(*watched));
-	pages_free(track->k, track->watched, track->watched_room * sizeof(*watched));
-	track->watched = watched;
-	track->watched_room = room;
-	return 0;
-}
-
 /* What was written until now does not count: a collect into nowhere. */
 static void collect_away(struct uffdwp_track *track, struct uffdwp_region *region, uint64_t first, uint64_t end)
 {
-	uint64_t start = (uint64_t)(uintptr_t)region_address(region, first);
 	struct uffdwp_collect nowhere = UFFDWP_COLLECT_INIT;
 
-	nowhere.start = (void *)(uintptr_t)start;
+	nowhere.start = region_address(region, first);
 	nowhere.length = (end - first) << region->page_shift;
 	track_collect(track, &nowhere);
+	atomic_fetch_add(&track->vanished_bytes, nowhere.vanished_bytes); /* not told to anybody yet */
 }
 
 int track_add_watched(struct uffdwp_track *track, struct uffdwp_region *region, uint64_t first, uint64_t end, int owned,
                       int clean)
 {
 	pthread_rwlock_wrlock(&tracks_lock);
-	int error = is_watched_by_any(region, first, end) ? -EBUSY : reserve_watched(track);
+	int error = is_watched_by_any(region, first, end) ? -EBUSY : 0;
 
+	if (!error && track->watched_count == WATCHED_MAX)
+		error = -ENOMEM;
 	if (!error) {
 		region->soft_dirty = owned && track->mechanism == UFFDWP_MECHANISM_SOFT_DIRTY;
 		error = watch_begin(region, first, end);
@@ -447,7 +535,7 @@ static int remove_watched(struct uffdwp_track *track, uint64_t start, uint64_t e
 	return -ENOENT;
 }
 
-/* And the gaps beside the range, up to its neighbours. With room reserved. */
+/* And the gaps beside the range, up to its neighbours. With room in both sets. */
 static void remove_async(struct uffdwp_track *track, uint64_t start, uint64_t end)
 {
 	const struct ranges *ranges = &track->ranges;
@@ -458,22 +546,21 @@ static void remove_async(struct uffdwp_track *track, uint64_t start, uint64_t en
 	uint64_t from = next > 0 ? ranges->at[next - 1].end : 0;
 	uint64_t to = next < ranges->count ? ranges->at[next].start : UINT64_MAX;
 
-	from = start - from > widest ? start - widest : from;
-	to = to - end > widest ? end + widest : to;
-	give_back(track, from, to);
-	generation++;
+	give_back(track, start - from > widest ? start - widest : from, to - end > widest ? end + widest : to);
 }
 
 int track_remove(struct uffdwp_track *track, uint64_t start, uint64_t end, struct uffdwp_region **owned)
 {
 	struct watched removed = {0};
+	int error = 0;
 
 	*owned = NULL;
 	pthread_rwlock_wrlock(&tracks_lock);
-	int error = ranges_touch(&track->ranges, start, end) ? 0 : -ENOENT;
-
-	error = error ? remove_watched(track, start, end, &removed) : reserve(track);
-	if (!error && !removed.region)
+	if (!ranges_touch(&track->ranges, start, end))
+		error = remove_watched(track, start, end, &removed);
+	else if (!has_room(track))
+		error = -ENOMEM;
+	else
 		remove_async(track, start, end);
 	pthread_rwlock_unlock(&tracks_lock);
 	if (removed.region)
@@ -483,96 +570,13 @@ int track_remove(struct uffdwp_track *track, uint64_t start, uint64_t end, struc
 	return error;
 }
 
-/* ---- what happens to ranges ---- */
-
-static void count_vanished(struct uffdwp_track *track, uint64_t bytes)
-{
-	atomic_fetch_add(&track->vanished_bytes, bytes);
-	atomic_fetch_add(&track->vanished_all_bytes, bytes);
-}
-
-void track_vanish(struct uffdwp_track *track, uint64_t start, uint64_t end)
-{
-	if (reserve(track))
-		return; /* a scan passes over what is not there */
-	count_vanished(track, ranges_remove(&track->ranges, start, end));
-	ranges_remove(&track->registered, start, end);
-	generation++;
-}
-
-/* What of [from, from + length) is in the set moves to `to`. Of a mapping only a part may be in it. */
-static void move_ranges(struct ranges *ranges, const struct kernel_ops *k, uint64_t from, uint64_t to, uint64_t length)
-{
-	size_t i;
-
-	while ((i = ranges_find(ranges, from)) < ranges->count && ranges->at[i].start < from + length &&
-	       !ranges_reserve(ranges, k, 2)) {
-		uint64_t start = ranges->at[i].start > from ? ranges->at[i].start : from;
-		uint64_t end = min_u64(ranges->at[i].end, from + length);
-
-		ranges_remove(ranges, start, end);
-		ranges_add(ranges, to + (start - from), to + (end - from));
-	}
-}
-
-/* The kernel moves registrations along with the mapping. */
-void track_move(struct uffdwp_track *track, uint64_t from, uint64_t to, uint64_t length)
-{
-	move_ranges(&track->ranges, track->k, from, to, length);
-	move_ranges(&track->registered, track->k, from, to, length);
-	generation++;
-}
-
-/* Takes out of [start, end) what is not registered any more. */
-static int audit_range(struct uffdwp_track *track, uint64_t start, uint64_t end, uint64_t *vanished)
-{
-	struct range found;
-
-	while (start < end) {
-		int has = async_next_registered(track, start, end, &found);
-
-		if (has < 0)
-			return has;
-		if (!has)
-			found = (struct range){end, end};
-		if (found.start > start) {
-			*vanished += found.start - start;
-			track_vanish(track, start, found.start);
-		}
-		start = found.end;
-	}
-	return 0;
-}
-
-/* Each look at the set may find it changed by the last: hence by address. */
-int track_audit(struct uffdwp_track *track, uint64_t *vanished_bytes)
-{
-	uint64_t vanished = 0;
-	uint64_t at = 0;
-	int error = 0;
-	size_t i;
-
-	pthread_rwlock_wrlock(&tracks_lock);
-	while (!error && (i = ranges_find(&track->ranges, at)) < track->ranges.count) {
-		struct range range = track->ranges.at[i];
-
-		error = reserve(track);
-		if (!error)
-			error = audit_range(track, range.start > at ? range.start : at, range.end, &vanished);
-		at = range.end;
-	}
-	pthread_rwlock_unlock(&tracks_lock);
-	*vanished_bytes = vanished;
-	return error;
-}
-
 void track_describe(struct uffdwp_track *track, struct uffdwp_track_info *info)
 {
 	pthread_rwlock_rdlock(&tracks_lock);
 	info->mechanism = track->mechanism;
 	info->flags = track->flags;
 	info->ranges = track->ranges.count + track->watched_count;
-	info->bytes = ranges_bytes(&track->ranges);
+	info->bytes = track->ranges.bytes;
 	for (size_t i = 0; i < track->watched_count; i++)
 		info->bytes += (track->watched[i].end - track->watched[i].first)
 		               << track->watched[i].region->page_shift;

@@ -21,10 +21,6 @@
  * answer. Its writers pay a short fault, nothing else; whoever wants to watch that memory himself gets it back
  * (track_yield()).
  *
- * One scan covers many ranges and what lies between them: the kernel passes over memory that is not registered so. But
- * another track's memory it would arm as well, and its owner would never know. Hence runs: neighbours of one track with
- * no other track's range between them, made anew when any track of the process has changed.
- *
  * Threads: any. `tracks_lock` is one lock for all tracks of the process: whoever scans or collects holds it for
  * reading, whoever changes a set for writing. It is held for one scan at a time, never while the caller's function
  * runs. Lock rank: below the caller's own, above that of a region.
@@ -85,12 +81,8 @@ struct uffdwp_track {
 	struct uffdwp_track *next;
 	struct ranges ranges;     /* async: what the caller asked for */
 	struct ranges registered; /* that, and small gaps between */
-	struct ranges runs;       /* of these: what one scan covers */
-	uint64_t runs_made;       /* for this generation of all tracks */
-	int has_gaps;             /* more is registered than was asked for; as of the runs */
 	struct watched *watched;
 	size_t watched_count;
-	size_t watched_room;
 
 	_Atomic uint64_t collects;
 	_Atomic uint64_t vanished_bytes;     /* not yet told */
@@ -134,7 +126,7 @@ int track_remove(struct uffdwp_track *track, uint64_t start, uint64_t end, struc
 /* Takes one region that was made for the track out of it, NULL when there is none left. */
 struct uffdwp_region *track_take_owned(struct uffdwp_track *track);
 
-/* The next piece at or behind `from`, clipped to [from, to). 0: none. With tracks_lock held, see track_lock_runs(). */
+/* The next piece at or behind `from`, clipped to [from, to). 0: none. With tracks_lock held. */
 int track_next_piece(const struct uffdwp_track *track, uint64_t from, uint64_t to, struct piece *out);
 
 /* 1: some of [from, to) is tracked. With tracks_lock held. */
@@ -143,11 +135,11 @@ int track_touches(const struct uffdwp_track *track, uint64_t from, uint64_t to);
 /* Somebody wants to register [start, end), which no track was asked to watch: gaps there are given back. */
 void track_yield(uint64_t start, uint64_t end);
 
-/* Takes tracks_lock for reading, with runs that are up to date. 0 or -ENOMEM (not taken). */
-int track_lock_runs(struct uffdwp_track *track);
+/* With tracks_lock held for writing: what of [start, end) is not registered any more leaves the track, and is counted.
+ * Bytes, or -errno. */
+int64_t track_vanish(struct uffdwp_track *track, uint64_t start, uint64_t end);
 
-/* With tracks_lock held for writing: async ranges vanished, or moved. */
-void track_vanish(struct uffdwp_track *track, uint64_t start, uint64_t end);
+/* With tracks_lock held for writing: the kernel has moved a mapping. */
 void track_move(struct uffdwp_track *track, uint64_t from, uint64_t to, uint64_t length);
 
 /* Compares the ranges with the mappings. 0 or -errno. */
@@ -165,15 +157,18 @@ int async_register(struct uffdwp_track *track, uint64_t start, uint64_t end);
 void async_unregister(struct uffdwp_track *track, uint64_t start, uint64_t end);
 /* Arms what may be armed of a range. */
 int async_arm(struct uffdwp_track *track, uint64_t start, uint64_t end);
-/* Takes the marks off again: written, for the next scan. */
-void async_disarm(const struct uffdwp_track *track, uint64_t start, uint64_t end);
-/* Reports [start, end) into `found` as far as there is room, and arms what was reported, unless it only peeks. */
+/* Takes the marks off again: written, for the next scan. 0 or -errno: what is there is not ours any more. */
+int async_disarm(const struct uffdwp_track *track, uint64_t start, uint64_t end);
+/* Reports [start, end) into `found` as far as there is room, and arms what was reported, unless it only peeks. On
+ * failure all of it counts as written. */
 int async_scan(const struct uffdwp_track *track, uint64_t start, uint64_t end, int peek, struct findings *found);
 /* The first part of [from, end) that is mapped and registered with a uffd of this kind. 1, 0: there is none, or -errno.
  */
 int async_next_registered(const struct uffdwp_track *track, uint64_t from, uint64_t end, struct range *found);
 
 /* watch.c: the same for pages of a region. */
+/* Before the first scan of a collect: what takes time. */
+int watch_prepare(struct uffdwp_region *region);
 int watch_begin(struct uffdwp_region *region, uint64_t first, uint64_t end);
 void watch_end(struct uffdwp_region *region);
 int watch_scan(struct uffdwp_region *region, const struct piece *piece, int peek, struct findings *found);

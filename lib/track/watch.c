@@ -14,6 +14,7 @@
  * Threads: any, with the region's lock held. Signals are blocked while faults are held.
  */
 #include <errno.h>
+#include <fcntl.h>
 
 #include "base/math.h"
 #include "base/signals.h"
@@ -24,6 +25,9 @@
 /* Pages that are looked at in one portion, and how many of them are armed at most: writers wait so long. */
 #define PORTION_PAGES 65536
 #define PORTION_ARMED 4096
+
+/* The same where the kernel's view is read, too. */
+#define PORTION_READ 8192
 
 /* Marked pages between two runs that are armed along with them: a call costs as much as these. */
 #define GAP_PAGES 32
@@ -45,16 +49,20 @@ struct portion {
 	int peek;
 	int snapshot; /* runs */
 	int may_arm;
+	int pagemap; /* of memory that loses its marks; else -1 */
 };
 
-/* What could not be armed is as it was: reported, and written. With faults held. */
+/* What could not be armed is as it was: reported, and written. Pages that were ARMED before keep their state and, as
+ * far as anybody knows, their marks. With faults held. */
 static void unarm(struct uffdwp_region *region, uint64_t first, uint64_t end)
 {
 	for (uint64_t page = first; page < end; page++) {
-		if (ledger_move(&region->ledger, page, LEDGER_WATCHED, LEDGER_LEAVING))
-			region_note_written(region, page);
+		if (!ledger_move(&region->ledger, page, LEDGER_WATCHED, LEDGER_LEAVING))
+			continue;
+		region_note_written(region, page);
+		if (region_disarm_run(region, page, page + 1) == 0)
+			ledger_disarmed(&region->ledger, page);
 	}
-	region_disarm_run(region, first, end);
 }
 
 static void arm(struct arming *arming)
@@ -193,10 +201,33 @@ static void restore_phase(struct uffdwp_region *region, uint32_t phase)
 	uint32_t preserving = PHASE_PRESERVE;
 	struct preserve *preserve = atomic_load(&region->preserve);
 
+	if (phase == PHASE_PRESERVE && preserve && atomic_load(&preserve->error))
+		phase = PHASE_RELEASE;
 	atomic_store(&region->phase, phase);
 	if (phase == PHASE_PRESERVE && preserve && atomic_load(&preserve->error))
 		atomic_compare_exchange_strong(&region->phase, &preserving, (uint32_t)PHASE_RELEASE);
 	fault_wake_held(region);
+}
+
+/* Memory that loses its marks with its content (anonymous, MADV_DONTNEED): the event was read before the kernel took
+ * the marks, and what a collect armed between is bare. Nobody resolves faults now, so a page that the ledger holds for
+ * marked and the kernel does not is one. */
+static void find_unmarked(struct uffdwp_region *region, int pagemap, uint64_t first, uint64_t end)
+{
+	struct ledger *ledger = &region->ledger;
+
+	for (uint64_t page = first; page < end; page += 64) {
+		uint64_t stop = min_u64(page + 64, end);
+		uint64_t bare = ~region_marks(region, pagemap, page, stop) & low_bits(stop - page);
+
+		for (; bare; bare &= bare - 1) {
+			uint64_t one = page + (uint64_t)__builtin_ctzll(bare);
+
+			if (ledger_move(ledger, one, LEDGER_WATCHED, LEDGER_LOST) ||
+			    ledger_move(ledger, one, LEDGER_ARMED, LEDGER_LOST))
+				loss_note(region, UFFDWP_LOSS_ZAP, one);
+		}
+	}
 }
 
 static void look_held(struct portion *portion, uint64_t first, uint64_t end)
@@ -208,6 +239,8 @@ static void look_held(struct portion *portion, uint64_t first, uint64_t end)
 	uint32_t phase = atomic_exchange(&region->phase, (uint32_t)PHASE_HOLD);
 
 	fault_epoch_wait();
+	if (portion->pagemap >= 0)
+		find_unmarked(region, portion->pagemap, first, end);
 	look(portion, first, end);
 	restore_phase(region, phase);
 	signals_restore(&before);
@@ -227,10 +260,23 @@ static void note_emptied(struct uffdwp_region *region, uint64_t first, uint64_t 
 	}
 }
 
+static void scan_portion(struct portion *portion, uint64_t first, uint64_t end)
+{
+	struct uffdwp_region *region = portion->region;
+
+	if (region->uffd < 0 && region->memory == UFFDWP_MEMORY_ANON && !region->soft_dirty)
+		note_emptied(region, first, end);
+	if (portion->peek || region->soft_dirty)
+		look(portion, first, end);
+	else
+		look_held(portion, first, end);
+}
+
 static int scan_locked(struct uffdwp_region *region, const struct piece *piece, int peek, struct findings *found)
 {
 	unsigned shift = region->page_shift;
-	uint64_t end = piece->first + ((piece->end - piece->start) >> shift);
+	uint64_t most = region_loses_marks(region) ? PORTION_READ : PORTION_PAGES;
+	uint64_t end = piece->first + min_u64((piece->end - piece->start) >> shift, most);
 	struct preserve *preserve = atomic_load(&region->preserve);
 	struct portion portion = {.region = region,
 	                          .found = found,
@@ -238,24 +284,31 @@ static int scan_locked(struct uffdwp_region *region, const struct piece *piece, 
 	                          .base = piece->start - (piece->first << shift),
 	                          .peek = peek,
 	                          .snapshot = preserve != NULL,
-	                          .may_arm = !region->soft_dirty && (!preserve || preserve->keeps)};
+	                          .may_arm = !region->soft_dirty && (!preserve || preserve->keeps),
+	                          .pagemap = -1};
 
 	if (atomic_load(&region->dead))
 		return -ESTALE;
-	int error = peek || region->soft_dirty ? 0 : region_prepare(region);
-
-	if (error)
-		return error;
-	end = min_u64(end, piece->first + PORTION_PAGES);
-	if (region->uffd < 0 && region->memory == UFFDWP_MEMORY_ANON && !region->soft_dirty)
-		note_emptied(region, piece->first, end);
+	if (region_loses_marks(region) && !peek) {
+		portion.pagemap = region->k->open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC, 0);
+		if (portion.pagemap < 0)
+			return portion.pagemap;
+	}
 	found->count = 0;
-	if (peek || region->soft_dirty)
-		look(&portion, piece->first, end);
-	else
-		look_held(&portion, piece->first, end);
+	scan_portion(&portion, piece->first, end);
+	if (portion.pagemap >= 0)
+		region->k->close(portion.pagemap);
 	found->until = piece->start + ((portion.end - piece->first) << shift);
 	return 0;
+}
+
+int watch_prepare(struct uffdwp_region *region)
+{
+	pthread_mutex_lock(&region->lock);
+	int error = atomic_load(&region->dead) ? -ESTALE : region->soft_dirty ? 0 : region_prepare(region);
+
+	pthread_mutex_unlock(&region->lock);
+	return error;
 }
 
 int watch_scan(struct uffdwp_region *region, const struct piece *piece, int peek, struct findings *found)
@@ -278,30 +331,12 @@ int watch_begin(struct uffdwp_region *region, uint64_t first, uint64_t end)
 	return error;
 }
 
-/* Nobody watches any more: what carries a mark for a track's sake is let go. */
-static void disarm_all(struct uffdwp_region *region)
-{
-	uint64_t pages = region_pages(region);
-	sigset_t before;
-
-	signals_block(&before);
-	fault_enter_phase(region, PHASE_HOLD);
-	ledger_set_range(&region->ledger, 0, pages, LEDGER_LEAVING);
-	if (!atomic_load(&region->dead))
-		region_disarm_run(region, 0, pages);
-	ledger_set_range(&region->ledger, 0, pages, LEDGER_FREE);
-	atomic_store(&region->active, 0);
-	atomic_store(&region->phase, (uint32_t)PHASE_IDLE);
-	fault_wake_held(region);
-	signals_restore(&before);
-}
-
 void watch_end(struct uffdwp_region *region)
 {
 	pthread_mutex_lock(&region->lock);
 	region_untrack(region);
 	if (!atomic_load(&region->tracked) && !atomic_load(&region->preserve) && !region->caller_armed &&
 	    !region->soft_dirty)
-		disarm_all(region);
+		fault_let_all_go(region);
 	pthread_mutex_unlock(&region->lock);
 }
