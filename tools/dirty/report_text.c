@@ -24,9 +24,9 @@ static void print_head(const struct report *report, FILE *out)
 	(void)fprintf(out, "  %-12s %.2f s, ended by %s\n", "ran", report->run_s, ending);
 	if (!report->tracked)
 		return;
-	(void)fprintf(out, "  %-12s %" PRIu64 " times, every %s%s; each took %.2f ms (%.1f %% of one CPU, ours)\n",
+	(void)fprintf(out, "  %-12s %" PRIu64 " times, every %s%s; each took %.2f ms (ours: %.1f %% of a CPU)\n",
 	              "looked", record->collects, say_seconds(each, record->interval_s),
-	              report->widened ? " and less often where that would slow the program" : "", spent,
+	              report->widened ? " or more" : "", spent,
 	              report->run_s > 0 ? (double)record->collect_ns / 1e7 / report->run_s : 0);
 }
 

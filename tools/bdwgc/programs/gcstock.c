@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * gcstock: a program that knows the collector and nothing of the adapter, for the form that is loaded before programs.
+ * usage: gcstock WAY [ROUNDS], where WAY is how it comes to the collector:
+ *   init         GC_INIT() first
+ *   malloc       by its first allocation
+ *   incremental  GC_enable_incremental() first
+ *   threads      a second thread works beside the first
+ *   fork         a child goes on beside its parent
+ */
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "graph.h"
+
+#define GRAPH_BYTES (UINT64_C(8) << 20)
+#define LITTER_BYTES (UINT64_C(1) << 20)
+
+static struct graph graphs[2];
+static unsigned rounds = 100;
+
+static void *live(void *argument)
+{
+	struct graph *graph = argument;
+	graph_make(graph, GRAPH_BYTES, 1);
+	for (unsigned round = 0; round < rounds; round++) {
+		for (unsigned i = 0; i < 200; i++)
+			graph_write(graph);
+		graph_litter(graph, LITTER_BYTES);
+	}
+	graph_verify(graph);
+	return NULL;
+}
+
+static void live_in_two_threads(void)
+{
+	pthread_t other;
+	if (pthread_create(&other, NULL, live, &graphs[1]) != 0) {
+		fprintf(stderr, "gcstock: no second thread\n");
+		exit(PROGRAM_REFUSED);
+	}
+	live(&graphs[0]);
+	pthread_join(other, NULL);
+}
+
+static void live_in_two_processes(void)
+{
+	int status = -1;
+	live(&graphs[0]);
+	pid_t child = fork();
+	live(&graphs[1]);
+	if (child == 0)
+		_exit(graphs[0].lost || graphs[1].lost ? PROGRAM_LOST : 0);
+	waitpid(child, &status, 0);
+	graphs[0].lost += status != 0;
+}
+
+int main(int argc, char **argv)
+{
+	const char *way = argc > 1 ? argv[1] : "";
+	if (argc > 2)
+		rounds = (unsigned)strtoul(argv[2], NULL, 10);
+	if (strcmp(way, "init") == 0) {
+		GC_INIT();
+	}
+	if (strcmp(way, "incremental") == 0)
+		GC_enable_incremental();
+	if (strcmp(way, "threads") == 0)
+		live_in_two_threads();
+	else if (strcmp(way, "fork") == 0)
+		live_in_two_processes();
+	else
+		live(&graphs[0]);
+	uint64_t lost = graphs[0].lost + graphs[1].lost;
+	uint64_t checked = graphs[0].checked + graphs[1].checked;
+	printf("gcstock %s: incremental %d, %llu objects checked, %llu lost\n", way, GC_is_incremental_mode(),
+	       (unsigned long long)checked, (unsigned long long)lost);
+	return lost ? PROGRAM_LOST : 0;
+}
