@@ -321,8 +321,9 @@ static void copy_ranges(struct ranges *ranges, uint64_t from, uint64_t to, uint6
 	uint64_t at = from;
 	size_t i;
 
-	while ((i = ranges_find(ranges, at)) < ranges->count && ranges->at[i].start < from + length &&
-	       ranges_have_room(ranges, 1)) {
+	/* `to` may lie beside the old place, and make one range with it. */
+	while (at < from + length && (i = ranges_find(ranges, at)) < ranges->count &&
+	       ranges->at[i].start < from + length && ranges_have_room(ranges, 1)) {
 		uint64_t start = ranges->at[i].start > at ? ranges->at[i].start : at;
 		uint64_t end = min_u64(ranges->at[i].end, from + length);
 
