@@ -507,8 +507,8 @@ UFFDWP_EXPORT int uffdwp_snapshot_free(struct uffdwp_snapshot *snapshot);
  */
 struct uffdwp_track;
 
-/* Report only pages that have memory or swap space: not what was discarded or never touched. For garbage collectors and
- * for those who measure: such memory holds zeros (as does a page that was written with zeros and that the
+/* Of private memory report only pages that are in memory or in swap: not what was discarded or never touched. For garbage
+ * collectors and for those who measure: such memory holds zeros (as does a page that was written with zeros and that the
  * kernel merged with its zero page since). A large range of which little is used costs nothing then. */
 #define UFFDWP_TRACK_POPULATED (1u << 0)
 /* The caller promises that tracked memory is removed from the track before it is unmapped, replaced or moved

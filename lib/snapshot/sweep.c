@@ -202,6 +202,12 @@ static int read_live(struct uffdwp_snapshot *snapshot, struct batch *batch)
 	return error;
 }
 
+/* Whether a huge page had content is found out by filling its entry plain (region_content()): the mark is gone then. */
+static int loses_mark_when_read(const struct uffdwp_region *region)
+{
+	return region->memory == UFFDWP_MEMORY_HUGETLB && region_owns_empty(region);
+}
+
 /* Of a region that is tracked they stay protected instead; who waits for the claim comes again. What a writer has saved
  * is let go page by page: between may lie what is WATCHED. */
 static void keep_watched(struct uffdwp_snapshot *snapshot, const struct batch *batch)
@@ -213,9 +219,10 @@ static void keep_watched(struct uffdwp_snapshot *snapshot, const struct batch *b
 		enum page_kind kind = (enum page_kind)batch->kinds[page - batch->first];
 
 		if (kind == PAGE_LIVE)
-			ledger_set(ledger, page, LEDGER_WATCHED);
-		else if (kind == PAGE_SLOT && ledger_get(ledger, page) == LEDGER_SAVED &&
-		         !region_disarm_run(region, page, page + 1))
+			ledger_set(ledger, page, loses_mark_when_read(region) ? LEDGER_LEAVING : LEDGER_WATCHED);
+		enum ledger_state state = kind == PAGE_NOTHING ? LEDGER_FREE : ledger_get(ledger, page);
+
+		if ((state == LEDGER_SAVED || state == LEDGER_LEAVING) && !region_disarm_run(region, page, page + 1))
 			ledger_disarmed(ledger, page);
 	}
 	if (batch->live > 0)

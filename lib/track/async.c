@@ -4,7 +4,8 @@
  * Documentation/admin-guide/mm/pagemap.rst). The kernel writes what it finds straight into the caller's ranges.
  *
  * What is asked of the scan: pages without the mark, empty entries too. With UFFDWP_TRACK_POPULATED: pages without the
- * mark that are in memory or in swap, and are not the zero page, which is what a read of untouched memory maps.
+ * mark that are in memory or in swap, and are not the zero page, which is what a read of untouched memory maps. Not so
+ * for shared memory: swapping out, or MADV_DONTNEED, leaves an empty entry there of a page that was written.
  *
  * Holes: before 2026 kernels pass over anonymous memory that has no page table, which is how MADV_DONTNEED leaves a
  * transparent huge page; what was thrown away there would not be reported. Where the probe saw that
@@ -18,6 +19,7 @@
 #include <sys/mman.h>
 
 #include "fault/runtime.h"
+#include "kernel/maps.h"
 #include "kernel/probe.h"
 #include "track/track.h"
 
@@ -66,17 +68,18 @@ int async_register(struct uffdwp_track *track, uint64_t start, uint64_t end)
 
 void async_unregister(struct uffdwp_track *track, uint64_t start, uint64_t end)
 {
-	track->k->uffd_unregister(track->uffd, start, end - start);
+	if (track->k->uffd_unregister(track->uffd, start, end - start))
+		track->k->uffd_writeprotect(track->uffd, start, end - start, 0);
 }
 
 /* `peek` meets memory that is not registered as well, which must not be reported. */
-static void ask(const struct uffdwp_track *track, int peek, struct pm_scan_arg *arg)
+static void ask(int populated, int peek, struct pm_scan_arg *arg)
 {
 	arg->size = sizeof(*arg);
 	arg->flags = peek ? 0 : PM_SCAN_WP_MATCHING;
 	arg->category_mask = PAGE_IS_WRITTEN | (peek ? PAGE_IS_WPALLOWED : 0);
 	arg->return_mask = PAGE_IS_WRITTEN;
-	if (track->flags & UFFDWP_TRACK_POPULATED) {
+	if (populated) {
 		arg->category_mask |= PAGE_IS_PFNZERO;
 		arg->category_inverted = PAGE_IS_PFNZERO;
 		arg->category_anyof_mask = PAGE_IS_PRESENT | PAGE_IS_SWAPPED;
@@ -110,17 +113,17 @@ static int fill_holes(const struct uffdwp_track *track, uint64_t start, uint64_t
 	return 0;
 }
 
-int async_arm(struct uffdwp_track *track, uint64_t start, uint64_t end)
+int async_arm(struct uffdwp_track *track, uint64_t start, uint64_t end, int populated)
 {
 	int error = -EAGAIN;
 
-	if (!(track->flags & UFFDWP_TRACK_POPULATED))
+	if (!populated)
 		error = track->k->uffd_writeprotect(track->uffd, start, end - start, UFFDIO_WRITEPROTECT_MODE_WP);
 	if (error != -EAGAIN) /* an event waits to be read */
 		return error;
 	struct pm_scan_arg arg = {.start = start, .end = end};
 
-	ask(track, 0, &arg);
+	ask(populated, 0, &arg);
 	arg.return_mask = 0;
 	error = track->k->pagemap_scan(track->pagemap, &arg);
 	return error < 0 ? error : 0;
@@ -138,14 +141,16 @@ int async_disarm(const struct uffdwp_track *track, uint64_t start, uint64_t end)
 	return track->k->uffd_register(track->uffd, start, end - start, UFFDIO_REGISTER_MODE_WP);
 }
 
-int async_scan(const struct uffdwp_track *track, uint64_t start, uint64_t end, int peek, struct findings *found)
+int async_scan(const struct uffdwp_track *track, const struct piece *piece, int peek, struct findings *found)
 {
+	uint64_t start = piece->start;
+	uint64_t end = piece->end;
 	struct pm_scan_arg arg = {.start = start, .end = end, .vec = (uintptr_t)found->at, .vec_len = found->room};
 	int error = track->scan_skips_holes ? fill_holes(track, start, end) : 0;
 
 	if (error)
 		return error;
-	ask(track, peek, &arg);
+	ask(piece->populated, peek, &arg);
 	int count = track->k->pagemap_scan(track->pagemap, &arg);
 
 	if (count < 0) { /* it may have armed a part before it failed */
@@ -156,6 +161,13 @@ int async_scan(const struct uffdwp_track *track, uint64_t start, uint64_t end, i
 	found->count = (size_t)count;
 	found->until = arg.walk_end;
 	return 0;
+}
+
+int async_is_shared(uint64_t start, uint64_t end)
+{
+	struct maps_range range;
+
+	return maps_look(start, end - start, &range) || !range.uniform || range.shared;
 }
 
 int async_next_registered(const struct uffdwp_track *track, uint64_t from, uint64_t end, struct range *found)

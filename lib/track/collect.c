@@ -148,7 +148,7 @@ static int scan_around_gaps(const struct uffdwp_track *track, const struct piece
 	struct uffdwp_written at[ROUGH];
 	struct findings rough = {.at = at, .room = ROUGH};
 	size_t hint = ranges_find(&track->ranges, piece->start);
-	int error = async_scan(track, piece->start, piece->end, peek, &rough);
+	int error = async_scan(track, piece, peek, &rough);
 
 	if (error)
 		return error;
@@ -168,7 +168,7 @@ static int scan(const struct uffdwp_track *track, const struct piece *piece, int
 		return watch_scan(piece->region, piece, peek, found);
 	if (track->registered.bytes != track->ranges.bytes)
 		return scan_around_gaps(track, piece, peek, found);
-	return async_scan(track, piece->start, piece->end, peek, found);
+	return async_scan(track, piece, peek, found);
 }
 
 /* What takes time is prepared once for each region, before its first portion. */

@@ -81,6 +81,19 @@ static int next_watched(const struct uffdwp_track *track, uint64_t from, uint64_
 	return found;
 }
 
+/* Of a track of what is populated: as far as the piece is of one kind. */
+static void set_kind(const struct uffdwp_track *track, struct piece *piece)
+{
+	const struct ranges *shared = &track->shared;
+	size_t i = ranges_find(shared, piece->start);
+
+	if (!(track->flags & UFFDWP_TRACK_POPULATED))
+		return;
+	piece->populated = i == shared->count || shared->at[i].start > piece->start;
+	if (i < shared->count)
+		piece->end = min_u64(piece->end, piece->populated ? shared->at[i].start : shared->at[i].end);
+}
+
 int track_next_piece(const struct uffdwp_track *track, uint64_t from, uint64_t to, struct piece *out)
 {
 	const struct ranges *set = &track->registered;
@@ -94,6 +107,7 @@ int track_next_piece(const struct uffdwp_track *track, uint64_t from, uint64_t t
 	if (i < set->count && set->at[i].start < to) {
 		*out = (struct piece){.start = set->at[i].start > from ? set->at[i].start : from,
 		                      .end = min_u64(set->at[i].end, to)};
+		set_kind(track, out);
 		if (!has_watched || out->start < watched.start)
 			return 1; /* they do not overlap: another userfaultfd is refused there */
 	}
@@ -136,6 +150,7 @@ static void free_track(struct uffdwp_track *track)
 	async_close(track);
 	ranges_close(&track->ranges, track->k);
 	ranges_close(&track->registered, track->k);
+	ranges_close(&track->shared, track->k);
 	pages_free(track->k, track->watched, WATCHED_MAX * sizeof(*track->watched));
 	pages_free(track->k, track, sizeof(*track));
 }
@@ -143,7 +158,8 @@ static void free_track(struct uffdwp_track *track)
 static int open_sets(struct uffdwp_track *track)
 {
 	track->watched = pages_new(track->k, WATCHED_MAX * sizeof(*track->watched));
-	if (!track->watched || ranges_open(&track->ranges, track->k) || ranges_open(&track->registered, track->k))
+	if (!track->watched || ranges_open(&track->ranges, track->k) || ranges_open(&track->registered, track->k) ||
+	    ranges_open(&track->shared, track->k))
 		return text_fail(track->text, -ENOMEM, "no address space for the sets of a track");
 	return 0;
 }
@@ -233,6 +249,7 @@ void track_stop(struct uffdwp_track *track)
 	unlink_track(track);
 	give_back(track, 0, UINT64_MAX); /* the follower is still there: nobody who unmaps waits in vain */
 	ranges_remove(&track->ranges, 0, UINT64_MAX);
+	ranges_remove(&track->shared, 0, UINT64_MAX);
 	pthread_rwlock_unlock(&tracks_lock);
 	follow_stop(track);
 	for (size_t i = 0; i < track->watched_count; i++)
@@ -242,10 +259,11 @@ void track_stop(struct uffdwp_track *track)
 
 /* ---- what happens to ranges ---- */
 
-/* Room for what one change may add to both sets. */
+/* Room for what one change may add to each set. */
 static int has_room(const struct uffdwp_track *track)
 {
-	return ranges_have_room(&track->ranges, 2) && ranges_have_room(&track->registered, 2);
+	return ranges_have_room(&track->ranges, 2) && ranges_have_room(&track->registered, 2) &&
+	       ranges_have_room(&track->shared, 2);
 }
 
 /* What of [start, end), all of it registered once, is not any more: it leaves the sets. Bytes that were asked for, or
@@ -264,6 +282,7 @@ static int64_t audit_part(struct uffdwp_track *track, uint64_t start, uint64_t e
 			found = (struct range){end, end};
 		if (found.start > start) {
 			ranges_remove(&track->registered, start, found.start);
+			ranges_remove(&track->shared, start, found.start);
 			gone += (int64_t)ranges_remove(&track->ranges, start, found.start);
 		}
 		start = found.end;
@@ -337,6 +356,7 @@ static void copy_ranges(struct ranges *ranges, uint64_t from, uint64_t to, uint6
 void track_move(struct uffdwp_track *track, uint64_t from, uint64_t to, uint64_t length)
 {
 	copy_ranges(&track->registered, from, to, length);
+	copy_ranges(&track->shared, from, to, length);
 	copy_ranges(&track->ranges, from, to, length);
 	audit_within(track, from, from + length);
 }
@@ -436,17 +456,20 @@ static int register_range(struct uffdwp_track *track, uint64_t start, uint64_t e
 	if (error)
 		return error;
 	int was_gap = ranges_touch(&track->registered, start, end);
+	int is_shared = (track->flags & UFFDWP_TRACK_POPULATED) && async_is_shared(start, end);
 
 	ranges_add(&track->registered, range.start, range.end);
 	error = check_whole(track, start, end);
 	if (!error && clean)
-		error = async_arm(track, start, end);
+		error = async_arm(track, start, end, (track->flags & UFFDWP_TRACK_POPULATED) && !is_shared);
 	else if (!error && was_gap) /* it may carry marks */
 		error = async_disarm(track, start, end);
 	if (error)
 		give_back(track, range.start, range.end);
 	else
 		ranges_add(&track->ranges, start, end);
+	if (!error && is_shared)
+		ranges_add(&track->shared, start, end);
 	return error;
 }
 
@@ -542,6 +565,7 @@ static void remove_async(struct uffdwp_track *track, uint64_t start, uint64_t en
 	const struct ranges *ranges = &track->ranges;
 
 	ranges_remove(&track->ranges, start, end);
+	ranges_remove(&track->shared, start, end);
 	size_t next = ranges_find(ranges, start);
 	uint64_t widest = GAP_PAGES * track->page_bytes;
 	uint64_t from = next > 0 ? ranges->at[next - 1].end : 0;

@@ -81,6 +81,7 @@ struct uffdwp_track {
 	struct uffdwp_track *next;
 	struct ranges ranges;     /* async: what the caller asked for */
 	struct ranges registered; /* that, and small gaps between */
+	struct ranges shared;     /* of a track of what is populated: its shared memory, empty entries of which count */
 	struct watched *watched;
 	size_t watched_count;
 
@@ -100,6 +101,7 @@ struct piece {
 	uint64_t end;
 	struct uffdwp_region *region;
 	uint64_t first; /* its page at `start` */
+	int populated;  /* async: only what is in memory or in swap counts */
 };
 
 /* Where the ranges that a scan finds are put, and from where to go on. */
@@ -154,14 +156,17 @@ int track_collect(struct uffdwp_track *track, struct uffdwp_collect *request);
 int async_open(struct uffdwp_track *track);
 void async_close(struct uffdwp_track *track);
 int async_register(struct uffdwp_track *track, uint64_t start, uint64_t end);
+/* What cannot be unregistered loses its marks at least. */
 void async_unregister(struct uffdwp_track *track, uint64_t start, uint64_t end);
 /* Arms what may be armed of a range. */
-int async_arm(struct uffdwp_track *track, uint64_t start, uint64_t end);
+int async_arm(struct uffdwp_track *track, uint64_t start, uint64_t end, int populated);
 /* Takes the marks off again: written, for the next scan. 0 or -errno: what is there is not ours any more. */
 int async_disarm(const struct uffdwp_track *track, uint64_t start, uint64_t end);
 /* Reports [start, end) into `found` as far as there is room, and arms what was reported, unless it only peeks. On
  * failure all of it counts as written. */
-int async_scan(const struct uffdwp_track *track, uint64_t start, uint64_t end, int peek, struct findings *found);
+int async_scan(const struct uffdwp_track *track, const struct piece *piece, int peek, struct findings *found);
+/* 1: [start, end) holds shared memory, or may. */
+int async_is_shared(uint64_t start, uint64_t end);
 /* The first part of [from, end) that is mapped and registered with a uffd of this kind. 1, 0: there is none, or -errno.
  */
 int async_next_registered(const struct uffdwp_track *track, uint64_t from, uint64_t end, struct range *found);
