@@ -499,7 +499,7 @@ UFFDWP_EXPORT int uffdwp_snapshot_free(struct uffdwp_snapshot *snapshot);
  * memory (not uffdwp_region_punch()), whose pages change to zeros without a write.
  *
  * Mechanisms: async (UFFD_FEATURE_WP_ASYNC and PAGEMAP_SCAN, Linux 6.7: the kernel resolves the faults, no thread is
- * woken, system calls are not disturbed) is taken where a trial proved it. Memory inside a region of this library is
+ * woken, system calls are not disturbed) is taken where a trial proved it, which it does not for huge pages (hugetlb) yet. Memory inside a region of this library is
  * tracked by the region's ledger, whatever its mechanism is, and may be snapshotted at the same time. Elsewhere each
  * range that is added becomes such a region (uffdwp_region_attach() lists what it refuses, the text of which is the
  * track's). soft-dirty is taken only by name and with UFFDWP_TRACK_RESET_PROCESS: each collect clears the marks of the

@@ -133,7 +133,7 @@ static int add_by_region(struct uffdwp_track *track, uint64_t start, uint64_t en
 	struct uffdwp_region_options options = UFFDWP_REGION_OPTIONS_INIT;
 	struct uffdwp_region *region;
 
-	options.mechanism = is_soft ? UFFDWP_MECHANISM_MPROTECT : track->mechanism;
+	options.mechanism = is_soft ? UFFDWP_MECHANISM_MPROTECT : track->asked;
 	options.delivery = is_soft ? UFFDWP_DELIVERY_AUTO : track->delivery;
 	int error = uffdwp_region_attach(track->runtime, (void *)(uintptr_t)start, end - start, &options, &region);
 
@@ -169,6 +169,39 @@ static int explain_async(const struct uffdwp_track *track, uint64_t start, uint6
 	}
 }
 
+/* Huge pages of hugetlb are at least so large, and so are ranges of them: others need not be looked at. */
+#define HUGE_PAGE_LEAST 65536
+
+/* 1: huge pages, which async may not do although it does all else. */
+static int is_beyond_async(const struct uffdwp_track *track, uint64_t start, uint64_t length)
+{
+	struct uffdwp_probe_memory trial;
+	struct maps_range range;
+
+	if (!is_aligned(start, HUGE_PAGE_LEAST) || !is_aligned(length, HUGE_PAGE_LEAST) ||
+	    maps_look(start, length, &range) || !range.hugetlb)
+		return 0;
+	runtime_try(track->runtime, UFFDWP_MEMORY_HUGETLB, &trial);
+	return !trial.rungs[UFFDWP_MECHANISM_ASYNC].works;
+}
+
+/* Where the memory is no region's. */
+static int add_plain(struct uffdwp_track *track, uint64_t start, uint64_t end, int clean)
+{
+	if (track->mechanism != UFFDWP_MECHANISM_ASYNC)
+		return add_by_region(track, start, end, clean);
+	if (is_beyond_async(track, start, end - start)) {
+		if (track->asked == UFFDWP_MECHANISM_AUTO)
+			return add_by_region(track, start, end, clean);
+		return text_fail(
+		        track->text, -EOPNOTSUPP,
+		        "async does not report every write to huge pages (hugetlb) here: see uffdwp-ctl doctor");
+	}
+	int error = track_add_async(track, start, end, clean);
+
+	return error ? explain_async(track, start, end, error) : 0;
+}
+
 UFFDWP_EXPORT int uffdwp_track_add(struct uffdwp_track *track, void *address, size_t length, uint32_t flags)
 {
 	uint64_t start = (uintptr_t)address;
@@ -189,10 +222,7 @@ UFFDWP_EXPORT int uffdwp_track_add(struct uffdwp_track *track, void *address, si
 		region = uffdwp_region_locate((const char *)address + length - 1);
 	if (region)
 		return add_of_region(track, region, start, end, clean);
-	if (track->mechanism != UFFDWP_MECHANISM_ASYNC)
-		return add_by_region(track, start, end, clean);
-	error = track_add_async(track, start, end, clean);
-	return error ? explain_async(track, start, end, error) : 0;
+	return add_plain(track, start, end, clean);
 }
 
 UFFDWP_EXPORT int uffdwp_track_remove(struct uffdwp_track *track, void *address, size_t length)

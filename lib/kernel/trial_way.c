@@ -233,6 +233,18 @@ static int64_t collect_scratch(const struct trial_bench *bench, const struct tri
 	return count;
 }
 
+/* Written, and its entry emptied: of shared memory that is still a write. */
+static enum uffdwp_answer look_zapped(struct trial_bench *bench, const struct trial_scratch *scratch)
+{
+	int error = bench->k->try_write(scratch->address);
+
+	if (!error)
+		error = bench->k->madvise(scratch->address, bench->page_bytes, MADV_DONTNEED);
+	if (error)
+		return trial_say(bench, UFFDWP_ANSWER_FAILED, "a write and MADV_DONTNEED", error);
+	return collect_scratch(bench, scratch) > 0 ? UFFDWP_ANSWER_KEPT : UFFDWP_ANSWER_LOST;
+}
+
 static enum uffdwp_answer look_async(struct trial_bench *bench, struct trial_scratch *scratch, unsigned round)
 {
 	(void)round;
@@ -250,7 +262,7 @@ static enum uffdwp_answer look_async(struct trial_bench *bench, struct trial_scr
 		if (collect_scratch(bench, scratch) != 0)
 			return trial_say(bench, UFFDWP_ANSWER_FAILED, "PAGEMAP_SCAN does not arm again", 0);
 	}
-	return UFFDWP_ANSWER_KEPT;
+	return look_zapped(bench, scratch);
 }
 
 /* --------------------------------------------------------------------------------------------------- soft-dirty -- */

@@ -190,6 +190,7 @@ int track_start(struct uffdwp *runtime, const struct uffdwp_track_options *optio
 	track->text = text;
 	track->flags = options->flags;
 	track->mechanism = mechanism;
+	track->asked = options->mechanism;
 	track->delivery = options->delivery;
 	track->page_bytes = (uint64_t)sysconf(_SC_PAGESIZE);
 	track->uffd = -1;

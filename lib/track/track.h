@@ -70,6 +70,7 @@ struct uffdwp_track {
 	struct text *text;
 	uint32_t flags;      /* UFFDWP_TRACK_* */
 	uint32_t mechanism;  /* of ranges outside of regions: ASYNC, SOFT_DIRTY, a region's, or AUTO */
+	uint32_t asked;      /* the mechanism that was named, or AUTO */
 	uint32_t delivery;   /* of the regions that are made */
 	uint64_t page_bytes; /* of the system */
 	int uffd;            /* -1: not async */
