@@ -57,7 +57,7 @@ size_t area_page_bytes(enum uffdwp_memory memory)
 	return memory == UFFDWP_MEMORY_HUGETLB ? huge_page_bytes() : (size_t)sysconf(_SC_PAGESIZE);
 }
 
-void area_map(struct area *area, enum uffdwp_memory memory, size_t length_bytes)
+static void map(struct area *area, enum uffdwp_memory memory, size_t length_bytes)
 {
 	void *base = mmap(NULL, length_bytes, PROT_READ | PROT_WRITE, map_flags[memory], -1, 0);
 
@@ -69,7 +69,19 @@ void area_map(struct area *area, enum uffdwp_memory memory, size_t length_bytes)
 	area->base = base;
 	area->length_bytes = length_bytes;
 	area->page_bytes = area_page_bytes(memory);
+}
+
+void area_map(struct area *area, enum uffdwp_memory memory, size_t length_bytes)
+{
+	map(area, memory, length_bytes);
 	area_fill(area->base, length_bytes, 1);
+}
+
+void area_map_touched(struct area *area, enum uffdwp_memory memory, size_t length_bytes)
+{
+	map(area, memory, length_bytes);
+	for (size_t at = 0; at < length_bytes; at += area->page_bytes)
+		area_fill(area->base + at, sizeof(uint64_t), at + 1);
 }
 
 void area_unmap(struct area *area)

@@ -27,6 +27,8 @@ size_t area_page_bytes(enum uffdwp_memory memory);
 
 /* Ends the program where the memory is not to be had. */
 void area_map(struct area *area, enum uffdwp_memory memory, size_t length_bytes);
+/* The same with one word in each page, for large memory that nobody looks at. */
+void area_map_touched(struct area *area, enum uffdwp_memory memory, size_t length_bytes);
 void area_unmap(struct area *area);
 
 /* Fills memory with words that differ from page to page, so that none is a hole and images differ. */

@@ -2,7 +2,8 @@
 /*
  * The small services of bench.h. The CPUs that the program may use are read once, before anybody pins anything.
  *
- * Threads: bench_pin() and bench_now_ns() from any; the rest from the main thread before others run.
+ * Threads: bench_pin(), bench_now_ns() and bench_preemptions() from any; the rest from the main thread before others
+ * run.
  */
 #include "bench.h"
 
@@ -12,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 enum { OPTION_JSON = 0x100, OPTION_CHECK, OPTION_QUICK, OPTION_BARS };
 
@@ -159,6 +161,13 @@ unsigned bench_number(const char *text, unsigned most)
 	if (end == text || *end || value < 1 || value > most)
 		bench_die("%s: not a number from 1 to %u", text, most);
 	return (unsigned)value;
+}
+
+long bench_preemptions(void)
+{
+	struct rusage usage;
+
+	return getrusage(RUSAGE_THREAD, &usage) ? 0 : usage.ru_nivcsw;
 }
 
 uint64_t bench_clock_ns(void)

@@ -64,6 +64,9 @@ static inline uint64_t bench_now_ns(void)
 	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
+/* How often the calling thread had to leave its CPU against its will. */
+long bench_preemptions(void);
+
 /* What two calls of the clock cost one after the other: to be taken off each measured time. */
 uint64_t bench_clock_ns(void);
 
@@ -89,5 +92,7 @@ static inline uint64_t bench_random(uint64_t *state)
 int faults_main(int argc, char **argv);
 int handlers_main(int argc, char **argv);
 int snapshot_main(int argc, char **argv);
+int track_main(int argc, char **argv);
+int gc_main(int argc, char **argv);
 
 #endif

@@ -40,6 +40,7 @@ struct library_setup {
 };
 
 struct library {
+	const char *name; /* of the contender */
 	struct uffdwp *runtime;
 	struct uffdwp_region *region;
 	struct area area;

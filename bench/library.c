@@ -22,7 +22,8 @@ static void die_with_text(struct uffdwp *runtime, const char *what, int error)
 	bench_die("%s: %s (%s)", what, text, strerror(-error));
 }
 
-static const char *const mechanism_names[UFFDWP_MECHANISM_COUNT] = {"auto", "marker", "rearm", "minor", "mprotect"};
+static const char *const mechanism_names[UFFDWP_MECHANISM_COUNT] = {"auto",     "marker", "rearm",     "minor",
+                                                                    "mprotect", "async",  "soft-dirty"};
 
 const char *library_mechanism_name(enum uffdwp_mechanism mechanism)
 {
@@ -31,7 +32,7 @@ const char *library_mechanism_name(enum uffdwp_mechanism mechanism)
 
 enum uffdwp_mechanism library_mechanism_of(const char *name)
 {
-	for (int i = UFFDWP_MECHANISM_MARKER; i < UFFDWP_MECHANISM_COUNT; i++) {
+	for (int i = UFFDWP_MECHANISM_MARKER; i <= UFFDWP_MECHANISM_MPROTECT; i++) {
 		if (!strcmp(name, mechanism_names[i]))
 			return (enum uffdwp_mechanism)i;
 	}
@@ -125,11 +126,11 @@ void library_expect_faults(const struct library *library, uint64_t faults)
 	uint64_t lost = stats.pages_lost - library->lost_before;
 
 	if (seen != faults)
-		bench_die("the library resolved %llu faults where %llu pages were written", (unsigned long long)seen,
-		          (unsigned long long)faults);
+		bench_die("%s: the library resolved %llu faults where %llu pages were written", library->name,
+		          (unsigned long long)seen, (unsigned long long)faults);
 	if (lost != (library->loss == LOSS_NONE ? 0 : faults))
-		bench_die("the library found %llu pages lost where %llu pages were written", (unsigned long long)lost,
-		          (unsigned long long)faults);
+		bench_die("%s: the library found %llu pages lost where %llu pages were written", library->name,
+		          (unsigned long long)lost, (unsigned long long)faults);
 }
 
 /* By ways that the library is not told of. */
@@ -181,6 +182,7 @@ void contender_library(struct contender *contender, const char *name, struct lib
 	library->runtime = library_runtime(setup->handler_threads, setup->cpu == BENCH_ANY_CPU ? NULL : cpus);
 	library_region(library->runtime, setup, &library->region, &library->area);
 	bench_must(uffdwp_region_info(library->region, &info), "uffdwp_region_info");
+	library->name = name;
 	library->loss = setup->loss;
 	library->faults_before = stats_of(library).faults;
 	library->lost_before = stats_of(library).pages_lost;

@@ -65,6 +65,16 @@ void report_add(struct report *report, double value, const char *format, ...)
 	va_end(arguments);
 }
 
+void report_add_range(struct report *report, double value, double low, double high, const char *format, ...)
+{
+	struct figure figure = {.value = value, .low = low, .high = high};
+	va_list arguments;
+
+	va_start(arguments, format);
+	add(report, figure, format, arguments);
+	va_end(arguments);
+}
+
 static int ascending(const void *a, const void *b)
 {
 	const double *x = a;

@@ -40,6 +40,10 @@ void report_fini(struct report *report);
 /* Adds a figure whose name is the question, a dot, and the formatted text. */
 void report_add(struct report *report, double value, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
+/* The same with the range that the value stands for. */
+void report_add_range(struct report *report, double value, double low, double high, const char *format, ...)
+        __attribute__((format(printf, 5, 6)));
+
 /* The same for a figure that is the median of `count` runs; sorts the values. */
 double report_add_median(struct report *report, double *values, size_t count, const char *format, ...)
         __attribute__((format(printf, 4, 5)));

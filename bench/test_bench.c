@@ -1,16 +1,21 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the figures stand on: the histogram against sorted values, the phases of the load, and the bars against known
- * figures.
+ * What the figures stand on: the histogram against sorted values, the phases of the load, the choice of pages, duels
+ * whose outcome is known, programs that are run, and the bars against known figures.
  */
 #include <check.h>
+#include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "bench.h"
+#include "child.h"
+#include "duel.h"
 #include "histogram.h"
 #include "load.h"
+#include "pages.h"
 #include "report.h"
 
 #define VALUES 20000
@@ -133,6 +138,313 @@ START_TEST(test_each_phase_keeps_its_own_writes)
 }
 END_TEST
 
+/* ------------------------------------------------------------------------------------------------------- pages -- */
+
+START_TEST(test_share_is_rounded_and_never_nothing_by_mistake)
+{
+	ck_assert_uint_eq(pages_share(1000, 0), 0);
+	ck_assert_uint_eq(pages_share(1000, 1), 1);
+	ck_assert_uint_eq(pages_share(1000, 1000), 1000);
+	ck_assert_uint_eq(pages_share(262144, 1), 262);
+	ck_assert_uint_eq(pages_share(262144, 120), 31457);
+	ck_assert_uint_eq(pages_share(10, 1), 1);
+}
+END_TEST
+
+static void check_choice(const struct pages *pages, size_t count)
+{
+	size_t marked = 0;
+
+	ck_assert_uint_eq(pages->count, count);
+	for (size_t page = 0; page < pages->total; page++)
+		marked += pages->marks[page / 64] >> page % 64 & 1;
+	ck_assert_uint_eq(marked, count);
+	for (size_t i = 0; i < count; i++) {
+		ck_assert_uint_lt(pages->list[i], pages->total);
+		ck_assert(pages->marks[pages->list[i] / 64] >> pages->list[i] % 64 & 1);
+		ck_assert(i == 0 || pages->list[i - 1] < pages->list[i]);
+	}
+}
+
+START_TEST(test_choice_has_as_many_different_pages_as_were_asked_for)
+{
+	static const size_t totals[] = {1, 63, 64, 1000, 4097};
+	uint64_t seed = seed_of_run();
+
+	for (size_t i = 0; i < sizeof(totals) / sizeof(totals[0]); i++) {
+		struct pages pages;
+
+		pages_init(&pages, totals[i]);
+		for (size_t count = 0; count <= totals[i]; count += 1 + totals[i] / 9) {
+			pages_choose(&pages, count, PAGES_SCATTERED, seed + count);
+			check_choice(&pages, count);
+			pages_choose(&pages, count, PAGES_CLUSTERED, seed + count);
+			check_choice(&pages, count);
+		}
+		pages_choose(&pages, totals[i], PAGES_CLUSTERED, seed);
+		check_choice(&pages, totals[i]);
+		ck_assert_uint_eq(pages_runs(&pages), 1);
+		pages_fini(&pages);
+	}
+}
+END_TEST
+
+START_TEST(test_choice_follows_from_its_seed)
+{
+	struct pages a;
+	struct pages b;
+	uint64_t seed = seed_of_run();
+
+	pages_init(&a, 10000);
+	pages_init(&b, 10000);
+	pages_choose(&a, 100, PAGES_SCATTERED, seed);
+	pages_choose(&b, 100, PAGES_SCATTERED, seed);
+	ck_assert_mem_eq(a.marks, b.marks, a.marks_bytes);
+	pages_choose(&b, 100, PAGES_SCATTERED, seed + 1);
+	ck_assert_mem_ne(a.marks, b.marks, a.marks_bytes);
+	pages_fini(&a);
+	pages_fini(&b);
+}
+END_TEST
+
+/* Whole blocks, of which some may touch, and one that is cut. */
+START_TEST(test_clustered_pages_come_in_blocks_and_scattered_ones_do_not)
+{
+	struct pages pages;
+	uint64_t seed = seed_of_run();
+
+	pages_init(&pages, 100 * PAGES_BLOCK);
+	pages_choose(&pages, 10 * PAGES_BLOCK + 1, PAGES_CLUSTERED, seed);
+	ck_assert_uint_le(pages_runs(&pages), 11);
+	for (size_t i = 1; i < pages.count; i++) {
+		if (pages.list[i] != pages.list[i - 1] + 1)
+			ck_assert_uint_eq(pages.list[i] % PAGES_BLOCK, 0);
+	}
+	pages_choose(&pages, 10 * PAGES_BLOCK, PAGES_SCATTERED, seed);
+	ck_assert_uint_gt(pages_runs(&pages), 6 * PAGES_BLOCK);
+	pages_fini(&pages);
+}
+END_TEST
+
+/* ------------------------------------------------------------------------------------------------------- duels -- */
+
+START_TEST(test_quantile_of_values_is_the_one_of_that_rank)
+{
+	const double values[] = {1, 2, 3, 4};
+
+	ck_assert_double_eq(duel_quantile(values, 4, 0.5), 2.5);
+	ck_assert_double_eq(duel_quantile(values, 3, 0.5), 2);
+	ck_assert_double_eq(duel_quantile(values, 4, 0.25), 1);
+	ck_assert_double_eq(duel_quantile(values, 4, 0.75), 3);
+	ck_assert_double_eq(duel_quantile(values, 4, 0.99), 4);
+	ck_assert_double_eq(duel_quantile(values, 4, 0), 1);
+	ck_assert_double_eq(duel_quantile(values, 1, 0.99), 1);
+}
+END_TEST
+
+START_TEST(test_interval_of_the_median_is_the_notch)
+{
+	double values[] = {4, 1, 3, 2};
+	double half;
+
+	ck_assert_double_eq(duel_median(values, 4, &half), 2.5);
+	ck_assert_double_eq_tol(half, 1.57 * (3 - 1) / 2, 1e-9);
+}
+END_TEST
+
+/* Three places, each of its own speed; the sides go round. Equal sides must come out equal, though no turn says so. */
+START_TEST(test_places_cancel_in_the_ratio)
+{
+	static const double places[] = {100, 120, 170};
+	double a[DUEL_TURNS * 5];
+	double b[DUEL_TURNS * 5];
+	struct duel_ratio ratio;
+
+	for (size_t i = 0; i < DUEL_TURNS * 5; i++) {
+		a[i] = places[i / 5];
+		b[i] = places[(i / 5 + 1) % 3];
+	}
+	ratio = duel_compare(a, b, 5);
+	ck_assert_double_eq_tol(ratio.value, 1, 1e-9);
+	ck_assert_double_eq_tol(ratio.low, 120.0 / 170, 1e-9);
+	ck_assert_double_eq_tol(ratio.high, 170.0 / 100, 1e-9);
+	ck_assert_double_eq_tol(duel_noise(ratio), 0, 1e-9);
+	for (size_t i = 0; i < DUEL_TURNS * 5; i++)
+		a[i] *= 1.5;
+	ck_assert_double_eq_tol(duel_compare(a, b, 5).value, 1.5, 1e-9);
+}
+END_TEST
+
+START_TEST(test_noise_is_the_far_end_of_the_interval)
+{
+	ck_assert_double_eq_tol(duel_noise((struct duel_ratio){.value = 0.97, .half = 0.05}), 0.08, 1e-9);
+	ck_assert_double_eq_tol(duel_noise((struct duel_ratio){.value = 1.02, .half = 0.01}), 0.03, 1e-9);
+}
+END_TEST
+
+/* A side that says what it takes, and remembers how often it was tried in which place of a round. */
+struct actor {
+	uint64_t takes_ns;
+	unsigned disturbed; /* the next so many trials */
+	unsigned trials;
+	unsigned places[3];
+};
+
+static unsigned place; /* of the next trial in the round */
+
+static void begin_round(void *user, uint64_t seed)
+{
+	uint64_t *last = user;
+
+	ck_assert_uint_ne(*last, seed);
+	*last = seed;
+	place = 0;
+}
+
+static uint64_t act(void *self, int *disturbed)
+{
+	struct actor *actor = self;
+
+	actor->trials++;
+	if (actor->disturbed) {
+		actor->disturbed--;
+		*disturbed = 1;
+		return 1000000;
+	}
+	actor->places[place++]++;
+	return actor->takes_ns;
+}
+
+static void fight(struct duel *duel, struct actor *actors, double tolerance)
+{
+	static const char *const names[] = {"x", "bare", "bare_again"};
+	static uint64_t last_seed;
+
+	memset(duel, 0, sizeof(*duel));
+	duel->count = 3;
+	duel->bare = 1;
+	duel->again = 2;
+	duel->tolerance = tolerance;
+	duel->rounds_min = 60;
+	duel->retry_until_ns = UINT64_MAX;
+	duel->before_round = begin_round;
+	duel->user = &last_seed;
+	for (size_t i = 0; i < 3; i++)
+		duel->sides[i] = (struct duel_side){names[i], &actors[i], act};
+	while (duel_turn(duel))
+		;
+}
+
+START_TEST(test_duel_of_a_quiet_machine_is_fought_once)
+{
+	static struct duel duel;
+	struct actor actors[3] = {{.takes_ns = 105}, {.takes_ns = 100}, {.takes_ns = 101}};
+	struct report report;
+
+	fight(&duel, actors, 0.10);
+	ck_assert_uint_eq(duel.attempts, 1);
+	ck_assert_uint_eq(duel.rounds, 60);
+	ck_assert_double_eq_tol(duel.noise, 0.01, 1e-9);
+	report_init(&report, "track");
+	duel_report(&duel, &report, "p");
+	ck_assert_double_eq_tol(report_find(&report, "track.p.x.ratio_bare")->value, 1.05, 1e-9);
+	ck_assert_double_eq_tol(report_find(&report, "track.p.bare_again.ratio_bare")->value, 1.01, 1e-9);
+	ck_assert_double_eq_tol(report_find(&report, "track.p.x.p50_ns")->value, 105, 1e-9);
+	ck_assert_double_eq_tol(report_find(&report, "track.p.noise")->value, 0.01, 1e-9);
+	report_fini(&report);
+}
+END_TEST
+
+START_TEST(test_duel_whose_twins_differ_is_fought_three_times_and_no_more)
+{
+	static struct duel duel;
+	struct actor actors[3] = {{.takes_ns = 100}, {.takes_ns = 100}, {.takes_ns = 120}};
+
+	fight(&duel, actors, 0.10);
+	ck_assert_uint_eq(duel.attempts, DUEL_ATTEMPTS);
+	ck_assert_double_eq_tol(duel.noise, 0.2, 1e-9);
+	fight(&duel, actors, 0.25);
+	ck_assert_uint_eq(duel.attempts, 1);
+}
+END_TEST
+
+START_TEST(test_each_side_has_each_place_of_a_round_as_often)
+{
+	static struct duel duel;
+	struct actor actors[3] = {{.takes_ns = 100}, {.takes_ns = 100}, {.takes_ns = 100}};
+
+	fight(&duel, actors, 0.10);
+	for (size_t i = 0; i < 3; i++) {
+		for (size_t k = 0; k < 3; k++) {
+			ck_assert_uint_ge(actors[i].places[k], 60);
+			ck_assert_uint_le(actors[i].places[k], 60 + 9); /* rounds that warm up */
+		}
+	}
+}
+END_TEST
+
+START_TEST(test_disturbed_trial_is_made_again)
+{
+	static struct duel duel;
+	struct actor actors[3] = {{.takes_ns = 100, .disturbed = 3}, {.takes_ns = 100}, {.takes_ns = 100}};
+
+	fight(&duel, actors, 0.10);
+	ck_assert_uint_eq(actors[0].trials, actors[1].trials + 2); /* one was in a round that warms up */
+	for (size_t i = 0; i < DUEL_TURNS * 60; i++)
+		ck_assert_double_eq(duel.times_ns[0][i], 100);
+}
+END_TEST
+
+START_TEST(test_trials_that_are_always_disturbed_come_to_an_end)
+{
+	static struct duel duel;
+	struct actor actors[3] = {{.takes_ns = 100, .disturbed = UINT_MAX}, {.takes_ns = 100}, {.takes_ns = 100}};
+
+	fight(&duel, actors, 0.10);
+	ck_assert_uint_gt(actors[0].trials, actors[1].trials);
+	ck_assert_uint_lt(actors[0].trials, 2 * actors[1].trials);
+}
+END_TEST
+
+/* -------------------------------------------------------------------------------------------------- programs -- */
+
+static int run_shell(const char *script, unsigned timeout_s, char *output, size_t size)
+{
+	char shell[] = "/bin/sh";
+	char option[] = "-c";
+	char command[256];
+	char *argv[] = {shell, option, command, NULL};
+
+	snprintf(command, sizeof(command), "%s", script);
+	return child_run(argv, timeout_s, output, size);
+}
+
+START_TEST(test_program_is_run_to_its_end_and_heard)
+{
+	char output[16];
+	char nothing[] = "/nonexistent/program";
+	char *argv[] = {nothing, NULL};
+
+	ck_assert_int_eq(run_shell("printf abc; exit 3", 60, output, sizeof(output)), 3);
+	ck_assert_str_eq(output, "abc");
+	ck_assert_int_eq(run_shell("printf 12345678901234567890", 60, output, sizeof(output)), 0);
+	ck_assert_str_eq(output, "123456789012345");
+	ck_assert_int_eq(run_shell("kill -9 $$", 60, output, sizeof(output)), 128 + 9);
+	ck_assert_int_eq(run_shell("cat", 60, output, sizeof(output)), 0);
+	ck_assert_int_eq(child_run(argv, 60, output, sizeof(output)), -ENOENT);
+}
+END_TEST
+
+START_TEST(test_program_that_does_not_end_is_killed)
+{
+	char output[16];
+
+	ck_assert_int_eq(run_shell("exec sleep 1000", 1, output, sizeof(output)), -ETIMEDOUT);
+}
+END_TEST
+
+/* -------------------------------------------------------------------------------------------------------- bars -- */
+
 /* Checks one text of bars against the figure faults.x = 1.05; what was said goes to `said`. */
 static int check_bars(const char *bars, char *said, size_t size)
 {
@@ -197,6 +509,24 @@ START_TEST(test_bar_without_a_reason_or_relation_is_an_error)
 }
 END_TEST
 
+START_TEST(test_bars_of_the_project_can_all_be_read)
+{
+	struct report report;
+	FILE *in = fopen(UFFDWP_BENCH_BARS, "re");
+	char said[256] = "";
+	FILE *out = fmemopen(said, sizeof(said), "w");
+
+	ck_assert_ptr_nonnull(in);
+	ck_assert_ptr_nonnull(out);
+	report_init(&report, "none");
+	ck_assert_int_eq(report_check(&report, in, out), 0);
+	report_fini(&report);
+	fclose(in);
+	fclose(out);
+	ck_assert_str_eq(said, "");
+}
+END_TEST
+
 START_TEST(test_median_of_runs_keeps_their_range)
 {
 	struct report report;
@@ -234,6 +564,9 @@ static Suite *suite(void)
 	Suite *suite = suite_create("bench");
 	TCase *histogram = tcase_create("histogram");
 	TCase *load = tcase_create("load");
+	TCase *pages = tcase_create("pages");
+	TCase *duel = tcase_create("duel");
+	TCase *child = tcase_create("child");
 	TCase *report = tcase_create("report");
 
 	tcase_add_test(histogram, test_buckets_follow_each_other_without_a_gap);
@@ -244,11 +577,31 @@ static Suite *suite(void)
 	suite_add_tcase(suite, histogram);
 	tcase_add_test(load, test_each_phase_keeps_its_own_writes);
 	suite_add_tcase(suite, load);
+	tcase_add_test(pages, test_share_is_rounded_and_never_nothing_by_mistake);
+	tcase_add_test(pages, test_choice_has_as_many_different_pages_as_were_asked_for);
+	tcase_add_test(pages, test_choice_follows_from_its_seed);
+	tcase_add_test(pages, test_clustered_pages_come_in_blocks_and_scattered_ones_do_not);
+	suite_add_tcase(suite, pages);
+	tcase_add_test(duel, test_quantile_of_values_is_the_one_of_that_rank);
+	tcase_add_test(duel, test_interval_of_the_median_is_the_notch);
+	tcase_add_test(duel, test_places_cancel_in_the_ratio);
+	tcase_add_test(duel, test_noise_is_the_far_end_of_the_interval);
+	tcase_add_test(duel, test_duel_of_a_quiet_machine_is_fought_once);
+	tcase_add_test(duel, test_duel_whose_twins_differ_is_fought_three_times_and_no_more);
+	tcase_add_test(duel, test_each_side_has_each_place_of_a_round_as_often);
+	tcase_add_test(duel, test_disturbed_trial_is_made_again);
+	tcase_add_test(duel, test_trials_that_are_always_disturbed_come_to_an_end);
+	suite_add_tcase(suite, duel);
+	tcase_add_test(child, test_program_is_run_to_its_end_and_heard);
+	tcase_add_test(child, test_program_that_does_not_end_is_killed);
+	tcase_set_timeout(child, 120);
+	suite_add_tcase(suite, child);
 	tcase_add_test(report, test_bar_that_holds_is_silent);
 	tcase_add_test(report, test_missed_bar_names_figure_bar_and_relation);
 	tcase_add_test(report, test_bar_of_an_unknown_figure_is_an_error);
 	tcase_add_test(report, test_bars_of_other_questions_are_passed_over);
 	tcase_add_test(report, test_bar_without_a_reason_or_relation_is_an_error);
+	tcase_add_test(report, test_bars_of_the_project_can_all_be_read);
 	tcase_add_test(report, test_median_of_runs_keeps_their_range);
 	tcase_add_test(report, test_sizes_are_read_with_their_units);
 	tcase_add_loop_exit_test(report, test_text_that_is_no_size_ends_the_program, BENCH_EXIT_ERROR, 0, 8);
