@@ -266,7 +266,7 @@ static void scan_portion(struct portion *portion, uint64_t first, uint64_t end)
 
 	if (region->uffd < 0 && region->memory == UFFDWP_MEMORY_ANON && !region->soft_dirty)
 		note_emptied(region, first, end);
-	if (portion->peek || region->soft_dirty)
+	if (region->soft_dirty || (portion->peek && portion->pagemap < 0))
 		look(portion, first, end);
 	else
 		look_held(portion, first, end);
@@ -289,7 +289,7 @@ static int scan_locked(struct uffdwp_region *region, const struct piece *piece, 
 
 	if (atomic_load(&region->dead))
 		return -ESTALE;
-	if (region_loses_marks(region) && !peek) {
+	if (region_loses_marks(region)) {
 		portion.pagemap = region->k->open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC, 0);
 		if (portion.pagemap < 0)
 			return portion.pagemap;

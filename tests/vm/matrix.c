@@ -28,7 +28,8 @@
 int expect_losses;
 
 static const char *const memory_names[UFFDWP_MEMORY_COUNT] = {"shmem", "hugetlb", "anon"};
-static const char *const mechanism_names[UFFDWP_MECHANISM_COUNT] = {"auto", "marker", "rearm", "minor", "mprotect"};
+static const char *const mechanism_names[UFFDWP_MECHANISM_REGION_COUNT] = {"auto", "marker", "rearm", "minor",
+                                                                           "mprotect"};
 static const char *const delivery_names[] = {"auto", "thread", "inline"};
 static const char *const job_names[JOB_COUNT] = {"arm", "preserve"};
 static const char *const verdict_names[] = {"proved", "refused", "failed"};
@@ -125,15 +126,15 @@ static struct cell cell_at(unsigned index)
 	index /= JOB_COUNT;
 	cell.delivery = (enum uffdwp_delivery)(UFFDWP_DELIVERY_THREAD + index % 2);
 	index /= 2;
-	cell.mechanism = (enum uffdwp_mechanism)(UFFDWP_MECHANISM_MARKER + index % (UFFDWP_MECHANISM_COUNT - 1));
-	index /= UFFDWP_MECHANISM_COUNT - 1;
+	cell.mechanism = (enum uffdwp_mechanism)(UFFDWP_MECHANISM_MARKER + index % (UFFDWP_MECHANISM_REGION_COUNT - 1));
+	index /= UFFDWP_MECHANISM_REGION_COUNT - 1;
 	cell.memory = (enum uffdwp_memory)index;
 	return cell;
 }
 
 static int play_all(const char *only)
 {
-	unsigned cells = UFFDWP_MEMORY_COUNT * (UFFDWP_MECHANISM_COUNT - 1) * 2 * JOB_COUNT;
+	unsigned cells = UFFDWP_MEMORY_COUNT * (UFFDWP_MECHANISM_REGION_COUNT - 1) * 2 * JOB_COUNT;
 	int failed = 0;
 	struct outcome *outcome =
 	        mmap(NULL, sizeof(*outcome), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);

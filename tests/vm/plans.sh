@@ -13,7 +13,7 @@ set -euo pipefail
 # Boots in the order in which they begin: the long ones first.
 stock_kernels=(markerless newest 6.12 6.1 5.10)
 special_boots=(numa no-uring user)
-quick_tests=(bad_input bad_sink doctor no_kernel probe minor mprotect bypass)
+quick_tests=(bad_input bad_sink doctor no_kernel probe minor mprotect bypass track_bad)
 
 describe_boot() {
 	case $1 in
@@ -41,8 +41,9 @@ matrix_options() {
 long_tests_of() {
 	case $1 in
 	markerless) echo "rearm audit" ;;
-	newest) echo "delivery" ;;
-	6.1) echo "cut" ;;
+	newest) echo "delivery track_holes" ;;
+	6.12) echo "track_vanish track_ranges" ;;
+	6.1) echo "cut track_region" ;;
 	5.10) echo "rearm region" ;;
 	esac
 }
@@ -71,11 +72,29 @@ plan_bank() {
 	echo "step bank/$1-$2 120 \$as uffdwp-bank --size=4M --seconds=1 --snapshots=3 --mechanism=$1 --delivery=$2"
 }
 
+# What is played under stress of the ways to track: where each has most to find.
+stressed_of() {
+	case $1 in
+	5.10) echo "anon by soft-dirty" ;;
+	6.1) echo "by marker" ;;
+	markerless) echo "by rearm" ;;
+	*) echo "by async" ;;
+	esac
+}
+
+# Tracks need files that are no shared memory, and swap.
+plan_track() {
+	echo 'step track 300 env TMPDIR=/disk uffdwp_vm_track'
+	echo "step stress-track 200 env TMPDIR=/disk UFFDWP_STRESS_SECONDS=10 UFFDWP_TRACK_ONLY='$(stressed_of "$1")'" \
+		'uffdwp_vm_stress_track'
+}
+
 plan_kernel() {
 	local long
 	read -ra long <<<"$(long_tests_of "$1")"
 	echo 'step doctor 60 uffdwp-ctl doctor'
 	echo "step matrix 300 uffdwp_vm_matrix $(matrix_options "$1")"
+	plan_track "$1"
 	case $1 in
 	markerless) plan_bank rearm thread && plan_bank minor inline ;;
 	5.10) plan_bank mprotect inline ;;
@@ -106,6 +125,7 @@ as="/world/bin/setpriv --reuid=65534 --regid=65534 --clear-groups"
 step doctor 60 $as uffdwp-ctl doctor
 step doctor-says-so 60 $as sh -c 'uffdwp-ctl doctor | grep -E "user mode only +works; this one is taken"'
 step matrix 300 $as uffdwp_vm_matrix
+step track 300 env TMPDIR=/disk $as uffdwp_vm_track
 END
 	plan_tests bad_input bad_sink doctor probe minor mprotect
 }

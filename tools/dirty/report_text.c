@@ -13,7 +13,7 @@
 static void print_head(const struct report *report, FILE *out)
 {
 	const struct record *record = report->record;
-	char command[64];
+	char command[60]; /* and what stands before it: 80 columns */
 	char ending[64];
 	char each[SAY_BYTES];
 	double spent = (double)record->collect_ns / 1e6 / (double)(record->collects ? record->collects : 1);
