@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Part `pieces`: what it costs that memory is tracked as thousands of ranges. The same number of pages is tracked as
- * 10,000 ranges of a few pages, with pages between them that are mapped and not tracked, and as one range. Both by the
+ * Part `pieces`: what it costs that memory is tracked as thousands of ranges. The same number of pages (1 GiB) is tracked
+ * as 10,000 ranges, with pages between them that are mapped and not tracked, and as one range. Both by the
  * library and by the bare ioctl: what the kernel itself takes for so many mappings (each range that is registered
  * becomes one) must not be mistaken for the library's.
  *
- * Cases: `near`, one page between two ranges; `far`, as many as a range has.
+ * Cases: `near`, one page between two ranges; `far`, eight.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,8 +13,6 @@
 
 #include "report.h"
 #include "track.h"
-
-#define PIECE_PAGES 8
 
 /* Three with many ranges, then three with one; within each three they change places. */
 enum { MANY, BARE_MANY, BARE_MANY_AGAIN, ONE, BARE_ONE, BARE_ONE_AGAIN, SIDES };
@@ -26,7 +24,7 @@ struct gap {
 	size_t pages;
 };
 
-static const struct gap gaps[] = {{"near", 1}, {"far", PIECE_PAGES}};
+static const struct gap gaps[] = {{"near", 1}, {"far", 8}};
 
 static const struct track_density densities[] = {
         {"clean", "nothing", 0, PAGES_CLUSTERED},
@@ -47,6 +45,13 @@ static struct {
 	uint64_t added_ns[SIDES]; /* in the last turn */
 } field;
 
+static size_t piece_pages(void)
+{
+	size_t pages = field.settings->size_bytes / area_page_bytes(UFFDWP_MEMORY_ANON) / field.settings->pieces;
+
+	return pages ? pages : 1;
+}
+
 static int is_many(size_t side)
 {
 	return side <= BARE_MANY_AGAIN;
@@ -58,8 +63,8 @@ static void open_side(size_t side, const struct area *area)
 	struct collector_setup setup = {
 	        .area = *area,
 	        .pieces = is_many(side) ? pieces : 1,
-	        .piece_pages = is_many(side) ? PIECE_PAGES : pieces * PIECE_PAGES,
-	        .stride_pages = PIECE_PAGES + field.gap->pages,
+	        .piece_pages = is_many(side) ? piece_pages() : pieces * piece_pages(),
+	        .stride_pages = piece_pages() + field.gap->pages,
 	        .vector = field.settings->vector,
 	        .pages = &field.bout.pages,
 	};
@@ -141,8 +146,8 @@ static void measure_gap(struct report *report, const struct gap *gap)
 	field.gap = gap;
 	for (size_t i = 0; i < SIDES; i++)
 		area_map_touched(&field.areas[i], UFFDWP_MEMORY_ANON,
-		                 pieces * (PIECE_PAGES + (is_many(i) ? gap->pages : 0)) * page_bytes);
-	pages_init(&field.bout.pages, pieces * PIECE_PAGES);
+		                 pieces * (piece_pages() + (is_many(i) ? gap->pages : 0)) * page_bytes);
+	pages_init(&field.bout.pages, pieces * piece_pages());
 	for (size_t i = 0; i < DENSITIES; i++)
 		set_up(&field.duels[i]);
 	track_fight(&match, field.duels, DENSITIES);
@@ -175,9 +180,9 @@ void track_pieces(struct report *report, const struct track_settings *settings)
 		return;
 	field.settings = settings;
 	if (!settings->common.json)
-		printf("\npieces: anon, many (%zu ranges of %d pages) and one range of as many pages, microseconds\n"
+		printf("\npieces: anon, many (%zu ranges of %zu pages) and one range of as many pages, microseconds\n"
 		       "%-5s %-15s %10s %10s %10s %10s %10s %10s  %s\n",
-		       settings->pieces, PIECE_PAGES, "gaps", "written", "many p50", "p99", "bare p50", "p99",
+		       settings->pieces, piece_pages(), "gaps", "written", "many p50", "p99", "bare p50", "p99",
 		       "one p50", "p99", "many take");
 	for (size_t i = 0; i < sizeof(gaps) / sizeof(gaps[0]); i++)
 		measure_gap(report, &gaps[i]);

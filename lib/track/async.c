@@ -141,7 +141,13 @@ int async_disarm(const struct uffdwp_track *track, uint64_t start, uint64_t end)
 	return track->k->uffd_register(track->uffd, start, end - start, UFFDIO_REGISTER_MODE_WP);
 }
 
-int async_scan(const struct uffdwp_track *track, const struct piece *piece, int peek, struct findings *found)
+void async_forget(struct uffdwp_track *track, uint64_t start, uint64_t end)
+{
+	if (track->k->uffd_writeprotect(track->uffd, start, end - start, 0))
+		atomic_store(&track->doubtful, 1);
+}
+
+int async_scan(struct uffdwp_track *track, const struct piece *piece, int peek, struct findings *found)
 {
 	uint64_t start = piece->start;
 	uint64_t end = piece->end;
@@ -155,7 +161,7 @@ int async_scan(const struct uffdwp_track *track, const struct piece *piece, int 
 
 	if (count < 0) { /* it may have armed a part before it failed */
 		if (!peek)
-			async_disarm(track, start, end);
+			async_forget(track, start, end);
 		return count;
 	}
 	found->count = (size_t)count;

@@ -104,6 +104,13 @@ static void make_room(struct errand *errand, const struct piece *piece, struct f
 	}
 }
 
+/* No room for what lies at and behind `from` of the findings: the next scan shall find it again. */
+static void take_back(struct uffdwp_track *track, const struct findings *rough, size_t i, uint64_t from, int peek)
+{
+	for (; i < rough->count && !peek; i++)
+		async_forget(track, from > rough->at[i].start ? from : rough->at[i].start, rough->at[i].end);
+}
+
 /* The first range that ends behind `address`, which mostly is a near one. */
 static size_t find_from(const struct ranges *ranges, size_t hint, uint64_t address)
 {
@@ -114,46 +121,47 @@ static size_t find_from(const struct ranges *ranges, size_t hint, uint64_t addre
 	return ranges_find(ranges, address);
 }
 
-/* Leaves out what was found in gaps. *hint: the range to begin at, which no earlier one of the findings has left
- * behind.
- */
-static void clip(const struct ranges *ranges, const struct uffdwp_written *range, size_t *hint, struct findings *found)
+/* Leaves out what was found in gaps. 0: there is no room for more, from *until on. *hint: the range to begin at, which
+ * no earlier one of the findings has left behind. */
+static int clip(const struct uffdwp_track *track, const struct uffdwp_written *range, size_t *hint,
+                struct findings *found, uint64_t *until)
 {
+	const struct ranges *ranges = &track->ranges;
 	size_t i = *hint = find_from(ranges, *hint, range->start);
 
 	for (; i < ranges->count && ranges->at[i].start < range->end; i++) {
 		uint64_t start = range->start > ranges->at[i].start ? range->start : ranges->at[i].start;
 
+		if (found->count == found->room) {
+			*until = start;
+			return 0;
+		}
 		found->at[found->count++] =
 		        (struct uffdwp_written){start, min_u64(range->end, ranges->at[i].end), range->flags};
 	}
+	return 1;
 }
 
-/* What is found is cut by gaps, and armed already: there must be room for all that it is cut into. m findings cut by n
- * ranges are m + n - 1 at most, so the room is parted between both. */
-static int scan_around_gaps(const struct uffdwp_track *track, const struct piece *piece, int peek,
-                            struct findings *found)
+static int scan_around_gaps(struct uffdwp_track *track, const struct piece *piece, int peek, struct findings *found)
 {
-	const struct ranges *ranges = &track->ranges;
-	size_t first = ranges_find(ranges, piece->start);
-	size_t more = found->room / 2; /* ranges behind the first */
 	struct uffdwp_written at[ROUGH];
-	struct findings rough = {.at = at, .room = min_u64(found->room - more, ROUGH)};
-	struct piece part = *piece;
-
-	if (first + more < ranges->count)
-		part.end = min_u64(part.end, ranges->at[first + more].end);
-	int error = async_scan(track, &part, peek, &rough);
+	struct findings rough = {.at = at, .room = ROUGH};
+	size_t hint = ranges_find(&track->ranges, piece->start);
+	int error = async_scan(track, piece, peek, &rough);
 
 	if (error)
 		return error;
 	found->until = rough.until;
-	for (size_t i = 0; i < rough.count; i++)
-		clip(ranges, &at[i], &first, found);
+	for (size_t i = 0; i < rough.count; i++) {
+		if (!clip(track, &at[i], &hint, found, &found->until)) {
+			take_back(track, &rough, i, found->until, peek);
+			break;
+		}
+	}
 	return 0;
 }
 
-static int scan(const struct uffdwp_track *track, const struct piece *piece, int peek, struct findings *found)
+static int scan(struct uffdwp_track *track, const struct piece *piece, int peek, struct findings *found)
 {
 	if (piece->region)
 		return watch_scan(piece->region, piece, peek, found);
@@ -238,6 +246,8 @@ int track_collect(struct uffdwp_track *track, struct uffdwp_collect *request)
 	request->count = 0;
 	request->bytes = 0;
 	request->next = NULL;
+	if (atomic_load_explicit(&track->doubtful, memory_order_relaxed))
+		track_disarm_all(track);
 	int error = prepare(&errand);
 
 	if (!error)
