@@ -393,6 +393,20 @@ enum uffdwp_sink {
 typedef int (*uffdwp_sink_fn)(void *user, uint64_t offset, const void *data, size_t length);
 
 #define UFFDWP_SNAPSHOT_BUFFERED (1u << 0) /* image: through the page cache, even where O_DIRECT is to be had */
+/*
+ * The region stays protected when the snapshot has committed: the next begin only has to protect what was written since,
+ * and may be an increment. Until then the first write to each page costs a fault. A later snapshot without this flag, or
+ * one that fails, ends it; so does closing the region. Without effect where the mechanism or the memory allows no rounds
+ * (see struct uffdwp_snapshot_progress).
+ */
+#define UFFDWP_SNAPSHOT_KEEP (1u << 1)
+/*
+ * Callback sink: only pages that were written since the cut of the region's last snapshot, which must have committed with
+ * UFFDWP_SNAPSHOT_KEEP; a page may come although it was not written. Pages of zeros come, too: the callback hears of
+ * every page that may differ, and of no other. Refused with -ENODATA where that is not known, with -EOPNOTSUPP
+ * where it never is (anonymous memory that loses marks, huge pages, mechanisms minor and mprotect).
+ */
+#define UFFDWP_SNAPSHOT_INCREMENT (1u << 2)
 
 struct uffdwp_snapshot_options {
 	size_t sz;           /* sizeof(struct uffdwp_snapshot_options) */
@@ -427,7 +441,9 @@ struct uffdwp_snapshot_options {
 
 /*
  * Makes the cut: returns when every later write is excluded from the snapshot; the saving goes on in the background.
- * While it arms, write faults wait, so that no thread sees an effect whose cause the image lacks. A caller that wants a
+ * Before it, rounds: pages are armed while writers go on, until little is left that was written since; writers that are
+ * too fast for that are braked for moments. Then, for the pause, write faults wait until the rest is armed, so that no
+ * thread sees an effect whose cause the image lacks. A caller that wants a
  * transaction boundary holds the lock that its writers take for this call, or better gives cut_enter and cut_leave.
  *
  * Errors, nothing changed: -EINVAL, -E2BIG, -ERANGE (length beyond the region), -EBUSY (a snapshot of this region has
@@ -439,6 +455,17 @@ struct uffdwp_snapshot_options {
 UFFDWP_MUST_CHECK UFFDWP_EXPORT int uffdwp_snapshot_begin(struct uffdwp_region *region,
                                                           const struct uffdwp_snapshot_options *options,
                                                           struct uffdwp_snapshot **out);
+
+/*
+ * The same of several regions with one cut: options[i] and out[i] belong to regions[i]. Faults of all regions wait until
+ * all are armed, so no thread sees in one region the effect of a write to another that its image lacks. cut_enter and
+ * cut_leave are those of options[0]; the others must have none. All are begun or none; from then on each is a snapshot of
+ * its own, and may fail alone. Regions must be different, of one runtime; 1 to 64 of them. Errors as above, and -EINVAL,
+ * -E2BIG (count). Since 0.1.
+ */
+UFFDWP_MUST_CHECK UFFDWP_EXPORT int uffdwp_snapshot_begin_group(struct uffdwp_region *const *regions,
+                                                                const struct uffdwp_snapshot_options *options,
+                                                                size_t count, struct uffdwp_snapshot **out);
 
 enum uffdwp_snapshot_state { UFFDWP_SNAPSHOT_RUNNING = 0, UFFDWP_SNAPSHOT_COMMITTED = 1, UFFDWP_SNAPSHOT_FAILED = 2 };
 
@@ -460,6 +487,12 @@ struct uffdwp_snapshot_progress {
 	uint64_t elapsed_ns;      /* from the begin call until now, or until it ended */
 	uint32_t direct;          /* 1: the image is written with O_DIRECT */
 	uint32_t uring;           /* 1: the image is written with io_uring */
+	uint64_t pages_pause;     /* protected in the pause: written since the last round before it */
+	uint64_t pages_rounds;    /* protected in the rounds before, again and again */
+	uint64_t rounds_ns;       /* what they took: part of the begin call, writers went on */
+	uint64_t braked_ns;       /* how long faults of writers slept in the rounds, all together */
+	uint32_t rounds;          /* 0: the mechanism or the memory allows none; all is protected in the pause */
+	uint32_t reserved;
 };
 
 /* Looks at a snapshot without waiting. -EINVAL (sz too small). Since 0.1. */

@@ -3,7 +3,7 @@
 #include <errno.h>
 
 #include "api_private.h"
-#include "snapshot/snapshot.h"
+#include "snapshot/cut.h"
 
 /* The smallest structure that was ever released. */
 #define SNAPSHOT_OPTIONS_SZ_MIN sizeof(struct uffdwp_snapshot_options)
@@ -25,7 +25,9 @@ static int check_snapshot_sink(const struct uffdwp_snapshot_options *options, st
 static int check_snapshot_options(const struct uffdwp_region *region, const struct uffdwp_snapshot_options *options)
 {
 	struct text *text = region->text;
-	int error = api_unknown_flags(text, options->flags, UFFDWP_SNAPSHOT_BUFFERED, options->reserved);
+	int error = api_unknown_flags(text, options->flags,
+	                              UFFDWP_SNAPSHOT_BUFFERED | UFFDWP_SNAPSHOT_KEEP | UFFDWP_SNAPSHOT_INCREMENT,
+	                              options->reserved);
 
 	if (!error && options->policy > UFFDWP_POLICY_ABORT)
 		error = text_fail(text, -EINVAL, "unknown policy %u", (unsigned)options->policy);
@@ -38,27 +40,84 @@ static int check_snapshot_options(const struct uffdwp_region *region, const stru
 	if (!error && options->pool_bytes / region->page_bytes > 1u << 30)
 		error = text_fail(text, -EINVAL, "pool_bytes %llu is more than 2^30 pages",
 		                  (unsigned long long)options->pool_bytes);
+	if (!error && (options->flags & UFFDWP_SNAPSHOT_INCREMENT) && options->sink != UFFDWP_SINK_CALLBACK)
+		error = text_fail(text, -EINVAL, "UFFDWP_SNAPSHOT_INCREMENT is for the callback sink");
 	if (!error && !options->cut_enter != !options->cut_leave)
 		error = text_fail(text, -EINVAL, "cut_enter and cut_leave go together");
 	return error ? error : check_snapshot_sink(options, text);
 }
 
+static int take_snapshot_options(const struct uffdwp_region *region, const struct uffdwp_snapshot_options *given,
+                                 struct uffdwp_snapshot_options *options)
+{
+	static const struct uffdwp_snapshot_options standard = UFFDWP_SNAPSHOT_OPTIONS_INIT;
+
+	*options = standard;
+	int error = api_take_options(region->text, given, SNAPSHOT_OPTIONS_SZ_MIN, options, sizeof(*options));
+
+	return error ? error : check_snapshot_options(region, options);
+}
+
+static int begin(struct uffdwp_region *const *regions, const struct uffdwp_snapshot_options *options, size_t count,
+                 struct uffdwp_snapshot **out)
+{
+	const struct uffdwp *runtime = regions[0]->runtime;
+
+	return snapshot_begin(regions, options, count, (runtime->flags & UFFDWP_OPEN_NO_URING) != 0, regions[0]->text,
+	                      out);
+}
+
 UFFDWP_EXPORT int uffdwp_snapshot_begin(struct uffdwp_region *region, const struct uffdwp_snapshot_options *given,
                                         struct uffdwp_snapshot **out)
 {
-	struct uffdwp_snapshot_options options = UFFDWP_SNAPSHOT_OPTIONS_INIT;
+	struct uffdwp_snapshot_options options;
+
 	if (api_is_foreign(region->runtime))
 		return -ECHILD;
-	int error = api_take_options(region->text, given, SNAPSHOT_OPTIONS_SZ_MIN, &options, sizeof(options));
+	int error = take_snapshot_options(region, given, &options);
 
 	if (!error && !out)
 		error = text_fail(region->text, -EINVAL, "out is NULL");
-	if (!error)
-		error = check_snapshot_options(region, &options);
-	if (error)
-		return error;
-	return snapshot_begin(region, &options, (region->runtime->flags & UFFDWP_OPEN_NO_URING) != 0, region->text,
-	                      out);
+	return error ? error : begin(&region, &options, 1, out);
+}
+
+static int check_member(struct uffdwp_region *const *regions, size_t i, const struct uffdwp_snapshot_options *options)
+{
+	struct text *text = regions[0]->text;
+
+	if (regions[i]->runtime != regions[0]->runtime)
+		return text_fail(text, -EINVAL, "region %zu is of another runtime than the first", i);
+	for (size_t other = 0; other < i; other++) {
+		if (regions[other] == regions[i])
+			return text_fail(text, -EINVAL, "regions %zu and %zu are the same", other, i);
+	}
+	return i > 0 && options->cut_enter
+	               ? text_fail(text, -EINVAL, "cut_enter of options %zu: only the first may have one", i)
+	               : 0;
+}
+
+UFFDWP_EXPORT int uffdwp_snapshot_begin_group(struct uffdwp_region *const *regions,
+                                              const struct uffdwp_snapshot_options *given, size_t count,
+                                              struct uffdwp_snapshot **out)
+{
+	struct uffdwp_snapshot_options options[CUT_COUNT_MAX];
+	int error = 0;
+
+	if (!regions || !given || !count || !regions[0])
+		return -EINVAL;
+	if (api_is_foreign(regions[0]->runtime))
+		return -ECHILD;
+	if (count > CUT_COUNT_MAX)
+		return text_fail(regions[0]->text, -E2BIG, "%zu regions, at most %d share a cut", count, CUT_COUNT_MAX);
+	if (!out)
+		return text_fail(regions[0]->text, -EINVAL, "out is NULL");
+	for (size_t i = 0; i < count && !error; i++) {
+		error = regions[i] ? take_snapshot_options(regions[i], &given[i], &options[i])
+		                   : text_fail(regions[0]->text, -EINVAL, "region %zu is NULL", i);
+		if (!error)
+			error = check_member(regions, i, &options[i]);
+	}
+	return error ? error : begin(regions, options, count, out);
 }
 
 UFFDWP_EXPORT int uffdwp_snapshot_poll(const struct uffdwp_snapshot *snapshot,

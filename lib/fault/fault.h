@@ -80,6 +80,7 @@ struct fault {
 	int was_armed;          /* empty.c: the page was armed when the empty entry was met */
 	enum uffdwp_loss cause; /* empty.c: why the entry is empty, should there be a page of the file behind it */
 	uint64_t until_ns;      /* of threads that nap: when the snapshot fails for want of pool memory; 0 at first */
+	uint32_t brake_ns;      /* afterwards: its thread shall sleep so long, see fault_brake() */
 };
 
 enum fault_verdict {
@@ -104,6 +105,10 @@ enum fault_verdict fault_resolve_patiently(struct fault *fault);
 /* Sleeps until what the verdict waits for may have come: fault_change is no longer `seen`, or a short time has passed.
  * Outside the epoch. (signal) */
 void fault_nap(const struct kernel_ops *k, enum fault_verdict verdict, uint32_t seen);
+
+/* Before a cut writers are braked where they dirty memory faster than it can be armed: whoever resolved a fault sleeps.
+ * Outside the epoch. (signal) */
+void fault_brake(const struct kernel_ops *k, uint32_t brake_ns);
 
 /* For threads with a handle: resolves `page` and possibly more in [page, limit), sleeping as long as it takes. Fills
  * its entry where the region wants that (region->populate). (signal) */

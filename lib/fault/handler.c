@@ -95,6 +95,7 @@ static enum fault_verdict resolve(const struct fault *told)
 	enum fault_verdict verdict = fault_resolve(&fault);
 
 	epoch_leave(ticket);
+	fault_brake(fault.region->k, fault.brake_ns);
 	return verdict;
 }
 

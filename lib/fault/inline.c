@@ -110,6 +110,7 @@ struct inline_fault {
 	const struct kernel_ops *k;
 	enum fault_verdict verdict;
 	uint64_t until_ns;
+	uint32_t brake_ns;
 };
 
 /* What the processor said of the access. */
@@ -151,6 +152,7 @@ static enum look resolve_in(struct inline_fault *fault, struct uffdwp_region *re
 		return LOOK_NOBODY;
 	fault->verdict = fault_resolve_patiently(&met);
 	fault->until_ns = met.until_ns;
+	fault->brake_ns = met.brake_ns;
 	if (fault->verdict == FAULT_REFUSED)
 		return LOOK_NOBODY;
 	return fault->verdict == FAULT_DONE ? LOOK_DONE : LOOK_AGAIN;
@@ -173,6 +175,8 @@ static enum look look_for(struct inline_fault *fault)
 	if (region && is_its_signal(fault, region))
 		look = resolve_in(fault, region);
 	epoch_leave(ticket);
+	fault_brake(fault->k, fault->brake_ns);
+	fault->brake_ns = 0;
 	if (region || kernel_now_ns() - registry_changed_ns() > INLINE_GRACE_NS)
 		return look == LOOK_NOBODY && !quiet ? LOOK_UNSURE : look;
 	fault_nap(fault->k, FAULT_AGAIN, atomic_load(&fault_change));

@@ -372,10 +372,19 @@ static enum fault_verdict preserve_page(struct fault *fault, struct preserve *pr
 	return saved(fault, preserve, fault->page, end);
 }
 
+static void take_brake(struct fault *fault)
+{
+	fault->brake_ns = atomic_load_explicit(&fault->region->brake_ns, memory_order_relaxed);
+	if (fault->brake_ns)
+		fault_count(&fault->region->braked_ns, fault->brake_ns);
+}
+
 enum fault_verdict fault_let_go(struct fault *fault, enum phase phase)
 {
 	struct preserve *preserve = atomic_load(&fault->region->preserve);
 
+	if (phase == PHASE_IDLE)
+		take_brake(fault);
 	if (phase != PHASE_PRESERVE)
 		return release(fault, 0);
 	if (fault->page >= preserve->end_page)
@@ -430,6 +439,12 @@ void fault_nap(const struct kernel_ops *k, enum fault_verdict verdict, uint32_t 
 	atomic_fetch_sub(&fault_sleepers, 1);
 }
 
+void fault_brake(const struct kernel_ops *k, uint32_t brake_ns)
+{
+	if (brake_ns)
+		k->futex_wait((const uint32_t *)&fault_change, atomic_load(&fault_change), brake_ns);
+}
+
 void fault_barrier(struct uffdwp_region *region, uint64_t page, uint64_t limit, enum fault_by by)
 {
 	struct fault fault = {.region = region, .page = page, .limit = limit, .by = by};
@@ -439,6 +454,7 @@ void fault_barrier(struct uffdwp_region *region, uint64_t page, uint64_t limit, 
 	do {
 		uint32_t seen = atomic_load(&fault_change);
 
+		fault.brake_ns = 0;
 		fault.access = by == FAULT_BY_BARRIER && region->populate ? FAULT_WRITE_EMPTY : FAULT_WRITE;
 		/* A signal handler that wrote to a page which this thread has claimed would wait for itself. */
 		signals_block(&before);
@@ -447,6 +463,7 @@ void fault_barrier(struct uffdwp_region *region, uint64_t page, uint64_t limit, 
 		verdict = fault_resolve_patiently(&fault);
 		epoch_leave(ticket);
 		signals_restore(&before);
+		fault_brake(region->k, fault.brake_ns);
 		if (verdict != FAULT_DONE && verdict != FAULT_REFUSED)
 			fault_nap(region->k, verdict, seen);
 	} while (verdict != FAULT_DONE && verdict != FAULT_REFUSED);

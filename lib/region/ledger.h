@@ -21,6 +21,9 @@
  * nothing is lost. INV-OPEN: a page that is FREE or OPEN carries no mark: its disarming has returned. SAVED and LEAVING
  * may still carry it.
  *
+ * `touched` has a bit for each block of 64 pages: set after a page of it took a state in which it may carry no mark,
+ * and cleared, before it is looked at, by whoever arms for the next snapshot; so he need not look at all pages.
+ *
  * Threads: every entry is atomic. Arming (FREE -> ARMED or WATCHED) is done by one thread, under the region's lock and
  * while faults are held; see fault.h.
  */
@@ -44,7 +47,26 @@ enum ledger_state {
 struct ledger {
 	_Atomic uint8_t *pages;
 	uint64_t count; /* entries, one for each page of the capacity */
+	_Atomic uint64_t *touched;
 };
+
+#define LEDGER_BLOCK_PAGES 64
+#define LEDGER_TOUCHED_PAGES (64 * LEDGER_BLOCK_PAGES) /* of a word of `touched` */
+
+/* The page carries its mark, as far as is known, and nobody is letting it go. */
+static inline int ledger_is_marked(enum ledger_state state)
+{
+	return state == LEDGER_ARMED || state == LEDGER_WATCHED;
+}
+
+static inline void ledger_touch(struct ledger *ledger, uint64_t page)
+{
+	_Atomic uint64_t *word = &ledger->touched[page / LEDGER_TOUCHED_PAGES];
+	uint64_t bit = 1ull << (page / LEDGER_BLOCK_PAGES % 64);
+
+	if (!(atomic_load_explicit(word, memory_order_relaxed) & bit))
+		atomic_fetch_or_explicit(word, bit, memory_order_release);
+}
 
 static inline enum ledger_state ledger_get(const struct ledger *ledger, uint64_t page)
 {
@@ -55,6 +77,8 @@ static inline enum ledger_state ledger_get(const struct ledger *ledger, uint64_t
 static inline void ledger_set(struct ledger *ledger, uint64_t page, enum ledger_state state)
 {
 	atomic_store_explicit(&ledger->pages[page], (uint8_t)state, memory_order_release);
+	if (!ledger_is_marked(state))
+		ledger_touch(ledger, page);
 }
 
 /* 1: this thread moved the page from `from` to `to`. */
@@ -62,14 +86,12 @@ static inline int ledger_move(struct ledger *ledger, uint64_t page, enum ledger_
 {
 	uint8_t expected = (uint8_t)from;
 
-	return atomic_compare_exchange_strong_explicit(&ledger->pages[page], &expected, (uint8_t)to,
-	                                               memory_order_acq_rel, memory_order_acquire);
-}
-
-/* The page carries its mark, as far as is known, and nobody is letting it go. */
-static inline int ledger_is_marked(enum ledger_state state)
-{
-	return state == LEDGER_ARMED || state == LEDGER_WATCHED;
+	if (!atomic_compare_exchange_strong_explicit(&ledger->pages[page], &expected, (uint8_t)to, memory_order_acq_rel,
+	                                             memory_order_acquire))
+		return 0;
+	if (!ledger_is_marked(to))
+		ledger_touch(ledger, page);
+	return 1;
 }
 
 /* 1: this thread lets the page go, without a pre-image. */
@@ -99,6 +121,10 @@ static inline void ledger_set_range(struct ledger *ledger, uint64_t first, uint6
 {
 	for (uint64_t page = first; page < end; page++)
 		atomic_store_explicit(&ledger->pages[page], (uint8_t)state, memory_order_relaxed);
+	for (uint64_t page = first; page < end && !ledger_is_marked(state); page += LEDGER_BLOCK_PAGES)
+		ledger_touch(ledger, page);
+	if (end > first && !ledger_is_marked(state))
+		ledger_touch(ledger, end - 1);
 }
 
 static inline uint64_t ledger_count_marked(const struct ledger *ledger, uint64_t first, uint64_t end)

@@ -195,11 +195,18 @@ int region_register(struct uffdwp_region *region)
 	return 0;
 }
 
+static uint64_t touched_bytes(const struct ledger *ledger)
+{
+	return (ledger->count / LEDGER_TOUCHED_PAGES + 1) * sizeof(*ledger->touched);
+}
+
 static int ledger_open(struct uffdwp_region *region)
 {
 	region->ledger.count = region->capacity_bytes >> region->page_shift;
 	region->ledger.pages = pages_new(region->k, region->ledger.count);
-	if (!region->ledger.pages || losses_open(&region->losses, region->k, region->ledger.count))
+	region->ledger.touched = pages_new(region->k, touched_bytes(&region->ledger));
+	if (!region->ledger.pages || !region->ledger.touched ||
+	    losses_open(&region->losses, region->k, region->ledger.count))
 		return text_fail(region->text, -ENOMEM, "no memory for the ledger");
 	pages_touch(region->k, (void *)region->ledger.pages, region_pages(region));
 	return 0;
@@ -344,7 +351,9 @@ void region_free(struct uffdwp_region *region)
 	pages_free(k, region->zeros, region->page_bytes);
 	losses_close(&region->losses, k);
 	pages_free(k, (void *)atomic_load(&region->written), written_bytes(region));
+	pages_free(k, (void *)atomic_load(&region->changed), written_bytes(region));
 	pages_free(k, (void *)region->ledger.pages, region->ledger.count);
+	pages_free(k, (void *)region->ledger.touched, touched_bytes(&region->ledger));
 	pthread_mutex_destroy(&region->lock);
 	pages_free(k, region, sizeof(*region));
 }
@@ -680,15 +689,24 @@ int region_disarm_run(struct uffdwp_region *region, uint64_t first, uint64_t end
 	return patiently(region, region->mechanism->disarm, first, end);
 }
 
+static int open_bits(const struct uffdwp_region *region, _Atomic(_Atomic uint64_t *) *bits)
+{
+	void *memory = atomic_load(bits) ? NULL : pages_new(region->k, written_bytes(region));
+
+	if (memory)
+		atomic_store_explicit(bits, memory, memory_order_release);
+	return atomic_load(bits) ? 0 : -ENOMEM;
+}
+
+int region_note_changes(struct uffdwp_region *region)
+{
+	return open_bits(region, &region->changed);
+}
+
 int region_track(struct uffdwp_region *region)
 {
-	if (!atomic_load(&region->written)) {
-		void *written = pages_new(region->k, written_bytes(region));
-
-		if (!written)
-			return -ENOMEM;
-		atomic_store_explicit(&region->written, written, memory_order_release);
-	}
+	if (open_bits(region, &region->written))
+		return -ENOMEM;
 	atomic_fetch_add(&region->tracked, 1);
 	atomic_store(&region->active, 1);
 	return 0;

@@ -101,7 +101,11 @@ struct uffdwp_region {
 	_Atomic uint64_t armed_until;        /* mprotect: pages [0, armed_until) were armed one call after the other */
 	/* Tracks: a bit for each page that was written although it carries a mark now; NULL until the first track. */
 	_Atomic(_Atomic uint64_t *) written;
-	_Atomic uint32_t tracked; /* ranges of it that tracks watch: what a snapshot has saved stays protected */
+	/* Increments: the same since the cut of the last snapshot that kept the protection; NULL until the first. */
+	_Atomic(_Atomic uint64_t *) changed;
+	_Atomic uint32_t tracked;  /* ranges of it that tracks watch: what a snapshot has saved stays protected */
+	_Atomic uint32_t brake_ns; /* rounds of arming do not get shorter: each fault sleeps so long */
+	_Atomic uint64_t braked_ns;
 	_Atomic uint64_t streams[REGION_STREAMS];
 	_Atomic uint32_t stream_next;
 	struct region_counters counters;
@@ -112,6 +116,7 @@ struct uffdwp_region {
 	int snapshot_open; /* a snapshot has not been freed */
 	int soft_dirty;    /* a track's, who asks the kernel's soft-dirty bits: protected only while it asks */
 	int caller_armed;  /* uffdwp_region_arm() may have left pages armed */
+	int kept;          /* the last snapshot has left it protected, for the next */
 	_Atomic uint64_t
 	        *content; /* of the snapshot that prepares its cut: a punch clears its pages there; else NULL */
 };
@@ -205,18 +210,31 @@ int region_is_swapped(struct uffdwp_region *region, uint64_t page);
 int region_arm_run(struct uffdwp_region *region, uint64_t first, uint64_t end);
 int region_disarm_run(struct uffdwp_region *region, uint64_t first, uint64_t end);
 
-/* A page changed, or may have, and will carry a mark all the same: the next collect says so. (signal) */
+/* A page changed, or may have, and will carry a mark all the same: the next increment has it. (signal) */
+static inline void region_note_changed(struct uffdwp_region *region, uint64_t page)
+{
+	_Atomic uint64_t *changed = atomic_load_explicit(&region->changed, memory_order_acquire);
+
+	if (changed)
+		atomic_fetch_or(&changed[page / 64], 1ull << (page % 64));
+}
+
+/* The same, and the next collect says so. (signal) */
 static inline void region_note_written(struct uffdwp_region *region, uint64_t page)
 {
 	_Atomic uint64_t *written = atomic_load_explicit(&region->written, memory_order_acquire);
 
 	if (written)
 		atomic_fetch_or(&written[page / 64], 1ull << (page % 64));
+	region_note_changed(region, page);
 }
 
 /* Another range of it is tracked from now on, or one less; with the region's lock held. -ENOMEM. */
 int region_track(struct uffdwp_region *region);
 void region_untrack(struct uffdwp_region *region);
+
+/* From now on region_note_changed() notes; with the region's lock held. -ENOMEM. */
+int region_note_changes(struct uffdwp_region *region);
 
 /* The mechanism loses marks and content of this memory together, and only an event tells. */
 static inline int region_loses_marks(const struct uffdwp_region *region)

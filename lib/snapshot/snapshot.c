@@ -15,14 +15,12 @@
 #include "base/signals.h"
 #include "base/trace.h"
 #include "kernel/procfs.h"
+#include "snapshot/cut.h"
 
 #define POOL_BYTES_DEFAULT (64ull << 20)
 #define WAIT_NS_DEFAULT 10000000000ull
 #define WINDOW_DEFAULT 16
 #define CHUNK_BYTES (1024ull << 10)
-
-/* Pages are armed in calls of this many, so that a call does not hold the kernel's locks for ever. */
-#define ARM_PAGES 65536
 
 static const struct sink_ops *const sinks[] = {&sink_image, &sink_stream, &sink_callback};
 
@@ -57,6 +55,7 @@ static struct uffdwp_snapshot *snapshot_new(struct uffdwp_region *region, const 
 	snapshot->region = region;
 	snapshot->options = *options;
 	snapshot->no_uring = no_uring;
+	snapshot->increment = (options->flags & UFFDWP_SNAPSHOT_INCREMENT) != 0;
 	snapshot->begun_ns = kernel_now_ns();
 	snapshot->pages_most = region->ledger.count;
 	set_length(snapshot, or_default(options->length, atomic_load(&region->length_bytes)));
@@ -191,6 +190,7 @@ static void close_memory(struct uffdwp_snapshot *snapshot)
 
 	if (preserve->pagemap >= 0)
 		k->close(preserve->pagemap);
+	cut_close(snapshot);
 	pool_close(&preserve->pool);
 	pages_free(k, (void *)preserve->slot_of, snapshot->pages_most * sizeof(*preserve->slot_of));
 	pages_free(k, preserve->hot_cells, preserve->hot_count * sizeof(*preserve->hot_cells));
@@ -236,6 +236,8 @@ static int open_memory(struct uffdwp_snapshot *snapshot, struct text *text)
 		error = open_preserve(snapshot);
 	if (!error)
 		error = open_content(snapshot);
+	if (!error)
+		error = cut_open(snapshot);
 	if (error)
 		return text_fail(text, error, "no memory for the snapshot's pool: lower pool_bytes");
 	error = prepare_region(snapshot, text);
@@ -243,100 +245,6 @@ static int open_memory(struct uffdwp_snapshot *snapshot, struct text *text)
 		return error;
 	error = open_pagemap(snapshot);
 	return error ? text_fail(text, error, "/proc/self/pagemap cannot be opened: %s", strerror(-error)) : 0;
-}
-
-/* ---- the pause ---- */
-
-/* The marks will say that nothing was written: what a track was not told yet is noted (INV-TRACK). */
-static void note_written(struct uffdwp_region *region, uint64_t end_page)
-{
-	for (uint64_t page = 0; page < end_page; page++) {
-		if (!ledger_is_marked(ledger_get(&region->ledger, page)))
-			region_note_written(region, page);
-	}
-}
-
-static int arm_all(struct uffdwp_snapshot *snapshot)
-{
-	uint64_t end_page = snapshot->preserve.end_page;
-	int error = 0;
-
-	if (atomic_load(&snapshot->region->tracked))
-		note_written(snapshot->region, end_page);
-	ledger_set_range(&snapshot->region->ledger, 0, end_page, LEDGER_ARMED);
-	for (uint64_t page = 0; page < end_page && !error; page += ARM_PAGES)
-		error = region_arm_run(snapshot->region, page, min_u64(page + ARM_PAGES, end_page));
-	return error;
-}
-
-/* While faults are held or released: nothing is armed any more. */
-static void disarm_all(struct uffdwp_snapshot *snapshot)
-{
-	uint64_t end_page = snapshot->preserve.end_page;
-
-	struct ledger *ledger = &snapshot->region->ledger;
-
-	ledger_set_range(ledger, 0, end_page, LEDGER_LEAVING);
-	for (uint64_t page = 0; page < end_page; page += ARM_PAGES)
-		region_disarm_run(snapshot->region, page, min_u64(page + ARM_PAGES, end_page));
-	ledger_set_range(ledger, 0, end_page, LEDGER_FREE);
-}
-
-/* With the region's lock held. */
-static void leave_region(struct uffdwp_snapshot *snapshot)
-{
-	struct uffdwp_region *region = snapshot->region;
-
-	fault_enter_phase(region, PHASE_IDLE);
-	atomic_store(&region->preserve, NULL);
-	if (snapshot->preserve.end_page >= region_pages(region))
-		region->caller_armed = 0; /* what the caller had armed the snapshot has disarmed with its own */
-	atomic_store(&region->active, (uint32_t)(region->caller_armed || atomic_load(&region->tracked)));
-	fault_epoch_wait(); /* and nobody holds the pool any more */
-	fault_wake_held(region);
-	fault_wake_starved(region);
-	if (snapshot->preserve.keeps && !atomic_load(&region->tracked) && !region->caller_armed)
-		fault_let_all_go(region); /* the track that wanted the marks is gone */
-}
-
-/* INV-CUT holds because from HOLD to PRESERVE no fault is resolved. */
-static int make_cut(struct uffdwp_snapshot *snapshot)
-{
-	struct uffdwp_region *region = snapshot->region;
-	uint32_t preserving = PHASE_PRESERVE;
-	uint64_t start = kernel_now_ns();
-
-	snapshot->preserve.keeps = atomic_load(&region->tracked) > 0;
-	atomic_store(&region->active, 1);
-	fault_enter_phase(region, PHASE_HOLD);
-	atomic_store(&region->preserve, &snapshot->preserve);
-	int error = arm_all(snapshot);
-
-	if (error) {
-		disarm_all(snapshot);
-		leave_region(snapshot);
-		return error;
-	}
-	snapshot->faults_before = atomic_load(&region->counters.faults);
-	atomic_store(&region->phase, (uint32_t)PHASE_PRESERVE);
-	snapshot->pause_ns = kernel_now_ns() - start;
-	/* A failure while faults were held could not move the phase. Partner: the exchange of `error` in fault_fail().
-	 */
-	if (atomic_load(&snapshot->preserve.error))
-		atomic_compare_exchange_strong(&region->phase, &preserving, (uint32_t)PHASE_RELEASE);
-	fault_wake_held(region);
-	return 0;
-}
-
-static int make_cut_undisturbed(struct uffdwp_snapshot *snapshot)
-{
-	sigset_t before;
-
-	signals_block(&before);
-	int error = make_cut(snapshot);
-
-	signals_restore(&before);
-	return error;
 }
 
 /* ---- the snapshot's thread ---- */
@@ -391,18 +299,13 @@ static void end_text(struct uffdwp_snapshot *snapshot, int error)
 		          at + snapshot->region->page_bytes, meaning(error));
 }
 
-/* No page of the region is the snapshot's any more; the fault path has let go of it. */
-static void leave(struct uffdwp_snapshot *snapshot, int error)
+/* What the next increment would build on is not there: everything counts as changed. */
+static void break_chain(struct uffdwp_region *region)
 {
-	struct uffdwp_region *region = snapshot->region;
-
-	/* The phase is RELEASE after a failure: whoever holds the lock and waits in a barrier goes on by that. */
 	pthread_mutex_lock(&region->lock);
-	if (error) { /* only now: whoever had the lock may have moved the phase for a moment */
-		fault_epoch_wait();
-		disarm_all(snapshot);
-	}
-	leave_region(snapshot);
+	if (region->kept && !atomic_load(&region->tracked))
+		fault_let_all_go(region);
+	region->kept = 0;
 	pthread_mutex_unlock(&region->lock);
 }
 
@@ -412,9 +315,11 @@ static void finish(struct uffdwp_snapshot *snapshot, int error)
 
 	if (error == -ETIMEDOUT)
 		error = -ETIME; /* a sink's; for uffdwp_snapshot_wait() the other means "still running" */
-	leave(snapshot, error);
+	cut_leave(snapshot, error);
 	if (!error && snapshot->sink.ops->commit) {
 		error = snapshot->sink.ops->commit(snapshot);
+		if (error)
+			break_chain(snapshot->region);
 	} else if (error) {
 		end_text(snapshot, error);
 	}
@@ -506,37 +411,64 @@ static int enter_cut(struct uffdwp_snapshot *snapshot, struct text *text)
 	return 0;
 }
 
-/* The region's lock is not held while the caller's is waited for: his writers may need it to grow or punch. */
-static int cut(struct uffdwp_snapshot *snapshot, struct text *text)
+static void lock_regions(struct uffdwp_snapshot *const *snapshots, size_t count)
 {
-	struct uffdwp_region *region = snapshot->region;
-	int error = enter_cut(snapshot, text);
+	for (size_t i = 0; i < count; i++) {
+		pthread_mutex_lock(&snapshots[i]->region->lock);
+		snapshots[i]->region->content = NULL;
+	}
+}
+
+static void unlock_regions(struct uffdwp_snapshot *const *snapshots, size_t count)
+{
+	for (size_t i = count; i-- > 0;)
+		pthread_mutex_unlock(&snapshots[i]->region->lock);
+}
+
+static int any_dead(struct uffdwp_snapshot *const *snapshots, size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		if (atomic_load(&snapshots[i]->region->dead))
+			return 1;
+	}
+	return 0;
+}
+
+/* By address: two groups that share regions never wait for each other. */
+static void sort_by_region(struct uffdwp_snapshot **snapshots, size_t count)
+{
+	for (size_t i = 1; i < count; i++) {
+		struct uffdwp_snapshot *one = snapshots[i];
+		size_t at = i;
+
+		for (; at > 0 && (uintptr_t)snapshots[at - 1]->region > (uintptr_t)one->region; at--)
+			snapshots[at] = snapshots[at - 1];
+		snapshots[at] = one;
+	}
+}
+
+/* The regions' locks are not held while the caller's is waited for: his writers may need them to grow or punch. */
+static int cut(struct uffdwp_snapshot *const *snapshots, size_t count, struct text *text)
+{
+	struct uffdwp_snapshot *first = snapshots[0];
+	struct uffdwp_snapshot *sorted[CUT_COUNT_MAX];
+
+	memcpy(sorted, snapshots, count * sizeof(*snapshots));
+	sort_by_region(sorted, count);
+	cut_rounds(sorted, count);
+	int error = enter_cut(first, text);
 
 	if (error)
 		return error;
-	pthread_mutex_lock(&region->lock);
-	region->content = NULL;
-	error = atomic_load(&region->dead) ? -ESTALE : make_cut_undisturbed(snapshot);
-	pthread_mutex_unlock(&region->lock);
-	if (snapshot->options.cut_leave)
-		snapshot->options.cut_leave(snapshot->options.cut_user);
+	lock_regions(sorted, count);
+	error = any_dead(sorted, count) ? -ESTALE : cut_make(sorted, count);
+	unlock_regions(sorted, count);
+	if (first->options.cut_leave)
+		first->options.cut_leave(first->options.cut_user);
 	return error ? text_fail(text, error, "the region could not be armed: %s", meaning(error)) : 0;
 }
 
-static int begin_thread(struct uffdwp_snapshot *snapshot, struct text *text)
-{
-	int error = start_thread(snapshot, text);
-
-	if (error)
-		return error;
-	error = cut(snapshot, text);
-	give_order(snapshot, error ? SNAPSHOT_FORGET : SNAPSHOT_GO);
-	if (error)
-		pthread_join(snapshot->thread, NULL);
-	return error;
-}
-
-static int begin_open(struct uffdwp_snapshot *snapshot, struct text *text)
+static int open_one(struct uffdwp_snapshot *snapshot, struct text *text)
 {
 	int error = snapshot->sink.ops->open(snapshot, text);
 
@@ -546,7 +478,7 @@ static int begin_open(struct uffdwp_snapshot *snapshot, struct text *text)
 	if (!error && snapshot->sink.ops->prepare)
 		error = snapshot->sink.ops->prepare(snapshot, text);
 	if (!error)
-		error = begin_thread(snapshot, text);
+		error = start_thread(snapshot, text);
 	if (error) {
 		unpublish_content(snapshot->region);
 		snapshot->sink.ops->close(snapshot, 0);
@@ -555,8 +487,42 @@ static int begin_open(struct uffdwp_snapshot *snapshot, struct text *text)
 	return error;
 }
 
-int snapshot_begin(struct uffdwp_region *region, const struct uffdwp_snapshot_options *options, int no_uring,
-                   struct text *text, struct uffdwp_snapshot **out)
+/* Takes back what open_one() did. */
+static void close_one(struct uffdwp_snapshot *snapshot)
+{
+	cut_forget(snapshot);
+	give_order(snapshot, SNAPSHOT_FORGET);
+	pthread_join(snapshot->thread, NULL);
+	unpublish_content(snapshot->region);
+	snapshot->sink.ops->close(snapshot, 0);
+	close_memory(snapshot);
+}
+
+static void forget_one(struct uffdwp_snapshot *snapshot)
+{
+	struct uffdwp_region *region = snapshot->region;
+
+	snapshot_delete(snapshot);
+	unreserve_region(region);
+}
+
+/* An increment needs a region that is protected since the cut of its parent. */
+static int check_increment(const struct uffdwp_region *region, struct text *text)
+{
+	if (!cut_has_rounds(region))
+		return text_fail(
+		        text, -EOPNOTSUPP,
+		        "no increments of this region: its memory or mechanism (%s) does not tell for sure what "
+		        "was written since",
+		        region->mechanism->name);
+	return region->kept ? 0
+	                    : text_fail(text, -ENODATA,
+	                                "what was written since the parent is not known: the last snapshot of the "
+	                                "region must be the parent, committed, with UFFDWP_SNAPSHOT_KEEP");
+}
+
+static int prepare_one(struct uffdwp_region *region, const struct uffdwp_snapshot_options *options, int no_uring,
+                       struct text *text, struct uffdwp_snapshot **out)
 {
 	int error = reserve_region(region, options, text);
 
@@ -564,18 +530,53 @@ int snapshot_begin(struct uffdwp_region *region, const struct uffdwp_snapshot_op
 		return error;
 	struct uffdwp_snapshot *snapshot = snapshot_new(region, options, no_uring);
 
-	error = snapshot ? begin_open(snapshot, text) : text_fail(text, -ENOMEM, "no memory for a snapshot");
-	if (!error) {
-		atomic_fetch_add(&region->counters.snapshots, 1);
-		TRACE("snapshot %p of region %p: %llu bytes, pause %llu us%s%s", (void *)snapshot, (void *)region,
-		      (unsigned long long)snapshot->length_bytes, (unsigned long long)snapshot->pause_ns / 1000,
-		      snapshot->sink.direct ? ", O_DIRECT" : "", snapshot->sink.uring ? ", io_uring" : "");
-		*out = snapshot;
-		return 0;
+	if (!snapshot) {
+		unreserve_region(region);
+		return text_fail(text, -ENOMEM, "no memory for a snapshot");
 	}
-	if (snapshot)
-		snapshot_delete(snapshot);
-	unreserve_region(region);
+	error = snapshot->increment ? check_increment(region, text) : 0;
+	if (!error)
+		error = open_one(snapshot, text);
+	if (error)
+		forget_one(snapshot);
+	else
+		*out = snapshot;
+	return error;
+}
+
+static void started(struct uffdwp_snapshot *snapshot)
+{
+	atomic_fetch_add(&snapshot->region->counters.snapshots, 1);
+	TRACE("snapshot %p of region %p: %llu bytes, %u rounds, pause %llu us for %llu pages%s%s", (void *)snapshot,
+	      (void *)snapshot->region, (unsigned long long)snapshot->length_bytes, (unsigned)snapshot->rounds,
+	      (unsigned long long)snapshot->pause_ns / 1000, (unsigned long long)snapshot->pause_pages,
+	      snapshot->sink.direct ? ", O_DIRECT" : "", snapshot->sink.uring ? ", io_uring" : "");
+	give_order(snapshot, SNAPSHOT_GO);
+}
+
+int snapshot_begin(struct uffdwp_region *const *regions, const struct uffdwp_snapshot_options *options, size_t count,
+                   int no_uring, struct text *text, struct uffdwp_snapshot **out)
+{
+	struct uffdwp_snapshot *snapshots[CUT_COUNT_MAX] = {0};
+	size_t prepared = 0;
+	int error = 0;
+
+	while (prepared < count && !error) {
+		error = prepare_one(regions[prepared], &options[prepared], no_uring, text, &snapshots[prepared]);
+		prepared += !error;
+	}
+	if (!error)
+		error = cut(snapshots, count, text);
+	for (size_t i = 0; i < prepared; i++) {
+		if (error) {
+			close_one(snapshots[i]);
+			forget_one(snapshots[i]);
+		} else {
+			out[i] = snapshots[i];
+		}
+	}
+	for (size_t i = 0; i < count && !error; i++)
+		started(snapshots[i]);
 	return error;
 }
 
@@ -596,6 +597,11 @@ static void progress_counters(struct uffdwp_snapshot *snapshot, struct uffdwp_sn
 	progress->pages_sweep = atomic_load(&snapshot->pages_sweep);
 	progress->pages_hole = atomic_load(&snapshot->pages_hole);
 	progress->waits = atomic_load(&snapshot->preserve.waits);
+	progress->rounds = snapshot->rounds;
+	progress->rounds_ns = snapshot->rounds_ns;
+	progress->braked_ns = snapshot->braked_ns;
+	progress->pages_rounds = snapshot->rounds_pages;
+	progress->pages_pause = snapshot->pause_pages;
 	progress->pool_peak_bytes = pool_peak_bytes(snapshot);
 	progress->bytes_written = atomic_load(&snapshot->bytes_written);
 	progress->pause_ns = snapshot->pause_ns;

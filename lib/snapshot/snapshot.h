@@ -2,8 +2,7 @@
 /*
  * A snapshot: the bytes of a region at one instant, the cut, saved while writers go on.
  *
- *   begin    all that can be refused is refused, all memory is there, the thread runs: then faults are held, the pages
- *            armed, faults let loose again. The time between is the pause.
+ *   begin    all that can be refused is refused, all memory is there, the thread runs: then the cut (cut.h).
  *   running  faults keep pre-images in the pool (fault/), the sweep saves what nobody writes and empties the pool.
  *   end      every page is FREE again and the region IDLE; then the sink commits, or everything is taken back.
  *
@@ -64,6 +63,18 @@ struct uffdwp_snapshot {
 	_Atomic uint64_t pages_hole;
 	_Atomic uint64_t bytes_written;
 
+	/* The cut's; see cut.h. */
+	int increment;           /* it holds what changed since its parent */
+	uint64_t *pages_changed; /* a bit for each page; NULL: not known */
+	uint32_t rounds;
+	uint64_t rounds_pages; /* armed in the rounds, again and again */
+	uint64_t rounds_begun_ns;
+	uint64_t rounds_ns;
+	uint64_t rounds_end_page; /* pages behind it no round has seen */
+	uint64_t braked_before_ns;
+	uint64_t braked_ns;
+	uint64_t pause_pages; /* armed in the pause */
+
 	uint64_t begun_ns;
 	uint64_t pause_ns;
 	uint64_t faults_before; /* of the region, at the cut */
@@ -85,8 +96,9 @@ static inline int snapshot_had_content(const struct uffdwp_snapshot *snapshot, u
 	return (int)(snapshot->preserve.content[page / 64] >> (page % 64) & 1);
 }
 
-int snapshot_begin(struct uffdwp_region *region, const struct uffdwp_snapshot_options *options, int no_uring,
-                   struct text *text, struct uffdwp_snapshot **out);
+/* Of `count` regions, with one cut; options[0] has the caller's boundary. All or none. */
+int snapshot_begin(struct uffdwp_region *const *regions, const struct uffdwp_snapshot_options *options, size_t count,
+                   int no_uring, struct text *text, struct uffdwp_snapshot **out);
 void snapshot_progress(struct uffdwp_snapshot *snapshot, struct uffdwp_snapshot_progress *progress);
 int snapshot_wait(struct uffdwp_snapshot *snapshot, int timeout_ms);
 void snapshot_abort(struct uffdwp_snapshot *snapshot);

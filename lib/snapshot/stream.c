@@ -14,7 +14,7 @@
 #include <sys/stat.h>
 
 #include "base/math.h"
-#include "snapshot/snapshot.h"
+#include "snapshot/cut.h"
 
 #define STREAM_PATIENCE_MS 50
 
@@ -79,13 +79,33 @@ static int callback_open(struct uffdwp_snapshot *snapshot, struct text *text)
 	return 0;
 }
 
+/* The next run of what the image holds: of an increment pages that changed, else what is not zeros. */
+static int next_run(const struct uffdwp_snapshot *snapshot, const struct chunk *chunk, struct chunk_run *run)
+{
+	unsigned shift = snapshot->region->page_shift;
+	uint64_t base = chunk->offset >> shift;
+	uint64_t pages = chunk->length >> shift;
+	uint64_t first = (run->offset + run->length) >> shift;
+
+	if (!snapshot->increment)
+		return chunk_next_run(chunk, run->offset + run->length, run);
+	while (first < pages && !cut_wants(snapshot, base + first))
+		first++;
+	uint64_t end = first;
+
+	while (end < pages && cut_wants(snapshot, base + end))
+		end++;
+	*run = (struct chunk_run){first << shift, (end - first) << shift};
+	return end > first;
+}
+
 static int callback_write(struct uffdwp_snapshot *snapshot, struct chunk *chunk)
 {
 	struct chunk_run run = {0, 0};
 	size_t length = useful_length(snapshot, chunk);
 	int error = 0;
 
-	while (!error && chunk_next_run(chunk, run.offset + run.length, &run) && run.offset < length) {
+	while (!error && next_run(snapshot, chunk, &run) && run.offset < length) {
 		size_t part = (size_t)min_u64(run.length, length - run.offset);
 
 		error = snapshot->options.callback(snapshot->options.user, chunk->offset + run.offset,

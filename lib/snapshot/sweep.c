@@ -16,6 +16,7 @@
 
 #include "base/math.h"
 #include "fault/handler.h"
+#include "snapshot/cut.h"
 #include "snapshot/snapshot.h"
 
 enum page_kind { PAGE_NOTHING, PAGE_LIVE, PAGE_SLOT };
@@ -68,6 +69,8 @@ static int claim_batch(struct uffdwp_snapshot *snapshot, struct batch *batch)
 		enum ledger_state state;
 
 		*kind = PAGE_NOTHING;
+		if (!cut_wants(snapshot, page))
+			continue;
 		do { /* a claim that only filled its entry gives it back */
 			if (ledger_move(ledger, page, LEDGER_ARMED, LEDGER_CLAIMED))
 				*kind = PAGE_LIVE;
@@ -386,6 +389,19 @@ static int sweep_chunk(struct uffdwp_snapshot *snapshot, uint64_t index)
 	return error ? fail(snapshot, error, index * snapshot->chunk_pages) : 0;
 }
 
+/* Of an increment: chunks without a page that changed are done. */
+static void leave_out_unchanged(struct uffdwp_snapshot *snapshot, uint64_t chunks)
+{
+	for (uint64_t index = 0; index < chunks; index++) {
+		uint64_t page = index * snapshot->chunk_pages;
+		uint64_t end = min_u64(page + snapshot->chunk_pages, snapshot->preserve.end_page);
+
+		while (page < end && !cut_wants(snapshot, page))
+			page++;
+		snapshot->swept[index] = page == end;
+	}
+}
+
 int sweep_run(struct uffdwp_snapshot *snapshot)
 {
 	uint64_t pages = snapshot->preserve.end_page;
@@ -393,6 +409,8 @@ int sweep_run(struct uffdwp_snapshot *snapshot)
 	uint64_t index;
 	int error = 0;
 
+	if (snapshot->increment)
+		leave_out_unchanged(snapshot, chunks);
 	while (!error && next_chunk(snapshot, chunks, &index))
 		error = sweep_chunk(snapshot, index);
 	while (!error && busy_chunks(snapshot) > 0)

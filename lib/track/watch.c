@@ -99,6 +99,7 @@ static void arm_page(struct portion *portion, uint64_t page)
 		arming->first = page;
 	}
 	arming->end = page + 1;
+	region_note_changed(portion->region, page);
 	ledger_set(&portion->region->ledger, page, LEDGER_WATCHED);
 	portion->armed++;
 }
@@ -336,7 +337,7 @@ void watch_end(struct uffdwp_region *region)
 	pthread_mutex_lock(&region->lock);
 	region_untrack(region);
 	if (!atomic_load(&region->tracked) && !atomic_load(&region->preserve) && !region->caller_armed &&
-	    !region->soft_dirty)
+	    !region->soft_dirty && !region->kept)
 		fault_let_all_go(region);
 	pthread_mutex_unlock(&region->lock);
 }

@@ -1,0 +1,505 @@
+/* SPDX-License-Identifier: MIT */
+/* See cut.h. Portions and runs are those of track/watch.c, which arms in the same way for another reason. */
+#include "snapshot/cut.h"
+
+#include <errno.h>
+#include <fcntl.h>
+
+#include "base/math.h"
+#include "base/signals.h"
+#include "base/trace.h"
+#include "fault/audit.h"
+
+/* What one holding of faults may arm in the rounds: calls of the kernel, and pages. Writers wait so long. */
+#define PORTION_CALLS 12
+#define PORTION_PAGES 2048
+
+/* Marked pages between two runs that are armed along with them: a call costs as much as these. */
+#define GAP_PAGES 32
+
+/* Pages that are looked at while faults are held. */
+#define PORTION_BLOCKS 64
+
+/* Pages are armed in calls of this many, so that a call does not hold the kernel's locks for ever. */
+#define ARM_PAGES 65536
+
+/* A round of so few calls is short: the pause will be like it. */
+#define SHORT_CALLS 4
+
+/* Rounds end after so many, or so long: 0.3 s for each GiB, and a moment. */
+#define ROUNDS_MAX 64
+#define ROUNDS_NS_PER_MIB 290000ull
+#define ROUNDS_NS_LEAST 20000000ull
+
+/* How long a fault sleeps where rounds do not get shorter. */
+static const uint32_t brakes_ns[] = {0, 50000, 200000, 800000};
+
+#define BRAKES (sizeof(brakes_ns) / sizeof(brakes_ns[0]))
+
+/* One pass over a region, or a portion of it. */
+struct pass {
+	struct uffdwp_snapshot *snapshot;
+	struct uffdwp_region *region;
+	uint64_t end_page;
+	uint64_t first; /* of the run that is to be armed */
+	uint64_t end;   /* first == end: none yet */
+	uint64_t armed;
+	uint64_t calls;
+	int error;
+};
+
+static uint64_t bitmap_bytes(const struct uffdwp_snapshot *snapshot)
+{
+	return round_up(snapshot->pages_most, 64) / 8;
+}
+
+int cut_has_rounds(const struct uffdwp_region *region)
+{
+	uint32_t id = region->mechanism->id;
+
+	if (id != UFFDWP_MECHANISM_MARKER && id != UFFDWP_MECHANISM_REARM)
+		return 0;
+	/* Of huge pages there are few; and some are bare though they are armed (loses_mark_when_read()). */
+	return region->uffd >= 0 && !region_loses_marks(region) && region->memory != UFFDWP_MEMORY_HUGETLB;
+}
+
+int cut_open(struct uffdwp_snapshot *snapshot)
+{
+	struct uffdwp_region *region = snapshot->region;
+	int keeps = (snapshot->options.flags & UFFDWP_SNAPSHOT_KEEP) != 0;
+
+	pthread_mutex_lock(&region->lock);
+	int error = keeps && cut_has_rounds(region) ? region_note_changes(region) : 0;
+
+	pthread_mutex_unlock(&region->lock);
+	if (error || !atomic_load(&region->changed))
+		return error;
+	snapshot->pages_changed = pages_new(snapshot->k, bitmap_bytes(snapshot));
+	return snapshot->pages_changed ? 0 : -ENOMEM;
+}
+
+void cut_close(struct uffdwp_snapshot *snapshot)
+{
+	pages_free(snapshot->k, snapshot->pages_changed, bitmap_bytes(snapshot));
+	snapshot->pages_changed = NULL;
+}
+
+/* ---- a pass, while faults are held ---- */
+
+static void arm(struct pass *pass)
+{
+	if (pass->end > pass->first && !pass->error) {
+		pass->error = region_arm_run(pass->region, pass->first, pass->end);
+		pass->calls++;
+	}
+	pass->first = pass->end = 0;
+}
+
+/* All pages between the run and this one carry their marks. */
+static int is_near(const struct pass *pass, uint64_t page)
+{
+	if (pass->end == pass->first || page - pass->end > GAP_PAGES)
+		return 0;
+	for (uint64_t between = pass->end; between < page; between++) {
+		if (!ledger_is_marked(ledger_get(&pass->region->ledger, between)))
+			return 0;
+	}
+	return 1;
+}
+
+/* Of an increment what did not change is left to whoever watches it. */
+static enum ledger_state state_of(const struct pass *pass, uint64_t page)
+{
+	_Atomic uint64_t *changed = atomic_load(&pass->region->changed);
+
+	if (!pass->snapshot->increment)
+		return LEDGER_ARMED;
+	return atomic_load(&changed[page / 64]) >> (page % 64) & 1 ? LEDGER_ARMED : LEDGER_WATCHED;
+}
+
+static void look_at(struct pass *pass, uint64_t page)
+{
+	struct ledger *ledger = &pass->region->ledger;
+	enum ledger_state state = ledger_get(ledger, page);
+
+	if (ledger_is_marked(state)) {
+		/* Only an event may be faster: then the page is LOST, and found by the next pass. */
+		if (state != state_of(pass, page))
+			ledger_move(ledger, page, state, state_of(pass, page));
+		return;
+	}
+	region_note_written(pass->region, page);
+	if (!is_near(pass, page)) {
+		arm(pass);
+		pass->first = page;
+	}
+	pass->end = page + 1;
+	ledger_set(ledger, page, LEDGER_ARMED);
+	pass->armed++;
+}
+
+static void look_at_block(struct pass *pass, uint64_t block)
+{
+	struct ledger *ledger = &pass->region->ledger;
+	uint64_t first = block * LEDGER_BLOCK_PAGES;
+	uint64_t end = min_u64(first + LEDGER_BLOCK_PAGES, pass->end_page);
+
+	atomic_fetch_and(&ledger->touched[block / 64], ~(1ull << (block % 64)));
+	for (uint64_t page = first; page < end; page++)
+		look_at(pass, page);
+	if (first + LEDGER_BLOCK_PAGES > pass->end_page)
+		ledger_touch(ledger, first); /* what lies behind the snapshot is not armed */
+}
+
+/* The next block at or behind `from` that was touched, or lies at or behind `all_from`. */
+static uint64_t next_block(const struct ledger *ledger, uint64_t from, uint64_t end, uint64_t all_from)
+{
+	uint64_t stop = min_u64(end, from > all_from ? from : all_from);
+
+	for (uint64_t block = from; block < stop; block = (block / 64 + 1) * 64) {
+		uint64_t bits =
+		        atomic_load_explicit(&ledger->touched[block / 64], memory_order_acquire) >> (block % 64);
+
+		if (bits)
+			return min_u64(block + (uint64_t)__builtin_ctzll(bits), stop);
+	}
+	return stop;
+}
+
+static uint64_t block_count(uint64_t pages)
+{
+	return (pages + LEDGER_BLOCK_PAGES - 1) / LEDGER_BLOCK_PAGES;
+}
+
+static struct pass pass_of(struct uffdwp_snapshot *snapshot)
+{
+	return (struct pass){.snapshot = snapshot, .region = snapshot->region, .end_page = snapshot->preserve.end_page};
+}
+
+/* ---- rounds ---- */
+
+/* What a round has left unlooked at ends behind the blocks of this portion. */
+static uint64_t hold_portion(struct pass *pass, uint64_t block, uint64_t blocks, uint64_t all_from)
+{
+	struct uffdwp_region *region = pass->region;
+	uint64_t calls = pass->calls;
+	uint64_t armed = pass->armed;
+	sigset_t before;
+
+	signals_block(&before);
+	fault_enter_phase(region, PHASE_HOLD);
+	for (unsigned i = 0; i < PORTION_BLOCKS && block < blocks && !pass->error; i++) {
+		if (pass->calls - calls >= PORTION_CALLS || pass->armed - armed >= PORTION_PAGES)
+			break;
+		look_at_block(pass, block);
+		block = next_block(&region->ledger, block + 1, blocks, all_from);
+	}
+	arm(pass);
+	atomic_store(&region->phase, (uint32_t)PHASE_IDLE);
+	fault_wake_held(region);
+	signals_restore(&before);
+	return block;
+}
+
+/* From block `all_from` on all are looked at. */
+static void make_round(struct pass *pass, uint64_t all_from)
+{
+	struct uffdwp_region *region = pass->region;
+	uint64_t blocks = block_count(pass->end_page);
+	uint64_t block = next_block(&region->ledger, 0, blocks, all_from);
+
+	while (block < blocks && !pass->error) {
+		pthread_mutex_lock(&region->lock);
+		if (atomic_load(&region->dead) || atomic_load(&region->phase) != PHASE_IDLE)
+			pass->error = -ESTALE;
+		else
+			block = hold_portion(pass, block, blocks, all_from);
+		pthread_mutex_unlock(&region->lock);
+	}
+}
+
+/* A failed portion: its pages are ARMED in the ledger and bare, perhaps. */
+static void take_back(struct uffdwp_snapshot *snapshot)
+{
+	struct uffdwp_region *region = snapshot->region;
+
+	pthread_mutex_lock(&region->lock);
+	if (!atomic_load(&region->dead))
+		fault_let_all_go(region);
+	atomic_store(&region->active, 1);
+	pthread_mutex_unlock(&region->lock);
+}
+
+/* Whether what was left protected still is: behind our back marks may have been taken. */
+static void audit_marks(struct uffdwp_region *region)
+{
+	struct uffdwp_audit audit = {.sz = sizeof(audit)};
+	sigset_t before;
+	int pagemap = region->k->open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC, 0);
+
+	pthread_mutex_lock(&region->lock);
+	signals_block(&before);
+	if ((pagemap < 0 || audit_run(region, pagemap, &audit)) && !atomic_load(&region->dead))
+		fault_let_all_go(region); /* everything counts as changed, and is armed anew */
+	signals_restore(&before);
+	pthread_mutex_unlock(&region->lock);
+	if (pagemap >= 0)
+		region->k->close(pagemap);
+}
+
+static void enter_rounds(struct uffdwp_snapshot *snapshot)
+{
+	struct uffdwp_region *region = snapshot->region;
+
+	snapshot->rounds_begun_ns = kernel_now_ns();
+	snapshot->braked_before_ns = atomic_load(&region->braked_ns);
+	if (atomic_exchange(&region->active, 1))
+		audit_marks(region);
+}
+
+struct rounds {
+	uint64_t last_armed;
+	unsigned brake;
+	int ended;
+};
+
+static uint64_t bound_ns(const struct uffdwp_snapshot *snapshot)
+{
+	return ROUNDS_NS_LEAST + (snapshot->length_bytes >> 20) * ROUNDS_NS_PER_MIB;
+}
+
+static void go_round(struct uffdwp_snapshot *snapshot, struct rounds *rounds)
+{
+	struct pass pass = pass_of(snapshot);
+
+	make_round(&pass, snapshot->rounds ? UINT64_MAX : 0);
+	snapshot->rounds++;
+	snapshot->rounds_pages += pass.armed;
+	if (pass.error)
+		take_back(snapshot);
+	else if (snapshot->rounds > 2 && pass.armed * 2 > rounds->last_armed && rounds->brake + 1 < BRAKES)
+		atomic_store(&snapshot->region->brake_ns, brakes_ns[++rounds->brake]);
+	rounds->last_armed = pass.armed;
+	rounds->ended = pass.error || pass.calls <= SHORT_CALLS || snapshot->rounds >= ROUNDS_MAX ||
+	                kernel_now_ns() - snapshot->rounds_begun_ns > bound_ns(snapshot);
+	if (!pass.error)
+		snapshot->rounds_end_page = pass.end_page;
+}
+
+void cut_rounds(struct uffdwp_snapshot *const *snapshots, size_t count)
+{
+	struct rounds rounds[CUT_COUNT_MAX] = {0};
+	size_t ended = 0;
+
+	for (size_t i = 0; i < count; i++) {
+		rounds[i].ended = !cut_has_rounds(snapshots[i]->region);
+		ended += (size_t)rounds[i].ended;
+		if (!rounds[i].ended)
+			enter_rounds(snapshots[i]);
+	}
+	while (ended < count) { /* in turns: what was short must not have time to grow */
+		for (size_t i = 0; i < count; i++) {
+			if (rounds[i].ended)
+				continue;
+			go_round(snapshots[i], &rounds[i]);
+			ended += (size_t)rounds[i].ended;
+		}
+	}
+	for (size_t i = 0; i < count; i++) {
+		if (snapshots[i]->rounds)
+			snapshots[i]->rounds_ns = kernel_now_ns() - snapshots[i]->rounds_begun_ns;
+	}
+}
+
+static void end_rounds(struct uffdwp_snapshot *snapshot)
+{
+	struct uffdwp_region *region = snapshot->region;
+
+	atomic_store(&region->brake_ns, 0);
+	snapshot->braked_ns = atomic_load(&region->braked_ns) - snapshot->braked_before_ns;
+}
+
+void cut_forget(struct uffdwp_snapshot *snapshot)
+{
+	struct uffdwp_region *region = snapshot->region;
+
+	if (!snapshot->rounds)
+		return;
+	end_rounds(snapshot);
+	pthread_mutex_lock(&region->lock);
+	if (!region->kept && !atomic_load(&region->tracked) && !region->caller_armed)
+		fault_let_all_go(region);
+	pthread_mutex_unlock(&region->lock);
+}
+
+/* ---- the pause ---- */
+
+/* What the rounds left, and what they have not seen: the region may have grown since. */
+static int arm_rest(struct uffdwp_snapshot *snapshot)
+{
+	struct pass pass = pass_of(snapshot);
+	struct ledger *ledger = &snapshot->region->ledger;
+	uint64_t blocks = block_count(pass.end_page);
+	uint64_t all_from = snapshot->rounds_end_page / LEDGER_BLOCK_PAGES;
+	uint64_t block = next_block(ledger, 0, blocks, all_from);
+
+	for (; block < blocks && !pass.error; block = next_block(ledger, block + 1, blocks, all_from))
+		look_at_block(&pass, block);
+	arm(&pass);
+	snapshot->pause_pages = pass.armed;
+	return pass.error;
+}
+
+/* The marks will say that nothing was written: what a track was not told yet is noted (INV-TRACK). */
+static int arm_all(struct uffdwp_snapshot *snapshot)
+{
+	struct uffdwp_region *region = snapshot->region;
+	uint64_t end_page = snapshot->preserve.end_page;
+	int error = 0;
+
+	for (uint64_t page = 0; page < end_page && atomic_load(&region->tracked); page++) {
+		if (!ledger_is_marked(ledger_get(&region->ledger, page)))
+			region_note_written(region, page);
+	}
+	ledger_set_range(&region->ledger, 0, end_page, LEDGER_ARMED);
+	for (uint64_t page = 0; page < end_page && !error; page += ARM_PAGES)
+		error = region_arm_run(region, page, min_u64(page + ARM_PAGES, end_page));
+	return error;
+}
+
+/* While faults are held or released: nothing is armed any more. */
+static void disarm_all(struct uffdwp_snapshot *snapshot)
+{
+	uint64_t end_page = snapshot->preserve.end_page;
+
+	struct ledger *ledger = &snapshot->region->ledger;
+
+	ledger_set_range(ledger, 0, end_page, LEDGER_LEAVING);
+	for (uint64_t page = 0; page < end_page; page += ARM_PAGES)
+		region_disarm_run(snapshot->region, page, min_u64(page + ARM_PAGES, end_page));
+	ledger_set_range(ledger, 0, end_page, LEDGER_FREE);
+	snapshot->region->kept = 0;
+}
+
+/* With the region's lock held. */
+static void leave_region(struct uffdwp_snapshot *snapshot)
+{
+	struct uffdwp_region *region = snapshot->region;
+
+	fault_enter_phase(region, PHASE_IDLE);
+	atomic_store(&region->preserve, NULL);
+	if (snapshot->preserve.end_page >= region_pages(region))
+		region->caller_armed = 0; /* what the caller had armed the snapshot has disarmed with its own */
+	atomic_store(&region->active,
+	             (uint32_t)(region->caller_armed || region->kept || atomic_load(&region->tracked)));
+	fault_epoch_wait(); /* and nobody holds the pool any more */
+	fault_wake_held(region);
+	fault_wake_starved(region);
+	if (snapshot->preserve.keeps && !region->kept && !atomic_load(&region->tracked) && !region->caller_armed)
+		fault_let_all_go(region); /* the track that wanted the marks is gone */
+}
+
+void cut_leave(struct uffdwp_snapshot *snapshot, int error)
+{
+	struct uffdwp_region *region = snapshot->region;
+
+	/* The phase is RELEASE after a failure: whoever holds the lock and waits in a barrier goes on by that. */
+	pthread_mutex_lock(&region->lock);
+	region->kept = !error && (snapshot->options.flags & UFFDWP_SNAPSHOT_KEEP) && cut_has_rounds(region);
+	if (error) { /* only now: whoever had the lock may have moved the phase for a moment */
+		fault_epoch_wait();
+		disarm_all(snapshot);
+	}
+	leave_region(snapshot);
+	pthread_mutex_unlock(&region->lock);
+}
+
+static void hold(struct uffdwp_snapshot *snapshot)
+{
+	struct uffdwp_region *region = snapshot->region;
+
+	snapshot->preserve.keeps = atomic_load(&region->tracked) > 0 || snapshot->increment ||
+	                           (snapshot->options.flags & UFFDWP_SNAPSHOT_KEEP) != 0;
+	atomic_store(&region->active, 1);
+	atomic_store(&region->phase, (uint32_t)PHASE_HOLD);
+}
+
+static void let_loose(struct uffdwp_snapshot *snapshot)
+{
+	struct uffdwp_region *region = snapshot->region;
+	uint32_t preserving = PHASE_PRESERVE;
+
+	/* A failure while faults were held could not move the phase. Partner: the exchange of `error` in fault_fail().
+	 */
+	if (atomic_load(&snapshot->preserve.error))
+		atomic_compare_exchange_strong(&region->phase, &preserving, (uint32_t)PHASE_RELEASE);
+	fault_wake_held(region);
+}
+
+/* From now on what is written belongs to the next increment. With the region's lock held, which a collect needs. */
+static void take_changes(struct uffdwp_snapshot *snapshot)
+{
+	_Atomic uint64_t *changed = atomic_load(&snapshot->region->changed);
+
+	for (uint64_t i = 0; changed && i < round_up(snapshot->preserve.end_page, 64) / 64; i++) {
+		uint64_t bits = atomic_load_explicit(&changed[i], memory_order_relaxed);
+
+		if (bits)
+			bits = atomic_exchange(&changed[i], 0);
+		snapshot->pages_changed[i] = bits;
+	}
+}
+
+static void give_up(struct uffdwp_snapshot *const *snapshots, size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		disarm_all(snapshots[i]);
+		leave_region(snapshots[i]);
+	}
+}
+
+/* INV-CUT holds because from HOLD to PRESERVE no fault is resolved. */
+static int make(struct uffdwp_snapshot *const *snapshots, size_t count)
+{
+	uint64_t start = kernel_now_ns();
+	int error = 0;
+
+	for (size_t i = 0; i < count; i++)
+		hold(snapshots[i]);
+	fault_epoch_wait();
+	for (size_t i = 0; i < count && !error; i++) {
+		atomic_store(&snapshots[i]->region->preserve, &snapshots[i]->preserve);
+		error = cut_has_rounds(snapshots[i]->region) ? arm_rest(snapshots[i]) : arm_all(snapshots[i]);
+	}
+	if (error) {
+		give_up(snapshots, count);
+		return error;
+	}
+	for (size_t i = 0; i < count; i++) {
+		snapshots[i]->faults_before = atomic_load(&snapshots[i]->region->counters.faults);
+		atomic_store(&snapshots[i]->region->phase, (uint32_t)PHASE_PRESERVE);
+	}
+	uint64_t pause_ns = kernel_now_ns() - start;
+
+	for (size_t i = 0; i < count; i++) {
+		snapshots[i]->pause_ns = pause_ns;
+		let_loose(snapshots[i]);
+	}
+	return 0;
+}
+
+int cut_make(struct uffdwp_snapshot *const *snapshots, size_t count)
+{
+	sigset_t before;
+
+	signals_block(&before);
+	int error = make(snapshots, count);
+
+	signals_restore(&before);
+	for (size_t i = 0; i < count; i++) {
+		end_rounds(snapshots[i]);
+		if (!error && snapshots[i]->pages_changed)
+			take_changes(snapshots[i]);
+	}
+	return error;
+}
