@@ -490,6 +490,7 @@ struct uffdwp_snapshot_progress {
 	uint64_t pages_pause;     /* protected in the pause: written since the last round before it */
 	uint64_t pages_rounds;    /* protected in the rounds before, again and again */
 	uint64_t rounds_ns;       /* what they took: part of the begin call, writers went on */
+	uint64_t held_most_ns;    /* the longest time that they held faults at a stretch, to arm some pages */
 	uint64_t braked_ns;       /* how long faults of writers slept in the rounds, all together */
 	uint32_t rounds;          /* 0: the mechanism or the memory allows none; all is protected in the pause */
 	uint32_t reserved;

@@ -9,6 +9,7 @@
 #include "base/signals.h"
 #include "base/trace.h"
 #include "fault/audit.h"
+#include "fault/runtime.h"
 
 /* What one holding of faults may arm in the rounds: calls of the kernel, and pages. Writers wait so long. */
 #define PORTION_CALLS 12
@@ -187,6 +188,8 @@ static uint64_t hold_portion(struct pass *pass, uint64_t block, uint64_t blocks,
 	sigset_t before;
 
 	signals_block(&before);
+	uint64_t start = kernel_now_ns();
+
 	fault_enter_phase(region, PHASE_HOLD);
 	for (unsigned i = 0; i < PORTION_BLOCKS && block < blocks && !pass->error; i++) {
 		if (pass->calls - calls >= PORTION_CALLS || pass->armed - armed >= PORTION_PAGES)
@@ -196,8 +199,12 @@ static uint64_t hold_portion(struct pass *pass, uint64_t block, uint64_t blocks,
 	}
 	arm(pass);
 	atomic_store(&region->phase, (uint32_t)PHASE_IDLE);
+	uint64_t held_ns = kernel_now_ns() - start;
+
 	fault_wake_held(region);
 	signals_restore(&before);
+	if (held_ns > pass->snapshot->held_most_ns)
+		pass->snapshot->held_most_ns = held_ns;
 	return block;
 }
 
@@ -235,7 +242,9 @@ static void audit_marks(struct uffdwp_region *region)
 {
 	struct uffdwp_audit audit = {.sz = sizeof(audit)};
 	sigset_t before;
-	int pagemap = region->k->open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC, 0);
+	int pagemap = runtime_shows_marks(region->runtime) > 0
+	                      ? region->k->open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC, 0)
+	                      : -EOPNOTSUPP;
 
 	pthread_mutex_lock(&region->lock);
 	signals_block(&before);

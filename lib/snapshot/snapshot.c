@@ -599,6 +599,7 @@ static void progress_counters(struct uffdwp_snapshot *snapshot, struct uffdwp_sn
 	progress->waits = atomic_load(&snapshot->preserve.waits);
 	progress->rounds = snapshot->rounds;
 	progress->rounds_ns = snapshot->rounds_ns;
+	progress->held_most_ns = snapshot->held_most_ns;
 	progress->braked_ns = snapshot->braked_ns;
 	progress->pages_rounds = snapshot->rounds_pages;
 	progress->pages_pause = snapshot->pause_pages;

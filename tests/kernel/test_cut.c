@@ -6,6 +6,10 @@
  *
  * The lock is one for reading and writing, held for reading by writers: they own interleaved stripes of 64 bytes, so
  * that they fault on the same pages at the same time and yet never write the same byte. Punches take it for writing.
+ * The cut takes it for writing, too: before begin, or in cut_enter, so that writers go on while rounds of arming run.
+ *
+ * Some snapshots leave the region armed; some of the next are increments, laid over the image before. Some are aborted.
+ *
  * Meanwhile another thread pushes random pages out to swap, without any lock, for that changes no content.
  *
  * 200 cuts in a default run, shared out to all types of memory, mechanisms and deliveries; UFFDWP_CUTS asks for more.
@@ -30,7 +34,24 @@ static struct place place;
 static uint8_t *shadow;
 static _Atomic int stop;
 static pthread_rwlock_t lock;
+static uint8_t *expected; /* the shadow at the last cut */
+static uint8_t *kept;     /* the image that an increment is laid over */
+static int has_kept;
+static int has_increments;
 static int prepares; /* system calls do not wait */
+
+/* Where most writes go for a while, so that increments leave something out. */
+static _Atomic size_t hot_first;
+static _Atomic size_t hot_stripes;
+
+/* What was seen in this case. */
+static struct {
+	unsigned increments;
+	unsigned refused;
+	unsigned aborted;
+	unsigned rounds;
+	unsigned long long pages; /* of increments */
+} seen;
 
 struct writer {
 	size_t index;
@@ -57,7 +78,8 @@ static void lock_init(void)
 static size_t random_stripe(struct writer *writer)
 {
 	size_t rows = place.length_bytes / (STRIPE * WRITERS);
-	return (chance_below(&writer->chance, rows) * WRITERS + writer->index) * STRIPE;
+	size_t row = atomic_load(&hot_first) + chance_below(&writer->chance, atomic_load(&hot_stripes));
+	return (row % rows * WRITERS + writer->index) * STRIPE;
 }
 
 static void write_stripe(struct writer *writer, size_t offset)
@@ -169,6 +191,7 @@ static struct uffdwp_snapshot_options random_options(struct chance *chance)
 	static const uint32_t windows[] = {0, 1, 4, 64};
 	options.window_max = windows[chance_below(chance, 4)];
 	options.flags = chance_below(chance, 2) ? UFFDWP_SNAPSHOT_BUFFERED : 0;
+	options.flags |= chance_below(chance, 3) ? UFFDWP_SNAPSHOT_KEEP : 0;
 	options.wait_ns = 60000000000u;
 	if (chance_below(chance, 2)) {
 		options.pool_bytes = (16 + chance_below(chance, 64)) * place.page_bytes;
@@ -176,7 +199,7 @@ static struct uffdwp_snapshot_options random_options(struct chance *chance)
 	return options;
 }
 
-static void report(const struct image *image, const uint8_t *expected, unsigned cut)
+static void report(const struct image *image, unsigned cut)
 {
 	size_t at = image_difference(image, expected);
 	if (at < image->length_bytes) {
@@ -186,34 +209,104 @@ static void report(const struct image *image, const uint8_t *expected, unsigned 
 	must(at == image->length_bytes);
 }
 
+static int enter_cut(void *user, uint64_t *length)
+{
+	(void)user;
+	(void)length;
+	must(pthread_rwlock_wrlock(&lock) == 0);
+	return 0;
+}
+
+static void leave_cut(void *user)
+{
+	(void)user;
+	memcpy(expected, shadow, place.length_bytes);
+	must(pthread_rwlock_unlock(&lock) == 0);
+}
+
+static void choose_hot(struct chance *chance)
+{
+	size_t rows = place.length_bytes / (STRIPE * WRITERS);
+	atomic_store(&hot_first, chance_below(chance, rows));
+	atomic_store(&hot_stripes, chance_below(chance, 4) ? rows / 16 : rows);
+}
+
+static int begin_with_lock(struct image *image, struct uffdwp_snapshot_options *options, int inside)
+{
+	if (inside) {
+		options->cut_enter = enter_cut;
+		options->cut_leave = leave_cut;
+		return image_begin(image, place.region, options);
+	}
+	(void)enter_cut(NULL, NULL);
+	int error = image_begin(image, place.region, options);
+	leave_cut(NULL);
+	return error;
+}
+
+/* What an increment left out is as in the image before. */
+static void lay_over(struct image *image)
+{
+	size_t small = (size_t)sysconf(_SC_PAGESIZE);
+	for (size_t at = 0; at < image->length_bytes; at += small) {
+		seen.pages += image->seen[at / small] ? 1 : 0;
+		if (!image->seen[at / small]) {
+			memcpy(image->bytes + at, kept + at, small);
+		}
+	}
+	seen.increments++;
+}
+
+static void finish(struct image *image, unsigned cut, int increment, int abort)
+{
+	struct uffdwp_snapshot_progress progress = {.sz = sizeof(progress)};
+	int result = image_finish(image, &progress);
+	if (result != 0 && !abort) {
+		char text[256] = "";
+		uffdwp_snapshot_text(image->snapshot, text, sizeof(text));
+		fprintf(stderr, "cut %u, sink %d: %s: %s\n", cut, (int)image->sink, strerror(-result), text);
+	}
+	must(result == 0 || (abort && result == -ECANCELED));
+	seen.rounds += progress.rounds;
+	seen.aborted += result != 0;
+	has_kept = has_kept && result == 0;
+	if (result == 0 && increment) {
+		lay_over(image);
+	}
+	if (result == 0) {
+		report(image, cut);
+	}
+	if (has_kept) {
+		memcpy(kept, image->bytes, place.length_bytes);
+	}
+}
+
 static void cut_once(struct chance *chance, unsigned cut)
 {
 	struct uffdwp_snapshot_options options = random_options(chance);
 	struct image image;
-	size_t short_by = chance_below(chance, 2) ? chance_below(chance, 3 * place.page_bytes) : 0;
-	image_prepare(&image, (enum uffdwp_sink)(cut % 3), place.length_bytes - short_by);
-	uint8_t *expected = malloc(place.length_bytes);
-	must(expected != NULL);
-	memset(expected, 0, place.length_bytes);
+	int keep = (options.flags & UFFDWP_SNAPSHOT_KEEP) != 0;
+	int increment = chance_below(chance, 2) != 0;
+	int abort = chance_below(chance, 8) == 0;
+	int is_short = !keep && !increment && chance_below(chance, 2) != 0;
+	size_t short_by = is_short ? chance_below(chance, 3 * place.page_bytes) : 0;
+	options.flags |= increment ? UFFDWP_SNAPSHOT_INCREMENT : 0;
+	image_prepare(&image, increment ? UFFDWP_SINK_CALLBACK : (enum uffdwp_sink)(cut % 3),
+	              place.length_bytes - short_by);
+	choose_hot(chance);
 	sleep_us(chance_below(chance, 20000));
-
-	must(pthread_rwlock_wrlock(&lock) == 0);
-	int error = image_begin(&image, place.region, &options);
-	memcpy(expected, shadow, place.length_bytes);
-	must(pthread_rwlock_unlock(&lock) == 0);
-
-	must(error == 0);
-	struct uffdwp_snapshot_progress progress = {.sz = sizeof(progress)};
-	int result = image_finish(&image, &progress);
-	if (result != 0) {
-		char text[256] = "";
-		uffdwp_snapshot_text(image.snapshot, text, sizeof(text));
-		fprintf(stderr, "cut %u, sink %d: %s: %s\n", cut, (int)image.sink, strerror(-result), text);
+	int error = begin_with_lock(&image, &options, chance_below(chance, 3) != 0);
+	if (increment && !(has_kept && has_increments)) {
+		must(error == (has_increments ? -ENODATA : -EOPNOTSUPP));
+		seen.refused++;
+		image_free(&image);
+		return;
 	}
-	must(result == 0);
-	report(&image, expected, cut);
+	must(error == 0);
+	must(!abort || uffdwp_snapshot_abort(image.snapshot) == 0);
+	has_kept = keep;
+	finish(&image, cut, increment, abort);
 	image_free(&image);
-	free(expected);
 }
 
 static void start_writers(struct writer *writers, pthread_t *threads)
@@ -233,11 +326,15 @@ static void cut_many(unsigned cuts)
 	atomic_store(&stop, 0);
 	lock_init();
 	shadow = calloc(1, place.length_bytes);
-	must(shadow != NULL);
+	expected = calloc(1, place.length_bytes);
+	kept = calloc(1, place.length_bytes);
+	has_kept = 0;
+	must(shadow != NULL && expected != NULL && kept != NULL);
+	struct chance chance = chance_new(7);
+	choose_hot(&chance);
 	start_writers(writers, threads);
 	int swaps = support_has_swap() && place.page_bytes == (size_t)sysconf(_SC_PAGESIZE);
 	pthread_t swapper = swaps ? thread_start(swap_for_ever, NULL) : 0;
-	struct chance chance = chance_new(7);
 	for (unsigned cut = 0; cut < cuts; cut++) {
 		cut_once(&chance, cut);
 	}
@@ -250,6 +347,8 @@ static void cut_many(unsigned cuts)
 	}
 	must(memcmp(place.base, shadow, place.length_bytes) == 0);
 	free(shadow);
+	free(expected);
+	free(kept);
 }
 
 static unsigned cases_here(void)
@@ -271,11 +370,15 @@ START_TEST(test_image_equals_the_shadow_at_every_cut)
 	unsigned cuts = (cuts_wanted() + cases - 1) / cases;
 	prepares = !place_system_calls_wait(which);
 	place_open(&place, which, which.memory == UFFDWP_MEMORY_HUGETLB ? 4 : 1024);
+	has_increments = place_has_increments(which);
 	cut_many(cuts);
 	struct uffdwp_region_stats stats = place_stats(&place);
-	printf("%s: %u cuts, %llu faults\n", place_case_name(which), cuts, (unsigned long long)stats.faults);
-	ck_assert_uint_eq(stats.snapshots, cuts);
+	printf("%s: %u cuts, %llu faults, %u rounds, %u increments of %llu pages, %u refused, %u aborted\n",
+	       place_case_name(which), cuts, (unsigned long long)stats.faults, seen.rounds, seen.increments, seen.pages,
+	       seen.refused, seen.aborted);
+	ck_assert_uint_eq(stats.snapshots, cuts - seen.refused);
 	ck_assert_uint_gt(stats.faults, 0);
+	ck_assert_int_eq(seen.rounds > 0, has_increments);
 	place_close(&place);
 }
 END_TEST

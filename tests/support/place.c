@@ -224,6 +224,16 @@ void patch_unmap(const struct patch *patch)
 	}
 }
 
+int place_has_increments(struct place_case which)
+{
+	enum uffdwp_mechanism mechanism = place_mechanism(which);
+	if (which.memory == UFFDWP_MEMORY_ANON) {
+		return mechanism == UFFDWP_MECHANISM_REARM;
+	}
+	return which.memory == UFFDWP_MEMORY_SHMEM &&
+	       (mechanism == UFFDWP_MECHANISM_MARKER || mechanism == UFFDWP_MECHANISM_REARM);
+}
+
 int place_takes_dontneed(enum uffdwp_memory memory)
 {
 	struct patch patch = patch_map(memory, 1);

@@ -95,6 +95,8 @@ enum uffdwp_mechanism place_mechanism(struct place_case which);
 int place_follows(struct place_case which);
 /* 1: a system call that meets an armed page waits, as any other write; else it gets EFAULT, and wants a barrier. */
 int place_system_calls_wait(struct place_case which);
+/* 1: pages are armed in rounds, and increments are to be had. */
+int place_has_increments(struct place_case which);
 /* 1: MADV_DONTNEED takes such memory (hugetlb: Linux 5.18). */
 int place_takes_dontneed(enum uffdwp_memory memory);
 /* 1: attached memory of this type needs its file with this mechanism. */
