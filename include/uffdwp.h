@@ -394,17 +394,17 @@ typedef int (*uffdwp_sink_fn)(void *user, uint64_t offset, const void *data, siz
 
 #define UFFDWP_SNAPSHOT_BUFFERED (1u << 0) /* image: through the page cache, even where O_DIRECT is to be had */
 /*
- * The region stays protected when the snapshot has committed: the next begin only has to protect what was written since,
- * and may be an increment. Until then the first write to each page costs a fault. A later snapshot without this flag, or
- * one that fails, ends it; so does closing the region. Without effect where the mechanism or the memory allows no rounds
- * (see struct uffdwp_snapshot_progress).
+ * The region stays protected when the snapshot has committed: the next begin only has to protect what was written
+ * since, and may be an increment. Until then the first write to each page costs a fault. A later snapshot without this
+ * flag, or one that fails, ends it; so does closing the region. Without effect where the mechanism or the memory allows
+ * no rounds (see struct uffdwp_snapshot_progress).
  */
 #define UFFDWP_SNAPSHOT_KEEP (1u << 1)
 /*
- * Callback sink: only pages that were written since the cut of the region's last snapshot, which must have committed with
- * UFFDWP_SNAPSHOT_KEEP; a page may come although it was not written. Pages of zeros come, too: the callback hears of
- * every page that may differ, and of no other. Refused with -ENODATA where that is not known, with -EOPNOTSUPP
- * where it never is (anonymous memory that loses marks, huge pages, mechanisms minor and mprotect).
+ * Callback sink: only pages that were written since the cut of the region's last snapshot, which must have committed
+ * with UFFDWP_SNAPSHOT_KEEP; a page may come although it was not written. Pages of zeros come, too: the callback hears
+ * of every page that may differ, and of no other. Refused with -ENODATA where that is not known, with -EOPNOTSUPP where
+ * it never is (anonymous memory that loses marks, huge pages, mechanisms minor and mprotect).
  */
 #define UFFDWP_SNAPSHOT_INCREMENT (1u << 2)
 
@@ -457,11 +457,11 @@ UFFDWP_MUST_CHECK UFFDWP_EXPORT int uffdwp_snapshot_begin(struct uffdwp_region *
                                                           struct uffdwp_snapshot **out);
 
 /*
- * The same of several regions with one cut: options[i] and out[i] belong to regions[i]. Faults of all regions wait until
- * all are armed, so no thread sees in one region the effect of a write to another that its image lacks. cut_enter and
- * cut_leave are those of options[0]; the others must have none. All are begun or none; from then on each is a snapshot of
- * its own, and may fail alone. Regions must be different, of one runtime; 1 to 64 of them. Errors as above, and -EINVAL,
- * -E2BIG (count). Since 0.1.
+ * The same of several regions with one cut: options[i] and out[i] belong to regions[i]. Faults of all regions wait
+ * until all are armed, so no thread sees in one region the effect of a write to another that its image lacks. cut_enter
+ * and cut_leave are those of options[0]; the others must have none. All are begun or none; from then on each is a
+ * snapshot of its own, and may fail alone. Regions must be different, of one runtime; 1 to 64 of them. Errors as above,
+ * and -EINVAL, -E2BIG (count). Since 0.1.
  */
 UFFDWP_MUST_CHECK UFFDWP_EXPORT int uffdwp_snapshot_begin_group(struct uffdwp_region *const *regions,
                                                                 const struct uffdwp_snapshot_options *options,
@@ -533,17 +533,17 @@ UFFDWP_EXPORT int uffdwp_snapshot_free(struct uffdwp_snapshot *snapshot);
  * memory (not uffdwp_region_punch()), whose pages change to zeros without a write.
  *
  * Mechanisms: async (UFFD_FEATURE_WP_ASYNC and PAGEMAP_SCAN, Linux 6.7: the kernel resolves the faults, no thread is
- * woken, system calls are not disturbed) is taken where a trial proved it, which it does not for huge pages (hugetlb) yet. Memory inside a region of this library is
- * tracked by the region's ledger, whatever its mechanism is, and may be snapshotted at the same time. Elsewhere each
- * range that is added becomes such a region (uffdwp_region_attach() lists what it refuses, the text of which is the
- * track's). soft-dirty is taken only by name and with UFFDWP_TRACK_RESET_PROCESS: each collect clears the marks of the
- * whole process, for everybody who looks at them.
+ * woken, system calls are not disturbed) is taken where a trial proved it, which it does not for huge pages (hugetlb)
+ * yet. Memory inside a region of this library is tracked by the region's ledger, whatever its mechanism is, and may be
+ * snapshotted at the same time. Elsewhere each range that is added becomes such a region (uffdwp_region_attach() lists
+ * what it refuses, the text of which is the track's). soft-dirty is taken only by name and with
+ * UFFDWP_TRACK_RESET_PROCESS: each collect clears the marks of the whole process, for everybody who looks at them.
  */
 struct uffdwp_track;
 
-/* Of private memory report only pages that are in memory or in swap: not what was discarded or never touched. For garbage
- * collectors and for those who measure: such memory holds zeros (as does a page that was written with zeros and that the
- * kernel merged with its zero page since). A large range of which little is used costs nothing then. */
+/* Of private memory report only pages that are in memory or in swap: not what was discarded or never touched. For
+ * garbage collectors and for those who measure: such memory holds zeros (as does a page that was written with zeros and
+ * that the kernel merged with its zero page since). A large range of which little is used costs nothing then. */
 #define UFFDWP_TRACK_POPULATED (1u << 0)
 /* The caller promises that tracked memory is removed from the track before it is unmapped, replaced or moved
  * (uffdwp_track_remove()). Otherwise munmap(2) and mremap(2) of tracked memory wait shortly for a thread of the track,

@@ -8,6 +8,7 @@
 
 #include "base/cpu.h"
 #include "base/math.h"
+#include "base/probe_points.h"
 #include "base/signals.h"
 #include "fault/fault.h"
 #include "kernel/abi.h"
@@ -142,6 +143,8 @@ static int unprotect(struct fault *fault, uint64_t first, uint64_t end)
 static enum fault_verdict disarm(struct fault *fault, uint64_t first, uint64_t end)
 {
 	struct uffdwp_region *region = fault->region;
+
+	PROBE3(release, region, first, end);
 	int error = unprotect(fault, first, end);
 
 	for (uint64_t page = first; page < end && !error; page++)
@@ -320,6 +323,7 @@ static uint64_t wanted_end(const struct fault *fault, struct preserve *preserve)
 
 static enum fault_verdict saved(struct fault *fault, struct preserve *preserve, uint64_t first, uint64_t end)
 {
+	PROBE3(save, fault->region, first, end);
 	ring_push(&preserve->hot, (uint32_t)first);
 	fault_count(is_fault(fault) ? &preserve->pages_fault : &preserve->pages_prepare, end - first);
 	fault_count(&fault->region->counters.pages_disarmed, end - first);
@@ -396,6 +400,7 @@ enum fault_verdict fault_resolve(struct fault *fault)
 {
 	enum phase phase = (enum phase)atomic_load(&fault->region->phase);
 
+	PROBE4(fault, fault->region, fault->page, fault->access, fault->by);
 	if (phase == PHASE_HOLD)
 		return FAULT_HELD;
 	return fault->access == FAULT_WRITE ? fault_let_go(fault, phase) : fault_empty(fault, phase);

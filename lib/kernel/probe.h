@@ -19,7 +19,8 @@ int probe_memory(const struct kernel_ops *k, enum kernel_access access, enum uff
 /* Does pagemap show a mark that was just put on? 1, 0, or -errno. */
 int probe_bit57(const struct kernel_ops *k, enum kernel_access access);
 
-/* Does PAGEMAP_SCAN report memory that has no page table, as what was discarded in whole huge pages? 1, 0, or -errno. */
+/* Does PAGEMAP_SCAN report memory that has no page table, as what was discarded in whole huge pages? 1, 0, or -errno.
+ */
 int probe_scan_holes(const struct kernel_ops *k, enum kernel_access access);
 
 #endif

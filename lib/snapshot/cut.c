@@ -6,6 +6,7 @@
 #include <fcntl.h>
 
 #include "base/math.h"
+#include "base/probe_points.h"
 #include "base/signals.h"
 #include "base/trace.h"
 #include "fault/audit.h"
@@ -284,6 +285,7 @@ static void go_round(struct uffdwp_snapshot *snapshot, struct rounds *rounds)
 	make_round(&pass, snapshot->rounds ? UINT64_MAX : 0);
 	snapshot->rounds++;
 	snapshot->rounds_pages += pass.armed;
+	PROBE4(round, snapshot->region, snapshot->rounds, pass.armed, pass.calls);
 	if (pass.error)
 		take_back(snapshot);
 	else if (snapshot->rounds > 2 && pass.armed * 2 > rounds->last_armed && rounds->brake + 1 < BRAKES)
@@ -492,6 +494,7 @@ static int make(struct uffdwp_snapshot *const *snapshots, size_t count)
 
 	for (size_t i = 0; i < count; i++) {
 		snapshots[i]->pause_ns = pause_ns;
+		PROBE3(cut, snapshots[i]->region, pause_ns, snapshots[i]->pause_pages);
 		let_loose(snapshots[i]);
 	}
 	return 0;

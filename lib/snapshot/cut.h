@@ -8,7 +8,8 @@
  *   cut      faults are held, what was written since the last round is armed, faults are let loose again: the pause.
  *            It takes as long as writers take to dirty memory during one short round, however large the region is.
  *
- * INV-CUT: faults of all regions are held before any of them is armed to the end, and let loose when all are.
+ * That keeps INV-CUT for several regions, too: all faults are held before any region is armed to the end, and let loose
+ * when all are.
  *
  * Increments: a page that had no protection was written since the cut before, if that kept its protection (KEEP). Such
  * pages are noted in region->changed, which the cut moves to the snapshot.

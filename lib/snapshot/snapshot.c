@@ -12,6 +12,7 @@
 #include <time.h>
 
 #include "base/math.h"
+#include "base/probe_points.h"
 #include "base/signals.h"
 #include "base/trace.h"
 #include "kernel/procfs.h"
@@ -324,6 +325,7 @@ static void finish(struct uffdwp_snapshot *snapshot, int error)
 		end_text(snapshot, error);
 	}
 	snapshot->sink.ops->close(snapshot, !error);
+	PROBE3(commit, snapshot->region, error, atomic_load(&snapshot->bytes_written));
 	TRACE("snapshot %p: %s, %llu pages by faults, %llu by the sweep", (void *)snapshot,
 	      error ? strerror(-error) : "committed", (unsigned long long)atomic_load(&snapshot->preserve.pages_fault),
 	      (unsigned long long)atomic_load(&snapshot->pages_sweep));

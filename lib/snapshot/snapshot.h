@@ -70,7 +70,7 @@ struct uffdwp_snapshot {
 	uint64_t rounds_pages; /* armed in the rounds, again and again */
 	uint64_t rounds_begun_ns;
 	uint64_t rounds_ns;
-	uint64_t held_most_ns; /* longest holding of faults in the rounds */
+	uint64_t held_most_ns;    /* longest holding of faults in the rounds */
 	uint64_t rounds_end_page; /* pages behind it no round has seen */
 	uint64_t braked_before_ns;
 	uint64_t braked_ns;
