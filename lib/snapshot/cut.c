@@ -65,13 +65,17 @@ int cut_has_rounds(const struct uffdwp_region *region)
 	return region->uffd >= 0 && !region_loses_marks(region) && region->memory != UFFDWP_MEMORY_HUGETLB;
 }
 
+static int wants_kept(const struct uffdwp_snapshot *snapshot)
+{
+	return (snapshot->options.flags & UFFDWP_SNAPSHOT_KEEP) && cut_has_rounds(snapshot->region);
+}
+
 int cut_open(struct uffdwp_snapshot *snapshot)
 {
 	struct uffdwp_region *region = snapshot->region;
-	int keeps = (snapshot->options.flags & UFFDWP_SNAPSHOT_KEEP) != 0;
 
 	pthread_mutex_lock(&region->lock);
-	int error = keeps && cut_has_rounds(region) ? region_note_changes(region) : 0;
+	int error = wants_kept(snapshot) ? region_note_changes(region) : 0;
 
 	pthread_mutex_unlock(&region->lock);
 	if (error || !atomic_load(&region->changed))
@@ -406,8 +410,10 @@ static void leave_region(struct uffdwp_snapshot *snapshot)
 	fault_epoch_wait(); /* and nobody holds the pool any more */
 	fault_wake_held(region);
 	fault_wake_starved(region);
-	if (snapshot->preserve.keeps && !region->kept && !atomic_load(&region->tracked) && !region->caller_armed)
-		fault_let_all_go(region); /* the track that wanted the marks is gone */
+	/* The track that wanted the marks is gone, or the length became less after the rounds. */
+	if ((snapshot->preserve.keeps || snapshot->rounds_end_page > snapshot->preserve.end_page) && !region->kept &&
+	    !atomic_load(&region->tracked) && !region->caller_armed)
+		fault_let_all_go(region);
 }
 
 void cut_leave(struct uffdwp_snapshot *snapshot, int error)
@@ -416,7 +422,7 @@ void cut_leave(struct uffdwp_snapshot *snapshot, int error)
 
 	/* The phase is RELEASE after a failure: whoever holds the lock and waits in a barrier goes on by that. */
 	pthread_mutex_lock(&region->lock);
-	region->kept = !error && (snapshot->options.flags & UFFDWP_SNAPSHOT_KEEP) && cut_has_rounds(region);
+	region->kept = !error && wants_kept(snapshot);
 	if (error) { /* only now: whoever had the lock may have moved the phase for a moment */
 		fault_epoch_wait();
 		disarm_all(snapshot);
@@ -429,8 +435,7 @@ static void hold(struct uffdwp_snapshot *snapshot)
 {
 	struct uffdwp_region *region = snapshot->region;
 
-	snapshot->preserve.keeps = atomic_load(&region->tracked) > 0 || snapshot->increment ||
-	                           (snapshot->options.flags & UFFDWP_SNAPSHOT_KEEP) != 0;
+	snapshot->preserve.keeps = atomic_load(&region->tracked) > 0 || snapshot->increment || wants_kept(snapshot);
 	atomic_store(&region->active, 1);
 	atomic_store(&region->phase, (uint32_t)PHASE_HOLD);
 }
