@@ -349,6 +349,8 @@ UFFDWP_EXPORT int uffdwp_region_close(struct uffdwp_region *region)
 	if (atomic_load(&region->tracked))
 		return text_fail(region->text, -EBUSY,
 		                 "a track watches this region: uffdwp_track_remove() or uffdwp_track_stop()");
+	if (atomic_load(&region->view_count))
+		return text_fail(region->text, -EBUSY, "a view of this region is open: uffdwp_view_close()");
 	if (busy)
 		return text_fail(region->text, -EBUSY,
 		                 "a snapshot of this region has not been freed: uffdwp_snapshot_free()");

@@ -21,6 +21,7 @@
 #include <errno.h>
 
 #include "fault/fault.h"
+#include "region/view.h"
 
 /* How many fills in a row the kernel may refuse for want of memory before it is believed. */
 #define EMPTY_PATIENCE 64
@@ -163,6 +164,8 @@ static enum fault_verdict fill_plain(struct fault *fault, enum ledger_state stat
 	struct uffdwp_region *region = fault->region;
 	int is_leaving = state == LEDGER_SAVED || state == LEDGER_LEAVING;
 	enum uffdwp_loss cause = is_leaving ? cause_of(region, fault->page) : UFFDWP_LOSS_HOLE;
+
+	view_break(region, fault->page, fault->page + 1); /* who lets it go may not have come so far */
 	int filled = region->mechanism->fill(region, fault->page, 0);
 
 	if (filled < 0)

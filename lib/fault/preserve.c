@@ -12,6 +12,7 @@
 #include "base/signals.h"
 #include "fault/fault.h"
 #include "kernel/abi.h"
+#include "region/view.h"
 
 /* How long to sleep before looking again where nobody can tell us when, and how often to look before sleeping. */
 #define FAULT_NAP_NS 20000
@@ -126,6 +127,7 @@ static int unprotect(struct fault *fault, uint64_t first, uint64_t end)
 {
 	struct uffdwp_region *region = fault->region;
 
+	view_break(region, first, end);
 	if (is_fault(fault))
 		fault_count(&region->counters.faults, 1);
 	int error = open_pages(fault, first, end);

@@ -20,6 +20,7 @@
 
 #include "base/math.h"
 #include "kernel/abi.h"
+#include "region/view.h"
 
 /* How long an arming call retries while a kernel event is on its way to the handler that must read it. */
 #define EVENT_PATIENCE_NS 10000000000ull
@@ -686,6 +687,7 @@ int region_arm_run(struct uffdwp_region *region, uint64_t first, uint64_t end)
 
 int region_disarm_run(struct uffdwp_region *region, uint64_t first, uint64_t end)
 {
+	view_break(region, first, end);
 	return patiently(region, region->mechanism->disarm, first, end);
 }
 

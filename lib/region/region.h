@@ -26,6 +26,7 @@
 #include "uffdwp.h"
 
 struct preserve;
+struct uffdwp_view;
 
 /* What a write fault means at the moment; moved by whoever holds `lock`, read by everybody. See fault.h. */
 enum phase {
@@ -103,7 +104,9 @@ struct uffdwp_region {
 	_Atomic(_Atomic uint64_t *) written;
 	/* Increments: the same since the cut of the last snapshot that kept the protection; NULL until the first. */
 	_Atomic(_Atomic uint64_t *) changed;
-	_Atomic uint32_t tracked;  /* ranges of it that tracks watch: what a snapshot has saved stays protected */
+	_Atomic uint32_t tracked; /* ranges of it that tracks watch: what a snapshot has saved stays protected */
+	_Atomic(struct uffdwp_view *) views[UFFDWP_VIEWS_MAX]; /* used inside the epoch */
+	_Atomic uint32_t view_count;
 	_Atomic uint32_t brake_ns; /* rounds of arming do not get shorter: each fault sleeps so long */
 	_Atomic uint64_t braked_ns;
 	_Atomic uint64_t streams[REGION_STREAMS];
@@ -235,6 +238,12 @@ void region_untrack(struct uffdwp_region *region);
 
 /* From now on region_note_changed() notes; with the region's lock held. -ENOMEM. */
 int region_note_changes(struct uffdwp_region *region);
+
+/* 1: the protection of pages that nobody writes to is wanted beyond a snapshot's end. */
+static inline int region_is_wanted(const struct uffdwp_region *region)
+{
+	return region->kept || atomic_load(&region->tracked) || atomic_load(&region->view_count);
+}
 
 /* The mechanism loses marks and content of this memory together, and only an event tells. */
 static inline int region_loses_marks(const struct uffdwp_region *region)

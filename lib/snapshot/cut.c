@@ -11,6 +11,7 @@
 #include "base/trace.h"
 #include "fault/audit.h"
 #include "fault/runtime.h"
+#include "region/view.h"
 
 /* What one holding of faults may arm in the rounds: calls of the kernel, and pages. Writers wait so long. */
 #define PORTION_CALLS 12
@@ -342,7 +343,7 @@ void cut_forget(struct uffdwp_snapshot *snapshot)
 		return;
 	end_rounds(snapshot);
 	pthread_mutex_lock(&region->lock);
-	if (!region->kept && !atomic_load(&region->tracked) && !region->caller_armed)
+	if (!region_is_wanted(region) && !region->caller_armed)
 		fault_let_all_go(region);
 	pthread_mutex_unlock(&region->lock);
 }
@@ -382,6 +383,25 @@ static int arm_all(struct uffdwp_snapshot *snapshot)
 	return error;
 }
 
+/* A snapshot failed, and views are open: what is protected stays so, or all of it would be broken off them. */
+static void keep_for_views(struct uffdwp_snapshot *snapshot)
+{
+	struct uffdwp_region *region = snapshot->region;
+	struct ledger *ledger = &region->ledger;
+
+	for (uint64_t page = 0; page < snapshot->preserve.end_page; page++) {
+		enum ledger_state state = ledger_get(ledger, page);
+
+		if (state == LEDGER_WATCHED || state == LEDGER_FREE ||
+		    ledger_move(ledger, page, LEDGER_ARMED, LEDGER_WATCHED))
+			continue;
+		ledger_set(ledger, page, LEDGER_LEAVING);
+		region_disarm_run(region, page, page + 1);
+		ledger_set(ledger, page, LEDGER_FREE);
+	}
+	region->kept = 0;
+}
+
 /* While faults are held or released: nothing is armed any more. */
 static void disarm_all(struct uffdwp_snapshot *snapshot)
 {
@@ -405,14 +425,13 @@ static void leave_region(struct uffdwp_snapshot *snapshot)
 	atomic_store(&region->preserve, NULL);
 	if (snapshot->preserve.end_page >= region_pages(region))
 		region->caller_armed = 0; /* what the caller had armed the snapshot has disarmed with its own */
-	atomic_store(&region->active,
-	             (uint32_t)(region->caller_armed || region->kept || atomic_load(&region->tracked)));
+	atomic_store(&region->active, (uint32_t)(region->caller_armed || region_is_wanted(region)));
 	fault_epoch_wait(); /* and nobody holds the pool any more */
 	fault_wake_held(region);
 	fault_wake_starved(region);
 	/* The track that wanted the marks is gone, or the length became less after the rounds. */
-	if ((snapshot->preserve.keeps || snapshot->rounds_end_page > snapshot->preserve.end_page) && !region->kept &&
-	    !atomic_load(&region->tracked) && !region->caller_armed)
+	if ((snapshot->preserve.keeps || snapshot->rounds_end_page > snapshot->preserve.end_page) &&
+	    !region_is_wanted(region) && !region->caller_armed)
 		fault_let_all_go(region);
 }
 
@@ -425,7 +444,10 @@ void cut_leave(struct uffdwp_snapshot *snapshot, int error)
 	region->kept = !error && wants_kept(snapshot);
 	if (error) { /* only now: whoever had the lock may have moved the phase for a moment */
 		fault_epoch_wait();
-		disarm_all(snapshot);
+		if (atomic_load(&region->view_count))
+			keep_for_views(snapshot);
+		else
+			disarm_all(snapshot);
 	}
 	leave_region(snapshot);
 	pthread_mutex_unlock(&region->lock);
@@ -435,7 +457,7 @@ static void hold(struct uffdwp_snapshot *snapshot)
 {
 	struct uffdwp_region *region = snapshot->region;
 
-	snapshot->preserve.keeps = atomic_load(&region->tracked) > 0 || snapshot->increment || wants_kept(snapshot);
+	snapshot->preserve.keeps = region_is_wanted(region) || snapshot->increment || wants_kept(snapshot);
 	atomic_store(&region->active, 1);
 	atomic_store(&region->phase, (uint32_t)PHASE_HOLD);
 }
@@ -484,8 +506,11 @@ static int make(struct uffdwp_snapshot *const *snapshots, size_t count)
 		hold(snapshots[i]);
 	fault_epoch_wait();
 	for (size_t i = 0; i < count && !error; i++) {
-		atomic_store(&snapshots[i]->region->preserve, &snapshots[i]->preserve);
+		if (!snapshots[i]->view)
+			atomic_store(&snapshots[i]->region->preserve, &snapshots[i]->preserve);
 		error = cut_has_rounds(snapshots[i]->region) ? arm_rest(snapshots[i]) : arm_all(snapshots[i]);
+		if (!error && snapshots[i]->view)
+			error = view_attach(snapshots[i]->view);
 	}
 	if (error) {
 		give_up(snapshots, count);
@@ -493,7 +518,8 @@ static int make(struct uffdwp_snapshot *const *snapshots, size_t count)
 	}
 	for (size_t i = 0; i < count; i++) {
 		snapshots[i]->faults_before = atomic_load(&snapshots[i]->region->counters.faults);
-		atomic_store(&snapshots[i]->region->phase, (uint32_t)PHASE_PRESERVE);
+		atomic_store(&snapshots[i]->region->phase,
+		             (uint32_t)(snapshots[i]->view ? PHASE_IDLE : PHASE_PRESERVE));
 	}
 	uint64_t pause_ns = kernel_now_ns() - start;
 

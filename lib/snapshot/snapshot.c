@@ -304,9 +304,9 @@ static void end_text(struct uffdwp_snapshot *snapshot, int error)
 static void break_chain(struct uffdwp_region *region)
 {
 	pthread_mutex_lock(&region->lock);
-	if (region->kept && !atomic_load(&region->tracked))
-		fault_let_all_go(region);
 	region->kept = 0;
+	if (!region_is_wanted(region) && !region->caller_armed)
+		fault_let_all_go(region);
 	pthread_mutex_unlock(&region->lock);
 }
 

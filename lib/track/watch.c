@@ -336,8 +336,8 @@ void watch_end(struct uffdwp_region *region)
 {
 	pthread_mutex_lock(&region->lock);
 	region_untrack(region);
-	if (!atomic_load(&region->tracked) && !atomic_load(&region->preserve) && !region->caller_armed &&
-	    !region->soft_dirty && !region->kept)
+	if (!region_is_wanted(region) && !atomic_load(&region->preserve) && !region->caller_armed &&
+	    !region->soft_dirty)
 		fault_let_all_go(region);
 	pthread_mutex_unlock(&region->lock);
 }

@@ -42,12 +42,12 @@ void collector_open(struct collector *collector, struct judge *judge, collect_fn
 	collector->judge = judge;
 	collector->collect = collect;
 	collector->chance = chance_new(salt);
-	view_open(&collector->view, judge);
+	judge_view_open(&collector->view, judge);
 }
 
 void collector_close(struct collector *collector)
 {
-	view_close(&collector->view);
+	judge_view_close(&collector->view);
 }
 
 /* --- what is asked for -------------------------------------------------------------------------------------------- */

@@ -167,7 +167,7 @@ void judge_may_zero(struct judge *judge, size_t page, size_t pages)
 
 /* --- collects ----------------------------------------------------------------------------------------------------- */
 
-void view_open(struct view *view, const struct judge *judge)
+void judge_view_open(struct view *view, const struct judge *judge)
 {
 	memset(view, 0, sizeof(*view));
 	view->done = array(counts(judge), sizeof(*view->done));
@@ -176,7 +176,7 @@ void view_open(struct view *view, const struct judge *judge)
 	view->reported = array(judge->field->pages, 1);
 }
 
-void view_close(struct view *view)
+void judge_view_close(struct view *view)
 {
 	free(view->done);
 	free(view->begun);

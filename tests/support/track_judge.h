@@ -89,8 +89,8 @@ void judge_may_zero(struct judge *judge, size_t page, size_t pages);
 /* Keeps a letter for what is done to these pages: printed of pages that were missed. */
 void judge_note(struct judge *judge, size_t page, size_t pages, char deed);
 
-void view_open(struct view *view, const struct judge *judge);
-void view_close(struct view *view);
+void judge_view_open(struct view *view, const struct judge *judge);
+void judge_view_close(struct view *view);
 
 /* Before a collect; each range of its answer; right after it. `is_peek`: nothing was armed. `alone`: nobody else
  * collected meanwhile, so that what is not there is missed. [start, end): the addresses that were collected. */

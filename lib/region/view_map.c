@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: MIT */
+/* The mapping of a view; see view.h. Not part of the fault path. */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "base/math.h"
+#include "region/view.h"
+
+static uint64_t broken_bytes(const struct uffdwp_view *view)
+{
+	return round_up(view->end_page, 64) / 8;
+}
+
+/* Some kernels forbid to write by /proc/self/mem what is mapped read-only (proc_mem.force_override=never): found out
+ * here, on a page that is anonymous. */
+static int try_forced_write(const struct uffdwp_view *view)
+{
+	size_t length = (size_t)1 << view->page_shift;
+	int error = 0;
+	void *page = view->k->mmap(NULL, length, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0, &error);
+	unsigned char zero = 0;
+
+	if (!page)
+		return error;
+	ssize_t done = view->k->pwrite(view->mem, &zero, 1, (uint64_t)(uintptr_t)page);
+
+	view->k->munmap(page, length);
+	return done == 1 ? 0 : done < 0 ? (int)done : -EIO;
+}
+
+static int map(struct uffdwp_view *view)
+{
+	struct uffdwp_region *region = view->region;
+	int error = 0;
+
+	view->mem = view->k->open("/proc/self/mem", O_RDWR | O_CLOEXEC, 0);
+	if (view->mem < 0)
+		return text_fail(region->text, view->mem, "/proc/self/mem cannot be opened for writing: %s",
+		                 strerror(-view->mem));
+	error = try_forced_write(view);
+	if (error)
+		return text_fail(region->text, -EOPNOTSUPP,
+		                 "this kernel does not let /proc/self/mem write to read-only mappings (%s): see "
+		                 "proc_mem.force_override",
+		                 strerror(-error));
+	view->broken = pages_new(view->k, broken_bytes(view));
+	view->base = view->k->mmap(NULL, view->end_page << view->page_shift, PROT_READ, MAP_PRIVATE | MAP_NORESERVE,
+	                           region->fd, region->fd_offset, &error);
+	if (!view->broken || !view->base)
+		return text_fail(region->text, error ? error : -ENOMEM, "no address space for a view");
+	/* In a child of fork() nobody would break pages off. */
+	view->k->madvise(view->base, view->end_page << view->page_shift, MADV_DONTFORK);
+	return 0;
+}
+
+int view_map(struct uffdwp_region *region, uint64_t length_bytes, struct uffdwp_view **out)
+{
+	struct uffdwp_view *view = pages_new(region->k, sizeof(*view));
+
+	if (!view)
+		return text_fail(region->text, -ENOMEM, "no memory for a view");
+	view->k = region->k;
+	view->region = region;
+	view->length_bytes = length_bytes;
+	view->mem = -1;
+	view->page_shift = region->page_shift;
+	view->end_page = round_up(length_bytes, region->page_bytes) >> region->page_shift;
+	int error = map(view);
+
+	if (error)
+		view_unmap(view);
+	else
+		*out = view;
+	return error;
+}
+
+void view_unmap(struct uffdwp_view *view)
+{
+	if (view->base)
+		view->k->munmap(view->base, view->end_page << view->page_shift);
+	if (view->mem >= 0)
+		view->k->close(view->mem);
+	pages_free(view->k, (void *)view->broken, broken_bytes(view));
+	pages_free(view->k, view, sizeof(*view));
+}

@@ -1,0 +1,400 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * INV-VIEW: a view shows its cut for ever. Writers keep a shadow under a lock that cuts take; at each cut the shadow is
+ * copied, and the view is compared with that copy again and again while writers, punches and the swap go on, other
+ * views come and go, and snapshots, increments and a track run beside. What a view costs is asked from the kernel, too:
+ * the anonymous pages of its mapping.
+ */
+#include <errno.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "chance.h"
+#include "image.h"
+#include "place.h"
+#include "support.h"
+
+#define WRITERS 2
+#define STRIPE 64
+#define PAGES 512
+#define OPEN_MOST 4
+#define STEPS 120
+
+static struct place place;
+static uint8_t *shadow;
+static pthread_rwlock_t lock;
+static _Atomic int stop;
+
+struct writer {
+	size_t index;
+	struct chance chance;
+};
+
+struct shown {
+	struct uffdwp_view *view;
+	uint8_t *expected;
+};
+
+/* --- writers ------------------------------------------------------------------------------------------------------ */
+
+static void write_stripe(struct writer *writer)
+{
+	size_t rows = place.length_bytes / (STRIPE * WRITERS);
+	size_t offset = (chance_below(&writer->chance, rows) * WRITERS + writer->index) * STRIPE;
+	must(pthread_rwlock_rdlock(&lock) == 0);
+	chance_fill(&writer->chance, shadow + offset, STRIPE);
+	memcpy(place.base + offset, shadow + offset, STRIPE);
+	must(pthread_rwlock_unlock(&lock) == 0);
+}
+
+static void punch(struct writer *writer)
+{
+	size_t page = chance_below(&writer->chance, place.pages);
+	size_t pages = 1 + chance_below(&writer->chance, place.pages - page < 9 ? place.pages - page : 9);
+	must(pthread_rwlock_wrlock(&lock) == 0);
+	must(uffdwp_region_punch(place.region, page * place.page_bytes, pages * place.page_bytes) == 0);
+	memset(shadow + page * place.page_bytes, 0, pages * place.page_bytes);
+	must(pthread_rwlock_unlock(&lock) == 0);
+}
+
+static void *write_for_ever(void *argument)
+{
+	struct writer *writer = argument;
+	while (!atomic_load(&stop)) {
+		if (chance_below(&writer->chance, 300) == 0) {
+			punch(writer);
+		} else {
+			write_stripe(writer);
+		}
+		if (chance_below(&writer->chance, 16) == 0) {
+			sleep_us(100); /* not all pages before a view was looked at */
+		}
+	}
+	return NULL;
+}
+
+static void *swap_for_ever(void *argument)
+{
+	struct chance chance = chance_new(9);
+	(void)argument;
+	while (!atomic_load(&stop)) {
+		size_t page = chance_below(&chance, place.pages);
+		size_t pages = 1 + chance_below(&chance, place.pages - page);
+		must(madvise(place.base + page * place.page_bytes, pages * place.page_bytes, MADV_PAGEOUT) == 0);
+		sleep_us(2000);
+	}
+	return NULL;
+}
+
+/* --- views -------------------------------------------------------------------------------------------------------- */
+
+static int enter_cut(void *user)
+{
+	(void)user;
+	must(pthread_rwlock_wrlock(&lock) == 0);
+	return 0;
+}
+
+static void leave_cut(void *user)
+{
+	memcpy(((struct shown *)user)->expected, shadow, place.length_bytes);
+	must(pthread_rwlock_unlock(&lock) == 0);
+}
+
+static void show(struct shown *shown)
+{
+	struct uffdwp_view_options options = UFFDWP_VIEW_OPTIONS_INIT;
+	shown->expected = malloc(place.length_bytes);
+	must(shown->expected != NULL);
+	options.cut_enter = enter_cut;
+	options.cut_leave = leave_cut;
+	options.cut_user = shown;
+	ck_assert_int_eq(uffdwp_view_open(place.region, &options, &shown->view), 0);
+}
+
+static void compare(const struct shown *shown)
+{
+	const uint8_t *base = uffdwp_view_base(shown->view);
+	for (size_t page = 0; page < place.pages; page++) {
+		size_t at = page * place.page_bytes;
+		ck_assert_msg(memcmp(base + at, shown->expected + at, place.page_bytes) == 0,
+		              "page %zu changed in a view", page);
+	}
+}
+
+/* Of the mapping that holds the address: memory of its own. */
+static size_t anonymous_bytes(const void *base)
+{
+	FILE *smaps = fopen("/proc/self/smaps", "re");
+	char line[256];
+	unsigned long first = 0;
+	unsigned long end = 0;
+	size_t kib = 0;
+	int inside = 0;
+	must(smaps != NULL);
+	while (fgets(line, sizeof(line), smaps) != NULL) {
+		if (sscanf(line, "%lx-%lx ", &first, &end) == 2) {
+			inside = (uintptr_t)base >= first && (uintptr_t)base < end;
+		} else if (inside) {
+			(void)sscanf(line, "Anonymous: %zu kB", &kib);
+		}
+	}
+	(void)fclose(smaps);
+	return kib << 10;
+}
+
+static void hide(struct shown *shown)
+{
+	struct uffdwp_view_info info = {.sz = sizeof(info)};
+	compare(shown);
+	size_t anonymous = anonymous_bytes(uffdwp_view_base(shown->view));
+	ck_assert_int_eq(uffdwp_view_info(shown->view, &info), 0);
+	ck_assert_int_eq(info.error, 0);
+	ck_assert_uint_eq(info.length_bytes, place.length_bytes);
+	/* A page may be broken off right now by each writer and the handler, and not be counted yet. */
+	ck_assert_uint_le(anonymous, info.private_bytes + (WRITERS + 2) * place.page_bytes);
+	ck_assert_int_eq(uffdwp_view_close(shown->view), 0);
+	free(shown->expected);
+	shown->view = NULL;
+}
+
+/* A snapshot beside: sometimes it stays armed, sometimes it is aborted. */
+static void take_snapshot(struct chance *chance)
+{
+	struct uffdwp_snapshot_options options = UFFDWP_SNAPSHOT_OPTIONS_INIT;
+	struct image image;
+	int abort = chance_below(chance, 3) == 0;
+	uint8_t *expected = malloc(place.length_bytes);
+	must(expected != NULL);
+	image_prepare(&image, UFFDWP_SINK_CALLBACK, place.length_bytes);
+	options.flags = chance_below(chance, 2) ? UFFDWP_SNAPSHOT_KEEP : 0;
+	options.wait_ns = 60000000000u;
+	must(pthread_rwlock_wrlock(&lock) == 0);
+	int error = image_begin(&image, place.region, &options);
+	memcpy(expected, shadow, place.length_bytes);
+	must(pthread_rwlock_unlock(&lock) == 0);
+	ck_assert_int_eq(error, 0);
+	if (abort) {
+		ck_assert_int_eq(uffdwp_snapshot_abort(image.snapshot), 0);
+	}
+	int result = image_finish(&image, NULL);
+	ck_assert(result == 0 || (abort && result == -ECANCELED));
+	ck_assert(result != 0 || image_difference(&image, expected) == place.length_bytes);
+	image_free(&image);
+	free(expected);
+}
+
+static void collect(struct uffdwp_track *track)
+{
+	struct uffdwp_collect nowhere = UFFDWP_COLLECT_INIT;
+	ck_assert_int_eq(uffdwp_track_collect(track, &nowhere), 0);
+}
+
+static void step(struct shown *shown, struct uffdwp_track *track, struct chance *chance)
+{
+	struct shown *one = &shown[chance_below(chance, OPEN_MOST)];
+	if (one->view == NULL) {
+		show(one);
+	} else if (chance_below(chance, 4) == 0) {
+		hide(one);
+	} else {
+		compare(one);
+	}
+	if (chance_below(chance, 4) == 0) {
+		take_snapshot(chance);
+	}
+	if (chance_below(chance, 4) == 0) {
+		collect(track);
+	}
+}
+
+static void run(void)
+{
+	struct shown shown[OPEN_MOST] = {0};
+	struct writer writers[WRITERS];
+	pthread_t threads[WRITERS + 1];
+	struct uffdwp_track *track = NULL;
+	struct chance chance = chance_new(3);
+	ck_assert_int_eq(uffdwp_track_start(place.runtime, NULL, &track), 0);
+	ck_assert_int_eq(uffdwp_track_add(track, place.base, place.length_bytes, 0), 0);
+	atomic_store(&stop, 0);
+	for (size_t i = 0; i < WRITERS; i++) {
+		writers[i] = (struct writer){i, chance_new(50 + i)};
+		threads[i] = thread_start(write_for_ever, &writers[i]);
+	}
+	threads[WRITERS] =
+	        support_has_swap() ? thread_start(swap_for_ever, NULL) : thread_start(write_for_ever, &writers[0]);
+	for (unsigned i = 0; i < STEPS; i++) {
+		step(shown, track, &chance);
+	}
+	for (size_t i = 0; i < OPEN_MOST; i++) {
+		if (shown[i].view != NULL) {
+			hide(&shown[i]);
+		}
+	}
+	atomic_store(&stop, 1);
+	for (size_t i = 0; i <= WRITERS; i++) {
+		thread_join(threads[i]);
+	}
+	ck_assert_int_eq(uffdwp_track_stop(track), 0);
+	ck_assert_int_eq(memcmp(place.base, shadow, place.length_bytes), 0);
+}
+
+START_TEST(test_a_view_shows_its_cut)
+{
+	struct place_case which = place_case(_i);
+	if (!place_possible(which) || which.memory != UFFDWP_MEMORY_SHMEM || !place_has_increments(which)) {
+		return;
+	}
+	ck_assert_int_eq(pthread_rwlock_init(&lock, NULL), 0);
+	place_open(&place, which, PAGES);
+	shadow = calloc(1, place.length_bytes);
+	ck_assert_ptr_nonnull(shadow);
+	run();
+	printf("%s: a view showed its cut\n", place_case_name(which));
+	free(shadow);
+	place_close(&place);
+}
+END_TEST
+
+/* --- costs and refusals ------------------------------------------------------------------------------------------- */
+
+START_TEST(test_a_view_costs_what_was_written)
+{
+	struct uffdwp_view *views[2];
+	struct uffdwp_view_info info = {.sz = sizeof(info)};
+	place_open(&place, place_any(UFFDWP_MEMORY_SHMEM), PAGES);
+	place_touch(&place);
+	ck_assert_int_eq(uffdwp_view_open(place.region, NULL, &views[0]), 0);
+	uint8_t before = place.base[0];
+	place.base[0] = (uint8_t)(before + 1);
+	ck_assert_int_eq(uffdwp_view_open(place.region, NULL, &views[1]), 0);
+	place.base[0] = (uint8_t)(before + 2);
+	place.base[9 * place.page_bytes]++;
+	const uint8_t *first = uffdwp_view_base(views[0]);
+	const uint8_t *second = uffdwp_view_base(views[1]);
+	ck_assert_int_eq(first[0], before);
+	ck_assert_int_eq(second[0], before + 1);
+	ck_assert_int_eq(place.base[0], before + 2);
+	for (int i = 0; i < 2; i++) {
+		ck_assert_int_eq(uffdwp_view_info(views[i], &info), 0);
+		ck_assert_uint_eq(info.private_bytes, 2 * place.page_bytes);
+		ck_assert_uint_eq(anonymous_bytes(uffdwp_view_base(views[i])), 2 * place.page_bytes);
+	}
+	ck_assert_int_eq(uffdwp_region_close(place.region), -EBUSY);
+	ck_assert_int_eq(uffdwp_view_close(views[0]), 0);
+	ck_assert_int_eq(second[0], before + 1);
+	ck_assert_int_eq(uffdwp_view_close(views[1]), 0);
+	uint64_t armed = 1;
+	ck_assert_int_eq(uffdwp_region_armed(place.region, 0, place.length_bytes, &armed), 0);
+	ck_assert_uint_eq(armed, 0);
+	ck_assert_int_eq(uffdwp_view_close(NULL), 0);
+	place_close(&place);
+}
+END_TEST
+
+static void read_view(void *view)
+{
+	must(*(volatile const uint8_t *)uffdwp_view_base(view) == 0);
+}
+
+START_TEST(test_a_child_has_no_view)
+{
+	struct uffdwp_view *view = NULL;
+	place_open(&place, place_any(UFFDWP_MEMORY_SHMEM), PAGES);
+	ck_assert_int_eq(uffdwp_view_open(place.region, NULL, &view), 0);
+	int status = child_run(read_view, view);
+	ck_assert(WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV);
+	ck_assert_int_eq(uffdwp_view_close(view), 0);
+	place_close(&place);
+}
+END_TEST
+
+static int refuse(void *user)
+{
+	(void)user;
+	return -EPERM;
+}
+
+static void leave_nothing(void *user)
+{
+	(void)user;
+}
+
+START_TEST(test_what_is_refused)
+{
+	struct uffdwp_view *views[UFFDWP_VIEWS_MAX];
+	struct uffdwp_view *more = NULL;
+	struct uffdwp_view_options options = UFFDWP_VIEW_OPTIONS_INIT;
+	struct uffdwp_view_info info = {.sz = 4};
+	uint64_t armed = 1;
+	place_open(&place, place_any(UFFDWP_MEMORY_SHMEM), PAGES);
+	options.flags = 1;
+	ck_assert_int_eq(uffdwp_view_open(place.region, &options, &more), -EINVAL);
+	options.flags = 0;
+	options.cut_enter = refuse;
+	ck_assert_int_eq(uffdwp_view_open(place.region, &options, &more), -EINVAL);
+	options.cut_leave = leave_nothing;
+	ck_assert_int_eq(uffdwp_view_open(place.region, &options, &more), -EPERM);
+	ck_assert_int_eq(uffdwp_region_armed(place.region, 0, place.length_bytes, &armed), 0);
+	ck_assert_uint_eq(armed, 0);
+	ck_assert_int_eq(uffdwp_view_open(place.region, NULL, NULL), -EINVAL);
+	for (int i = 0; i < UFFDWP_VIEWS_MAX; i++) {
+		ck_assert_int_eq(uffdwp_view_open(place.region, NULL, &views[i]), 0);
+	}
+	ck_assert_int_eq(uffdwp_view_open(place.region, NULL, &more), -EMFILE);
+	ck_assert_int_eq(uffdwp_view_info(views[0], &info), -EINVAL);
+	for (int i = 0; i < UFFDWP_VIEWS_MAX; i++) {
+		ck_assert_int_eq(uffdwp_view_close(views[i]), 0);
+	}
+	struct uffdwp_snapshot_options image = UFFDWP_SNAPSHOT_OPTIONS_INIT;
+	struct uffdwp_snapshot *snapshot = NULL;
+	image.sink = UFFDWP_SINK_STREAM;
+	image.fd = fileno(tmpfile());
+	ck_assert_int_eq(uffdwp_snapshot_begin(place.region, &image, &snapshot), 0);
+	ck_assert_int_eq(uffdwp_view_open(place.region, NULL, &more), -EBUSY);
+	ck_assert_int_eq(uffdwp_snapshot_free(snapshot), 0);
+	place_close(&place);
+	if (place_possible(place_any(UFFDWP_MEMORY_ANON))) {
+		place_open(&place, place_any(UFFDWP_MEMORY_ANON), PAGES);
+		ck_assert_int_eq(uffdwp_view_open(place.region, NULL, &more), -EOPNOTSUPP);
+		place_close(&place);
+	}
+}
+END_TEST
+
+/* A kernel without uffd-wp for shared memory has no views. In a child: Check is not running yet. */
+static void try_view(void *argument)
+{
+	struct uffdwp *runtime = NULL;
+	struct uffdwp_region *region = NULL;
+	struct uffdwp_view *view = NULL;
+	(void)argument;
+	must(uffdwp_open(NULL, &runtime) == 0);
+	must(uffdwp_region_create(runtime, PAGES * place_page_bytes(UFFDWP_MEMORY_SHMEM), NULL, &region) == 0);
+	must(uffdwp_view_open(region, NULL, &view) == 0);
+	must(uffdwp_view_close(view) == 0);
+	must(uffdwp_region_close(region) == 0);
+	must(uffdwp_close(runtime) == 0);
+}
+
+int main(void)
+{
+	support_begin("test_view", &(struct support_needs){.huge_pages = 0, .swap = 1});
+	place_begin();
+	if (child_run(try_view, NULL) != 0) {
+		return support_skip("a view of shared memory cannot be opened here: no uffd-wp for it, perhaps");
+	}
+	Suite *suite = suite_create("view");
+	TCase *tests = tcase_create("view");
+	tcase_set_timeout(tests, 240);
+	tcase_add_loop_test(tests, test_a_view_shows_its_cut, 0, PLACE_CASES);
+	tcase_add_test(tests, test_a_view_costs_what_was_written);
+	tcase_add_test(tests, test_a_child_has_no_view);
+	tcase_add_test(tests, test_what_is_refused);
+	suite_add_tcase(suite, tests);
+	return support_run(suite);
+}
