@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Part `pieces`: what it costs that memory is tracked as thousands of ranges. The same number of pages (1 GiB) is tracked
- * as 10,000 ranges, with pages between them that are mapped and not tracked, and as one range. Both by the
+ * Part `pieces`: what it costs that memory is tracked as thousands of ranges. The same number of pages (1 GiB) is
+ * tracked as 10,000 ranges, with pages between them that are mapped and not tracked, and as one range. Both by the
  * library and by the bare ioctl: what the kernel itself takes for so many mappings (each range that is registered
  * becomes one) must not be mistaken for the library's.
  *
