@@ -72,6 +72,7 @@ static void thin_out(struct memory_sampler *sampler)
 		sampler->samples[i] = sampler->samples[2 * i];
 	sampler->count = MEMORY_SAMPLES / 2;
 	sampler->period_ns *= 2;
+	atomic_fetch_add(&sampler->thinned, 1);
 }
 
 static int take_sample(struct memory_sampler *sampler)
@@ -124,6 +125,7 @@ void memory_sampler_stop(struct memory_sampler *sampler)
 {
 	atomic_store(&sampler->end, 1);
 	pthread_join(sampler->thread, NULL);
+	take_sample(sampler);
 }
 
 uint64_t memory_extra_pss(const struct memory_sampler *sampler)

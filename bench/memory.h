@@ -35,6 +35,7 @@ struct memory_sampler {
 	pthread_t thread;
 	_Atomic pid_t child;
 	_Atomic int end;
+	_Atomic unsigned thinned; /* how often */
 	uint64_t period_ns;
 	size_t count;
 	struct memory_sample samples[MEMORY_SAMPLES];
@@ -50,6 +51,7 @@ int memory_read(pid_t process, struct memory_use *use);
 void memory_sampler_start(struct memory_sampler *sampler, uint64_t period_ns);
 /* From now on a child is looked at, too; 0: no more. */
 void memory_sampler_child(struct memory_sampler *sampler, pid_t child);
+/* Looks once more, and ends. */
 void memory_sampler_stop(struct memory_sampler *sampler);
 
 /* The most by which the sum of this program and its child exceeded the first sample. */

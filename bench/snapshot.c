@@ -378,6 +378,8 @@ static void add_case(struct plan *plan, const struct settings *settings, struct 
 {
 	if (settings->patterns && !(settings->patterns >> one.pattern & 1))
 		return;
+	if (settings->common.quick && one.kind != TRIAL_FIRST && one.pattern != LOAD_UNIFORM)
+		return;
 	if (is_planned(plan, &one))
 		return;
 	if (settings->ways)

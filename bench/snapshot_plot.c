@@ -230,16 +230,17 @@ static void plot_timeline(const struct snapshot_table *table)
 		const struct trial_timeline *timeline = &row->timeline;
 		size_t durable = (size_t)((double)timeline->durable_ns / slot_ns);
 		double begun_ns = (double)timeline->begun_ns;
+		size_t slots = timeline->count / TIMELINE_SLOTS;
 
 		open_block(&picture, row->number, "lines lw 2");
-		for (size_t slot = 0; (slot + 1) * TIMELINE_SLOTS <= timeline->count; slot++)
+		for (size_t slot = 0; slot < slots; slot++)
 			fprintf(picture.data, "%.4f %.6g\n", (((double)slot + 0.5) * slot_ns - begun_ns) / 1e9,
 			        rate_at(timeline, slot));
-		if ((durable + 1) * TIMELINE_SLOTS > timeline->count)
+		if (slots == 0)
 			continue;
 		open_marks(&picture, row->number);
 		fprintf(picture.data, "%.4f %.6g\n", ((double)timeline->durable_ns - begun_ns) / 1e9,
-		        rate_at(timeline, durable));
+		        rate_at(timeline, durable < slots ? durable : slots - 1));
 	}
 	close_picture(&picture);
 }

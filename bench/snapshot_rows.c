@@ -47,13 +47,14 @@ static const struct {
 /* What one ratio to fork is called, and which figure it is of. */
 static const struct {
 	const char *name;
+	const char *title;
 	enum trial_figure figure;
 } ratios[] = {
-        {"time_ratio_fork", TRIAL_TOTAL_NS},
-        {"pause_ratio_fork", TRIAL_PAUSE_NS},
-        {"write_p999_ratio_fork", TRIAL_WINDOW_P999_NS},
-        {"during_p999_ratio_fork", TRIAL_DURING_P999_NS},
-        {"writes_share_ratio_fork", TRIAL_WRITES_SHARE},
+        {"time_ratio_fork", "total", TRIAL_TOTAL_NS},
+        {"pause_ratio_fork", "pause", TRIAL_PAUSE_NS},
+        {"write_p999_ratio_fork", "p99.9 in window", TRIAL_WINDOW_P999_NS},
+        {"during_p999_ratio_fork", "p99.9 during", TRIAL_DURING_P999_NS},
+        {"writes_share_ratio_fork", "writes%", TRIAL_WRITES_SHARE},
 };
 
 #define RATIOS (sizeof(ratios) / sizeof(ratios[0]))
@@ -294,15 +295,23 @@ static void print_row(const struct snapshot_table *table, const struct snapshot_
 
 static void print_ratios(const struct snapshot_table *table, const struct snapshot_row *fork_row)
 {
-	printf("\n%-12s %9s %9s %15s %15s %9s\n", "against fork", "total", "pause", "p99.9 in window", "p99.9 during",
-	       "writes%");
+	printf("\n%-12s", "against fork");
+	for (size_t k = 0; k < RATIOS; k++)
+		printf(" %16s", ratios[k].title);
+	printf("\n");
 	for (size_t i = 0; i < table->count; i++) {
 		const struct snapshot_row *row = &table->rows[i];
 
-		if (row != fork_row)
-			printf("%-12s %9.3f %9.5f %15.3f %15.3f %9.3f\n", row->way->name, ratio(0, row, fork_row),
-			       ratio(1, row, fork_row), ratio(2, row, fork_row), ratio(3, row, fork_row),
-			       ratio(4, row, fork_row));
+		if (row == fork_row)
+			continue;
+		printf("%-12s", row->way->name);
+		for (size_t k = 0; k < RATIOS; k++) {
+			if (is_measured(table, row, (int)ratios[k].figure))
+				printf(" %16.5f", ratio(k, row, fork_row));
+			else
+				printf(" %16s", "-");
+		}
+		printf("\n");
 	}
 }
 
