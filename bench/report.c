@@ -214,15 +214,22 @@ int report_check(const struct report *report, FILE *file, FILE *to)
 	return ferror(file) ? BENCH_EXIT_ERROR : worst;
 }
 
-int report_bars_have(const char *path, const char *pattern, const char *prefix)
+static FILE *open_bars(const char *path)
 {
 	FILE *file = fopen(path, "re");
+
+	if (!file)
+		bench_die("%s: %s", path, strerror(errno));
+	return file;
+}
+
+int report_bars_have(const char *path, const char *pattern, const char *prefix)
+{
+	FILE *file = open_bars(path);
 	char line[512];
 	struct bar bar;
 	int found = 0;
 
-	if (!file)
-		bench_die("%s: %s", path, strerror(errno));
 	while (!found && fgets(line, sizeof(line), file)) {
 		line[strcspn(line, "#\n")] = '\0';
 		found = read_bar(line, &bar) && is_asked_for(pattern, bar.figure) &&

@@ -181,7 +181,7 @@ static void open_case(struct picture *picture, const char *what, const char *sub
 /* Steps that lie evenly on an axis of 1 / (1 - quantile), up to the largest write. */
 static void plot_latency(const struct snapshot_table *table)
 {
-	struct picture picture;
+	struct picture picture = {.blocks = 0};
 
 	open_case(&picture, "latency", "Time of a write during a snapshot", table);
 	fputs("set logscale xy\n"
@@ -217,7 +217,7 @@ static double rate_at(const struct trial_timeline *timeline, size_t slot)
 static void plot_timeline(const struct snapshot_table *table)
 {
 	const double slot_ns = TIMELINE_SLOTS * (double)LOAD_SLOT_NS;
-	struct picture picture;
+	struct picture picture = {.blocks = 0};
 
 	open_case(&picture, "timeline", "Writes around a snapshot", table);
 	fputs("set xlabel 'seconds since the snapshot was asked for (a dot: its image is durable)'\n"
@@ -247,7 +247,7 @@ static void plot_timeline(const struct snapshot_table *table)
 
 static void plot_memory(const struct snapshot_table *table)
 {
-	struct picture picture;
+	struct picture picture = {.blocks = 0};
 
 	open_case(&picture, "memory", "Memory that a snapshot takes", table);
 	fputs("set xlabel 'seconds since the snapshot was asked for'\n"
@@ -336,7 +336,7 @@ static int by_size(const void *a, const void *b)
 static void plot_pauses_of(const struct snapshot_case *one)
 {
 	struct snapshot_case common = *one;
-	struct picture picture;
+	struct picture picture = {.blocks = 0};
 	char title[192];
 	char name[64];
 	char of[128];
