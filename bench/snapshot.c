@@ -148,7 +148,8 @@ static unsigned bits_of(char *names, int (*number_of)(const char *), const char 
 
 		if (number < 0)
 			argp_error(state, "%s: no such %s", name, what);
-		bits |= 1u << number;
+		else
+			bits |= 1u << number;
 	}
 	return bits;
 }

@@ -221,13 +221,14 @@ static void save_all(void)
 
 static void result_of(const struct load_result *during, struct trial_result *result)
 {
+	size_t pages = bare.area.length_bytes / bare.area.page_bytes;
 	double faults = (double)bare.faults;
 
 	(void)during;
 	result->values[TRIAL_PAUSE_NS] = (double)bare.pause_ns;
 	result->values[TRIAL_FAULTS] = faults;
 	result->values[TRIAL_PAGES_FAULT] = faults;
-	result->values[TRIAL_PAGES_SWEEP] = (double)(bare.area.length_bytes / bare.area.page_bytes) - faults;
+	result->values[TRIAL_PAGES_SWEEP] = (double)pages - faults;
 	result->values[TRIAL_PREIMAGE_PEAK_BYTES] = (double)(bare.held_peak * bare.area.page_bytes);
 	result->values[TRIAL_WRITTEN_BYTES] = (double)bare.area.length_bytes;
 	result->direct = (uint32_t)bare.image.direct;

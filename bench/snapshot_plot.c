@@ -197,8 +197,11 @@ static void plot_latency(const struct snapshot_table *table)
 		double most = (double)during->count;
 
 		open_block(&picture, table->rows[i].number, "lines lw 2");
-		for (double x = 2; x < most; x *= 1.1)
+		for (unsigned step = 0; 2 * pow(1.1, step) < most; step++) {
+			double x = 2 * pow(1.1, step);
+
 			fprintf(picture.data, "%.6g %.6g\n", x, histogram_quantile(during, 1 - 1 / x) / 1e3);
+		}
 		fprintf(picture.data, "%.6g %.6g\n", fmax(most, 2), (double)during->largest_ns / 1e3);
 	}
 	close_picture(&picture);

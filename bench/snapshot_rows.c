@@ -204,11 +204,12 @@ static void add_faults_per_page(struct report *report, const struct snapshot_tab
 
 static void add_rounds(struct report *report, const struct snapshot_table *table, const struct snapshot_row *row)
 {
-	double gib = (double)table->one.size_bytes / (double)SNAPSHOT_COMMON_BYTES;
+	uint64_t size_bytes = table->one.size_bytes;
 
 	if (TRIAL_HAS_KEEP && is_library(row))
-		report_add(report, row->values[TRIAL_ROUNDS_NS] / 1e9 / gib, "%s.%s.rounds_s_per_gib", table->name,
-		           row->way->name);
+		report_add(report,
+		           row->values[TRIAL_ROUNDS_NS] / 1e9 * (double)SNAPSHOT_COMMON_BYTES / (double)size_bytes,
+		           "%s.%s.rounds_s_per_gib", table->name, row->way->name);
 }
 
 /* The same case with 1 GiB must have been measured before. */
