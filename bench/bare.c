@@ -35,8 +35,7 @@ static int fill_hole(const struct bare *bare, uint64_t page)
 	return bare->zeros ? ioctl(bare->uffd, UFFDIO_COPY, &copy) : ioctl(bare->uffd, UFFDIO_ZEROPAGE, &zero);
 }
 
-/* Lets the page of an address go. */
-static int resolve(const struct bare *bare, uint64_t address)
+int bare_let_go(const struct bare *bare, uint64_t address)
 {
 	uint64_t page = address & ~(uint64_t)(bare->area.page_bytes - 1);
 	struct uffdio_continue minor = {.range = {page, bare->area.page_bytes}};
@@ -51,9 +50,17 @@ static int resolve(const struct bare *bare, uint64_t address)
 	}
 }
 
+static void serve_fault(struct bare *bare, uint64_t address)
+{
+	if (bare->on_fault)
+		bare->on_fault(bare, address);
+	else
+		bare_let_go(bare, address);
+}
+
 static void *serve(void *argument)
 {
-	const struct bare *bare = argument;
+	struct bare *bare = argument;
 	struct pollfd wait = {.fd = bare->uffd, .events = POLLIN};
 	struct uffd_msg messages[16];
 
@@ -64,7 +71,7 @@ static void *serve(void *argument)
 		poll(&wait, 1, -1);
 		got = read(bare->uffd, messages, sizeof(messages));
 		for (size_t i = 0; got > 0 && i < (size_t)got / sizeof(messages[0]); i++)
-			resolve(bare, messages[i].arg.pagefault.address);
+			serve_fault(bare, messages[i].arg.pagefault.address);
 	}
 	return NULL;
 }
@@ -72,7 +79,7 @@ static void *serve(void *argument)
 static void on_bus_error(int number, siginfo_t *info, void *context)
 {
 	(void)context;
-	if (resolve(inline_bare, (uint64_t)(uintptr_t)info->si_addr))
+	if (bare_let_go(inline_bare, (uint64_t)(uintptr_t)info->si_addr))
 		signal(number, SIG_DFL);
 }
 

@@ -7,6 +7,9 @@
  * Kinds, by what makes a page fault and what lets it go: a mark and UFFDIO_WRITEPROTECT; an emptied page-table entry
  * and UFFDIO_CONTINUE; a hole and zeros.
  *
+ * Who wants to keep a page before it is written has `on_fault` called in the thread instead of that call, and lets the
+ * page go himself.
+ *
  * Threads: one inline rival is entered at a time (the signal handler finds it in a static variable).
  */
 #ifndef UFFDWP_BENCH_BARE_H
@@ -26,15 +29,19 @@ struct bare {
 	int cpu; /* of the thread, or BENCH_ANY_CPU */
 	enum uffdwp_delivery delivery;
 	pthread_t thread;
+	void (*on_fault)(struct bare *bare, uint64_t address); /* thread only; NULL: let the page go */
 	char *zeros; /* a page; hugetlb, BARE_MISSING: what holes are filled with */
 };
 
-/* `bare` has kind, delivery and cpu set. */
+/* `bare` has kind, delivery, cpu and on_fault set. */
 void bare_open(struct bare *bare, enum uffdwp_memory memory, size_t length_bytes);
 void bare_close(struct bare *bare);
 
 /* Puts the signal handler of an inline rival in place. */
 void bare_enter(struct bare *bare);
+
+/* Lets the page of an address go: 0, or -1 and errno. */
+int bare_let_go(const struct bare *bare, uint64_t address);
 
 /* Arms the whole area. */
 void bare_arm(struct bare *bare);

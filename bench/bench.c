@@ -15,7 +15,7 @@
 #include <string.h>
 #include <sys/resource.h>
 
-enum { OPTION_JSON = 0x100, OPTION_CHECK, OPTION_QUICK, OPTION_BARS };
+enum { OPTION_JSON = 0x100, OPTION_CHECK, OPTION_QUICK, OPTION_BARS, OPTION_BAR };
 
 static cpu_set_t given_cpus;
 
@@ -23,6 +23,8 @@ static const struct argp_option common_options[] = {
         {"json", OPTION_JSON, NULL, 0, "Print the figures as JSON instead of a table", 1},
         {"check", OPTION_CHECK, NULL, 0, "Compare with the bars: a line for each that is missed, then exit 1", 1},
         {"bars", OPTION_BARS, "FILE", 0, "The bars (default: bench/bars.txt of the source)", 1},
+        {"bar", OPTION_BAR, "PATTERN", 0,
+         "--check with the bars of these figures only, such as 'snapshot.*.pause_ratio_fork'", 1},
         {"quick", OPTION_QUICK, NULL, 0, "Small sizes: shows that it runs, the figures mean nothing", 1},
         {0},
 };
@@ -37,6 +39,10 @@ static error_t parse_common(int key, char *argument, struct argp_state *state)
 		return 0;
 	case OPTION_CHECK:
 		settings->check = 1;
+		return 0;
+	case OPTION_BAR:
+		settings->check = 1;
+		settings->bar = argument;
 		return 0;
 	case OPTION_QUICK:
 		settings->quick = 1;

@@ -29,6 +29,7 @@ struct bench_settings {
 	int check;
 	int quick;
 	const char *bars; /* path of the bars */
+	const char *bar;  /* check these figures only: a pattern of the shell; NULL: all */
 };
 
 /* Parses the common options; a child of each question's parser, whose input is a struct bench_settings. */

@@ -16,6 +16,7 @@
 
 #include "bench.h"
 #include "contender.h"
+#include "prepare.h"
 #include "report.h"
 
 struct placement {
@@ -397,8 +398,10 @@ static void measure(struct report *report, const struct settings *settings)
 		bench_die("%s: no such placement", settings->placement);
 	if (!measured)
 		bench_skip("none of the mechanisms that were asked for works here");
-	if (!settings->placement && !settings->mechanisms)
-		measure_rivals(report, settings);
+	if (settings->placement || settings->mechanisms)
+		return;
+	measure_rivals(report, settings);
+	prepare_measure(report, settings->memory, settings->size_bytes, !settings->common.json);
 }
 
 static void check_settings(struct settings *settings)

@@ -19,7 +19,7 @@ static const struct question questions[] = {
         {"faults", "the first write to an armed page: the library by each mechanism, against the bare calls",
          faults_main},
         {"handlers", "how many handler threads, and on which CPUs", handlers_main},
-        {"snapshot", "a live snapshot: the library against fork() with the child copying out", snapshot_main},
+        {"snapshot", "a live snapshot: the library against fork() and what one could write by hand", snapshot_main},
         {"track", "which pages were written: the library against the bare ioctl and the older ways", track_main},
         {"gc", "a garbage collector's pauses: with the library's write barrier, with its own, with none", gc_main},
 };

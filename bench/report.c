@@ -7,6 +7,7 @@
 #include "report.h"
 
 #include <errno.h>
+#include <fnmatch.h>
 #include <json-c/json.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -168,6 +169,11 @@ static int read_bar(const char *line, struct bar *bar)
 	return end != line + head && bar->why != end && *bar->why;
 }
 
+static int is_asked_for(const char *pattern, const char *name)
+{
+	return !pattern || fnmatch(pattern, name, 0) == 0;
+}
+
 static int check_line(const struct report *report, char *line, unsigned number, FILE *to)
 {
 	const struct figure *figure;
@@ -180,7 +186,7 @@ static int check_line(const struct report *report, char *line, unsigned number, 
 		fprintf(to, "bars, line %u: not \"figure relation value why\"\n", number);
 		return BENCH_EXIT_ERROR;
 	}
-	if (!of_question(report, bar.figure))
+	if (!of_question(report, bar.figure) || !is_asked_for(report->bar, bar.figure))
 		return 0;
 	figure = report_find(report, bar.figure);
 	if (!figure) {
@@ -206,6 +212,31 @@ int report_check(const struct report *report, FILE *file, FILE *to)
 			worst = code;
 	}
 	return ferror(file) ? BENCH_EXIT_ERROR : worst;
+}
+
+static FILE *open_bars(const char *path)
+{
+	FILE *file = fopen(path, "re");
+
+	if (!file)
+		bench_die("%s: %s", path, strerror(errno));
+	return file;
+}
+
+int report_bars_have(const char *path, const char *pattern, const char *prefix)
+{
+	FILE *file = open_bars(path);
+	char line[512];
+	struct bar bar;
+	int found = 0;
+
+	while (!found && fgets(line, sizeof(line), file)) {
+		line[strcspn(line, "#\n")] = '\0';
+		found = read_bar(line, &bar) && is_asked_for(pattern, bar.figure) &&
+		        !strncmp(bar.figure, prefix, strlen(prefix));
+	}
+	fclose(file);
+	return found;
 }
 
 static struct json_object *figure_json(const struct figure *figure)
@@ -235,7 +266,7 @@ static void print_json(const struct report *report)
 	json_object_put(root);
 }
 
-static int check(const struct report *report, const char *path, FILE *to)
+static int check(struct report *report, const char *path, const char *bar, FILE *to)
 {
 	FILE *file = fopen(path, "re");
 	int code;
@@ -244,16 +275,21 @@ static int check(const struct report *report, const char *path, FILE *to)
 		fprintf(to, "%s: %s\n", path, strerror(errno));
 		return BENCH_EXIT_ERROR;
 	}
+	report->bar = bar;
 	code = report_check(report, file, to);
 	fclose(file);
+	if (bar && !report_bars_have(path, bar, report->question)) {
+		fprintf(to, "%s: no bar of %s is called %s\n", path, report->question, bar);
+		return BENCH_EXIT_ERROR;
+	}
 	if (code == 0)
 		fputs("every bar held\n", to);
 	return code;
 }
 
-int report_finish(const struct report *report, const struct bench_settings *settings)
+int report_finish(struct report *report, const struct bench_settings *settings)
 {
 	if (settings->json)
 		print_json(report);
-	return settings->check ? check(report, settings->bars, settings->json ? stderr : stdout) : 0;
+	return settings->check ? check(report, settings->bars, settings->bar, settings->json ? stderr : stdout) : 0;
 }

@@ -28,6 +28,7 @@ struct note {
 
 struct report {
 	const char *question;
+	const char *bar; /* a pattern of the shell: other bars are passed over; NULL: none is */
 	struct figure *figures;
 	size_t figure_count;
 	struct note notes[16];
@@ -59,7 +60,10 @@ const struct figure *report_find(const struct report *report, const char *name);
  * BENCH_EXIT_ERROR (a bar that cannot be read, or whose figure is unknown). */
 int report_check(const struct report *report, FILE *file, FILE *to);
 
+/* 1 where the bars of `path` have a figure that begins with `prefix` and, unless NULL, matches `pattern`. */
+int report_bars_have(const char *path, const char *pattern, const char *prefix);
+
 /* Prints JSON and compares with the bars, as asked. The exit code of the program. */
-int report_finish(const struct report *report, const struct bench_settings *settings);
+int report_finish(struct report *report, const struct bench_settings *settings);
 
 #endif

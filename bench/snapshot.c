@@ -1,92 +1,77 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Question: what does an image of live memory cost, by the library and by fork()?
+ * Question: what does an image of live memory cost, by the library, by fork(), and by what one could write by hand?
  *
- * For each load (uniform, sequential) all ways take turns; the order is turned round from one repetition to the next.
- * Figures are medians of the repetitions, except the largest write and the peak of memory, which are the worst of all.
- * Before the first repetition each way takes one image that is compared with the memory at its cut.
+ * In each case (snapshot.h) all ways take turns; the order is turned round from one repetition to the next. Before the
+ * first repetition each way takes images that are compared with the memory at their cut; after the last one it takes
+ * one more while its memory is looked at.
+ *
+ * Which cases: those that the bars are about and one of each sort, unless --size, --writers or --kind ask for
+ * others: then all combinations of what is asked for. --bar leaves the cases and ways whose figures it names, and fork.
  *
  * Times of writes are shown twice, and never one without the other: `during` ends when that way's image is durable,
  * `write` ends with a window that is the same for all ways (README.md says what each can tell).
  *
- * Words: a way is inline, thread (the library's deliveries), fork or fork_direct; a trial is one snapshot (trial.h).
+ * Threads: the main thread measures; one waits for signals that end the program, and removes the folder of the images.
  */
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "bench.h"
 #include "contender.h"
-#include "report.h"
-#include "trial.h"
+#include "image.h"
+#include "snapshot.h"
 
-#define WAYS 4
-#define REPEAT_MAX 64
+#define CASES_MAX 128
+#define LIST_MAX 8
+#define REPEAT_FIRST 5
+#define REPEAT_SERIES 2
 #define WINDOW_SECONDS_MAX 3600
 #define WINDOW_PER_FORK 1.25 /* so that a trial of fork that takes somewhat longer than its first still fits */
 #define WINDOW_MIN_NS 1000000000u
+#define WINDOW_QUICK_NS 50000000u
+#define SPARE_BYTES (UINT64_C(512) << 20) /* of memory, beyond twice the size of a case */
 
-static const struct trial_way *const all_ways[WAYS] = {&trial_inline, &trial_thread, &trial_fork, &trial_fork_direct};
+#ifdef UFFDWP_BENCH_PARENT
+#define HAS_PARENT 1
+#else
+#define HAS_PARENT 0
+#endif
 
-static const struct {
-	const char *name;
-	int worst; /* the worst of the repetitions stands for them, not the median */
-} figures[TRIAL_FIGURES] = {
-        [TRIAL_PAUSE_NS] = {"pause_ns", 0},
-        [TRIAL_TOTAL_NS] = {"total_ns", 0},
-        [TRIAL_DURING_P50_NS] = {"during_p50_ns", 0},
-        [TRIAL_DURING_P99_NS] = {"during_p99_ns", 0},
-        [TRIAL_DURING_P999_NS] = {"during_p999_ns", 0},
-        [TRIAL_DURING_MAX_NS] = {"during_max_ns", 1},
-        [TRIAL_WINDOW_P50_NS] = {"write_p50_ns", 0},
-        [TRIAL_WINDOW_P99_NS] = {"write_p99_ns", 0},
-        [TRIAL_WINDOW_P999_NS] = {"write_p999_ns", 0},
-        [TRIAL_WINDOW_MAX_NS] = {"write_max_ns", 1},
-        [TRIAL_WRITES_PER_S] = {"writes_per_s", 0},
-        [TRIAL_WRITES_SHARE] = {"writes_share", 0},
-        [TRIAL_FAULTS] = {"faults", 0},
-        [TRIAL_WRITES_PER_FAULT] = {"during_writes_per_fault", 0},
-        [TRIAL_PAGES_FAULT] = {"pages_fault", 0},
-        [TRIAL_PAGES_PREPARE] = {"pages_prepare", 0},
-        [TRIAL_PAGES_SWEEP] = {"pages_sweep", 0},
-        [TRIAL_WAITS] = {"waits", 0},
-        [TRIAL_PREIMAGE_PEAK_BYTES] = {"preimage_peak_bytes", 1},
-        [TRIAL_WRITTEN_BYTES] = {"written_bytes", 0},
+static const struct trial_way *const all_ways[SNAPSHOT_WAYS] = {
+        &trial_inline, &trial_thread, &trial_fork, &trial_fork_direct, &trial_mprotect, &trial_uffd_loop, &trial_stop,
 };
+
+#define WAYS_ALL ((1u << SNAPSHOT_WAYS) - 1)
+#define WAY_FORK (1u << 2)
+#define WAYS_MAIN (1u << 0 | 1u << 1 | WAY_FORK)
 
 struct settings {
 	struct bench_settings common;
-	struct trial_setup trial;
-	unsigned repeat;
+	struct trial_setup trial; /* what is the same in all cases */
+	unsigned repeat;          /* 0: by the kind */
+	unsigned series;          /* snapshots after the first one */
 	int verify;
-	int pattern; /* -1: all */
-	const char *way;
-	const char *parent; /* where the folder for images is made */
+	int sample;
+	unsigned patterns; /* bits; 0: all */
+	unsigned ways;     /* bits; 0: those of the case */
+	unsigned kinds;    /* bits; 0: the plan */
+	uint64_t sizes[LIST_MAX];
+	size_t size_count; /* 0: the plan */
+	unsigned writers[LIST_MAX];
+	size_t writers_count; /* 0: the plan */
+	const char *parent;   /* where the folder for images is made */
+	const char *plot;     /* folder; NULL: no pictures */
 	char folder[256];
 };
-
-/* What one way showed under one load. */
-struct row {
-	const struct trial_way *way;
-	struct trial_result trials[REPEAT_MAX];
-	double values[TRIAL_FIGURES];
-	unsigned beyond; /* trials that took longer than the window */
-};
-
-/* What one ratio to fork is called, and which figure it is of. */
-static const struct {
-	const char *name;
-	enum trial_figure figure;
-} ratios[] = {
-        {"time_ratio_fork", TRIAL_TOTAL_NS},
-        {"pause_ratio_fork", TRIAL_PAUSE_NS},
-        {"write_p999_ratio_fork", TRIAL_WINDOW_P999_NS},
-        {"during_p999_ratio_fork", TRIAL_DURING_P999_NS},
-};
-
-#define RATIOS (sizeof(ratios) / sizeof(ratios[0]))
 
 static char *folder_to_remove;
 
@@ -94,21 +79,27 @@ static char *folder_to_remove;
 
 enum { KEY_SIZE = 's', KEY_WRITERS = 'w', KEY_POOL = 'b', KEY_DIR = 'd', KEY_PIN = 'p', KEY_REPEAT = 'n' };
 enum { KEY_LOAD = 'l', KEY_WAY = 'o', KEY_UNVERIFIED = 'u', KEY_WINDOW = 'i', KEY_MECHANISM = 'c' };
+enum { KEY_KIND = 'k', KEY_SERIES = 'e', KEY_PLOT = 'g', KEY_NO_MEMORY = 'm' };
 
 static const struct argp_option options[] = {
-        {"size", KEY_SIZE, "BYTES", 0, "Size of the memory (default 1G)", 0},
-        {"writers", KEY_WRITERS, "N", 0, "Threads that write; the n-th on the n-th CPU (default 1)", 0},
+        {"size", KEY_SIZE, "BYTES,...", 0, "Sizes of the memory, such as 1G,2G,4G", 0},
+        {"writers", KEY_WRITERS, "N,...", 0, "Threads that write; the n-th on the n-th CPU", 0},
+        {"kind", KEY_KIND, "NAME,...", 0, "Of first, repeated, incremental snapshots these only", 0},
+        {"load", KEY_LOAD, "NAME,...", 0, "Of uniform, zipf, sequential these only", 0},
+        {"way", KEY_WAY, "NAME,...", 0,
+         "Of inline, thread, fork, fork_direct, mprotect, uffd_loop, stop_copy these only", 0},
         {"pool", KEY_POOL, "BYTES", 0, "Bound on the library's pre-images (default 64M)", 0},
         {"dir", KEY_DIR, "FOLDER", 0, "Where images go (default: the current folder)", 0},
         {"pin", KEY_PIN, "WHERE", 0, "The library's threads and fork's child: free (default) or other (second CPU)", 0},
-        {"repeat", KEY_REPEAT, "N", 0, "Trials of each way (default 5)", 0},
+        {"repeat", KEY_REPEAT, "N", 0, "Trials of each way (default 5; of series 2)", 0},
+        {"series", KEY_SERIES, "N", 0, "Snapshots of a series, after its first, which is not counted (default 5)", 0},
         {"window", KEY_WINDOW, "SECONDS", 0,
          "Stretch of time from the cut on that is compared (default 0: a little more than fork's snapshot takes)", 0},
-        {"load", KEY_LOAD, "NAME", 0, "uniform or sequential only", 0},
-        {"way", KEY_WAY, "NAME", 0, "inline, thread, fork or fork_direct only", 0},
         {"mechanism", KEY_MECHANISM, "NAME", 0,
          "The library's: marker, rearm, minor or mprotect (default: the best that works here)", 0},
+        {"plot", KEY_PLOT, "FOLDER", 0, "Draw pictures into this folder, by gnuplot; their data lie beside them", 0},
         {"no-verify", KEY_UNVERIFIED, NULL, 0, "Leave out the comparison of an image of each way with the memory", 0},
+        {"no-memory", KEY_NO_MEMORY, NULL, 0, "Leave out the trial that measures extra memory", 0},
         {0},
 };
 
@@ -130,6 +121,93 @@ static int choice(const char *text, const char *zero, const char *one, struct ar
 	return !strcmp(text, one);
 }
 
+static int kind_of(const char *name)
+{
+	for (int i = 0; i < TRIAL_KINDS; i++) {
+		if (!strcmp(name, snapshot_kind_name((enum trial_kind)i)))
+			return i;
+	}
+	return -1;
+}
+
+static int way_of(const char *name)
+{
+	for (int i = 0; i < SNAPSHOT_WAYS; i++) {
+		if (!strcmp(name, all_ways[i]->name))
+			return i;
+	}
+	return -1;
+}
+
+static unsigned bits_of(char *names, int (*number_of)(const char *), const char *what, struct argp_state *state)
+{
+	unsigned bits = 0;
+
+	for (char *name; (name = strsep(&names, ",")) != NULL;) {
+		int number = number_of(name);
+
+		if (number < 0)
+			argp_error(state, "%s: no such %s", name, what);
+		else
+			bits |= 1u << number;
+	}
+	return bits;
+}
+
+static void add_size(struct settings *settings, const char *text)
+{
+	uint64_t size_bytes = bench_size(text);
+
+	if (size_bytes % (uint64_t)sysconf(_SC_PAGESIZE))
+		bench_die("%s: a size must be in whole pages", text);
+	settings->sizes[settings->size_count++] = size_bytes;
+}
+
+static void add_writers(struct settings *settings, const char *text)
+{
+	settings->writers[settings->writers_count++] = bench_number(text, LOAD_WRITERS_MAX);
+}
+
+static void each_of(char *list, void (*add)(struct settings *, const char *), struct settings *settings,
+                    struct argp_state *state)
+{
+	unsigned count = 0;
+
+	for (char *item; (item = strsep(&list, ",")) != NULL; count++) {
+		if (count == LIST_MAX)
+			argp_error(state, "at most %d sizes, and as many numbers of writers", LIST_MAX);
+		add(settings, item);
+	}
+}
+
+/* What is measured. */
+static error_t parse_cases(int key, char *argument, struct argp_state *state)
+{
+	struct settings *settings = state->input;
+
+	switch (key) {
+	case KEY_SIZE:
+		settings->size_count = 0;
+		each_of(argument, add_size, settings, state);
+		return 0;
+	case KEY_WRITERS:
+		settings->writers_count = 0;
+		each_of(argument, add_writers, settings, state);
+		return 0;
+	case KEY_KIND:
+		settings->kinds = bits_of(argument, kind_of, "kind of snapshots", state);
+		return 0;
+	case KEY_LOAD:
+		settings->patterns = bits_of(argument, load_pattern_of, "load", state);
+		return 0;
+	case KEY_WAY:
+		settings->ways = bits_of(argument, way_of, "way", state);
+		return 0;
+	default:
+		return ARGP_ERR_UNKNOWN;
+	}
+}
+
 static error_t parse(int key, char *argument, struct argp_state *state)
 {
 	struct settings *settings = state->input;
@@ -137,12 +215,6 @@ static error_t parse(int key, char *argument, struct argp_state *state)
 	switch (key) {
 	case ARGP_KEY_INIT:
 		state->child_inputs[0] = &settings->common;
-		return 0;
-	case KEY_SIZE:
-		settings->trial.size_bytes = bench_size(argument);
-		return 0;
-	case KEY_WRITERS:
-		settings->trial.writer_count = bench_number(argument, LOAD_WRITERS_MAX);
 		return 0;
 	case KEY_POOL:
 		settings->trial.pool_bytes = bench_size(argument);
@@ -154,31 +226,34 @@ static error_t parse(int key, char *argument, struct argp_state *state)
 		settings->trial.pin_other = choice(argument, "free", "other", state);
 		return 0;
 	case KEY_REPEAT:
-		settings->repeat = bench_number(argument, REPEAT_MAX);
+		settings->repeat = bench_number(argument, SNAPSHOT_TRIALS_MAX);
+		return 0;
+	case KEY_SERIES:
+		settings->series = bench_number(argument, TRIAL_SERIES_MAX - 1);
 		return 0;
 	case KEY_WINDOW:
 		settings->trial.window_ns = seconds(argument, state);
 		return 0;
-	case KEY_LOAD:
-		settings->pattern = choice(argument, "uniform", "sequential", state);
-		return 0;
-	case KEY_WAY:
-		settings->way = argument;
-		return 0;
 	case KEY_MECHANISM:
 		settings->trial.mechanism = library_mechanism_of(argument);
+		return 0;
+	case KEY_PLOT:
+		settings->plot = argument;
 		return 0;
 	case KEY_UNVERIFIED:
 		settings->verify = 0;
 		return 0;
+	case KEY_NO_MEMORY:
+		settings->sample = 0;
+		return 0;
 	default:
-		return ARGP_ERR_UNKNOWN;
+		return parse_cases(key, argument, state);
 	}
 }
 
 static const struct argp_child children[] = {{&bench_argp, 0, NULL, 0}, {0}};
 static const struct argp argp = {
-        options,  parse, NULL, "A live snapshot: the library against fork() with the child copying out.",
+        options,  parse, NULL, "A live snapshot: the library against fork(), mprotect(), a bare loop, and stopping.",
         children, NULL,  NULL};
 
 /* The one that was asked for must work by one of the deliveries; which one is left out is said later. */
@@ -196,26 +271,62 @@ static void choose_mechanism(enum uffdwp_mechanism *mechanism)
 static void check_settings(struct settings *settings)
 {
 	if (settings->common.quick) {
-		settings->trial.size_bytes = 16 << 20;
+		settings->sizes[0] = 16 << 20;
+		settings->size_count = 1;
 		settings->trial.pool_bytes = 4 << 20;
+		settings->trial.before_ms = 20;
 		settings->repeat = 1;
+		settings->series = 1;
 	}
-	if (settings->trial.size_bytes % (uint64_t)sysconf(_SC_PAGESIZE))
-		bench_die("the size must be in whole pages");
+	if (settings->common.quick && !settings->kinds)
+		settings->kinds = 1u << TRIAL_FIRST | 1u << TRIAL_REPEATED | (unsigned)HAS_PARENT << TRIAL_INCREMENTAL;
+	if (settings->common.quick && !settings->trial.window_ns)
+		settings->trial.window_ns = WINDOW_QUICK_NS;
+	if (settings->repeat * settings->series > SNAPSHOT_TRIALS_MAX)
+		bench_die("--repeat times --series: at most %d", SNAPSHOT_TRIALS_MAX);
 	choose_mechanism(&settings->trial.mechanism);
 	if (settings->trial.pin_other && bench_cpus() < 2)
 		bench_skip("--pin other needs two CPUs");
 }
 
+/* ------------------------------------------------------------------------------------------- the folder of images --
+ */
+
+/* It is ours alone, by mkdtemp(): all that lies in it goes. */
 static void remove_folder(void)
 {
-	char path[300];
+	DIR *folder = opendir(folder_to_remove);
 
-	for (size_t i = 0; i < 2; i++) {
-		snprintf(path, sizeof(path), "%s/%s", folder_to_remove, i ? "image" : "aside");
-		unlink(path);
-	}
+	for (struct dirent *entry; folder && (entry = readdir(folder)) != NULL;)
+		unlinkat(dirfd(folder), entry->d_name, 0);
+	if (folder)
+		closedir(folder);
 	rmdir(folder_to_remove);
+}
+
+static void *wait_for_signal(void *argument)
+{
+	int number = 0;
+
+	while (sigwait(argument, &number))
+		;
+	remove_folder();
+	_exit(128 + number);
+}
+
+static void remove_folder_at_end(void)
+{
+	static sigset_t set;
+	pthread_t thread;
+
+	atexit(remove_folder);
+	sigemptyset(&set);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGHUP);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	bench_must(-pthread_create(&thread, NULL, wait_for_signal, &set), "a thread that waits for signals");
+	pthread_detach(thread);
 }
 
 static void make_folder(struct settings *settings)
@@ -225,246 +336,350 @@ static void make_folder(struct settings *settings)
 		bench_die("%s: %s", settings->folder, strerror(errno));
 	settings->trial.folder = settings->folder;
 	folder_to_remove = settings->folder;
-	atexit(remove_folder);
+	remove_folder_at_end();
+	settings->trial.direct = image_direct_works(settings->folder);
 }
 
-/* -------------------------------------------------------------------------------------------------- reporting -- */
+/* -------------------------------------------------------------------------------------------------- the cases -- */
 
-static void add_row(struct report *report, const char *load, struct row *row, unsigned repeat)
+struct plan {
+	struct snapshot_case cases[CASES_MAX];
+	size_t count;
+};
+
+/* The least of it that the bars of --bar need; 0: nothing. */
+static unsigned ways_of_bars(const struct settings *settings, const struct snapshot_case *one)
 {
-	double values[REPEAT_MAX];
+	unsigned ways = 0;
+	char name[64];
+	char prefix[128];
 
-	for (int figure = 0; figure < TRIAL_FIGURES; figure++) {
-		double worst = 0;
+	snapshot_case_name(one, name, sizeof(name));
+	for (unsigned i = 0; i < SNAPSHOT_WAYS; i++) {
+		snprintf(prefix, sizeof(prefix), "snapshot.%s.%s.", name, all_ways[i]->name);
+		if (report_bars_have(settings->common.bars, settings->common.bar, prefix))
+			ways |= 1u << i;
+	}
+	return ways ? ways | WAY_FORK : 0;
+}
 
-		for (unsigned i = 0; i < repeat; i++) {
-			values[i] = row->trials[i].values[figure];
-			worst = values[i] > worst ? values[i] : worst;
+static int is_planned(const struct plan *plan, const struct snapshot_case *one)
+{
+	for (size_t i = 0; i < plan->count; i++) {
+		const struct snapshot_case *other = &plan->cases[i];
+
+		if (other->pattern == one->pattern && other->kind == one->kind &&
+		    other->writer_count == one->writer_count && other->size_bytes == one->size_bytes)
+			return 1;
+	}
+	return 0;
+}
+
+static void add_case(struct plan *plan, const struct settings *settings, struct snapshot_case one)
+{
+	if (settings->patterns && !(settings->patterns >> one.pattern & 1))
+		return;
+	if (settings->common.quick && one.kind != TRIAL_FIRST && one.pattern != LOAD_UNIFORM)
+		return;
+	if (is_planned(plan, &one))
+		return;
+	if (settings->ways)
+		one.ways = settings->ways;
+	if (settings->common.bar)
+		one.ways = ways_of_bars(settings, &one);
+	if (one.ways == 0)
+		return;
+	if (plan->count == CASES_MAX)
+		bench_die("more than %d cases", CASES_MAX);
+	plan->cases[plan->count++] = one;
+}
+
+/* A case with 4 GiB is compared with the one of 1 GiB before it, which --bar must not leave out. */
+static void add_sizes(struct plan *plan, const struct settings *settings, struct snapshot_case one)
+{
+	struct snapshot_case large = one;
+	struct plan trial = {.count = 0};
+
+	large.size_bytes = 4 * SNAPSHOT_COMMON_BYTES;
+	add_case(&trial, settings, large);
+	if (trial.count && !settings->ways)
+		one.ways = trial.cases[0].ways;
+	if (trial.count && settings->common.bar && !is_planned(plan, &one) &&
+	    (!settings->patterns || settings->patterns >> one.pattern & 1)) {
+		one.ways |= ways_of_bars(settings, &one);
+		plan->cases[plan->count++] = one;
+	}
+	add_case(plan, settings, one);
+	add_case(plan, settings, large);
+}
+
+static void add_default_cases(struct plan *plan, const struct settings *settings)
+{
+	struct snapshot_case one = {.kind = TRIAL_FIRST, .writer_count = 1, .size_bytes = SNAPSHOT_COMMON_BYTES};
+	unsigned cpus = (unsigned)bench_cpus() < LOAD_WRITERS_MAX ? (unsigned)bench_cpus() : LOAD_WRITERS_MAX;
+
+	one.ways = WAYS_ALL;
+	for (int pattern = 0; pattern < LOAD_PATTERN_COUNT; pattern++) {
+		one.pattern = (enum load_pattern)pattern;
+		add_case(plan, settings, one);
+	}
+	one.ways = WAYS_MAIN;
+	one.pattern = LOAD_UNIFORM;
+	one.writer_count = cpus;
+	add_case(plan, settings, one);
+	one.kind = TRIAL_REPEATED;
+	one.writer_count = 1;
+	add_sizes(plan, settings, one);
+	one.writer_count = 2;
+	add_case(plan, settings, one);
+	one.writer_count = cpus;
+	add_case(plan, settings, one);
+	one.kind = TRIAL_INCREMENTAL;
+	one.writer_count = 1;
+	if (HAS_PARENT)
+		add_case(plan, settings, one);
+}
+
+static void add_cases_of_size(struct plan *plan, const struct settings *settings, struct snapshot_case one)
+{
+	unsigned kinds = settings->kinds ? settings->kinds : 1u << TRIAL_FIRST;
+	size_t writers = settings->writers_count ? settings->writers_count : 1;
+
+	for (int kind = 0; kind < TRIAL_KINDS; kind++) {
+		for (int pattern = 0; pattern < LOAD_PATTERN_COUNT; pattern++) {
+			for (size_t i = 0; i < writers; i++) {
+				one.kind = (enum trial_kind)kind;
+				one.pattern = (enum load_pattern)pattern;
+				one.writer_count = settings->writers_count ? settings->writers[i] : 1;
+				if (kinds >> kind & 1)
+					add_case(plan, settings, one);
+			}
 		}
-		if (figures[figure].worst) {
-			row->values[figure] = worst;
-			report_add(report, worst, "%s.%s.%s", load, row->way->name, figures[figure].name);
-		} else {
-			row->values[figure] = report_add_median(report, values, repeat, "%s.%s.%s", load,
-			                                        row->way->name, figures[figure].name);
-		}
 	}
 }
 
-/* A trial that took longer than the window is compared over another stretch of time than the rest. */
-static void add_beyond(struct report *report, const char *load, struct row *row, unsigned repeat, uint64_t window_ns)
+static void make_plan(struct plan *plan, const struct settings *settings)
 {
-	row->beyond = 0;
-	for (unsigned i = 0; i < repeat; i++)
-		row->beyond += row->trials[i].values[TRIAL_TOTAL_NS] > (double)window_ns;
-	report_add(report, row->beyond, "%s.%s.trials_beyond_window", load, row->way->name);
-}
+	struct snapshot_case one = {.size_bytes = SNAPSHOT_COMMON_BYTES, .ways = WAYS_ALL};
 
-static double ratio(size_t which, const struct row *row, const struct row *fork_row)
-{
-	return row->values[ratios[which].figure] / fork_row->values[ratios[which].figure];
-}
-
-static void add_ratios(struct report *report, const char *load, const struct row *row, const struct row *fork_row)
-{
-	for (size_t i = 0; i < RATIOS; i++)
-		report_add(report, ratio(i, row, fork_row), "%s.%s.%s", load, row->way->name, ratios[i].name);
-}
-
-static void add_faults_per_page(struct report *report, const char *load, const struct row *row)
-{
-	double pages = row->values[TRIAL_PAGES_FAULT];
-
-	if (pages > 0)
-		report_add(report, row->values[TRIAL_FAULTS] / pages, "%s.%s.faults_per_page", load, row->way->name);
-}
-
-static void print_head(const char *load, uint64_t window_ns)
-{
-	printf("\n%s writer, window %.3f s\n", load, (double)window_ns / 1e9);
-	printf("%-12s %9s %9s | %-44s | %-18s |\n", "", "", "", "writes during the snapshot", "in the window");
-	printf("%-12s %9s %9s | %8s %8s %8s %9s %7s | %8s %9s | %8s %8s %8s %8s | %8s %8s\n", "way", "pause ms",
-	       "total ms", "p50 us", "p99 us", "p99.9 us", "max us", "writes%", "p99.9 us", "max us", "faults",
-	       "by fault", "by sweep", "waits", "peak MiB", "MiB out");
-}
-
-static void print_row(const struct row *row)
-{
-	const double *v = row->values;
-
-	printf("%-12s %9.3f %9.1f | %8.2f %8.2f %8.2f %9.1f %7.1f | %8.2f %9.1f |", row->way->name,
-	       v[TRIAL_PAUSE_NS] / 1e6, v[TRIAL_TOTAL_NS] / 1e6, v[TRIAL_DURING_P50_NS] / 1e3,
-	       v[TRIAL_DURING_P99_NS] / 1e3, v[TRIAL_DURING_P999_NS] / 1e3, v[TRIAL_DURING_MAX_NS] / 1e3,
-	       v[TRIAL_WRITES_SHARE] * 100, v[TRIAL_WINDOW_P999_NS] / 1e3, v[TRIAL_WINDOW_MAX_NS] / 1e3);
-	printf(" %8.0f %8.0f %8.0f %8.0f | %8.1f %8.1f\n", v[TRIAL_FAULTS], v[TRIAL_PAGES_FAULT], v[TRIAL_PAGES_SWEEP],
-	       v[TRIAL_WAITS], v[TRIAL_PREIMAGE_PEAK_BYTES] / (1 << 20), v[TRIAL_WRITTEN_BYTES] / (1 << 20));
-}
-
-static void print_ratios(const struct row *rows, size_t count, const struct row *fork_row)
-{
-	printf("\n%-12s %9s %9s %15s %15s\n", "against fork", "total", "pause", "p99.9 in window", "p99.9 during");
-	for (size_t i = 0; i < count; i++) {
-		if (&rows[i] != fork_row)
-			printf("%-12s %9.3f %9.3f %15.3f %15.3f\n", rows[i].way->name, ratio(0, &rows[i], fork_row),
-			       ratio(1, &rows[i], fork_row), ratio(2, &rows[i], fork_row),
-			       ratio(3, &rows[i], fork_row));
+	if (!settings->size_count && !settings->writers_count && !settings->kinds)
+		add_default_cases(plan, settings);
+	else if (!settings->size_count)
+		add_cases_of_size(plan, settings, one);
+	for (size_t i = 0; i < settings->size_count; i++) {
+		one.size_bytes = settings->sizes[i];
+		add_cases_of_size(plan, settings, one);
 	}
+	if (!plan->count)
+		bench_die("no case is left of what was asked for%s%s", settings->common.bar ? ": no bar matches " : "",
+		          settings->common.bar ? settings->common.bar : "");
 }
 
-/* Beside JSON they go to standard error; the figures have them, too. */
-static void print_beyond(FILE *to, const struct row *rows, size_t count, unsigned repeat)
+static uint64_t memory_available(void)
 {
-	for (size_t i = 0; i < count; i++) {
-		if (rows[i].beyond)
-			fprintf(to, "%s: %u of %u trials took longer than the window; theirs ended when they did\n",
-			        rows[i].way->name, rows[i].beyond, repeat);
+	FILE *file = fopen("/proc/meminfo", "re");
+	const char key[] = "MemAvailable:";
+	char line[128];
+	uint64_t kib = 0;
+
+	while (file && fgets(line, sizeof(line), file)) {
+		if (!strncmp(line, key, sizeof(key) - 1))
+			kib = strtoull(line + sizeof(key) - 1, NULL, 10);
 	}
+	if (file)
+		fclose(file);
+	return kib << 10;
+}
+
+/* Why a case cannot be measured here, or NULL: fork and stop-and-copy may take its memory twice; an image and the one
+ * that replaces it are on the disk at once, and a series of increments has no bound but the size of each. */
+static const char *case_refused(const struct settings *settings, const struct snapshot_case *one)
+{
+	static char reason[160];
+	uint64_t images = one->kind == TRIAL_INCREMENTAL ? settings->series + 2 : 2;
+	uint64_t needed = 2 * one->size_bytes + SPARE_BYTES;
+	uint64_t available = memory_available();
+	struct statvfs disk;
+
+	if (needed > available) {
+		snprintf(reason, sizeof(reason), "it may need %llu MiB of memory, and %llu MiB are available",
+		         (unsigned long long)needed >> 20, (unsigned long long)available >> 20);
+		return reason;
+	}
+	needed = images * one->size_bytes + SPARE_BYTES / 8;
+	if (statvfs(settings->folder, &disk))
+		return strerror(errno);
+	available = disk.f_bavail * disk.f_frsize;
+	if (needed <= available)
+		return one->kind == TRIAL_INCREMENTAL && !HAS_PARENT ? "this library has no increments" : NULL;
+	snprintf(reason, sizeof(reason), "its images may need %llu MiB, and %s has %llu MiB left",
+	         (unsigned long long)needed >> 20, settings->parent, (unsigned long long)available >> 20);
+	return reason;
 }
 
 /* -------------------------------------------------------------------------------------------------- measuring -- */
+
+/* Why a way cannot be had here, or NULL. */
+static const char *way_refused(const struct settings *settings, const struct trial_way *way)
+{
+	if (way == &trial_fork_direct)
+		return settings->trial.direct ? NULL : "no O_DIRECT in the folder of the images";
+	if (way == &trial_uffd_loop)
+		return library_refuses(UFFDWP_MEMORY_SHMEM, UFFDWP_MECHANISM_MARKER, UFFDWP_DELIVERY_THREAD);
+	if (way != &trial_inline && way != &trial_thread)
+		return NULL;
+	return library_refuses(UFFDWP_MEMORY_SHMEM, settings->trial.mechanism, (enum uffdwp_delivery)way->variant);
+}
+
+static void choose_ways(const struct settings *settings, struct snapshot_table *table)
+{
+	for (size_t i = 0; i < SNAPSHOT_WAYS; i++) {
+		const char *reason;
+
+		if (!(table->one.ways >> i & 1))
+			continue;
+		reason = way_refused(settings, all_ways[i]);
+		if (reason) {
+			fprintf(stderr, "uffdwp-bench: %s: %s is left out: %s\n", table->name, all_ways[i]->name,
+			        reason);
+			continue;
+		}
+		table->rows[table->count].way = all_ways[i];
+		table->rows[table->count++].number = i;
+	}
+}
 
 /* The window as asked for, or a little more than a snapshot by fork takes, which is thrown away. */
 static uint64_t choose_window(const struct trial_setup *asked)
 {
 	struct trial_setup setup = *asked;
-	struct trial_result warm_up;
+	static struct trial_result warm_up;
 	uint64_t window_ns;
 
-	if (asked->window_ns)
-		return asked->window_ns;
-	setup.verify = 0;
-	trial_run(&trial_fork, &setup, &warm_up);
+	if (asked->kind != TRIAL_FIRST || asked->window_ns)
+		return asked->kind != TRIAL_FIRST ? 0 : asked->window_ns;
+	trial_run(&trial_fork, &setup, &warm_up, NULL);
 	window_ns = (uint64_t)(warm_up.values[TRIAL_TOTAL_NS] * WINDOW_PER_FORK);
 	return window_ns < WINDOW_MIN_NS ? WINDOW_MIN_NS : window_ns;
 }
 
-static void verify_all(const struct trial_setup *asked, const struct row *rows, size_t count)
+static void verify_all(const struct trial_setup *asked, const struct snapshot_table *table)
 {
+	static struct trial_result unused[2];
 	struct trial_setup setup = *asked;
-	struct trial_result unused;
 
 	setup.verify = 1;
 	setup.window_ns = 0;
-	for (size_t i = 0; i < count; i++)
-		trial_run(rows[i].way, &setup, &unused);
+	setup.snapshots = setup.kind == TRIAL_FIRST ? 1 : 2;
+	for (size_t i = 0; i < table->count; i++)
+		trial_run(table->rows[i].way, &setup, unused, NULL);
 }
 
-static void repeat_all(const struct trial_setup *setup, unsigned repeat, struct row *rows, size_t count)
+static void sample_all(const struct trial_setup *asked, struct snapshot_table *table)
 {
-	for (unsigned turn = 0; turn < repeat; turn++) {
-		for (size_t i = 0; i < count; i++) {
-			struct row *row = &rows[turn % 2 ? count - 1 - i : i];
+	static struct trial_result unused[2];
+	struct trial_setup setup = *asked;
 
-			trial_run(row->way, setup, &row->trials[turn]);
+	setup.snapshots = setup.kind == TRIAL_FIRST ? 1 : 2;
+	for (size_t i = 0; i < table->count; i++) {
+		setup.sampler = &table->rows[i].memory;
+		trial_run(table->rows[i].way, &setup, unused, NULL);
+	}
+}
+
+/* The first snapshot of a series is not counted: of the library's it differs from the rest. */
+static void repeat_all(const struct trial_setup *setup, unsigned repeat, struct snapshot_table *table)
+{
+	static struct trial_result series[TRIAL_SERIES_MAX];
+	unsigned first = setup->kind == TRIAL_FIRST ? 0 : 1;
+
+	for (unsigned turn = 0; turn < repeat; turn++) {
+		for (size_t i = 0; i < table->count; i++) {
+			struct snapshot_row *row = &table->rows[turn % 2 ? table->count - 1 - i : i];
+
+			trial_run(row->way, setup, series, &row->timeline);
+			for (unsigned k = first; k < setup->snapshots; k++)
+				row->trials[row->count++] = series[k];
 		}
 	}
 }
 
-/* Why a way cannot be had here, or NULL. */
-static const char *way_refused(const struct settings *settings, const struct trial_way *way)
+static struct trial_setup setup_of(const struct settings *settings, const struct snapshot_case *one)
 {
-	if (way == &trial_fork)
-		return NULL;
-	if (way == &trial_fork_direct)
-		return trial_fork_direct_works(settings->folder) ? NULL : "no O_DIRECT in the folder of the images";
-	return library_refuses(UFFDWP_MEMORY_SHMEM, settings->trial.mechanism, (enum uffdwp_delivery)way->variant);
-}
-
-static size_t choose_ways(const struct settings *settings, struct row *rows)
-{
-	size_t count = 0;
-	unsigned known = 0;
-
-	memset(rows, 0, WAYS * sizeof(*rows));
-	for (size_t i = 0; i < WAYS; i++) {
-		const char *reason;
-
-		if (settings->way && strcmp(settings->way, all_ways[i]->name) != 0)
-			continue;
-		known++;
-		reason = way_refused(settings, all_ways[i]);
-		if (reason)
-			fprintf(stderr, "uffdwp-bench: %s is left out: %s\n", all_ways[i]->name, reason);
-		else
-			rows[count++].way = all_ways[i];
-	}
-	if (!known)
-		bench_die("%s: no such way", settings->way);
-	if (!count)
-		bench_skip("no way works here by mechanism %s", library_mechanism_name(settings->trial.mechanism));
-	return count;
-}
-
-static void add_rows(struct report *report, const char *load, struct row *rows, size_t count,
-                     const struct row *fork_row, const struct settings *settings, uint64_t window_ns)
-{
-	report_add(report, (double)window_ns, "%s.window_ns", load);
-	for (size_t i = 0; i < count; i++) {
-		add_row(report, load, &rows[i], settings->repeat);
-		add_faults_per_page(report, load, &rows[i]);
-		add_beyond(report, load, &rows[i], settings->repeat, window_ns);
-	}
-	for (size_t i = 0; fork_row && i < count; i++) {
-		if (&rows[i] != fork_row)
-			add_ratios(report, load, &rows[i], fork_row);
-	}
-}
-
-static const struct row *find_fork(const struct row *rows, size_t count)
-{
-	for (size_t i = 0; i < count; i++) {
-		if (rows[i].way == &trial_fork)
-			return &rows[i];
-	}
-	return NULL;
-}
-
-static void print_rows(const char *load, const struct row *rows, size_t count, const struct row *fork_row,
-                       uint64_t window_ns)
-{
-	print_head(load, window_ns);
-	for (size_t i = 0; i < count; i++)
-		print_row(&rows[i]);
-	if (fork_row && count > 1)
-		print_ratios(rows, count, fork_row);
-}
-
-static void measure(struct report *report, const struct settings *settings, enum load_pattern pattern)
-{
-	static struct row rows[WAYS];
-	const char *load = load_pattern_name(pattern);
 	struct trial_setup setup = settings->trial;
-	size_t count = choose_ways(settings, rows);
-	const struct row *fork_row = find_fork(rows, count);
 
-	setup.pattern = pattern;
+	setup.size_bytes = one->size_bytes;
+	setup.writer_count = one->writer_count;
+	setup.pattern = one->pattern;
+	setup.kind = one->kind;
+	setup.snapshots = one->kind == TRIAL_FIRST ? 1 : settings->series + 1;
+	return setup;
+}
+
+static unsigned repeat_of(const struct settings *settings, enum trial_kind kind)
+{
+	if (settings->repeat)
+		return settings->repeat;
+	return kind == TRIAL_FIRST ? REPEAT_FIRST : REPEAT_SERIES;
+}
+
+/* 1 if it was. */
+static int measure(struct report *report, const struct settings *settings, const struct snapshot_case *one)
+{
+	static struct snapshot_table table;
+	struct trial_setup setup = setup_of(settings, one);
+	const char *reason = case_refused(settings, one);
+
+	memset(&table, 0, sizeof(table));
+	table.one = *one;
+	table.pool_bytes = setup.pool_bytes;
+	snapshot_case_name(one, table.name, sizeof(table.name));
+	if (reason)
+		fprintf(stderr, "uffdwp-bench: %s is left out: %s\n", table.name, reason);
+	else
+		choose_ways(settings, &table);
+	if (!table.count)
+		return 0;
 	if (settings->verify)
-		verify_all(&setup, rows, count);
+		verify_all(&setup, &table);
 	setup.window_ns = choose_window(&setup);
-	repeat_all(&setup, settings->repeat, rows, count);
-	add_rows(report, load, rows, count, fork_row, settings, setup.window_ns);
+	table.window_ns = setup.window_ns;
+	repeat_all(&setup, repeat_of(settings, one->kind), &table);
+	if (settings->sample)
+		sample_all(&setup, &table);
+	snapshot_add(report, &table);
 	if (!settings->common.json)
-		print_rows(load, rows, count, fork_row, setup.window_ns);
-	print_beyond(settings->common.json ? stderr : stdout, rows, count, settings->repeat);
+		snapshot_print(&table);
+	snapshot_print_beyond(settings->common.json ? stderr : stdout, &table);
+	if (settings->plot)
+		snapshot_plot_case(&table);
+	fflush(stdout);
+	return 1;
 }
 
 static void note_settings(struct report *report, const struct settings *settings)
 {
 	const struct trial_setup *trial = &settings->trial;
 
-	report_note(report, "memory", "%llu MiB (library: shmem, fork: private anonymous), pool %llu MiB",
-	            (unsigned long long)trial->size_bytes >> 20, (unsigned long long)trial->pool_bytes >> 20);
+	report_note(report, "memory",
+	            "library, uffd_loop: shmem; others: private anonymous; pool of the library %llu MiB",
+	            (unsigned long long)trial->pool_bytes >> 20);
 	report_note(report, "mechanism", "%s", library_mechanism_name(trial->mechanism));
-	report_note(report, "load", "%u unthrottled writers of 64-byte records, pinned from CPU %d on",
-	            trial->writer_count, bench_cpu(0));
+	report_note(report, "load", "unthrottled writers of 64-byte records, pinned from CPU %d on; zipf: theta %.2f",
+	            bench_cpu(0), ZIPF_THETA);
+	report_note(report, "seed", "%u for writer 0 and for the pages' ranks", LOAD_SEED);
 	report_note(report, "placement", "the library's threads, and fork's child: %s",
 	            trial->pin_other ? "on the second CPU" : "free");
-	report_note(report, "runs", "%u of each way, in turns; images %s", settings->repeat,
+	report_note(report, "runs", "first: %u of each way, in turns; series: %u of 1 + %u",
+	            repeat_of(settings, TRIAL_FIRST), repeat_of(settings, TRIAL_REPEATED), settings->series);
+	report_note(report, "images", "%s; all synced",
 	            settings->verify ? "of one more compared with the memory at the cut" : "not compared");
 	if (trial->window_ns)
 		report_note(report, "window", "%.3f s from the cut on, as asked for", (double)trial->window_ns / 1e9);
 	else
 		report_note(report, "window", "1.25 x the time of one snapshot by fork, not counted; at least 1 s");
+	if (!TRIAL_HAS_KEEP)
+		report_note(report, "keep", "this library arms all of a region for every snapshot, repeated ones, too");
 	if (!settings->common.json)
 		report_print_notes(report);
 }
@@ -472,23 +687,30 @@ static void note_settings(struct report *report, const struct settings *settings
 int snapshot_main(int argc, char **argv)
 {
 	static struct settings settings;
+	static struct plan plan;
 	struct report report;
+	unsigned measured = 0;
 	int code;
 
-	settings = (struct settings){.trial = {.size_bytes = 1 << 30, .pool_bytes = 64 << 20, .writer_count = 1},
-	                             .repeat = 5,
+	settings = (struct settings){.trial = {.pool_bytes = 64 << 20, .before_ms = 400},
+	                             .series = 5,
 	                             .verify = 1,
-	                             .pattern = -1,
+	                             .sample = 1,
 	                             .parent = "."};
 	bench_parse(&argp, argc, argv, &settings);
 	check_settings(&settings);
+	make_plan(&plan, &settings);
 	make_folder(&settings);
+	if (settings.plot)
+		snapshot_plot_open(settings.plot);
 	report_init(&report, "snapshot");
 	note_settings(&report, &settings);
-	for (int pattern = 0; pattern < LOAD_PATTERN_COUNT; pattern++) {
-		if (settings.pattern < 0 || settings.pattern == pattern)
-			measure(&report, &settings, (enum load_pattern)pattern);
-	}
+	for (size_t i = 0; i < plan.count; i++)
+		measured += measure(&report, &settings, &plan.cases[i]) ? 1 : 0;
+	if (!measured)
+		bench_skip("none of the cases that were asked for can be measured here");
+	if (settings.plot)
+		snapshot_plot_close();
 	code = report_finish(&report, &settings.common);
 	report_fini(&report);
 	return code;

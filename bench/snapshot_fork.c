@@ -4,26 +4,24 @@
  * Private anonymous memory, no transparent huge pages; pieces of 1 MiB; through the page cache, or with O_DIRECT. As
  * durable as the library's: written aside, fsync, rename, fsync of the folder.
  *
- * The child of a program with threads calls nothing that is not async-signal-safe.
+ * The child of a program with threads calls nothing that is not async-signal-safe, and ends with its parent.
  */
 #include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
+#include <signal.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "bench.h"
+#include "image.h"
 #include "trial.h"
-
-#define PIECE_BYTES (1u << 20)
 
 static struct {
 	struct area area;
 	pid_t child;
 	uint64_t pause_ns;
-	int folder;
-	char aside[512];
+	struct image image;
 } forked;
 
 static void open_fork(const struct trial_way *way, const struct trial_setup *setup, struct area *area)
@@ -33,42 +31,29 @@ static void open_fork(const struct trial_way *way, const struct trial_setup *set
 	*area = forked.area;
 }
 
-static int write_all(int fd)
+/* In the child. The exit status is the errno of what failed. */
+static int write_image(const char *path)
 {
-	size_t length = forked.area.length_bytes;
+	int error;
 
-	for (size_t at = 0; at < length;) {
-		size_t piece = length - at < PIECE_BYTES ? length - at : PIECE_BYTES;
-		ssize_t wrote = write(fd, forked.area.base + at, piece);
-
-		if (wrote < 0 && errno != EINTR)
-			return -errno;
-		at += wrote < 0 ? 0 : (size_t)wrote;
-	}
-	return 0;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	error = image_create(&forked.image);
+	if (!error)
+		error = image_append(&forked.image, forked.area.base, forked.area.length_bytes);
+	if (!error)
+		error = image_commit(&forked.image, path);
+	return -error;
 }
 
-static int write_image(const char *path, int direct)
-{
-	int fd = open(forked.aside, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | (direct ? O_DIRECT : 0), 0600);
-
-	if (fd < 0 || write_all(fd) || fsync(fd) || close(fd))
-		return -1;
-	return rename(forked.aside, path) || fsync(forked.folder) ? -1 : 0;
-}
-
-static void begin(const struct trial_way *way, const struct trial_setup *setup, const char *path)
+static void begin(const struct trial_way *way, const struct trial_setup *setup, const struct trial_cut *cut)
 {
 	uint64_t from;
 
-	snprintf(forked.aside, sizeof(forked.aside), "%s/aside", setup->folder);
-	forked.folder = open(setup->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (forked.folder < 0)
-		bench_die("%s: %s", setup->folder, strerror(errno));
+	image_prepare(&forked.image, setup->folder, way->variant);
 	from = bench_now_ns();
 	forked.child = fork();
 	if (forked.child == 0)
-		_exit(write_image(path, way->variant) ? 1 : 0);
+		_exit(write_image(cut->path));
 	forked.pause_ns = bench_now_ns() - from;
 	if (forked.child < 0)
 		bench_die("fork: %s", strerror(errno));
@@ -82,9 +67,16 @@ static void wait_for_child(void)
 		if (errno != EINTR)
 			bench_die("waitpid: %s", strerror(errno));
 	}
-	close(forked.folder);
-	if (!WIFEXITED(status) || WEXITSTATUS(status))
-		bench_die("the child of fork() could not write its image");
+	image_fini(&forked.image);
+	if (WIFSIGNALED(status))
+		bench_die("the child of fork() was ended by signal %d", WTERMSIG(status));
+	if (WEXITSTATUS(status))
+		bench_die("the child of fork() could not write its image: %s", strerror(WEXITSTATUS(status)));
+}
+
+static pid_t child(void)
+{
+	return forked.child;
 }
 
 static void result_of(const struct load_result *during, struct trial_result *result)
@@ -96,6 +88,11 @@ static void result_of(const struct load_result *during, struct trial_result *res
 	result->values[TRIAL_PAGES_FAULT] = copied;
 	result->values[TRIAL_PREIMAGE_PEAK_BYTES] = copied * (double)forked.area.page_bytes;
 	result->values[TRIAL_WRITTEN_BYTES] = (double)forked.area.length_bytes;
+	result->direct = (uint32_t)forked.image.direct;
+}
+
+static void end(void)
+{
 }
 
 static void close_fork(void)
@@ -103,19 +100,6 @@ static void close_fork(void)
 	area_unmap(&forked.area);
 }
 
-const struct trial_way trial_fork = {"fork", 0, open_fork, begin, wait_for_child, result_of, close_fork};
-const struct trial_way trial_fork_direct = {"fork_direct", 1, open_fork, begin, wait_for_child, result_of, close_fork};
-
-int trial_fork_direct_works(const char *folder)
-{
-	char path[512];
-	int fd;
-
-	snprintf(path, sizeof(path), "%s/direct", folder);
-	fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_DIRECT, 0600);
-	unlink(path);
-	if (fd < 0)
-		return 0;
-	close(fd);
-	return 1;
-}
+const struct trial_way trial_fork = {"fork", 0, open_fork, begin, wait_for_child, result_of, end, close_fork, child};
+const struct trial_way trial_fork_direct = {"fork_direct", 1,   open_fork,  begin, wait_for_child,
+                                            result_of,     end, close_fork, child};

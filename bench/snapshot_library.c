@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The library's way to an image, by its public interface only: a runtime and a shmem region of its own for each trial.
+ *
+ * What a kind asks for is asked of the library where it has it (TRIAL_HAS_KEEP; UFFDWP_BENCH_PARENT, which the build
+ * finds in the public header); elsewhere all kinds are snapshots that begin anew.
  */
 #include <stdio.h>
 #include <string.h>
@@ -31,14 +34,31 @@ static void open_library(const struct trial_way *way, const struct trial_setup *
 	library_region(library.runtime, &region, &library.region, area);
 }
 
-static void begin(const struct trial_way *way, const struct trial_setup *setup, const char *path)
+static void set_kind(enum trial_kind kind, const struct trial_cut *cut, struct uffdwp_snapshot_options *options)
+{
+#if TRIAL_HAS_KEEP
+	if (kind != TRIAL_FIRST)
+		options->flags |= UFFDWP_SNAPSHOT_KEEP;
+#else
+	(void)kind;
+#endif
+#ifdef UFFDWP_BENCH_PARENT
+	options->parent = cut->parent;
+#else
+	(void)cut;
+	(void)options;
+#endif
+}
+
+static void begin(const struct trial_way *way, const struct trial_setup *setup, const struct trial_cut *cut)
 {
 	struct uffdwp_snapshot_options options = UFFDWP_SNAPSHOT_OPTIONS_INIT;
 	int error;
 
 	(void)way;
-	options.path = path;
+	options.path = cut->path;
 	options.pool_bytes = setup->pool_bytes;
+	set_kind(setup->kind, cut, &options);
 	error = uffdwp_snapshot_begin(library.region, &options, &library.snapshot);
 	if (error) {
 		char text[512];
@@ -62,6 +82,19 @@ static void wait_for_commit(void)
 	}
 }
 
+static void add_rounds(const struct uffdwp_snapshot_progress *progress, double *values)
+{
+#if TRIAL_HAS_KEEP
+	values[TRIAL_ROUNDS] = (double)progress->rounds;
+	values[TRIAL_ROUNDS_NS] = (double)progress->rounds_ns;
+	values[TRIAL_BRAKED_NS] = (double)progress->braked_ns;
+	values[TRIAL_PAGES_ROUNDS] = (double)progress->pages_rounds;
+#else
+	(void)progress;
+	(void)values;
+#endif
+}
+
 static void result_of(const struct load_result *during, struct trial_result *result)
 {
 	const struct uffdwp_snapshot_progress *progress = &library.progress;
@@ -75,20 +108,25 @@ static void result_of(const struct load_result *during, struct trial_result *res
 	result->values[TRIAL_WAITS] = (double)progress->waits;
 	result->values[TRIAL_PREIMAGE_PEAK_BYTES] = (double)progress->pool_peak_bytes;
 	result->values[TRIAL_WRITTEN_BYTES] = (double)progress->bytes_written;
+	add_rounds(progress, result->values);
 	result->direct = progress->direct;
 	result->uring = progress->uring;
 }
 
-static void close_library(void)
+static void end(void)
 {
 	bench_must(uffdwp_snapshot_free(library.snapshot), "uffdwp_snapshot_free");
+}
+
+static void close_library(void)
+{
 	bench_must(uffdwp_region_close(library.region), "uffdwp_region_close");
 	bench_must(uffdwp_close(library.runtime), "uffdwp_close");
 }
 
 const struct trial_way trial_inline = {
-        "inline", UFFDWP_DELIVERY_INLINE, open_library, begin, wait_for_commit, result_of, close_library,
+        "inline", UFFDWP_DELIVERY_INLINE, open_library, begin, wait_for_commit, result_of, end, close_library, NULL,
 };
 const struct trial_way trial_thread = {
-        "thread", UFFDWP_DELIVERY_THREAD, open_library, begin, wait_for_commit, result_of, close_library,
+        "thread", UFFDWP_DELIVERY_THREAD, open_library, begin, wait_for_commit, result_of, end, close_library, NULL,
 };

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the figures stand on: the histogram against sorted values, the phases of the load, the choice of pages, duels
- * whose outcome is known, programs that are run, and the bars against known figures.
+ * What the figures stand on: the histogram against sorted values, the choice of pages, duels whose outcome is known,
+ * programs that are run, and the bars against known figures. test_load.c has the writers.
  */
 #include <check.h>
 #include <errno.h>
@@ -14,7 +14,6 @@
 #include "child.h"
 #include "duel.h"
 #include "histogram.h"
-#include "load.h"
 #include "pages.h"
 #include "report.h"
 
@@ -100,41 +99,6 @@ START_TEST(test_empty_histogram_has_quantile_zero)
 
 	histogram_clear(&histogram);
 	ck_assert_double_eq(histogram_quantile(&histogram, 0.5), 0.0);
-}
-END_TEST
-
-/* Lets the writers go in a phase until at least one write of it is kept. How many are kept then. */
-static uint64_t write_in(struct load *load, enum load_phase phase)
-{
-	static struct load_result result;
-	struct timespec pause = {0, 1000000};
-
-	do {
-		load_phase(load, phase);
-		nanosleep(&pause, NULL);
-		load_phase(load, LOAD_HOLD);
-		load_result(load, phase, &result);
-	} while (!result.times.count);
-	return result.times.count;
-}
-
-START_TEST(test_each_phase_keeps_its_own_writes)
-{
-	static char memory[1 << 16];
-	static struct load_result result;
-	struct load load;
-	uint64_t counts[LOAD_KEPT];
-
-	load_start(&load, LOAD_UNIFORM, memory, sizeof(memory), 2);
-	for (unsigned phase = 0; phase < LOAD_KEPT; phase++)
-		counts[phase] = write_in(&load, (enum load_phase)phase);
-	load_phase(&load, LOAD_WARM);
-	load_stop(&load);
-	for (unsigned phase = 0; phase < LOAD_KEPT; phase++) {
-		load_result(&load, (enum load_phase)phase, &result);
-		ck_assert_uint_eq(result.times.count, counts[phase]);
-	}
-	load_free(&load);
 }
 END_TEST
 
@@ -509,6 +473,41 @@ START_TEST(test_bar_without_a_reason_or_relation_is_an_error)
 }
 END_TEST
 
+START_TEST(test_bars_that_a_pattern_leaves_out_are_passed_over)
+{
+	static char text[] = "faults.x <= 0.5 missed\nfaults.y.p50 <= 1 not measured\n";
+	struct report report;
+	char said[256] = "";
+	FILE *in = fmemopen(text, strlen(text), "r");
+	FILE *out = fmemopen(said, sizeof(said), "w");
+
+	report_init(&report, "faults");
+	report_add(&report, 1.0, "x");
+	report.bar = "faults.*.p50";
+	ck_assert_int_eq(report_check(&report, in, out), BENCH_EXIT_ERROR);
+	rewind(in);
+	report.bar = "faults.x";
+	ck_assert_int_eq(report_check(&report, in, out), BENCH_EXIT_MISSED);
+	rewind(in);
+	report.bar = "faults.z";
+	ck_assert_int_eq(report_check(&report, in, out), 0);
+	report_fini(&report);
+	fclose(in);
+	fclose(out);
+}
+END_TEST
+
+START_TEST(test_bars_are_found_by_the_start_of_their_figure)
+{
+	const char *path = UFFDWP_BENCH_BARS;
+
+	ck_assert_int_eq(report_bars_have(path, NULL, "snapshot.uniform.inline."), 1);
+	ck_assert_int_eq(report_bars_have(path, "*.pause_ratio_fork", "snapshot.uniform.inline."), 1);
+	ck_assert_int_eq(report_bars_have(path, "*.no_such_figure", "snapshot.uniform.inline."), 0);
+	ck_assert_int_eq(report_bars_have(path, NULL, "snapshot.uniform.fork."), 0);
+}
+END_TEST
+
 START_TEST(test_bars_of_the_project_can_all_be_read)
 {
 	struct report report;
@@ -563,7 +562,6 @@ static Suite *suite(void)
 {
 	Suite *suite = suite_create("bench");
 	TCase *histogram = tcase_create("histogram");
-	TCase *load = tcase_create("load");
 	TCase *pages = tcase_create("pages");
 	TCase *duel = tcase_create("duel");
 	TCase *child = tcase_create("child");
@@ -575,8 +573,6 @@ static Suite *suite(void)
 	tcase_add_test(histogram, test_merged_histogram_has_the_values_of_both);
 	tcase_add_test(histogram, test_empty_histogram_has_quantile_zero);
 	suite_add_tcase(suite, histogram);
-	tcase_add_test(load, test_each_phase_keeps_its_own_writes);
-	suite_add_tcase(suite, load);
 	tcase_add_test(pages, test_share_is_rounded_and_never_nothing_by_mistake);
 	tcase_add_test(pages, test_choice_has_as_many_different_pages_as_were_asked_for);
 	tcase_add_test(pages, test_choice_follows_from_its_seed);
@@ -601,6 +597,8 @@ static Suite *suite(void)
 	tcase_add_test(report, test_bar_of_an_unknown_figure_is_an_error);
 	tcase_add_test(report, test_bars_of_other_questions_are_passed_over);
 	tcase_add_test(report, test_bar_without_a_reason_or_relation_is_an_error);
+	tcase_add_test(report, test_bars_that_a_pattern_leaves_out_are_passed_over);
+	tcase_add_test(report, test_bars_are_found_by_the_start_of_their_figure);
 	tcase_add_test(report, test_bars_of_the_project_can_all_be_read);
 	tcase_add_test(report, test_median_of_runs_keeps_their_range);
 	tcase_add_test(report, test_sizes_are_read_with_their_units);

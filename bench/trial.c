@@ -14,8 +14,8 @@
 #include "bench.h"
 #include "digest.h"
 
-#define WARM_MS 100
-#define BEFORE_MS 400
+#define REST_MS 200 /* between two snapshots of a series */
+#define SAMPLE_NS 20000000u
 
 static void sleep_ms(unsigned ms)
 {
@@ -43,24 +43,6 @@ static void settle(const char *folder)
 	close(fd);
 }
 
-/* The writes per second before the snapshot. */
-static double warm_up(struct load *load)
-{
-	static struct load_result before;
-	uint64_t from;
-	uint64_t took_ns;
-
-	load_phase(load, LOAD_WARM);
-	sleep_ms(WARM_MS);
-	from = bench_now_ns();
-	load_phase(load, LOAD_BEFORE);
-	sleep_ms(BEFORE_MS);
-	load_phase(load, LOAD_HOLD);
-	took_ns = bench_now_ns() - from;
-	load_result(load, LOAD_BEFORE, &before);
-	return (double)before.times.count * 1e9 / (double)took_ns;
-}
-
 /* p50, p99, p99.9 and the largest: the order of the figures. */
 static void add_quantiles(double *values, const struct histogram *times)
 {
@@ -70,8 +52,40 @@ static void add_quantiles(double *values, const struct histogram *times)
 	values[3] = (double)times->largest_ns;
 }
 
-static void add_times(struct trial_result *result, const struct load_result *during, const struct load_result *after,
-                      double before_per_s)
+/* The writes per second before the snapshot. */
+static double warm_up(struct load *load, unsigned before_ms, struct trial_result *result)
+{
+	static struct load_result before;
+	uint64_t from;
+	uint64_t took_ns;
+
+	load_phase(load, LOAD_WARM);
+	sleep_ms(before_ms / 4);
+	from = bench_now_ns();
+	load_phase(load, LOAD_BEFORE);
+	sleep_ms(before_ms);
+	load_phase(load, LOAD_HOLD);
+	took_ns = bench_now_ns() - from;
+	load_result(load, LOAD_BEFORE, &before);
+	add_quantiles(&result->values[TRIAL_BEFORE_P50_NS], &before.times);
+	return (double)before.times.count * 1e9 / (double)took_ns;
+}
+
+/* What is the same for all snapshots of a series. */
+struct series {
+	const struct trial_way *way;
+	const struct trial_setup *setup;
+	struct load load;
+	struct area area;
+	double before_per_s;
+	uint64_t begun_ns; /* of the snapshot that is taken; on bench_now_ns() */
+	uint64_t durable_ns;
+	uint64_t ended_ns; /* the writers stand still */
+	uint64_t digest;   /* of the memory at the cut, where the trial verifies */
+};
+
+static void add_times(const struct series *series, const struct load_result *during, const struct load_result *after,
+                      struct trial_result *result)
 {
 	static struct histogram window;
 	double *values = result->values;
@@ -81,61 +95,164 @@ static void add_times(struct trial_result *result, const struct load_result *dur
 	add_quantiles(&values[TRIAL_DURING_P50_NS], &during->times);
 	add_quantiles(&values[TRIAL_WINDOW_P50_NS], &window);
 	values[TRIAL_WRITES_PER_S] = (double)during->times.count * 1e9 / values[TRIAL_TOTAL_NS];
-	values[TRIAL_WRITES_SHARE] = values[TRIAL_WRITES_PER_S] / before_per_s;
+	values[TRIAL_WRITES_SHARE] = values[TRIAL_WRITES_PER_S] / series->before_per_s;
+	values[TRIAL_AFTER_SHARE] = (double)after->times.count * 1e9 /
+	                            (double)(series->ended_ns - series->durable_ns + 1) / series->before_per_s;
+	result->during = during->times;
 }
 
-/* Cut, image, and what is left of the window. The digest of the memory at the cut, where the trial verifies. */
-static uint64_t take(const struct trial_way *way, const struct trial_setup *setup, struct load *load,
-                     const struct area *area, const char *path, struct trial_result *result)
+static void image_name(const struct trial_setup *setup, unsigned number, char *path, size_t size)
 {
-	uint64_t digest = 0;
-	uint64_t from;
-
-	if (setup->verify)
-		digest = digest_bytes(DIGEST_START, area->base, area->length_bytes);
+	if (setup->kind == TRIAL_INCREMENTAL)
+		snprintf(path, size, "%s/image-%u", setup->folder, number);
 	else
-		load_phase(load, LOAD_DURING);
-	from = bench_now_ns();
-	way->begin(way, setup, path);
-	if (setup->verify)
-		load_phase(load, LOAD_DURING);
-	way->wait();
-	result->values[TRIAL_TOTAL_NS] = (double)(bench_now_ns() - from);
-	load_phase(load, LOAD_AFTER);
-	sleep_until(from + setup->window_ns);
-	return digest;
+		snprintf(path, size, "%s/image", setup->folder);
 }
 
-void trial_run(const struct trial_way *way, const struct trial_setup *setup, struct trial_result *result)
+static void begin(struct series *series, unsigned number)
+{
+	const struct trial_setup *setup = series->setup;
+	char path[512];
+	char parent[512];
+	struct trial_cut cut = {.path = path, .load = &series->load};
+
+	image_name(setup, number, path, sizeof(path));
+	if (number > 0 && setup->kind == TRIAL_INCREMENTAL) {
+		image_name(setup, number - 1, parent, sizeof(parent));
+		cut.parent = parent;
+	}
+	series->begun_ns = bench_now_ns();
+	series->way->begin(series->way, setup, &cut);
+}
+
+/* A series rests for as long each time; one snapshot fills its window. */
+static void rest(const struct series *series)
+{
+	if (series->setup->snapshots > 1)
+		sleep_ms(REST_MS);
+	else
+		sleep_until(series->begun_ns + series->setup->window_ns);
+}
+
+/* Cut, image, and what is left of the window. */
+static void take(struct series *series, unsigned number)
+{
+	const struct trial_setup *setup = series->setup;
+	struct memory_sampler *sampler = number + 1 == setup->snapshots ? setup->sampler : NULL;
+
+	if (sampler)
+		memory_sampler_start(sampler, SAMPLE_NS);
+	if (setup->verify)
+		series->digest = digest_bytes(DIGEST_START, series->area.base, series->area.length_bytes);
+	else
+		load_phase(&series->load, LOAD_DURING);
+	begin(series, number);
+	if (sampler && series->way->child)
+		memory_sampler_child(sampler, series->way->child());
+	if (setup->verify)
+		load_phase(&series->load, LOAD_DURING);
+	series->way->wait();
+	series->durable_ns = bench_now_ns();
+	if (sampler)
+		memory_sampler_child(sampler, 0);
+	load_phase(&series->load, LOAD_AFTER);
+	rest(series);
+	load_phase(&series->load, LOAD_HOLD);
+	series->ended_ns = bench_now_ns();
+	if (sampler)
+		memory_sampler_stop(sampler);
+}
+
+static void collect(struct series *series, struct trial_result *result)
 {
 	static struct load_result during;
 	static struct load_result after;
-	struct load load;
-	struct area area;
-	char path[512];
-	double before_per_s;
-	uint64_t digest;
 
-	snprintf(path, sizeof(path), "%s/image", setup->folder);
-	memset(result, 0, sizeof(*result));
-	settle(setup->folder);
-	bench_pin(setup->pin_other ? bench_cpu(1) : BENCH_ANY_CPU);
-	way->open(way, setup, &area);
-	area_fill(area.base, area.length_bytes, 1);
-	load_start(&load, setup->pattern, area.base, area.length_bytes, setup->writer_count);
-	before_per_s = warm_up(&load);
-	digest = take(way, setup, &load, &area, path, result);
-	load_stop(&load);
-	load_result(&load, LOAD_DURING, &during);
-	load_result(&load, LOAD_AFTER, &after);
-	add_times(result, &during, &after, before_per_s);
-	way->result(&during, result);
+	load_result(&series->load, LOAD_DURING, &during);
+	load_result(&series->load, LOAD_AFTER, &after);
+	load_forget(&series->load, LOAD_DURING);
+	load_forget(&series->load, LOAD_AFTER);
+	result->values[TRIAL_TOTAL_NS] = (double)(series->durable_ns - series->begun_ns);
+	add_times(series, &during, &after, result);
+	series->way->result(&during, result);
 	if (result->values[TRIAL_FAULTS] > 0)
 		result->values[TRIAL_WRITES_PER_FAULT] = (double)during.times.count / result->values[TRIAL_FAULTS];
-	if (setup->verify && digest_file(path, area.length_bytes) != digest)
-		bench_die("%s, %s: the image is not the memory at the cut", way->name,
-		          load_pattern_name(setup->pattern));
-	unlink(path);
-	load_free(&load);
+}
+
+/* An increment is not the memory: whether it adds up to it is for the library's own tests to say. */
+static void check_image(const struct series *series, unsigned number)
+{
+	const struct trial_setup *setup = series->setup;
+	char path[512];
+
+	if (!setup->verify || (number > 0 && setup->kind == TRIAL_INCREMENTAL))
+		return;
+	image_name(setup, number, path, sizeof(path));
+	if (digest_file(path, series->area.length_bytes) != series->digest)
+		bench_die("%s, %s, snapshot %u: the image is not the memory at the cut", series->way->name,
+		          load_pattern_name(setup->pattern), number + 1);
+}
+
+static void mark_timeline(const struct series *series, struct trial_timeline *timeline)
+{
+	uint64_t origin_ns = series->load.origin_ns;
+
+	timeline->begun_ns = series->begun_ns - origin_ns;
+	timeline->durable_ns = series->durable_ns - origin_ns;
+	timeline->count = (size_t)((series->ended_ns - origin_ns) >> LOAD_SLOT_SHIFT);
+}
+
+static void take_all(struct series *series, struct trial_result *results, struct trial_timeline *timeline)
+{
+	for (unsigned i = 0; i < series->setup->snapshots; i++) {
+		memcpy(&results[i].values[TRIAL_BEFORE_P50_NS], &results[0].values[TRIAL_BEFORE_P50_NS],
+		       i ? 4 * sizeof(double) : 0);
+		take(series, i);
+		collect(series, &results[i]);
+		check_image(series, i);
+		series->way->end();
+		if (timeline && i == 0)
+			mark_timeline(series, timeline);
+	}
+}
+
+static void keep_timeline(const struct load *load, struct trial_timeline *timeline)
+{
+	if (timeline->count > LOAD_SLOTS)
+		timeline->count = LOAD_SLOTS;
+	for (size_t slot = 0; slot < timeline->count; slot++)
+		timeline->slots[slot] = load_timeline(load, slot);
+}
+
+static void remove_images(const struct trial_setup *setup)
+{
+	char path[512];
+
+	for (unsigned i = 0; i < setup->snapshots; i++) {
+		image_name(setup, i, path, sizeof(path));
+		unlink(path);
+	}
+}
+
+void trial_run(const struct trial_way *way, const struct trial_setup *setup, struct trial_result *results,
+               struct trial_timeline *timeline)
+{
+	static struct series series;
+
+	memset(&series, 0, sizeof(series));
+	memset(results, 0, setup->snapshots * sizeof(*results));
+	series.way = way;
+	series.setup = setup;
+	settle(setup->folder);
+	bench_pin(setup->pin_other ? bench_cpu(1) : BENCH_ANY_CPU);
+	way->open(way, setup, &series.area);
+	load_start(&series.load, setup->pattern, series.area.base, series.area.length_bytes, setup->writer_count);
+	series.before_per_s = warm_up(&series.load, setup->before_ms, &results[0]);
+	take_all(&series, results, timeline);
+	load_stop(&series.load);
+	if (timeline)
+		keep_timeline(&series.load, timeline);
+	remove_images(setup);
+	load_free(&series.load);
 	way->close();
 }

@@ -1,24 +1,44 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A trial: one snapshot of memory under load, by one way. The frame (memory, load, clock, comparison of the image) is
- * the same for all ways; a way only knows how to make its cut and how to wait until its image is durable.
+ * A trial: one snapshot, or a series of them, of memory under load, by one way. The frame (memory, load, clock,
+ * comparison of the image) is the same for all ways; a way only knows how to make its cut and how to wait until its
+ * image is durable.
  *
- * Every image is written aside into the same folder, synced, renamed, and the folder synced: a trial's total time ends
- * when that is done. Times of writes are kept twice: of those that began before that moment (during), and of those that
- * began before the end of a window that is the same for all ways, whichever of them ended sooner (window). Both start
- * where the cut is asked for; a trial that takes longer than the window stretches its own to its end.
+ * Every image is written aside into the same folder, synced, renamed, and the folder synced: a snapshot's total time
+ * ends when that is done. Times of writes are kept twice: of those that began before that moment (during), and of those
+ * that began before the end of a window that is the same for all ways, whichever of them ended sooner (window). Both
+ * start where the cut is asked for; a snapshot that takes longer than the window stretches its own to its end.
+ *
+ * A series takes its snapshots one after the other, of the same memory, with a rest between in which writers go on. Its
+ * kind says what the library may make of it: nothing (FIRST), keep the memory armed (REPEATED), or also write only what
+ * changed since the last image (INCREMENTAL). The other ways know no difference.
  *
  * A trial that verifies lets the writers stand still at the cut, and compares the image with the memory of
- * that moment; its times are thrown away.
+ * that moment. One that samples looks at the program's memory meanwhile, which disturbs it. The times of both are
+ * thrown away.
  */
 #ifndef UFFDWP_BENCH_TRIAL_H
 #define UFFDWP_BENCH_TRIAL_H
 
+#include <sys/types.h>
+
 #include "area.h"
 #include "load.h"
+#include "memory.h"
+
+#define TRIAL_SERIES_MAX 65
+
+/* What this build of the library has. */
+#ifdef UFFDWP_SNAPSHOT_KEEP
+#define TRIAL_HAS_KEEP 1
+#else
+#define TRIAL_HAS_KEEP 0
+#endif
+
+enum trial_kind { TRIAL_FIRST, TRIAL_REPEATED, TRIAL_INCREMENTAL, TRIAL_KINDS };
 
 enum trial_figure {
-	TRIAL_PAUSE_NS,      /* library: pause_ns; fork: how long fork() took */
+	TRIAL_PAUSE_NS,      /* library: pause_ns; fork: how long fork() took; others: their arming or copying */
 	TRIAL_TOTAL_NS,      /* from the begin call, or fork(), until the image is durable under its name */
 	TRIAL_DURING_P50_NS, /* until the image is durable; these four in this order */
 	TRIAL_DURING_P99_NS,
@@ -28,16 +48,25 @@ enum trial_figure {
 	TRIAL_WINDOW_P99_NS,
 	TRIAL_WINDOW_P999_NS,
 	TRIAL_WINDOW_MAX_NS,
+	TRIAL_BEFORE_P50_NS, /* before the first snapshot; these four in this order */
+	TRIAL_BEFORE_P99_NS,
+	TRIAL_BEFORE_P999_NS,
+	TRIAL_BEFORE_MAX_NS,
 	TRIAL_WRITES_PER_S,     /* during */
-	TRIAL_WRITES_SHARE,     /* of the writes per second before the snapshot */
+	TRIAL_WRITES_SHARE,     /* of the writes per second before the first snapshot */
+	TRIAL_AFTER_SHARE,      /* the same after the image is durable, until the window or the rest ends */
 	TRIAL_FAULTS,           /* library: write faults; fork: minor faults of the writers */
 	TRIAL_WRITES_PER_FAULT, /* during */
 	TRIAL_PAGES_FAULT,
 	TRIAL_PAGES_PREPARE,
 	TRIAL_PAGES_SWEEP,
 	TRIAL_WAITS,
-	TRIAL_PREIMAGE_PEAK_BYTES, /* fork: what copy on write took */
+	TRIAL_PREIMAGE_PEAK_BYTES, /* fork: what copy on write took; others: copies of pages */
 	TRIAL_WRITTEN_BYTES,
+	TRIAL_ROUNDS, /* library: of arming, before the pause; these four are 0 where it does not tell */
+	TRIAL_ROUNDS_NS,
+	TRIAL_BRAKED_NS,
+	TRIAL_PAGES_ROUNDS,
 	TRIAL_FIGURES
 };
 
@@ -45,41 +74,67 @@ struct trial_setup {
 	uint64_t size_bytes;
 	enum uffdwp_mechanism mechanism; /* library */
 	uint64_t pool_bytes;
-	uint64_t window_ns; /* from the cut on; 0: until the image is durable */
+	uint64_t window_ns; /* from the cut on; 0: until the image is durable. Of a series: the rest is a fixed one */
 	unsigned writer_count;
 	enum load_pattern pattern;
+	enum trial_kind kind;
+	unsigned snapshots; /* in the series, 1 to TRIAL_SERIES_MAX */
+	unsigned before_ms; /* how long writers are watched before the first snapshot */
 	const char *folder;
 	int pin_other; /* the library's threads, or the child, on the program's second CPU; 0: free */
+	int direct;    /* the folder has O_DIRECT; of the rivals only fork does without */
 	int verify;
+	struct memory_sampler *sampler; /* samples the last snapshot; NULL: not */
+};
+
+/* One snapshot, as a way is asked for it. */
+struct trial_cut {
+	const char *path;
+	const char *parent; /* the image before this one, where this one may be an increment; NULL */
+	struct load *load;
 };
 
 struct trial_result {
 	double values[TRIAL_FIGURES];
 	uint32_t direct; /* library: the image was written with O_DIRECT */
 	uint32_t uring;  /* and with io_uring */
+	struct histogram during;
+};
+
+/* Throughput around the first snapshot of a trial: writes in slots of LOAD_SLOT_NS. */
+struct trial_timeline {
+	uint64_t slots[LOAD_SLOTS];
+	uint64_t begun_ns;   /* the cut was asked for */
+	uint64_t durable_ns; /* the image is; both counted from the first slot on */
+	size_t count;        /* slots */
 };
 
 struct trial_way {
 	const char *name;
 	int variant; /* library: the delivery; fork: 1 for O_DIRECT */
 	void (*open)(const struct trial_way *way, const struct trial_setup *setup, struct area *area);
-	/* Makes the cut; the image goes to `path`. */
-	void (*begin)(const struct trial_way *way, const struct trial_setup *setup, const char *path);
+	/* Makes the cut. */
+	void (*begin)(const struct trial_way *way, const struct trial_setup *setup, const struct trial_cut *cut);
 	/* Waits until the image is durable. */
 	void (*wait)(void);
 	/* Fills in what the way knows; `during` is what the writers saw. */
 	void (*result)(const struct load_result *during, struct trial_result *result);
+	/* Ends a snapshot, after its result. */
+	void (*end)(void);
 	void (*close)(void);
+	pid_t (*child)(void); /* between begin and wait; NULL: never one */
 };
 
-void trial_run(const struct trial_way *way, const struct trial_setup *setup, struct trial_result *result);
+/* `results` has room for setup->snapshots; `timeline` may be NULL. */
+void trial_run(const struct trial_way *way, const struct trial_setup *setup, struct trial_result *results,
+               struct trial_timeline *timeline);
 
 extern const struct trial_way trial_inline;
 extern const struct trial_way trial_thread;
 extern const struct trial_way trial_fork;
 extern const struct trial_way trial_fork_direct;
-
-/* 1 where the folder's file system has O_DIRECT. */
-int trial_fork_direct_works(const char *folder);
+extern const struct trial_way trial_mprotect;
+extern const struct trial_way trial_uffd_loop;
+extern const struct trial_way trial_stop;
 
 #endif

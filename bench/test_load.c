@@ -1,0 +1,359 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the question `snapshot` stands on: the phases, the gate and the timeline of the writers, the Zipf distribution
+ * against its formula, and the sampler of memory against memory that is taken.
+ */
+#include <check.h>
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "bench.h"
+#include "load.h"
+#include "memory.h"
+#include "zipf.h"
+
+static uint64_t seed_of_run(void)
+{
+	const char *text = getenv("UFFDWP_SEED");
+	uint64_t seed = text ? strtoull(text, NULL, 0) : bench_now_ns();
+
+	printf("UFFDWP_SEED=%llu\n", (unsigned long long)seed);
+	return seed | 1;
+}
+
+/* -------------------------------------------------------------------------------------------------------- load -- */
+
+/* Lets the writers go in a phase until at least one write of it is kept. How many are kept then. */
+static uint64_t write_in(struct load *load, enum load_phase phase)
+{
+	static struct load_result result;
+	struct timespec pause = {0, 1000000};
+
+	do {
+		load_phase(load, phase);
+		nanosleep(&pause, NULL);
+		load_phase(load, LOAD_HOLD);
+		load_result(load, phase, &result);
+	} while (!result.times.count);
+	return result.times.count;
+}
+
+START_TEST(test_each_phase_keeps_its_own_writes)
+{
+	static char memory[1 << 16];
+	static struct load_result result;
+	struct load load;
+	uint64_t counts[LOAD_KEPT];
+
+	load_start(&load, LOAD_UNIFORM, memory, sizeof(memory), 2);
+	for (unsigned phase = 0; phase < LOAD_KEPT; phase++)
+		counts[phase] = write_in(&load, (enum load_phase)phase);
+	load_phase(&load, LOAD_WARM);
+	load_stop(&load);
+	for (unsigned phase = 0; phase < LOAD_KEPT; phase++) {
+		load_result(&load, (enum load_phase)phase, &result);
+		ck_assert_uint_eq(result.times.count, counts[phase]);
+	}
+	load_free(&load);
+}
+END_TEST
+
+/* Writers at the gate are inside of a write, whose time holds how long it was closed. */
+START_TEST(test_write_that_meets_a_closed_gate_is_as_long_as_it_is_closed)
+{
+	static char memory[1 << 16];
+	static struct load_result result;
+	struct timespec pause = {0, 20000000};
+	struct load load;
+
+	load_start(&load, LOAD_SEQUENTIAL, memory, sizeof(memory), 2);
+	for (int round = 0; round < 5; round++) {
+		char before[sizeof(memory)];
+
+		load_phase(&load, LOAD_DURING);
+		load_close_gate(&load);
+		memcpy(before, memory, sizeof(memory));
+		nanosleep(&pause, NULL);
+		ck_assert_mem_eq(before, memory, sizeof(memory));
+		load_open_gate(&load);
+	}
+	load_stop(&load);
+	load_result(&load, LOAD_DURING, &result);
+	ck_assert_uint_ge(result.times.largest_ns, 20000000 - 1000);
+	load_free(&load);
+}
+END_TEST
+
+/* In HOLD nobody is at the gate, and none comes. */
+START_TEST(test_gate_closes_while_writers_stand_still)
+{
+	static char memory[1 << 16];
+	struct load load;
+
+	load_start(&load, LOAD_UNIFORM, memory, sizeof(memory), 2);
+	load_close_gate(&load);
+	load_open_gate(&load);
+	load_stop(&load);
+	load_free(&load);
+}
+END_TEST
+
+START_TEST(test_timeline_and_histogram_count_the_same_writes)
+{
+	static char memory[1 << 16];
+	static struct load_result result;
+	struct load load;
+	uint64_t counted = 0;
+
+	load_start(&load, LOAD_ZIPF, memory, sizeof(memory), 2);
+	write_in(&load, LOAD_DURING);
+	load_stop(&load);
+	load_result(&load, LOAD_DURING, &result);
+	for (size_t slot = 0; slot < LOAD_SLOTS; slot++)
+		counted += load_timeline(&load, slot);
+	ck_assert_uint_eq(counted, result.times.count);
+	load_forget(&load, LOAD_DURING);
+	load_result(&load, LOAD_DURING, &result);
+	ck_assert_uint_eq(result.times.count, 0);
+	load_free(&load);
+}
+END_TEST
+
+/* -------------------------------------------------------------------------------------------------------- zipf -- */
+
+/* What the table says of each page, without a draw: the second witness of the distribution. */
+static void shares_of_table(const struct zipf *zipf, double *shares)
+{
+	memset(shares, 0, zipf->count * sizeof(*shares));
+	for (uint32_t cell = 0; cell < zipf->count; cell++) {
+		double keep = zipf->cells[cell].keep / 4294967296.0;
+
+		shares[zipf->cells[cell].own] += keep / zipf->count;
+		shares[zipf->cells[cell].other] += (1 - keep) / zipf->count;
+	}
+}
+
+static double sum_of_powers(uint32_t count, double theta)
+{
+	double sum = 0;
+
+	for (uint32_t rank = 0; rank < count; rank++)
+		sum += pow(rank + 1.0, -theta);
+	return sum;
+}
+
+START_TEST(test_zipf_table_has_the_share_of_each_rank)
+{
+	static const uint32_t counts[] = {1, 2, 3, 16, 1000, 65537};
+	uint64_t seed = seed_of_run();
+
+	for (size_t i = 0; i < sizeof(counts) / sizeof(counts[0]); i++) {
+		uint32_t count = counts[i];
+		double sum = sum_of_powers(count, ZIPF_THETA);
+		double *shares = calloc(count, sizeof(*shares));
+		struct zipf zipf;
+
+		zipf_init(&zipf, count, ZIPF_THETA, seed);
+		shares_of_table(&zipf, shares);
+		for (uint32_t rank = 0; rank < count; rank++)
+			ck_assert_double_eq_tol(shares[zipf.pages[rank]], pow(rank + 1.0, -ZIPF_THETA) / sum, 1e-9);
+		zipf_fini(&zipf);
+		free(shares);
+	}
+}
+END_TEST
+
+START_TEST(test_zipf_ranks_are_a_permutation_that_follows_from_the_seed)
+{
+	static unsigned char seen[5000];
+	uint64_t seed = seed_of_run();
+	struct zipf a;
+	struct zipf b;
+	struct zipf other;
+	uint32_t neighbours = 0;
+
+	zipf_init(&a, 5000, ZIPF_THETA, seed);
+	zipf_init(&b, 5000, ZIPF_THETA, seed);
+	zipf_init(&other, 5000, ZIPF_THETA, seed + 2);
+	ck_assert_mem_eq(a.pages, b.pages, 5000 * sizeof(*a.pages));
+	ck_assert_mem_ne(a.pages, other.pages, 5000 * sizeof(*a.pages));
+	for (uint32_t rank = 0; rank < 5000; rank++) {
+		ck_assert_uint_lt(a.pages[rank], 5000);
+		ck_assert_uint_eq(seen[a.pages[rank]]++, 0);
+		neighbours += rank && a.pages[rank] == a.pages[rank - 1] + 1;
+	}
+	ck_assert_uint_lt(neighbours, 50);
+	zipf_fini(&a);
+	zipf_fini(&b);
+	zipf_fini(&other);
+}
+END_TEST
+
+/* Six standard deviations: once in 500 million runs for each rank. */
+START_TEST(test_zipf_draws_are_spread_as_the_table_says)
+{
+	static uint32_t drawn[256];
+	const double draws = 2000000;
+	double sum = sum_of_powers(256, ZIPF_THETA);
+	uint64_t state = seed_of_run();
+	struct zipf zipf;
+
+	zipf_init(&zipf, 256, ZIPF_THETA, state);
+	for (uint32_t i = 0; i < (uint32_t)draws; i++)
+		drawn[zipf_draw(&zipf, &state)]++;
+	for (uint32_t rank = 0; rank < 256; rank++) {
+		double share = pow(rank + 1.0, -ZIPF_THETA) / sum;
+
+		ck_assert_double_eq_tol(drawn[zipf.pages[rank]], draws * share, 6 * sqrt(draws * share * (1 - share)));
+	}
+	zipf_fini(&zipf);
+}
+END_TEST
+
+/* ------------------------------------------------------------------------------------------------------ memory -- */
+
+START_TEST(test_account_of_memory_is_read_from_its_text)
+{
+	static const char text[] =
+	        "5581-7ffc ---p 00000000 00:00 0    [rollup]\n"
+	        "Rss:                2000 kB\nPss:                1500 kB\nPss_Dirty:          700 kB\n"
+	        "Private_Clean:         4 kB\nPrivate_Dirty:      1200 kB\nPrivate_Hugetlb:    2048 kB\n";
+	struct memory_use use;
+
+	ck_assert_int_eq(memory_parse(text, &use), 0);
+	ck_assert_uint_eq(use.pss_bytes, 1500 << 10);
+	ck_assert_uint_eq(use.private_bytes, (4 + 1200 + 2048) << 10);
+	ck_assert_int_eq(memory_parse("Rss: 12 kB\n", &use), -EINVAL);
+	ck_assert_int_eq(memory_parse("", &use), -EINVAL);
+}
+END_TEST
+
+START_TEST(test_account_of_a_process_that_is_not_there_is_an_error)
+{
+	struct memory_use use;
+	pid_t child = fork();
+
+	if (child == 0)
+		_exit(0);
+	ck_assert_int_eq(waitpid(child, NULL, 0), child);
+	ck_assert_int_lt(memory_read(child, &use), 0);
+	ck_assert_uint_eq(use.pss_bytes, 0);
+}
+END_TEST
+
+#define TAKEN_BYTES ((size_t)32 << 20)
+
+static char *take_memory(void)
+{
+	char *memory = mmap(NULL, TAKEN_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	ck_assert_ptr_ne(memory, MAP_FAILED);
+	madvise(memory, TAKEN_BYTES, MADV_NOHUGEPAGE);
+	memset(memory, 1, TAKEN_BYTES);
+	return memory;
+}
+
+/* The sampler looks once more when it is told to stop. */
+START_TEST(test_sampler_finds_memory_that_was_taken)
+{
+	static struct memory_sampler sampler;
+	char *memory;
+
+	memory_sampler_start(&sampler, 1000000);
+	memory = take_memory();
+	memory_sampler_stop(&sampler);
+	ck_assert_uint_ge(memory_extra_pss(&sampler), TAKEN_BYTES);
+	ck_assert_uint_le(memory_extra_pss(&sampler), TAKEN_BYTES + (4 << 20));
+	ck_assert_uint_ge(memory_extra_private(&sampler), TAKEN_BYTES);
+	munmap(memory, TAKEN_BYTES);
+}
+END_TEST
+
+/* What a child shares with its parent is counted once; what either has changed since is extra. */
+START_TEST(test_sampler_adds_up_parent_and_child)
+{
+	static struct memory_sampler sampler;
+	char *memory = take_memory();
+	int ends[2];
+	pid_t child;
+
+	ck_assert_int_eq(pipe(ends), 0);
+	memory_sampler_start(&sampler, 1000000);
+	child = fork();
+	if (child == 0) {
+		char byte;
+
+		close(ends[1]);
+		_exit(read(ends[0], &byte, 1) == 0 ? 0 : 1);
+	}
+	memset(memory, 2, TAKEN_BYTES / 2);
+	memory_sampler_child(&sampler, child);
+	memory_sampler_stop(&sampler);
+	close(ends[1]);
+	ck_assert_int_eq(waitpid(child, NULL, 0), child);
+	close(ends[0]);
+	ck_assert_uint_ge(memory_extra_pss(&sampler), TAKEN_BYTES / 2 - (1 << 20));
+	ck_assert_uint_le(memory_extra_pss(&sampler), TAKEN_BYTES / 2 + (4 << 20));
+	munmap(memory, TAKEN_BYTES);
+}
+END_TEST
+
+/* A long run keeps its first sample, its order, and room for more. */
+START_TEST(test_sampler_that_is_full_drops_every_second_sample)
+{
+	static struct memory_sampler sampler;
+
+	memory_sampler_start(&sampler, 1);
+	while (atomic_load(&sampler.thinned) < 2)
+		nanosleep(&(struct timespec){0, 1000000}, NULL);
+	memory_sampler_stop(&sampler);
+	ck_assert_uint_ge(sampler.count, MEMORY_SAMPLES / 2);
+	ck_assert_uint_le(sampler.count, MEMORY_SAMPLES);
+	for (size_t i = 1; i < sampler.count; i++)
+		ck_assert_uint_gt(sampler.samples[i].at_ns, sampler.samples[i - 1].at_ns);
+}
+END_TEST
+
+static Suite *suite(void)
+{
+	Suite *suite = suite_create("load");
+	TCase *load = tcase_create("load");
+	TCase *zipf = tcase_create("zipf");
+	TCase *memory = tcase_create("memory");
+
+	tcase_add_test(load, test_each_phase_keeps_its_own_writes);
+	tcase_add_test(load, test_write_that_meets_a_closed_gate_is_as_long_as_it_is_closed);
+	tcase_add_test(load, test_gate_closes_while_writers_stand_still);
+	tcase_add_test(load, test_timeline_and_histogram_count_the_same_writes);
+	tcase_set_timeout(load, 120);
+	suite_add_tcase(suite, load);
+	tcase_add_test(zipf, test_zipf_table_has_the_share_of_each_rank);
+	tcase_add_test(zipf, test_zipf_ranks_are_a_permutation_that_follows_from_the_seed);
+	tcase_add_test(zipf, test_zipf_draws_are_spread_as_the_table_says);
+	suite_add_tcase(suite, zipf);
+	tcase_add_test(memory, test_account_of_memory_is_read_from_its_text);
+	tcase_add_test(memory, test_account_of_a_process_that_is_not_there_is_an_error);
+	tcase_add_test(memory, test_sampler_finds_memory_that_was_taken);
+	tcase_add_test(memory, test_sampler_adds_up_parent_and_child);
+	tcase_add_test(memory, test_sampler_that_is_full_drops_every_second_sample);
+	tcase_set_timeout(memory, 120);
+	suite_add_tcase(suite, memory);
+	return suite;
+}
+
+int main(void)
+{
+	SRunner *runner = srunner_create(suite());
+	int failed;
+
+	srunner_run_all(runner, CK_NORMAL);
+	failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
