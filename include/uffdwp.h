@@ -420,9 +420,15 @@ struct uffdwp_snapshot_options {
 	int (*cut_enter)(void *cut_user, uint64_t *length);
 	void (*cut_leave)(void *cut_user);
 	void *cut_user;
+
+	/* SINK_IMAGE: the image that this region's last snapshot became; the new one then is a delta, which holds only
+	 * what was written since (uffdwp_image_open() reads both). NULL: a raw image. */
+	const char *parent;
+	uint32_t compress;  /* with a parent: level of zstd, 1 to 19; 0: none. The sweep's thread does it */
+	uint32_t reserved2; /* 0 */
 };
 /* clang-format off */
-#define UFFDWP_SNAPSHOT_OPTIONS_INIT { sizeof(struct uffdwp_snapshot_options), 0, 0, 0, 0, 0, 0, 0, NULL, -1, 0, NULL, NULL, NULL, NULL, NULL }
+#define UFFDWP_SNAPSHOT_OPTIONS_INIT { sizeof(struct uffdwp_snapshot_options), 0, 0, 0, 0, 0, 0, 0, NULL, -1, 0, NULL, NULL, NULL, NULL, NULL, NULL, 0, 0 }
 /* clang-format on */
 
 /*
@@ -432,7 +438,8 @@ struct uffdwp_snapshot_options {
  *
  * Errors, nothing changed: -EINVAL, -E2BIG, -ERANGE (length beyond the region), -EBUSY (a snapshot of this region has
  * not been freed), -ENOENT, -EACCES, -ENOTDIR, -EROFS, -EISDIR, -ENAMETOOLONG (path), -ENOSPC, -EDQUOT (no room for the
- * image), -EBADF (fd), what cut_enter refused with, -ESTALE (dead region), -ENOMEM,
+ * image), -EBADF (fd), -EXDEV (the parent is not the image of this region's last snapshot), -EBADMSG (it is damaged),
+ * what cut_enter refused with, -ESTALE (dead region), -ENOMEM,
  * -EAGAIN (no thread), -ENOBUFS (mprotect with too few mappings for so many pages: a larger pool), or what the kernel
  * answered to arming. Since 0.1.
  */
@@ -483,6 +490,184 @@ UFFDWP_EXPORT int uffdwp_snapshot_abort(struct uffdwp_snapshot *snapshot);
 /* Frees a snapshot; one that runs is aborted and waited for. Since 0.1. */
 UFFDWP_EXPORT int uffdwp_snapshot_free(struct uffdwp_snapshot *snapshot);
 
+/* ------------------------------------------------------------------------------------------------------- images -- */
+
+/*
+ * Images in files: raw ones, which any tool can open, and deltas, which hold the pages that were written since their
+ * parent (uffdwp_snapshot_options.parent). A delta, its parent, and so on down to the raw one are a chain; it reads as
+ * the raw image would that a snapshot without a parent had made. The file format of deltas is described in
+ * lib/image/FORMAT.md of the source.
+ *
+ * Each file has an id that follows from its content: of a delta a hash of its header and index, which holds a checksum
+ * of each page, and its parent's id; of a raw one a hash of all of it. Damage is found, forgery is not prevented.
+ */
+struct uffdwp_image;
+
+struct uffdwp_image_id {
+	uint64_t low; /* both 0: not known */
+	uint64_t high;
+};
+
+/* open: the file is raw, also if it begins as a delta does (memory may hold anything) */
+#define UFFDWP_IMAGE_RAW (1u << 0)
+
+struct uffdwp_image_options {
+	size_t sz;                /* sizeof(struct uffdwp_image_options) */
+	uint32_t flags;           /* UFFDWP_IMAGE_* */
+	uint32_t contexts;        /* reads of compressed pages at the same time, 1 to 64; 0: 16. More wait; a signal
+	                           * handler that reads must find one idle */
+	const char *const *paths; /* where ancestors may be, by any name; NULL: none */
+	size_t path_count;
+};
+/* clang-format off */
+#define UFFDWP_IMAGE_OPTIONS_INIT { sizeof(struct uffdwp_image_options), 0, 0, NULL, 0 }
+/* clang-format on */
+
+/*
+ * Opens an image for reading. Of a delta all ancestors are opened: each is looked for among `paths`, then under the
+ * name that its child has for it, beside the child. Headers and indexes of all deltas are checked; pages when they are
+ * read. Whether the raw image is the one that is meant is checked by its length only: uffdwp_image_verify(),
+ * uffdwp_image_merge() and uffdwp_image_diff() read it all and know. The files must not be changed meanwhile.
+ *
+ * Errors: -EINVAL, -E2BIG, -ENOENT (it or an ancestor), -EISDIR, -EACCES, -ENAMETOOLONG, -EMFILE, -EBADMSG (damaged:
+ * the text names file, byte and field), -EXDEV (what is found in an ancestor's place is another image), -ENOTSUP (a
+ * later version of the format), -ELOOP (more than 512 links), -EIO, -ENOMEM. The text: uffdwp_image_text(NULL, ...) in
+ * the calling thread. Since 0.1.
+ */
+UFFDWP_MUST_CHECK UFFDWP_EXPORT int uffdwp_image_open(const char *path, const struct uffdwp_image_options *options,
+                                                      struct uffdwp_image **out);
+
+/* Closes an image and its ancestors; nobody reads it any more. Since 0.1. */
+UFFDWP_EXPORT int uffdwp_image_close(struct uffdwp_image *image);
+
+/* As uffdwp_error_text(), of this image; NULL: of the last failed uffdwp_image_open() of this thread. Since 0.1. */
+UFFDWP_EXPORT size_t uffdwp_image_text(struct uffdwp_image *image, char *buffer, size_t size);
+
+enum uffdwp_image_kind { UFFDWP_IMAGE_KIND_RAW = 0, UFFDWP_IMAGE_KIND_DELTA = 1 };
+
+struct uffdwp_image_info {
+	size_t sz;                     /* set by the caller */
+	uint32_t kind;                 /* enum uffdwp_image_kind */
+	uint32_t links;                /* files of the chain, from this one on */
+	uint32_t compress;             /* delta: the level that was asked for */
+	uint32_t reserved;             /* 0 */
+	uint64_t length_bytes;         /* of the memory that it shows */
+	uint64_t file_bytes;           /* of the file */
+	uint64_t page_bytes;           /* what a delta counts in */
+	uint64_t region_page_bytes;    /* delta: of the region; 0: raw */
+	uint64_t pages_raw;            /* delta: pages stored as they are */
+	uint64_t pages_zeros;          /* delta: of zeros, not stored */
+	uint64_t pages_packed;         /* delta: compressed */
+	struct uffdwp_image_id id;     /* raw: as its child says; raw alone: not known before uffdwp_image_verify() */
+	struct uffdwp_image_id parent; /* delta */
+	const char *path;              /* valid until the image is closed */
+	const char *parent_name;       /* delta; else NULL */
+};
+
+/*
+ * Describes a file of the chain: link 0 is the image itself, the last one the raw image. -EINVAL (sz too small),
+ * -ERANGE (not so many links). Since 0.1.
+ */
+UFFDWP_EXPORT int uffdwp_image_info(const struct uffdwp_image *image, uint32_t link, struct uffdwp_image_info *info);
+
+/*
+ * Reads [offset, offset + length) of the memory that the image shows. Pages of deltas are checked; on an error the
+ * buffer's content is undefined. Takes no lock and allocates nothing; async-signal-safe where no page of the range is
+ * compressed, or a context is idle. -ERANGE (outside), -EOVERFLOW, -EBADMSG (damaged), -EIO. Since 0.1.
+ */
+UFFDWP_EXPORT int uffdwp_image_read(struct uffdwp_image *image, uint64_t offset, void *buffer, size_t length);
+
+enum uffdwp_extent_kind {
+	UFFDWP_EXTENT_ZEROS = 0,  /* zeros, stored nowhere */
+	UFFDWP_EXTENT_DATA = 1,   /* as they are, in a file */
+	UFFDWP_EXTENT_PACKED = 2, /* compressed: uffdwp_image_read() */
+};
+
+struct uffdwp_image_extent {
+	size_t sz;            /* set by the caller */
+	uint64_t offset;      /* as it was asked for */
+	uint64_t length;      /* how far it is alike; more of the same kind may follow */
+	uint32_t kind;        /* enum uffdwp_extent_kind */
+	uint32_t link;        /* whose */
+	int32_t fd;           /* DATA: of the file; stays the library's, its position is undefined. Else -1 */
+	uint32_t reserved;    /* 0 */
+	uint64_t file_offset; /* DATA */
+};
+
+/*
+ * Where the bytes at `offset` come from, for copies that need not pass through memory; they are not checked then. 1,
+ * or 0 at the image's end (nothing is written), or -EINVAL (sz too small). Since 0.1.
+ */
+UFFDWP_EXPORT int uffdwp_image_next(const struct uffdwp_image *image, uint64_t offset,
+                                    struct uffdwp_image_extent *extent);
+
+struct uffdwp_image_verified {
+	size_t sz;                     /* set by the caller */
+	uint32_t links;                /* files that are whole, from the newest on */
+	uint32_t reserved;             /* 0 */
+	uint64_t pages;                /* of deltas, checked */
+	uint64_t bytes_read;           /* of all files */
+	struct uffdwp_image_id raw_id; /* of the raw image, as it was found */
+};
+
+/*
+ * Reads all files of the chain and checks every byte: of deltas each page and the whole file, and that the raw image is
+ * the one that its child names. 0: all is well; -EBADMSG (damaged), -EXDEV (the raw image is another one, or was
+ * changed), -EIO, -ENOMEM: the text names the file and the byte; `verified` is filled in any case but -EINVAL (sz).
+ * Since 0.1.
+ */
+UFFDWP_EXPORT int uffdwp_image_verify(struct uffdwp_image *image, struct uffdwp_image_verified *verified);
+
+#define UFFDWP_MERGE_BUFFERED (1u << 0) /* write through the page cache */
+
+struct uffdwp_image_merge_options {
+	size_t sz;         /* sizeof(struct uffdwp_image_merge_options) */
+	uint32_t flags;    /* UFFDWP_MERGE_* */
+	uint32_t deltas;   /* 0: the result is a raw image; else a delta that stands for so many, the newest */
+	uint32_t compress; /* of a delta: level of zstd, 0 to 19 */
+	uint32_t threads;  /* raw: that read and write, 1 to 64; 0: 4 */
+};
+/* clang-format off */
+#define UFFDWP_IMAGE_MERGE_OPTIONS_INIT { sizeof(struct uffdwp_image_merge_options), 0, 0, 0, 0 }
+/* clang-format on */
+
+/*
+ * Writes what a chain shows into one file at `path`, which appears complete and synced, or not at all: as a raw image,
+ * with holes where zeros are; or several deltas as one, whose parent is that of the oldest of them. All that is read is
+ * checked, for a raw result also that the raw image is the right one (-EXDEV). An image of the chain cannot be replaced
+ * (-EINVAL). Errors: those of uffdwp_image_open() and of writing (-ENOSPC, -EDQUOT, -EROFS, ...), -ERANGE (not so many
+ * deltas), -EAGAIN (no thread). The text is the image's. Since 0.1.
+ */
+UFFDWP_EXPORT int uffdwp_image_merge(struct uffdwp_image *image, const char *path,
+                                     const struct uffdwp_image_merge_options *options);
+
+/* Bytes [offset, offset + length) differ. Not 0: the call ends with it. */
+typedef int (*uffdwp_diff_fn)(void *user, uint64_t offset, uint64_t length);
+
+struct uffdwp_image_diff {
+	size_t sz;               /* sizeof(struct uffdwp_image_diff) */
+	uint32_t flags;          /* 0 */
+	uint32_t compress;       /* with a path: level of zstd, 0 to 19 */
+	const char *path;        /* a delta that leads from the one to the other; NULL: none is written */
+	uffdwp_diff_fn callback; /* called for each range, in order, in the calling thread; NULL: nobody */
+	void *user;
+
+	/* The answer. */
+	uint64_t ranges; /* that differ, in pages of `page_bytes` */
+	uint64_t bytes;  /* the sum of them */
+	uint64_t page_bytes;
+};
+/* clang-format off */
+#define UFFDWP_IMAGE_DIFF_INIT { sizeof(struct uffdwp_image_diff), 0, 0, NULL, NULL, NULL, 0, 0, 0 }
+/* clang-format on */
+
+/*
+ * Compares what two images show, page by page; what one has beyond the other's end is compared with zeros (where only
+ * their lengths differ there is no range). The delta's parent is `from`. Errors as of uffdwp_image_merge(), -EINVAL
+ * (sz, flags), and what the callback returned. The text is that of `from`, whichever failed. Since 0.1.
+ */
+UFFDWP_EXPORT int uffdwp_image_diff(struct uffdwp_image *from, struct uffdwp_image *to, struct uffdwp_image_diff *diff);
+
 /* -------------------------------------------------------------------------------------------------------- track -- */
 
 /*
@@ -499,17 +684,17 @@ UFFDWP_EXPORT int uffdwp_snapshot_free(struct uffdwp_snapshot *snapshot);
  * memory (not uffdwp_region_punch()), whose pages change to zeros without a write.
  *
  * Mechanisms: async (UFFD_FEATURE_WP_ASYNC and PAGEMAP_SCAN, Linux 6.7: the kernel resolves the faults, no thread is
- * woken, system calls are not disturbed) is taken where a trial proved it, which it does not for huge pages (hugetlb) yet. Memory inside a region of this library is
- * tracked by the region's ledger, whatever its mechanism is, and may be snapshotted at the same time. Elsewhere each
- * range that is added becomes such a region (uffdwp_region_attach() lists what it refuses, the text of which is the
- * track's). soft-dirty is taken only by name and with UFFDWP_TRACK_RESET_PROCESS: each collect clears the marks of the
- * whole process, for everybody who looks at them.
+ * woken, system calls are not disturbed) is taken where a trial proved it, which it does not for huge pages (hugetlb)
+ * yet. Memory inside a region of this library is tracked by the region's ledger, whatever its mechanism is, and may be
+ * snapshotted at the same time. Elsewhere each range that is added becomes such a region (uffdwp_region_attach() lists
+ * what it refuses, the text of which is the track's). soft-dirty is taken only by name and with
+ * UFFDWP_TRACK_RESET_PROCESS: each collect clears the marks of the whole process, for everybody who looks at them.
  */
 struct uffdwp_track;
 
-/* Of private memory report only pages that are in memory or in swap: not what was discarded or never touched. For garbage
- * collectors and for those who measure: such memory holds zeros (as does a page that was written with zeros and that the
- * kernel merged with its zero page since). A large range of which little is used costs nothing then. */
+/* Of private memory report only pages that are in memory or in swap: not what was discarded or never touched. For
+ * garbage collectors and for those who measure: such memory holds zeros (as does a page that was written with zeros and
+ * that the kernel merged with its zero page since). A large range of which little is used costs nothing then. */
 #define UFFDWP_TRACK_POPULATED (1u << 0)
 /* The caller promises that tracked memory is removed from the track before it is unmapped, replaced or moved
  * (uffdwp_track_remove()). Otherwise munmap(2) and mremap(2) of tracked memory wait shortly for a thread of the track,

@@ -18,6 +18,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/identity.h"
 #include "base/text.h"
 #include "kernel/kernel.h"
 #include "region/ledger.h"
@@ -114,6 +115,8 @@ struct uffdwp_region {
 	int caller_armed;  /* uffdwp_region_arm() may have left pages armed */
 	_Atomic uint64_t
 	        *content; /* of the snapshot that prepares its cut: a punch clears its pages there; else NULL */
+
+	struct image_identity last_image; /* of the last snapshot that became an image; under `lock` */
 };
 
 /* How a region comes to be: checked by api.c. */

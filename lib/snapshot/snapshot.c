@@ -33,9 +33,8 @@ static uint64_t or_default(uint64_t value, uint64_t standard)
 
 static void sink_init(struct uffdwp_snapshot *snapshot)
 {
-	snapshot->sink.ops = sinks[snapshot->options.sink];
+	snapshot->sink.ops = snapshot->options.parent ? &sink_delta : sinks[snapshot->options.sink];
 	snapshot->sink.fd = -1;
-	snapshot->sink.folder = -1;
 }
 
 static void set_length(struct uffdwp_snapshot *snapshot, uint64_t length_bytes)

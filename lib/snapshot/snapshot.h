@@ -52,6 +52,8 @@ struct uffdwp_snapshot {
 
 	/* The sweep's; the counters are read by others. */
 	struct sink sink;
+	const uint64_t
+	        *changed_pages; /* a bit a page: written since the parent's cut; NULL: all. A delta holds only those */
 	unsigned char *buffers; /* of all chunks */
 	struct chunk chunks[CHUNK_COUNT_MAX];
 	unsigned chunk_count;
