@@ -77,6 +77,11 @@ int delta_is_magic(const unsigned char *bytes)
 	return memcmp(bytes, magic, sizeof(magic)) == 0;
 }
 
+int delta_is_trailer(const unsigned char bytes[DELTA_TRAILER_BYTES])
+{
+	return memcmp(bytes, trailer_magic, sizeof(trailer_magic)) == 0 && get64(bytes, 56) == hash64(bytes, 56);
+}
+
 void delta_id_text(struct image_id id, char text[DELTA_ID_TEXT])
 {
 	snprintf(text, DELTA_ID_TEXT, "%016" PRIx64 "%016" PRIx64, id.high, id.low);

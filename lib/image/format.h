@@ -66,6 +66,9 @@ static inline uint64_t delta_pages(uint64_t length_bytes, uint64_t page_bytes)
 /* 1: these first 8 bytes are a delta's. */
 int delta_is_magic(const unsigned char *bytes);
 
+/* 1: these last bytes of a file are a delta's, and whole. */
+int delta_is_trailer(const unsigned char bytes[DELTA_TRAILER_BYTES]);
+
 void delta_encode_header(const struct delta_header *header, unsigned char bytes[DELTA_HEADER_BYTES]);
 void delta_encode_entry(const struct delta_entry *entry, unsigned char bytes[DELTA_ENTRY_BYTES]);
 void delta_encode_trailer(const struct delta_trailer *trailer, unsigned char bytes[DELTA_TRAILER_BYTES]);

@@ -88,12 +88,18 @@ static int load_delta(struct uffdwp_image *image, struct image_link *link, struc
 	return error ? error : read_index(image, link, bytes, text);
 }
 
-static int has_magic(const struct uffdwp_image *image, const struct image_link *link)
+/* By its first bytes, or its last: a delta whose first byte is damaged must not pass for a raw image. */
+static int is_delta(const struct uffdwp_image *image, const struct image_link *link)
 {
-	unsigned char bytes[8];
+	unsigned char bytes[DELTA_TRAILER_BYTES];
 
-	return link->file_bytes >= sizeof(bytes) && !io_read(image->k, link->fd, bytes, sizeof(bytes), 0) &&
-	       delta_is_magic(bytes);
+	if (link->file_bytes < sizeof(bytes))
+		return link->file_bytes >= 8 && !io_read(image->k, link->fd, bytes, 8, 0) && delta_is_magic(bytes);
+	if (io_read(image->k, link->fd, bytes, sizeof(bytes), 0))
+		return 0;
+	return delta_is_magic(bytes) ||
+	       (!io_read(image->k, link->fd, bytes, sizeof(bytes), link->file_bytes - sizeof(bytes)) &&
+	        delta_is_trailer(bytes));
 }
 
 static void unload(struct uffdwp_image *image, struct image_link *link)
@@ -111,7 +117,7 @@ static int load(struct uffdwp_image *image, struct image_link *link, const char 
 	link->fd = -1;
 	int error = open_file(image, link, path, text);
 
-	if (!error && (as_raw || !has_magic(image, link))) {
+	if (!error && (as_raw || !is_delta(image, link))) {
 		link->is_raw = 1;
 		link->length_bytes = link->file_bytes;
 	} else if (!error) {
