@@ -59,7 +59,7 @@ static int look_at_parent(const struct kernel_ops *k, int fd, const char *path, 
 		parent->length_bytes = last->length_bytes;
 		return 0;
 	}
-	if (io_read(k, fd, bytes, sizeof(bytes), 0))
+	if (io_read(k, fd, bytes, sizeof(bytes), 0) || !delta_is_magic(bytes))
 		return refuse_parent(text, path, "it is no delta");
 	error = delta_decode_header(bytes, (uint64_t)st.st_size, path, &header, text);
 	if (error)
