@@ -24,7 +24,7 @@ static int check_open(const char *path, const struct uffdwp_image_options *optio
 		                  UNPACKERS_MAX);
 	if (!error && options->path_count && !options->paths)
 		error = text_fail(text, -EINVAL, "path_count is %zu, and paths is NULL", options->path_count);
-	for (size_t i = 0; i < options->path_count && !error; i++) {
+	for (size_t i = 0; options->paths && i < options->path_count && !error; i++) {
 		if (!options->paths[i])
 			error = text_fail(text, -EINVAL, "paths[%zu] is NULL", i);
 	}

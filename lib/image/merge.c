@@ -124,8 +124,10 @@ static void *merge_main(void *argument)
 	struct merge *merge = argument;
 	unsigned char *buffer = pages_new(merge->image->k, BASE_BLOCK_BYTES);
 
-	if (!buffer)
+	if (!buffer) {
 		fail(merge, -ENOMEM);
+		return NULL;
+	}
 	while (!atomic_load(&merge->error)) {
 		uint64_t offset = atomic_fetch_add(&merge->next, BASE_BLOCK_BYTES);
 
