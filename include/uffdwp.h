@@ -434,9 +434,15 @@ struct uffdwp_snapshot_options {
 	int (*cut_enter)(void *cut_user, uint64_t *length);
 	void (*cut_leave)(void *cut_user);
 	void *cut_user;
+
+	/* SINK_IMAGE: the image that this region's last snapshot became; the new one then is a delta, which holds only
+	 * what was written since (uffdwp_image_open() reads both). NULL: a raw image. */
+	const char *parent;
+	uint32_t compress;  /* with a parent: level of zstd, 1 to 19; 0: none. The sweep's thread does it */
+	uint32_t reserved2; /* 0 */
 };
 /* clang-format off */
-#define UFFDWP_SNAPSHOT_OPTIONS_INIT { sizeof(struct uffdwp_snapshot_options), 0, 0, 0, 0, 0, 0, 0, NULL, -1, 0, NULL, NULL, NULL, NULL, NULL }
+#define UFFDWP_SNAPSHOT_OPTIONS_INIT { sizeof(struct uffdwp_snapshot_options), 0, 0, 0, 0, 0, 0, 0, NULL, -1, 0, NULL, NULL, NULL, NULL, NULL, NULL, 0, 0 }
 /* clang-format on */
 
 /*
@@ -448,7 +454,8 @@ struct uffdwp_snapshot_options {
  *
  * Errors, nothing changed: -EINVAL, -E2BIG, -ERANGE (length beyond the region), -EBUSY (a snapshot of this region has
  * not been freed), -ENOENT, -EACCES, -ENOTDIR, -EROFS, -EISDIR, -ENAMETOOLONG (path), -ENOSPC, -EDQUOT (no room for the
- * image), -EBADF (fd), what cut_enter refused with, -ESTALE (dead region), -ENOMEM,
+ * image), -EBADF (fd), -EXDEV (the parent is not the image of this region's last snapshot), -EBADMSG (it is damaged),
+ * what cut_enter refused with, -ESTALE (dead region), -ENOMEM,
  * -EAGAIN (no thread), -ENOBUFS (mprotect with too few mappings for so many pages: a larger pool), or what the kernel
  * answered to arming. Since 0.1.
  */
@@ -821,5 +828,7 @@ UFFDWP_EXPORT int uffdwp_probe(struct uffdwp_probe_report *report);
 #ifdef __cplusplus
 }
 #endif
+
+#include "uffdwp/image.h"
 
 #endif /* UFFDWP_H */

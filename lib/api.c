@@ -23,6 +23,11 @@
 /* Why uffdwp_open() or uffdwp_probe() failed in this thread. */
 static _Thread_local struct text thread_text = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
+struct text *api_thread_text(void)
+{
+	return &thread_text;
+}
+
 UFFDWP_EXPORT const char *uffdwp_version(void)
 {
 	return VERSION_TEXT(UFFDWP_VERSION_MAJOR, UFFDWP_VERSION_MINOR, UFFDWP_VERSION_PATCH);

@@ -10,6 +10,9 @@
 #include "fault/runtime.h"
 #include "uffdwp.h"
 
+/* The text of calls of this thread that have no handle. */
+struct text *api_thread_text(void);
+
 /* Copies a caller's structure of whatever age over `out`, which holds the defaults. -EINVAL, -E2BIG. */
 int api_take_options(struct text *text, const void *given, size_t least, void *out, size_t ours);
 

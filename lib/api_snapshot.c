@@ -1,12 +1,30 @@
 /* SPDX-License-Identifier: MIT */
 /* Snapshots, as api.c: checks, then calls. */
 #include <errno.h>
+#include <stddef.h>
 
 #include "api_private.h"
 #include "snapshot/cut.h"
 
-/* The smallest structure that was ever released. */
-#define SNAPSHOT_OPTIONS_SZ_MIN sizeof(struct uffdwp_snapshot_options)
+/* The smallest structure that was ever released: deltas came later. */
+#define SNAPSHOT_OPTIONS_SZ_MIN offsetof(struct uffdwp_snapshot_options, parent)
+
+#define COMPRESS_MOST 19
+
+static int check_delta(const struct uffdwp_snapshot_options *options, struct text *text)
+{
+	if (options->reserved2)
+		return text_fail(text, -EINVAL, "reserved2 must be 0");
+	if (options->parent && (options->sink != UFFDWP_SINK_IMAGE || !*options->parent))
+		return text_fail(text, -EINVAL, "a parent is the path of an image, and for the image sink only");
+	if (options->compress && !options->parent)
+		return text_fail(text, -EINVAL,
+		                 "only deltas are compressed: a raw image stays what other tools can open");
+	if (options->compress > COMPRESS_MOST)
+		return text_fail(text, -EINVAL, "compress is %u, at most %d", (unsigned)options->compress,
+		                 COMPRESS_MOST);
+	return 0;
+}
 
 static int check_snapshot_sink(const struct uffdwp_snapshot_options *options, struct text *text)
 {
@@ -44,6 +62,8 @@ static int check_snapshot_options(const struct uffdwp_region *region, const stru
 		error = text_fail(text, -EINVAL, "UFFDWP_SNAPSHOT_INCREMENT is for the callback sink");
 	if (!error && !options->cut_enter != !options->cut_leave)
 		error = text_fail(text, -EINVAL, "cut_enter and cut_leave go together");
+	if (!error)
+		error = check_delta(options, text);
 	return error ? error : check_snapshot_sink(options, text);
 }
 
@@ -112,7 +132,9 @@ UFFDWP_EXPORT int uffdwp_snapshot_begin_group(struct uffdwp_region *const *regio
 	if (!out)
 		return text_fail(regions[0]->text, -EINVAL, "out is NULL");
 	for (size_t i = 0; i < count && !error; i++) {
-		error = regions[i] ? take_snapshot_options(regions[i], &given[i], &options[i])
+		const void *member = (const char *)given + i * given->sz; /* of the caller's age */
+
+		error = regions[i] ? take_snapshot_options(regions[i], member, &options[i])
 		                   : text_fail(regions[0]->text, -EINVAL, "region %zu is NULL", i);
 		if (!error)
 			error = check_member(regions, i, &options[i]);

@@ -54,7 +54,7 @@ static void distrust_pages(struct uffdwp_region *region, uint64_t first, uint64_
 /* What was discarded is not what it was: tracks are told, also where MADV_DONTNEED kept the content. */
 static void note_discarded(struct uffdwp_region *region, uint64_t first, uint64_t end)
 {
-	for (uint64_t page = first; page < end && atomic_load(&region->tracked); page++)
+	for (uint64_t page = first; page < end; page++)
 		region_note_written(region, page);
 }
 

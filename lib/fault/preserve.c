@@ -380,6 +380,8 @@ static enum fault_verdict preserve_page(struct fault *fault, struct preserve *pr
 
 static void take_brake(struct fault *fault)
 {
+	if (fault->by == FAULT_BY_PUNCH) /* page after page, with the region's lock held */
+		return;
 	fault->brake_ns = atomic_load_explicit(&fault->region->brake_ns, memory_order_relaxed);
 	if (fault->brake_ns)
 		fault_count(&fault->region->braked_ns, fault->brake_ns);

@@ -353,6 +353,7 @@ void region_free(struct uffdwp_region *region)
 	losses_close(&region->losses, k);
 	pages_free(k, (void *)atomic_load(&region->written), written_bytes(region));
 	pages_free(k, (void *)atomic_load(&region->changed), written_bytes(region));
+	pages_free(k, (void *)region->kept_content, written_bytes(region));
 	pages_free(k, (void *)region->ledger.pages, region->ledger.count);
 	pages_free(k, (void *)region->ledger.touched, touched_bytes(&region->ledger));
 	pthread_mutex_destroy(&region->lock);

@@ -18,6 +18,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/identity.h"
 #include "base/text.h"
 #include "kernel/kernel.h"
 #include "region/ledger.h"
@@ -120,8 +121,12 @@ struct uffdwp_region {
 	int soft_dirty;    /* a track's, who asks the kernel's soft-dirty bits: protected only while it asks */
 	int caller_armed;  /* uffdwp_region_arm() may have left pages armed */
 	int kept;          /* the last snapshot has left it protected, for the next */
+	/* Pages that had content at that cut; what is a hole now was discarded since. NULL: not known. */
+	_Atomic uint64_t *kept_content;
 	_Atomic uint64_t
 	        *content; /* of the snapshot that prepares its cut: a punch clears its pages there; else NULL */
+
+	struct image_identity last_image; /* of the last snapshot that became an image; under `lock` */
 };
 
 /* How a region comes to be: checked by api.c. */
@@ -218,17 +223,25 @@ static inline void region_note_changed(struct uffdwp_region *region, uint64_t pa
 {
 	_Atomic uint64_t *changed = atomic_load_explicit(&region->changed, memory_order_acquire);
 
-	if (changed)
-		atomic_fetch_or(&changed[page / 64], 1ull << (page % 64));
+	if (!changed)
+		return;
+	atomic_fetch_or(&changed[page / 64], 1ull << (page % 64));
+	ledger_touch(&region->ledger, page); /* it has to be ARMED at the next cut */
 }
 
-/* The same, and the next collect says so. (signal) */
-static inline void region_note_written(struct uffdwp_region *region, uint64_t page)
+/* The same for the next collect. (signal) */
+static inline void region_note_uncollected(struct uffdwp_region *region, uint64_t page)
 {
 	_Atomic uint64_t *written = atomic_load_explicit(&region->written, memory_order_acquire);
 
 	if (written)
 		atomic_fetch_or(&written[page / 64], 1ull << (page % 64));
+}
+
+/* For both. (signal) */
+static inline void region_note_written(struct uffdwp_region *region, uint64_t page)
+{
+	region_note_uncollected(region, page);
 	region_note_changed(region, page);
 }
 

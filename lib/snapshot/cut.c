@@ -10,6 +10,7 @@
 #include "base/signals.h"
 #include "base/trace.h"
 #include "fault/audit.h"
+#include "fault/handler.h"
 #include "fault/runtime.h"
 #include "region/view.h"
 
@@ -71,6 +72,25 @@ static int wants_kept(const struct uffdwp_snapshot *snapshot)
 	return (snapshot->options.flags & UFFDWP_SNAPSHOT_KEEP) && cut_has_rounds(snapshot->region);
 }
 
+/* Of some discards nobody tells (fallocate(2)), of others too early: what had content at the last cut and is a hole now
+ * has changed. Before the rounds: what is discarded behind the library's back after this look is seen by the next. */
+static void note_discarded(struct uffdwp_snapshot *snapshot)
+{
+	struct uffdwp_region *region = snapshot->region;
+	const _Atomic uint64_t *now = snapshot->preserve.content;
+
+	pthread_mutex_lock(&region->lock);
+	for (uint64_t word = 0; region->kept_content && word * 64 < snapshot->preserve.end_page; word++) {
+		uint64_t gone = atomic_load(&region->kept_content[word]) & ~atomic_load(&now[word]);
+
+		for (; gone; gone &= gone - 1)
+			region_note_changed(region, word * 64 + (uint64_t)__builtin_ctzll(gone));
+	}
+	pthread_mutex_unlock(&region->lock);
+	if (region->handler)
+		handler_sync(region->handler); /* it acts on what it has read of discards */
+}
+
 int cut_open(struct uffdwp_snapshot *snapshot)
 {
 	struct uffdwp_region *region = snapshot->region;
@@ -82,12 +102,17 @@ int cut_open(struct uffdwp_snapshot *snapshot)
 	if (error || !atomic_load(&region->changed))
 		return error;
 	snapshot->pages_changed = pages_new(snapshot->k, bitmap_bytes(snapshot));
-	return snapshot->pages_changed ? 0 : -ENOMEM;
+	if (!snapshot->pages_changed)
+		return -ENOMEM;
+	pages_touch(snapshot->k, (void *)snapshot->pages_changed, bitmap_bytes(snapshot));
+	if (snapshot->increment)
+		note_discarded(snapshot);
+	return 0;
 }
 
 void cut_close(struct uffdwp_snapshot *snapshot)
 {
-	pages_free(snapshot->k, snapshot->pages_changed, bitmap_bytes(snapshot));
+	pages_free(snapshot->k, (void *)snapshot->pages_changed, bitmap_bytes(snapshot));
 	snapshot->pages_changed = NULL;
 }
 
@@ -258,6 +283,7 @@ static void audit_marks(struct uffdwp_region *region)
 		fault_let_all_go(region); /* everything counts as changed, and is armed anew */
 	signals_restore(&before);
 	pthread_mutex_unlock(&region->lock);
+	losses_tell(region);
 	if (pagemap >= 0)
 		region->k->close(pagemap);
 }
@@ -283,6 +309,11 @@ static uint64_t bound_ns(const struct uffdwp_snapshot *snapshot)
 	return ROUNDS_NS_LEAST + (snapshot->length_bytes >> 20) * ROUNDS_NS_PER_MIB;
 }
 
+static int is_late(const struct uffdwp_snapshot *snapshot)
+{
+	return kernel_now_ns() - snapshot->rounds_begun_ns > bound_ns(snapshot);
+}
+
 static void go_round(struct uffdwp_snapshot *snapshot, struct rounds *rounds)
 {
 	struct pass pass = pass_of(snapshot);
@@ -296,10 +327,20 @@ static void go_round(struct uffdwp_snapshot *snapshot, struct rounds *rounds)
 	else if (snapshot->rounds > 2 && pass.armed * 2 > rounds->last_armed && rounds->brake + 1 < BRAKES)
 		atomic_store(&snapshot->region->brake_ns, brakes_ns[++rounds->brake]);
 	rounds->last_armed = pass.armed;
-	rounds->ended = pass.error || pass.calls <= SHORT_CALLS || snapshot->rounds >= ROUNDS_MAX ||
-	                kernel_now_ns() - snapshot->rounds_begun_ns > bound_ns(snapshot);
+	/* Of the first nothing is known: a call of it may have armed very much. */
+	rounds->ended = pass.error || snapshot->rounds >= ROUNDS_MAX ||
+	                (snapshot->rounds > 1 && (pass.calls <= SHORT_CALLS || is_late(snapshot)));
 	if (!pass.error)
 		snapshot->rounds_end_page = pass.end_page;
+}
+
+static void end_rounds(struct uffdwp_snapshot *snapshot)
+{
+	struct uffdwp_region *region = snapshot->region;
+
+	atomic_store(&region->brake_ns, 0);
+	snapshot->rounds_ns = kernel_now_ns() - snapshot->rounds_begun_ns;
+	snapshot->braked_ns = atomic_load(&region->braked_ns) - snapshot->braked_before_ns;
 }
 
 void cut_rounds(struct uffdwp_snapshot *const *snapshots, size_t count)
@@ -323,16 +364,8 @@ void cut_rounds(struct uffdwp_snapshot *const *snapshots, size_t count)
 	}
 	for (size_t i = 0; i < count; i++) {
 		if (snapshots[i]->rounds)
-			snapshots[i]->rounds_ns = kernel_now_ns() - snapshots[i]->rounds_begun_ns;
+			end_rounds(snapshots[i]);
 	}
-}
-
-static void end_rounds(struct uffdwp_snapshot *snapshot)
-{
-	struct uffdwp_region *region = snapshot->region;
-
-	atomic_store(&region->brake_ns, 0);
-	snapshot->braked_ns = atomic_load(&region->braked_ns) - snapshot->braked_before_ns;
 }
 
 void cut_forget(struct uffdwp_snapshot *snapshot)
@@ -341,7 +374,6 @@ void cut_forget(struct uffdwp_snapshot *snapshot)
 
 	if (!snapshot->rounds)
 		return;
-	end_rounds(snapshot);
 	pthread_mutex_lock(&region->lock);
 	if (!region_is_wanted(region) && !region->caller_armed)
 		fault_let_all_go(region);
@@ -429,10 +461,20 @@ static void leave_region(struct uffdwp_snapshot *snapshot)
 	fault_epoch_wait(); /* and nobody holds the pool any more */
 	fault_wake_held(region);
 	fault_wake_starved(region);
-	/* The track that wanted the marks is gone, or the length became less after the rounds. */
-	if ((snapshot->preserve.keeps || snapshot->rounds_end_page > snapshot->preserve.end_page) &&
+	/* The track that wanted the marks is gone, or an earlier snapshot has left some behind the end of this one. */
+	if ((snapshot->preserve.keeps || snapshot->preserve.end_page < region_pages(region)) &&
 	    !region_is_wanted(region) && !region->caller_armed)
 		fault_let_all_go(region);
+}
+
+/* The old one is freed with the snapshot. */
+static void keep_content(struct uffdwp_snapshot *snapshot)
+{
+	struct uffdwp_region *region = snapshot->region;
+	_Atomic uint64_t *content = snapshot->preserve.content;
+
+	snapshot->preserve.content = region->kept_content;
+	region->kept_content = content;
 }
 
 void cut_leave(struct uffdwp_snapshot *snapshot, int error)
@@ -442,6 +484,8 @@ void cut_leave(struct uffdwp_snapshot *snapshot, int error)
 	/* The phase is RELEASE after a failure: whoever holds the lock and waits in a barrier goes on by that. */
 	pthread_mutex_lock(&region->lock);
 	region->kept = !error && wants_kept(snapshot);
+	if (region->kept)
+		keep_content(snapshot);
 	if (error) { /* only now: whoever had the lock may have moved the phase for a moment */
 		fault_epoch_wait();
 		if (atomic_load(&region->view_count))
@@ -474,18 +518,21 @@ static void let_loose(struct uffdwp_snapshot *snapshot)
 	fault_wake_held(region);
 }
 
-/* From now on what is written belongs to the next increment. With the region's lock held, which a collect needs. */
+/* From now on what is written belongs to the next increment. While faults are held: two pointers change places. */
 static void take_changes(struct uffdwp_snapshot *snapshot)
 {
-	_Atomic uint64_t *changed = atomic_load(&snapshot->region->changed);
+	if (snapshot->pages_changed)
+		snapshot->pages_changed = atomic_exchange(&snapshot->region->changed, snapshot->pages_changed);
+}
 
-	for (uint64_t i = 0; changed && i < round_up(snapshot->preserve.end_page, 64) / 64; i++) {
-		uint64_t bits = atomic_load_explicit(&changed[i], memory_order_relaxed);
+/* The next increment may be longer than this image: it has all that lies behind, whether written or not. With the
+ * region's lock held, which a collect needs. */
+static void note_behind(struct uffdwp_snapshot *snapshot)
+{
+	uint64_t first = snapshot->length_bytes >> snapshot->region->page_shift; /* a last partial page, too */
 
-		if (bits)
-			bits = atomic_exchange(&changed[i], 0);
-		snapshot->pages_changed[i] = bits;
-	}
+	for (uint64_t page = first; page < region_pages(snapshot->region); page++)
+		region_note_changed(snapshot->region, page);
 }
 
 static void give_up(struct uffdwp_snapshot *const *snapshots, size_t count)
@@ -517,6 +564,7 @@ static int make(struct uffdwp_snapshot *const *snapshots, size_t count)
 		return error;
 	}
 	for (size_t i = 0; i < count; i++) {
+		take_changes(snapshots[i]);
 		snapshots[i]->faults_before = atomic_load(&snapshots[i]->region->counters.faults);
 		atomic_store(&snapshots[i]->region->phase,
 		             (uint32_t)(snapshots[i]->view ? PHASE_IDLE : PHASE_PRESERVE));
@@ -540,9 +588,8 @@ int cut_make(struct uffdwp_snapshot *const *snapshots, size_t count)
 
 	signals_restore(&before);
 	for (size_t i = 0; i < count; i++) {
-		end_rounds(snapshots[i]);
 		if (!error && snapshots[i]->pages_changed)
-			take_changes(snapshots[i]);
+			note_behind(snapshots[i]);
 	}
 	return error;
 }

@@ -49,7 +49,7 @@ int cut_has_rounds(const struct uffdwp_region *region);
 /* 1: the page belongs into the image: all do, or of an increment those that changed. */
 static inline int cut_wants(const struct uffdwp_snapshot *snapshot, uint64_t page)
 {
-	return !snapshot->increment || (snapshot->pages_changed[page / 64] >> (page % 64) & 1);
+	return !snapshot->increment || (atomic_load(&snapshot->pages_changed[page / 64]) >> (page % 64) & 1);
 }
 
 #endif

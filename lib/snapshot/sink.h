@@ -10,16 +10,18 @@
 #include <stddef.h>
 #include <stdint.h>
 
-struct loop;
+#include "image/base.h"
+#include "image/file.h"
+#include "image/writer.h"
+
 struct text;
 struct uffdwp_snapshot;
 
 struct chunk {
 	unsigned char *buffer;
-	uint64_t offset;  /* in the image */
-	size_t length;    /* bytes; a multiple of the page size */
-	unsigned pending; /* writes under way */
-	int busy;         /* filled and not given back */
+	uint64_t offset; /* in the image */
+	size_t length;   /* bytes; a multiple of the page size */
+	int busy;        /* filled and not given back */
 };
 
 struct sink_ops {
@@ -39,20 +41,26 @@ struct sink_ops {
 };
 
 extern const struct sink_ops sink_image;
+extern const struct sink_ops sink_delta;
 extern const struct sink_ops sink_stream;
 extern const struct sink_ops sink_callback;
 
 /* The state of all kinds; each uses its own part. */
 struct sink {
 	const struct sink_ops *ops;
-	struct loop *loop; /* image; made in the snapshot's thread */
-	int fd;
-	int folder;
 	_Atomic int direct;
 	int uring;
-	int is_file; /* stream: regular files need no poll */
-	char name[256];
-	char aside[64];
+	struct image_id id;             /* of the image that was committed */
+	struct image_identity identity; /* the same with its file */
+
+	struct image_file file; /* image */
+	struct base_list base;
+
+	struct image_writer *writer; /* delta */
+	struct image_parent parent;
+
+	int fd;      /* stream */
+	int is_file; /* regular files need no poll */
 };
 
 /* A run of a chunk that is not all zeros. */
@@ -65,5 +73,16 @@ struct chunk_run {
 int chunk_next_run(const struct chunk *chunk, size_t from, struct chunk_run *run);
 
 void chunk_done(struct chunk *chunk);
+
+/* IMAGE_FILE_* as the options say. */
+unsigned sink_file_flags(const struct uffdwp_snapshot *snapshot);
+
+/* After the commit: the region's next delta may have this image as its parent. */
+void sink_remember(struct uffdwp_snapshot *snapshot);
+
+/* -EXDEV, with a text, unless the image at options.parent is `last`, the one that was committed last of this region;
+ * else *parent says who it is. Reads its header at most. */
+int delta_check_parent(const struct uffdwp_snapshot *snapshot, const struct image_identity *last,
+                       struct image_parent *parent, struct text *text);
 
 #endif

@@ -32,9 +32,8 @@ static uint64_t or_default(uint64_t value, uint64_t standard)
 
 static void sink_init(struct uffdwp_snapshot *snapshot)
 {
-	snapshot->sink.ops = sinks[snapshot->options.sink];
+	snapshot->sink.ops = snapshot->options.parent ? &sink_delta : sinks[snapshot->options.sink];
 	snapshot->sink.fd = -1;
-	snapshot->sink.folder = -1;
 }
 
 static void set_length(struct uffdwp_snapshot *snapshot, uint64_t length_bytes)
@@ -56,7 +55,7 @@ static struct uffdwp_snapshot *snapshot_new(struct uffdwp_region *region, const 
 	snapshot->region = region;
 	snapshot->options = *options;
 	snapshot->no_uring = no_uring;
-	snapshot->increment = (options->flags & UFFDWP_SNAPSHOT_INCREMENT) != 0;
+	snapshot->increment = (options->flags & UFFDWP_SNAPSHOT_INCREMENT) != 0 || options->parent != NULL;
 	snapshot->begun_ns = kernel_now_ns();
 	snapshot->pages_most = region->ledger.count;
 	set_length(snapshot, or_default(options->length, atomic_load(&region->length_bytes)));
@@ -310,6 +309,16 @@ static void break_chain(struct uffdwp_region *region)
 	pthread_mutex_unlock(&region->lock);
 }
 
+/* The ledger tells what was written since this cut; only if this image comes to be, it can be a parent. */
+static void forget_image(struct uffdwp_region *region)
+{
+	static const struct image_identity none;
+
+	pthread_mutex_lock(&region->lock);
+	region->last_image = none;
+	pthread_mutex_unlock(&region->lock);
+}
+
 static void finish(struct uffdwp_snapshot *snapshot, int error)
 {
 	uint64_t faults = atomic_load(&snapshot->region->counters.faults) - snapshot->faults_before;
@@ -317,6 +326,7 @@ static void finish(struct uffdwp_snapshot *snapshot, int error)
 	if (error == -ETIMEDOUT)
 		error = -ETIME; /* a sink's; for uffdwp_snapshot_wait() the other means "still running" */
 	cut_leave(snapshot, error);
+	forget_image(snapshot->region);
 	if (!error && snapshot->sink.ops->commit) {
 		error = snapshot->sink.ops->commit(snapshot);
 		if (error)

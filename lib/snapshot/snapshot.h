@@ -64,9 +64,9 @@ struct uffdwp_snapshot {
 	_Atomic uint64_t bytes_written;
 
 	/* The cut's; see cut.h. */
-	struct uffdwp_view *view; /* what is cut is a view: no pre-images, no sink, no thread */
-	int increment;            /* it holds what changed since its parent */
-	uint64_t *pages_changed;  /* a bit for each page; NULL: not known */
+	struct uffdwp_view *view;        /* what is cut is a view: no pre-images, no sink, no thread */
+	int increment;                   /* it holds what changed since its parent */
+	_Atomic uint64_t *pages_changed; /* a bit for each page; NULL: not known */
 	uint32_t rounds;
 	uint64_t rounds_pages; /* armed in the rounds, again and again */
 	uint64_t rounds_begun_ns;

@@ -54,6 +54,17 @@ static enum ledger_state settled_state(struct ledger *ledger, uint64_t page)
 	return state;
 }
 
+/* Of an increment: a discard was noted while the cut was made, when the page had been looked at: it is the next one's.
+ */
+static int give_back(struct uffdwp_snapshot *snapshot, uint64_t page)
+{
+	if (!snapshot->increment || ledger_get(&snapshot->region->ledger, page) != LEDGER_WATCHED)
+		return 0;
+	atomic_fetch_and(&snapshot->pages_changed[page / 64], ~(1ull << (page % 64)));
+	region_note_changed(snapshot->region, page);
+	return 1;
+}
+
 /* -ENODATA: a page was lost, and its content at the cut. */
 static int claim_batch(struct uffdwp_snapshot *snapshot, struct batch *batch)
 {
@@ -69,7 +80,7 @@ static int claim_batch(struct uffdwp_snapshot *snapshot, struct batch *batch)
 		enum ledger_state state;
 
 		*kind = PAGE_NOTHING;
-		if (!cut_wants(snapshot, page))
+		if (!cut_wants(snapshot, page) || give_back(snapshot, page))
 			continue;
 		do { /* a claim that only filled its entry gives it back */
 			if (ledger_move(ledger, page, LEDGER_ARMED, LEDGER_CLAIMED))

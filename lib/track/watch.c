@@ -327,7 +327,7 @@ int watch_begin(struct uffdwp_region *region, uint64_t first, uint64_t end)
 	int error = atomic_load(&region->dead) ? -ESTALE : region_track(region);
 
 	for (uint64_t page = first; page < end && !error; page++)
-		region_note_written(region, page);
+		region_note_uncollected(region, page);
 	pthread_mutex_unlock(&region->lock);
 	return error;
 }

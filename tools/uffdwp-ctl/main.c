@@ -14,6 +14,7 @@
 
 #include "dirty.h"
 #include "doctor.h"
+#include "image.h"
 
 #define PROGRAM "uffdwp-ctl"
 
@@ -169,6 +170,7 @@ static int run_version(int argc, char **argv)
 static const struct command commands[] = {
         {"dirty", run_dirty},
         {"doctor", run_doctor},
+        {"image", run_image},
         {"version", run_version},
 };
 #define COMMANDS (sizeof commands / sizeof commands[0])
@@ -179,6 +181,7 @@ static const char main_doc[] =
         "Commands:\n"
         "  dirty    run a program and show what memory it writes, over time\n"
         "  doctor   what this kernel, user and container can do, and what to change\n"
+        "  image    look at images and deltas, check, merge, restore, compare them\n"
         "  version  which version this is\n"
         "\n"
         "'uffdwp-ctl COMMAND --help' explains a command, its exit codes and its output.\n"
@@ -190,7 +193,7 @@ static const char main_doc[] =
         "\n"
         "Exit codes:\n  0  all is well\n  1  nothing works here\n  2  the command line was not understood\n"
         "  3  it works with limits\n  4  the program could not do its work\n"
-        "  (dirty ends as the program that it runs)\n";
+        "  (dirty ends as the program that it runs; image diff ends with 1 where images differ)\n";
 
 struct main_arguments {
 	const struct command *command;
@@ -215,13 +218,14 @@ static error_t parse_main(int key, char *argument, struct argp_state *state)
 	case ARGP_KEY_ARG:
 		arguments->command = find_command(argument);
 		if (!arguments->command)
-			argp_error(state, "unknown command '%s'; the commands are dirty, doctor and version", argument);
+			argp_error(state, "unknown command '%s'; the commands are dirty, doctor, image and version",
+			           argument);
 		arguments->argc = state->argc - state->next + 1;
 		arguments->argv = state->argv + state->next - 1;
 		state->next = state->argc;
 		return 0;
 	case ARGP_KEY_NO_ARGS:
-		argp_error(state, "a command is missing: dirty, doctor or version");
+		argp_error(state, "a command is missing: dirty, doctor, image or version");
 		return 0;
 	default:
 		return ARGP_ERR_UNKNOWN;

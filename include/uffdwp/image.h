@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: MIT */
+/* Part of uffdwp.h, which includes it: images in files, and chains of them. The conventions are those told there. */
+#ifndef UFFDWP_IMAGE_H
+#define UFFDWP_IMAGE_H
+
+#include "../uffdwp.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/*
+ * Images in files: raw ones, which any tool can open, and deltas, which hold the pages that were written since their
+ * parent (uffdwp_snapshot_options.parent). A delta, its parent, and so on down to the raw one are a chain; it reads as
+ * the raw image would that a snapshot without a parent had made. The file format of deltas is described in
+ * lib/image/FORMAT.md of the source.
+ *
+ * Each file has an id that follows from its content: of a delta a hash of its header and index, which holds a checksum
+ * of each page, and its parent's id; of a raw one a hash of all of it. Damage is found, forgery is not prevented.
+ */
+struct uffdwp_image;
+
+struct uffdwp_image_id {
+	uint64_t low; /* both 0: not known */
+	uint64_t high;
+};
+
+/* open: the file is raw, also if it begins as a delta does (memory may hold anything) */
+#define UFFDWP_IMAGE_RAW (1u << 0)
+
+struct uffdwp_image_options {
+	size_t sz;                /* sizeof(struct uffdwp_image_options) */
+	uint32_t flags;           /* UFFDWP_IMAGE_* */
+	uint32_t contexts;        /* reads of compressed pages at the same time, 1 to 64; 0: 16. More wait; a signal
+	                           * handler that reads must find one idle */
+	const char *const *paths; /* where ancestors may be, by any name; NULL: none */
+	size_t path_count;
+};
+/* clang-format off */
+#define UFFDWP_IMAGE_OPTIONS_INIT { sizeof(struct uffdwp_image_options), 0, 0, NULL, 0 }
+/* clang-format on */
+
+/*
+ * Opens an image for reading. Of a delta all ancestors are opened: each is looked for among `paths`, then under the
+ * name that its child has for it, beside the child. Headers and indexes of all deltas are checked; pages when they are
+ * read. Whether the raw image is the one that is meant is checked by its length only: uffdwp_image_verify(),
+ * uffdwp_image_merge() and uffdwp_image_diff() read it all and know. The files must not be changed meanwhile.
+ *
+ * Errors: -EINVAL, -E2BIG, -ENOENT (it or an ancestor), -EISDIR, -EACCES, -ENAMETOOLONG, -EMFILE, -EBADMSG (damaged:
+ * the text names file, byte and field), -EXDEV (what is found in an ancestor's place is another image), -ENOTSUP (a
+ * later version of the format), -ELOOP (more than 512 links), -EIO, -ENOMEM. The text: uffdwp_image_text(NULL, ...) in
+ * the calling thread. Since 0.1.
+ */
+UFFDWP_MUST_CHECK UFFDWP_EXPORT int uffdwp_image_open(const char *path, const struct uffdwp_image_options *options,
+                                                      struct uffdwp_image **out);
+
+/* Closes an image and its ancestors; nobody reads it any more. Since 0.1. */
+UFFDWP_EXPORT int uffdwp_image_close(struct uffdwp_image *image);
+
+/* As uffdwp_error_text(), of this image; NULL: of the last failed uffdwp_image_open() of this thread. Since 0.1. */
+UFFDWP_EXPORT size_t uffdwp_image_text(struct uffdwp_image *image, char *buffer, size_t size);
+
+enum uffdwp_image_kind { UFFDWP_IMAGE_KIND_RAW = 0, UFFDWP_IMAGE_KIND_DELTA = 1 };
+
+struct uffdwp_image_info {
+	size_t sz;                     /* set by the caller */
+	uint32_t kind;                 /* enum uffdwp_image_kind */
+	uint32_t links;                /* files of the chain, from this one on */
+	uint32_t compress;             /* delta: the level that was asked for */
+	uint32_t reserved;             /* 0 */
+	uint64_t length_bytes;         /* of the memory that it shows */
+	uint64_t file_bytes;           /* of the file */
+	uint64_t page_bytes;           /* what a delta counts in */
+	uint64_t region_page_bytes;    /* delta: of the region; 0: raw */
+	uint64_t pages_raw;            /* delta: pages stored as they are */
+	uint64_t pages_zeros;          /* delta: of zeros, not stored */
+	uint64_t pages_packed;         /* delta: compressed */
+	struct uffdwp_image_id id;     /* raw: as its child says; raw alone: not known before uffdwp_image_verify() */
+	struct uffdwp_image_id parent; /* delta */
+	const char *path;              /* valid until the image is closed */
+	const char *parent_name;       /* delta; else NULL */
+};
+
+/*
+ * Describes a file of the chain: link 0 is the image itself, the last one the raw image. -EINVAL (sz too small),
+ * -ERANGE (not so many links). Since 0.1.
+ */
+UFFDWP_EXPORT int uffdwp_image_info(const struct uffdwp_image *image, uint32_t link, struct uffdwp_image_info *info);
+
+/*
+ * Reads [offset, offset + length) of the memory that the image shows. Pages of deltas are checked; on an error the
+ * buffer's content is undefined. Takes no lock and allocates nothing; async-signal-safe where no page of the range is
+ * compressed, or a context is idle. -ERANGE (outside), -EOVERFLOW, -EBADMSG (damaged), -EIO. Since 0.1.
+ */
+UFFDWP_EXPORT int uffdwp_image_read(struct uffdwp_image *image, uint64_t offset, void *buffer, size_t length);
+
+enum uffdwp_extent_kind {
+	UFFDWP_EXTENT_ZEROS = 0,  /* zeros, stored nowhere */
+	UFFDWP_EXTENT_DATA = 1,   /* as they are, in a file */
+	UFFDWP_EXTENT_PACKED = 2, /* compressed: uffdwp_image_read() */
+};
+
+struct uffdwp_image_extent {
+	size_t sz;            /* set by the caller */
+	uint64_t offset;      /* as it was asked for */
+	uint64_t length;      /* how far it is alike; more of the same kind may follow */
+	uint32_t kind;        /* enum uffdwp_extent_kind */
+	uint32_t link;        /* whose */
+	int32_t fd;           /* DATA: of the file; stays the library's, its position is undefined. Else -1 */
+	uint32_t reserved;    /* 0 */
+	uint64_t file_offset; /* DATA */
+};
+
+/*
+ * Where the bytes at `offset` come from, for copies that need not pass through memory; they are not checked then. 1,
+ * or 0 at the image's end (nothing is written), or -EINVAL (sz too small). Since 0.1.
+ */
+UFFDWP_EXPORT int uffdwp_image_next(const struct uffdwp_image *image, uint64_t offset,
+                                    struct uffdwp_image_extent *extent);
+
+struct uffdwp_image_verified {
+	size_t sz;                     /* set by the caller */
+	uint32_t links;                /* files that are whole, from the newest on */
+	uint32_t reserved;             /* 0 */
+	uint64_t pages;                /* of deltas, checked */
+	uint64_t bytes_read;           /* of all files */
+	struct uffdwp_image_id raw_id; /* of the raw image, as it was found */
+};
+
+/*
+ * Reads all files of the chain and checks every byte: of deltas each page and the whole file, and that the raw image is
+ * the one that its child names. 0: all is well; -EBADMSG (damaged), -EXDEV (the raw image is another one, or was
+ * changed), -EIO, -ENOMEM: the text names the file and the byte; `verified` is filled in any case but -EINVAL (sz).
+ * Since 0.1.
+ */
+UFFDWP_EXPORT int uffdwp_image_verify(struct uffdwp_image *image, struct uffdwp_image_verified *verified);
+
+#define UFFDWP_MERGE_BUFFERED (1u << 0) /* write through the page cache */
+
+struct uffdwp_image_merge_options {
+	size_t sz;         /* sizeof(struct uffdwp_image_merge_options) */
+	uint32_t flags;    /* UFFDWP_MERGE_* */
+	uint32_t deltas;   /* 0: the result is a raw image; else a delta that stands for so many, the newest */
+	uint32_t compress; /* of a delta: level of zstd, 0 to 19 */
+	uint32_t threads;  /* raw: that read and write, 1 to 64; 0: 4 */
+};
+/* clang-format off */
+#define UFFDWP_IMAGE_MERGE_OPTIONS_INIT { sizeof(struct uffdwp_image_merge_options), 0, 0, 0, 0 }
+/* clang-format on */
+
+/*
+ * Writes what a chain shows into one file at `path`, which appears complete and synced, or not at all: as a raw image,
+ * with holes where zeros are; or several deltas as one, whose parent is that of the oldest of them. All that is read is
+ * checked, for a raw result also that the raw image is the right one (-EXDEV). An image of the chain cannot be replaced
+ * (-EINVAL). Errors: those of uffdwp_image_open() and of writing (-ENOSPC, -EDQUOT, -EROFS, ...), -ERANGE (not so many
+ * deltas), -EAGAIN (no thread). The text is the image's. Since 0.1.
+ */
+UFFDWP_EXPORT int uffdwp_image_merge(struct uffdwp_image *image, const char *path,
+                                     const struct uffdwp_image_merge_options *options);
+
+/* Bytes [offset, offset + length) differ. Not 0: the call ends with it. */
+typedef int (*uffdwp_diff_fn)(void *user, uint64_t offset, uint64_t length);
+
+struct uffdwp_image_diff {
+	size_t sz;               /* sizeof(struct uffdwp_image_diff) */
+	uint32_t flags;          /* 0 */
+	uint32_t compress;       /* with a path: level of zstd, 0 to 19 */
+	const char *path;        /* a delta that leads from the one to the other; NULL: none is written */
+	uffdwp_diff_fn callback; /* called for each range, in order, in the calling thread; NULL: nobody */
+	void *user;
+
+	/* The answer. */
+	uint64_t ranges; /* that differ, in pages of `page_bytes` */
+	uint64_t bytes;  /* the sum of them */
+	uint64_t page_bytes;
+};
+/* clang-format off */
+#define UFFDWP_IMAGE_DIFF_INIT { sizeof(struct uffdwp_image_diff), 0, 0, NULL, NULL, NULL, 0, 0, 0 }
+/* clang-format on */
+
+/*
+ * Compares what two images show, page by page; what one has beyond the other's end is compared with zeros (where only
+ * their lengths differ there is no range). The delta's parent is `from`. Errors as of uffdwp_image_merge(), -EINVAL
+ * (sz, flags), and what the callback returned. The text is that of `from`, whichever failed. Since 0.1.
+ */
+UFFDWP_EXPORT int uffdwp_image_diff(struct uffdwp_image *from, struct uffdwp_image *to, struct uffdwp_image_diff *diff);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A file that appears whole or not at all: written aside under .uffdwp-PID-N.tmp in the same folder with as many writes
+ * in flight as there are slots, with O_DIRECT where the file system has it (the page cache would only be in the way,
+ * and its write-back would hit writers later), then synced, renamed, and the folder synced (INV-COMMIT).
+ *
+ * A slot is a buffer that writes are made from; its owner leaves it alone while its `pending` is not 0. Offsets in
+ * slots and files, and lengths, are multiples of 4096: what is too much at the end the commit cuts off.
+ *
+ * Threads: one at a time, the same from the first submit on; image_file_pwrite() by several.
+ */
+#ifndef UFFDWP_IMAGE_FILE_H
+#define UFFDWP_IMAGE_FILE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/identity.h"
+#include "base/text.h"
+#include "kernel/kernel.h"
+
+#define IMAGE_ALIGN 4096
+#define IMAGE_SLOTS_MAX 8
+#define IMAGE_NAME_BYTES 256
+
+struct loop;
+
+struct image_slot {
+	unsigned char *buffer;
+	uint64_t offset; /* of the buffer's first byte in the file */
+	unsigned pending;
+};
+
+struct image_file {
+	const struct kernel_ops *k;
+	struct loop *loop; /* NULL: image_file_pwrite() only */
+	int fd;
+	int folder;
+	_Atomic int direct;
+	int uring;
+	struct image_slot slots[IMAGE_SLOTS_MAX];
+	unsigned slot_count;
+	_Atomic uint64_t bytes_written;
+	int failed;         /* a write did */
+	uint64_t failed_at; /* where in the file the first of them was */
+	char name[IMAGE_NAME_BYTES];
+	char aside[64];
+};
+
+#define IMAGE_FILE_BUFFERED (1u << 0) /* through the page cache */
+#define IMAGE_FILE_NO_URING (1u << 1)
+#define IMAGE_FILE_NO_LOOP (1u << 2) /* image_file_pwrite() only */
+
+/* Refuses what can be refused; on failure nothing is left behind. */
+int image_file_open(struct image_file *file, const struct kernel_ops *k, const char *path, unsigned flags,
+                    struct text *text);
+
+/* Starts a write of a part of a slot. Waits for others where too many are under way. */
+int image_file_submit(struct image_file *file, unsigned slot, size_t offset, size_t length);
+
+/* Waits until writes have ended, or a moment passed. */
+int image_file_reap(struct image_file *file);
+
+/* Writes it all, now. */
+int image_file_pwrite(struct image_file *file, const void *buffer, size_t length, uint64_t offset);
+
+/* Nothing is under way any more: the file gets its length, is synced and gets its name. *identity but its id. */
+int image_file_commit(struct image_file *file, uint64_t length_bytes, struct image_identity *identity,
+                      struct text *text);
+
+/* Waits for what is under way, takes back what is there unless it was committed. Also of one that was never opened, if
+ * fd and folder are -1. */
+void image_file_close(struct image_file *file, int committed);
+
+#endif

@@ -1,0 +1,327 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A chain into one file. A raw result is made by some threads, each of which takes the next 1 MiB, reads of the base
+ * what is stored there, adds it to the list that the base's id is made from, lays the deltas' pages over it, and writes
+ * what is not zero: so the base is read once, in order, and proved to be the right one before anything gets its name.
+ *
+ * Threads: the callers' waits for all; the first error ends all of them.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/math.h"
+#include "base/signals.h"
+#include "image/base.h"
+#include "image/chain.h"
+#include "image/io.h"
+#include "image/zeros.h"
+#include "region/region.h"
+
+#define THREADS_DEFAULT 4
+#define THREADS_MOST 64
+
+struct merge {
+	struct uffdwp_image *image;
+	struct image_file file;
+	struct base_list list;
+	_Atomic uint64_t next; /* offset of the block that nobody took yet */
+	_Atomic int error;
+	_Atomic int read_failed; /* the error is of the reading */
+	uint64_t end;
+};
+
+/* ---- a block ---- */
+
+static int read_base_block(struct merge *merge, uint64_t offset, unsigned char *buffer)
+{
+	struct uffdwp_image *image = merge->image;
+	const struct image_link *base = chain_base(image);
+	size_t part = offset < base->length_bytes ? (size_t)min_u64(BASE_BLOCK_BYTES, base->length_bytes - offset) : 0;
+	int error = 0;
+
+	if (part && io_is_hole(image->k, base->fd, offset, part)) {
+		part = 0;
+	} else if (part) {
+		error = io_read(image->k, base->fd, buffer, part, offset);
+		if (error)
+			return chain_note_bad(image, error, image->link_count - 1, offset / image->page_bytes, offset);
+		base_put(&merge->list, offset, buffer, part);
+	}
+	uint64_t shown = base->clip > offset ? min_u64(base->clip - offset, part) : 0;
+
+	memset(buffer + shown, 0, BASE_BLOCK_BYTES - (size_t)shown);
+	return 0;
+}
+
+/* Runs of pages that deltas have, read in one go each. */
+static int read_pieces(struct merge *merge, uint64_t offset, unsigned char *buffer, size_t length)
+{
+	struct uffdwp_image *image = merge->image;
+	uint64_t page_bytes = image->page_bytes;
+	uint64_t end_page = delta_pages(offset + length, page_bytes);
+	uint64_t number = chain_find(image, offset / page_bytes);
+	int error = 0;
+
+	while (number < image->piece_count && image->pieces[number].page < end_page && !error) {
+		uint64_t first = image->pieces[number].page;
+		uint64_t page = first;
+
+		while (number < image->piece_count && image->pieces[number].page == page && page < end_page) {
+			page++;
+			number++;
+		}
+		uint64_t until = min_u64(page * page_bytes, offset + length);
+
+		error = chain_read(image, first * page_bytes, buffer + (first * page_bytes - offset),
+		                   (size_t)(until - first * page_bytes));
+	}
+	return error;
+}
+
+static int write_block(struct merge *merge, uint64_t offset, const unsigned char *buffer, size_t length)
+{
+	size_t at = 0;
+	size_t run = 0;
+	int error = 0;
+
+	length = (size_t)round_up(length, IMAGE_ALIGN);
+	while (!error && zeros_next_run(buffer, length, at + run, &at, &run))
+		error = image_file_pwrite(&merge->file, buffer + at, run, offset + at);
+	return error;
+}
+
+static int merge_block(struct merge *merge, uint64_t offset, unsigned char *buffer)
+{
+	uint64_t all = merge->image->length_bytes;
+	size_t length = offset < all ? (size_t)min_u64(BASE_BLOCK_BYTES, all - offset) : 0;
+	int error = read_base_block(merge, offset, buffer);
+
+	if (!error && length)
+		error = read_pieces(merge, offset, buffer, length);
+	if (error) {
+		atomic_store(&merge->read_failed, 1);
+		return error;
+	}
+	memset(buffer + length, 0, BASE_BLOCK_BYTES - length);
+	return write_block(merge, offset, buffer, length);
+}
+
+/* ---- the threads ---- */
+
+static void fail(struct merge *merge, int error)
+{
+	int none = 0;
+
+	atomic_compare_exchange_strong(&merge->error, &none, error);
+}
+
+static void *merge_main(void *argument)
+{
+	struct merge *merge = argument;
+	unsigned char *buffer = pages_new(merge->image->k, BASE_BLOCK_BYTES);
+
+	if (!buffer) {
+		fail(merge, -ENOMEM);
+		return NULL;
+	}
+	while (!atomic_load(&merge->error)) {
+		uint64_t offset = atomic_fetch_add(&merge->next, BASE_BLOCK_BYTES);
+
+		if (offset >= merge->end)
+			break;
+		int error = merge_block(merge, offset, buffer);
+
+		if (error)
+			fail(merge, error);
+	}
+	pages_free(merge->image->k, buffer, BASE_BLOCK_BYTES);
+	return NULL;
+}
+
+static int run_threads(struct merge *merge, unsigned wanted)
+{
+	pthread_t threads[THREADS_MOST];
+	unsigned count = 0;
+	sigset_t before;
+	int error = 0;
+
+	signals_block(&before);
+	while (count < wanted && !error) {
+		error = pthread_create(&threads[count], NULL, merge_main, merge);
+		count += !error;
+	}
+	signals_restore(&before);
+	if (count == 0)
+		fail(merge, -error);
+	for (unsigned i = 0; i < count; i++)
+		pthread_join(threads[i], NULL);
+	return atomic_load(&merge->error);
+}
+
+/* ---- a raw result ---- */
+
+static int commit_raw(struct merge *merge)
+{
+	struct uffdwp_image *image = merge->image;
+	struct image_identity identity;
+	int error = chain_judge_base(image, base_id(&merge->list, chain_base(image)->length_bytes));
+
+	return error ? error : image_file_commit(&merge->file, image->length_bytes, &identity, &image->text);
+}
+
+static int merge_raw(struct uffdwp_image *image, const char *path, const struct uffdwp_image_merge_options *options)
+{
+	struct merge merge = {.image = image, .end = chain_base(image)->length_bytes};
+	unsigned flags = IMAGE_FILE_NO_LOOP | (options->flags & UFFDWP_MERGE_BUFFERED ? IMAGE_FILE_BUFFERED : 0);
+	int error = image_file_open(&merge.file, image->k, path, flags, &image->text);
+
+	if (error)
+		return error;
+	if (image->length_bytes > merge.end)
+		merge.end = image->length_bytes;
+	error = base_open(&merge.list, image->k, chain_base(image)->length_bytes);
+	if (error)
+		text_fail(&image->text, error, "no memory for the image's checksums");
+	if (!error) {
+		error = run_threads(&merge, options->threads ? options->threads : THREADS_DEFAULT);
+		if (error && !atomic_load(&merge.read_failed))
+			text_fail(&image->text, error, "\"%s\" could not be written: %s", path, strerror(-error));
+	}
+	if (!error)
+		error = commit_raw(&merge);
+	image_file_close(&merge.file, !error);
+	base_close(&merge.list);
+	return error;
+}
+
+/* ---- a delta as the result ---- */
+
+struct delta_merge {
+	struct uffdwp_image *image;
+	struct image_writer *writer;
+	uint32_t deltas;
+	uint64_t hidden; /* the first page that the merged links cut off, wholly or in part */
+	uint64_t shown;  /* the first behind the parent's last */
+	unsigned char *buffer;
+};
+
+/* A page of the result: as the chain shows it, zeros behind its end. */
+static int put_page(struct delta_merge *merge, uint64_t page)
+{
+	struct uffdwp_image *image = merge->image;
+	uint64_t page_bytes = image->page_bytes;
+	size_t part = (size_t)min_u64(page_bytes, image->length_bytes - page * page_bytes);
+	int error = chain_read(image, page * page_bytes, merge->buffer, part);
+
+	memset(merge->buffer + part, 0, (size_t)page_bytes - part);
+	return error ? error : image_writer_put(merge->writer, page, merge->buffer);
+}
+
+/* Every page that one of the merged has; and what they cut off of their parent, which would show again without them. */
+static int put_pages(struct delta_merge *merge)
+{
+	const struct uffdwp_image *image = merge->image;
+	uint64_t pages = delta_pages(image->length_bytes, image->page_bytes);
+	uint64_t hidden = merge->hidden;
+	int error = 0;
+
+	for (uint64_t i = 0; i < image->piece_count && !error; i++) {
+		uint64_t page = image->pieces[i].page;
+
+		for (; hidden < min_u64(page, merge->shown) && hidden < pages && !error; hidden++)
+			error = put_page(merge, hidden);
+		if (page >= pages || error)
+			break;
+		if (piece_link(&image->pieces[i]) < merge->deltas || (page >= merge->hidden && page < merge->shown))
+			error = put_page(merge, page);
+		if (hidden == page)
+			hidden++;
+	}
+	for (; hidden < min_u64(pages, merge->shown) && !error; hidden++)
+		error = put_page(merge, hidden);
+	return error;
+}
+
+static int write_delta(struct delta_merge *merge, const char *path)
+{
+	struct uffdwp_image *image = merge->image;
+	const struct delta_header *oldest = &image->links[merge->deltas - 1].header;
+	struct image_parent parent = {.id = oldest->parent,
+	                              .length_bytes = oldest->parent_length_bytes,
+	                              .is_raw = (oldest->flags & DELTA_PARENT_IS_RAW) != 0};
+	struct image_identity identity;
+
+	memcpy(parent.name, oldest->parent_name, sizeof(parent.name));
+	merge->hidden = image->links[merge->deltas - 1].clip / image->page_bytes;
+	merge->shown = delta_pages(oldest->parent_length_bytes, image->page_bytes);
+	int error = put_pages(merge);
+
+	if (error) {
+		if (!atomic_load(&image->bad))
+			text_fail(&image->text, error, "\"%s\" could not be written: %s", path, strerror(-error));
+		return error;
+	}
+	return image_writer_commit(merge->writer, &parent, image->length_bytes, &identity, &image->text);
+}
+
+static int merge_delta(struct uffdwp_image *image, const char *path, const struct uffdwp_image_merge_options *options)
+{
+	struct delta_merge merge = {.image = image, .deltas = options->deltas};
+	struct image_writer_options writing = {
+	        .path = path,
+	        .flags = options->flags & UFFDWP_MERGE_BUFFERED ? IMAGE_FILE_BUFFERED : 0,
+	        .compress = options->compress,
+	        .page_bytes = image->page_bytes,
+	        .region_page_bytes = image->links[0].header.region_page_bytes,
+	        .pages_most = delta_pages(image->length_bytes, image->page_bytes),
+	};
+	int error = image_writer_open(image->k, &writing, &image->text, &merge.writer);
+
+	if (error)
+		return error;
+	merge.buffer = pages_new(image->k, (size_t)image->page_bytes);
+	error = merge.buffer ? write_delta(&merge, path) : text_fail(&image->text, -ENOMEM, "no memory for merging");
+	image_writer_close(merge.writer, !error);
+	pages_free(image->k, merge.buffer, (size_t)image->page_bytes);
+	return error;
+}
+
+/* ---- both ---- */
+
+/* Replacing a file of the chain would leave what rests on it without it. */
+int chain_check_target(struct uffdwp_image *image, const char *path, struct text *text)
+{
+	struct stat target;
+	struct stat st;
+	int fd = image->k->open(path, O_PATH | O_CLOEXEC, 0);
+
+	if (fd < 0)
+		return 0; /* not there, or it will be told */
+	int error = image->k->fstat(fd, &target);
+
+	image->k->close(fd);
+	for (uint32_t i = 0; i < image->link_count && !error; i++) {
+		error = image->k->fstat(image->links[i].fd, &st);
+		if (!error && st.st_dev == target.st_dev && st.st_ino == target.st_ino)
+			return text_fail(text, -EINVAL, "\"%s\" belongs to the chain: name another file", path);
+	}
+	return error ? text_fail(text, error, "\"%s\" cannot be looked at: %s", path, strerror(-error)) : 0;
+}
+
+int chain_merge(struct uffdwp_image *image, const char *path, const struct uffdwp_image_merge_options *options)
+{
+	int error = chain_check_target(image, path, &image->text);
+
+	if (error)
+		return error;
+	if (options->deltas == 0)
+		return merge_raw(image, path, options);
+	if (options->deltas >= image->link_count)
+		return text_fail(&image->text, -ERANGE, "the chain has %u deltas, and %u are asked for",
+		                 (unsigned)image->link_count - 1, (unsigned)options->deltas);
+	return merge_delta(image, path, options);
+}

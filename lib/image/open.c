@@ -1,0 +1,411 @@
+/* SPDX-License-Identifier: MIT */
+/* Opening a chain: every link is checked before the next is looked for (INV-LINK). See chain.h. */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/math.h"
+#include "image/chain.h"
+#include "image/io.h"
+#include "region/region.h"
+
+#define CONTEXTS_DEFAULT 16
+#define RAW_PAGE_BYTES 4096
+
+/* ---- one link ---- */
+
+static size_t index_bytes(const struct image_link *link)
+{
+	return (size_t)link->header.index_count * DELTA_ENTRY_BYTES;
+}
+
+static int open_file(struct uffdwp_image *image, struct image_link *link, const char *path, struct text *text)
+{
+	struct stat st;
+
+	if (strlen(path) >= sizeof(link->path))
+		return text_fail(text, -ENAMETOOLONG, "the path of an image is too long");
+	snprintf(link->path, sizeof(link->path), "%s", path);
+	link->fd = image->k->open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0);
+	if (link->fd < 0)
+		return text_fail(text, link->fd, "the image \"%s\" cannot be opened: %s", path, strerror(-link->fd));
+	int error = image->k->fstat(link->fd, &st);
+
+	if (error)
+		return text_fail(text, error, "\"%s\" cannot be looked at: %s", path, strerror(-error));
+	if (!S_ISREG(st.st_mode))
+		return text_fail(text, S_ISDIR(st.st_mode) ? -EISDIR : -EINVAL, "\"%s\" is not a regular file", path);
+	link->file_bytes = (uint64_t)st.st_size;
+	return 0;
+}
+
+static int read_failed(struct text *text, const char *path, uint64_t at, int error)
+{
+	return text_fail(text, error, "\"%s\" cannot be read at byte %" PRIu64 ": %s", path, at,
+	                 error == -EBADMSG ? "the file ends there" : strerror(-error));
+}
+
+static int read_index(struct uffdwp_image *image, struct image_link *link, const unsigned char *header_bytes,
+                      struct text *text)
+{
+	link->index = pages_new(image->k, index_bytes(link) + 1);
+	if (!link->index)
+		return text_fail(text, -ENOMEM, "no memory for the index of \"%s\"", link->path);
+	int error = io_read(image->k, link->fd, link->index, index_bytes(link), link->header.index_offset);
+
+	if (error)
+		return read_failed(text, link->path, link->header.index_offset, error);
+	error = delta_check_index(&link->header, &link->trailer, header_bytes, link->index, link->path, text);
+	for (uint64_t i = 0; i < link->header.index_count && !error; i++)
+		link->kinds[delta_decode_entry(link->index + i * DELTA_ENTRY_BYTES).kind]++;
+	return error;
+}
+
+static int load_delta(struct uffdwp_image *image, struct image_link *link, struct text *text)
+{
+	unsigned char bytes[DELTA_HEADER_BYTES];
+	unsigned char end[DELTA_TRAILER_BYTES];
+
+	if (link->file_bytes < DELTA_HEADER_BYTES + DELTA_TRAILER_BYTES)
+		return text_fail(text, -EBADMSG, "\"%s\" is damaged at byte %" PRIu64 ": a delta is longer", link->path,
+		                 link->file_bytes);
+	int error = io_read(image->k, link->fd, bytes, sizeof(bytes), 0);
+
+	if (error)
+		return read_failed(text, link->path, 0, error);
+	error = delta_decode_header(bytes, link->file_bytes, link->path, &link->header, text);
+	if (error)
+		return error;
+	error = io_read(image->k, link->fd, end, sizeof(end), link->file_bytes - sizeof(end));
+	if (error)
+		return read_failed(text, link->path, link->file_bytes - sizeof(end), error);
+	error = delta_decode_trailer(end, link->file_bytes, link->path, &link->trailer, text);
+	link->length_bytes = link->header.length_bytes;
+	return error ? error : read_index(image, link, bytes, text);
+}
+
+/* By its first bytes, or its last: a delta whose first byte is damaged must not pass for a raw image. */
+static int is_delta(const struct uffdwp_image *image, const struct image_link *link)
+{
+	unsigned char bytes[DELTA_TRAILER_BYTES];
+
+	if (link->file_bytes < sizeof(bytes))
+		return link->file_bytes >= 8 && !io_read(image->k, link->fd, bytes, 8, 0) && delta_is_magic(bytes);
+	if (io_read(image->k, link->fd, bytes, sizeof(bytes), 0))
+		return 0;
+	return delta_is_magic(bytes) ||
+	       (!io_read(image->k, link->fd, bytes, sizeof(bytes), link->file_bytes - sizeof(bytes)) &&
+	        delta_is_trailer(bytes));
+}
+
+static void unload(struct uffdwp_image *image, struct image_link *link)
+{
+	if (link->fd >= 0)
+		image->k->close(link->fd);
+	if (link->index)
+		pages_free(image->k, link->index, index_bytes(link) + 1);
+	memset(link, 0, sizeof(*link));
+	link->fd = -1;
+}
+
+static int load(struct uffdwp_image *image, struct image_link *link, const char *path, int as_raw, struct text *text)
+{
+	link->fd = -1;
+	int error = open_file(image, link, path, text);
+
+	if (!error && (as_raw || !is_delta(image, link))) {
+		link->is_raw = 1;
+		link->length_bytes = link->file_bytes;
+	} else if (!error) {
+		error = load_delta(image, link, text);
+	}
+	if (error)
+		unload(image, link);
+	return error;
+}
+
+/* ---- the parent of a link ---- */
+
+/* 0: this can be it; else which of its features says that it is not. */
+static int judge_parent(const struct image_link *child, const struct image_link *link, struct text *text)
+{
+	const struct delta_header *wanted = &child->header;
+	char has[DELTA_ID_TEXT];
+	char wants[DELTA_ID_TEXT];
+
+	delta_id_text(link->header.id, has);
+	delta_id_text(wanted->parent, wants);
+	if (link->is_raw != !!(wanted->flags & DELTA_PARENT_IS_RAW))
+		return text_fail(text, -EXDEV, "\"%s\" is not the parent of \"%s\": it is %s, and the parent is %s",
+		                 link->path, child->path, link->is_raw ? "a raw image" : "a delta",
+		                 link->is_raw ? "a delta" : "a raw image");
+	if (!link->is_raw && !image_id_equal(link->header.id, wanted->parent))
+		return text_fail(text, -EXDEV,
+		                 "\"%s\" is not the parent of \"%s\": its id is %s, and the parent's is %s", link->path,
+		                 child->path, has, wants);
+	if (link->length_bytes != wanted->parent_length_bytes)
+		return text_fail(text, -EXDEV,
+		                 "\"%s\" is not the parent of \"%s\": it has %" PRIu64
+		                 " bytes, and the parent has %" PRIu64,
+		                 link->path, child->path, link->length_bytes, wanted->parent_length_bytes);
+	if (!link->is_raw && link->header.page_bytes != wanted->page_bytes)
+		return text_fail(text, -EXDEV, "\"%s\" is not the parent of \"%s\": its pages have another size",
+		                 link->path, child->path);
+	return 0;
+}
+
+static int try_parent(struct uffdwp_image *image, const struct image_link *child, struct image_link *link,
+                      const char *path, struct text *text)
+{
+	int error = load(image, link, path, (child->header.flags & DELTA_PARENT_IS_RAW) != 0, text);
+
+	if (!error)
+		error = judge_parent(child, link, text);
+	if (error)
+		unload(image, link);
+	return error;
+}
+
+static const char *name_of(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+
+	return slash ? slash + 1 : path;
+}
+
+/* Of the paths that were given: first those with the name that the child says, then any. 0: found. */
+static int find_given(struct uffdwp_image *image, const struct image_link *child, struct image_link *link,
+                      const struct chain_options *options)
+{
+	struct text unheard;
+	int found = -ENOENT;
+
+	text_init(&unheard);
+	for (int named = 1; named >= 0 && found; named--) {
+		for (size_t i = 0; i < options->path_count && found; i++) {
+			if ((strcmp(name_of(options->paths[i]), child->header.parent_name) == 0) == named)
+				found = try_parent(image, child, link, options->paths[i], &unheard);
+		}
+	}
+	text_fini(&unheard);
+	return found;
+}
+
+static int find_beside(struct uffdwp_image *image, const struct image_link *child, struct image_link *link,
+                       struct text *text)
+{
+	char path[CHAIN_PATH_BYTES];
+	size_t folder = (size_t)(name_of(child->path) - child->path);
+
+	if (folder + strlen(child->header.parent_name) >= sizeof(path))
+		return text_fail(text, -ENAMETOOLONG, "the path of the parent of \"%s\" is too long", child->path);
+	snprintf(path, sizeof(path), "%.*s%s", (int)folder, child->path, child->header.parent_name);
+	int error = try_parent(image, child, link, path, text);
+
+	if (error == -ENOENT)
+		return text_fail(text, -ENOENT,
+		                 "the parent of \"%s\" is missing: there is no \"%s\"; put it there or name its path",
+		                 child->path, path);
+	return error;
+}
+
+static int load_parent(struct uffdwp_image *image, const struct chain_options *options, struct text *text)
+{
+	struct image_link *child = &image->links[image->link_count - 1];
+	struct image_link *link = &image->links[image->link_count];
+
+	if (image->link_count == CHAIN_LINKS_MAX)
+		return text_fail(text, -ELOOP, "the chain has more than %d links: merge some", CHAIN_LINKS_MAX);
+	int error = find_given(image, child, link, options);
+
+	if (error)
+		error = find_beside(image, child, link, text);
+	if (!error)
+		image->link_count++;
+	return error;
+}
+
+/* ---- the table of pieces ---- */
+
+static void set_clips(struct uffdwp_image *image)
+{
+	uint64_t clip = UINT64_MAX;
+
+	for (uint32_t i = 0; i < image->link_count; i++) {
+		clip = min_u64(clip, image->links[i].length_bytes);
+		image->links[i].clip = clip;
+	}
+}
+
+/* By page, the newest link first. */
+static int compare_pieces(const void *a, const void *b)
+{
+	const struct piece *one = a;
+	const struct piece *two = b;
+
+	if (one->page != two->page)
+		return one->page < two->page ? -1 : 1;
+	return one->place < two->place ? -1 : one->place > two->place;
+}
+
+static void collect_pieces(struct uffdwp_image *image)
+{
+	for (uint32_t i = 0; i + 1 < image->link_count; i++) {
+		const struct image_link *link = &image->links[i];
+
+		for (uint64_t number = 0; number < link->header.index_count; number++) {
+			struct delta_entry entry = delta_decode_entry(link->index + number * DELTA_ENTRY_BYTES);
+
+			image->pieces[image->piece_count++] = (struct piece){entry.page, (uint64_t)i << 48 | number};
+		}
+	}
+}
+
+static void keep_newest(struct uffdwp_image *image)
+{
+	uint64_t kept = 0;
+
+	for (uint64_t i = 0; i < image->piece_count; i++) {
+		if (kept == 0 || image->pieces[kept - 1].page != image->pieces[i].page)
+			image->pieces[kept++] = image->pieces[i];
+	}
+	image->piece_count = kept;
+}
+
+static int make_pieces(struct uffdwp_image *image, struct text *text)
+{
+	uint64_t room = 0;
+
+	for (uint32_t i = 0; i + 1 < image->link_count; i++)
+		room += image->links[i].header.index_count;
+	if (room == 0)
+		return 0;
+	image->pieces = pages_new(image->k, room * sizeof(*image->pieces));
+	image->piece_room = room;
+	if (!image->pieces)
+		return text_fail(text, -ENOMEM, "no memory for the index of the chain");
+	collect_pieces(image);
+	if (image->link_count > 2) { /* one delta alone is in order */
+		qsort(image->pieces, image->piece_count, sizeof(*image->pieces), compare_pieces);
+		keep_newest(image);
+	}
+	return 0;
+}
+
+/* ---- all of it ---- */
+
+static int open_links(struct uffdwp_image *image, const char *path, const struct chain_options *options,
+                      struct text *text)
+{
+	int error = load(image, &image->links[0], path, (options->flags & UFFDWP_IMAGE_RAW) != 0, text);
+
+	if (error)
+		return error;
+	image->link_count = 1;
+	image->length_bytes = image->links[0].length_bytes;
+	image->page_bytes = image->links[0].is_raw ? RAW_PAGE_BYTES : image->links[0].header.page_bytes;
+	while (!error && !image->links[image->link_count - 1].is_raw)
+		error = load_parent(image, options, text);
+	return error;
+}
+
+int chain_open(const struct kernel_ops *k, const char *path, const struct chain_options *options, struct text *text,
+               struct uffdwp_image **out)
+{
+	struct uffdwp_image *image = pages_new(k, sizeof(*image));
+
+	if (!image)
+		return text_fail(text, -ENOMEM, "no memory for an image");
+	image->k = k;
+	text_init(&image->text);
+	image->links = pages_new(k, CHAIN_LINKS_MAX * sizeof(*image->links));
+	int error = image->links ? open_links(image, path, options, text)
+	                         : text_fail(text, -ENOMEM, "no memory for an image");
+
+	if (!error) {
+		set_clips(image);
+		error = make_pieces(image, text);
+	}
+	if (!error && unpackers_open(image, options->contexts ? options->contexts : CONTEXTS_DEFAULT))
+		error = text_fail(text, -ENOMEM, "no memory for unpacking: ask for less contexts");
+	if (error)
+		chain_close(image);
+	else
+		*out = image;
+	return error;
+}
+
+void chain_close(struct uffdwp_image *image)
+{
+	const struct kernel_ops *k = image->k;
+
+	unpackers_close(image);
+	if (image->pieces)
+		pages_free(k, image->pieces, image->piece_room * sizeof(*image->pieces));
+	for (uint32_t i = 0; i < image->link_count; i++)
+		unload(image, &image->links[i]);
+	pages_free(k, image->links, CHAIN_LINKS_MAX * sizeof(*image->links));
+	text_fini(&image->text);
+	pages_free(k, image, sizeof(*image));
+}
+
+/* ---- what it is ---- */
+
+void chain_form_text(struct uffdwp_image *image)
+{
+	if (atomic_load_explicit(&image->bad, memory_order_acquire) != 1)
+		return;
+	const struct image_link *link = &image->links[image->bad_link];
+
+	text_fail(&image->text, image->bad_error, "\"%s\" is damaged at byte %" PRIu64 " (page %" PRIu64 "): %s",
+	          link->path, image->bad_at, image->bad_page,
+	          image->bad_error == -EBADMSG ? "its content is not what its checksum says, or the file ends there"
+	                                       : strerror(-image->bad_error));
+	atomic_store(&image->bad, 0);
+}
+
+static struct uffdwp_image_id public_id(struct image_id id)
+{
+	return (struct uffdwp_image_id){id.low, id.high};
+}
+
+void chain_info(const struct uffdwp_image *image, uint32_t number, struct uffdwp_image_info *info)
+{
+	const struct image_link *link = &image->links[number];
+
+	info->kind = link->is_raw ? UFFDWP_IMAGE_KIND_RAW : UFFDWP_IMAGE_KIND_DELTA;
+	info->links = image->link_count - number;
+	info->length_bytes = link->length_bytes;
+	info->file_bytes = link->file_bytes;
+	info->path = link->path;
+	if (link->is_raw) {
+		info->page_bytes = image->page_bytes;
+		if (number > 0)
+			info->id = public_id(image->links[number - 1].header.parent);
+		return;
+	}
+	info->page_bytes = link->header.page_bytes;
+	info->region_page_bytes = link->header.region_page_bytes;
+	info->compress = link->header.compress;
+	info->pages_raw = link->kinds[DELTA_RAW];
+	info->pages_zeros = link->kinds[DELTA_ZEROS];
+	info->pages_packed = link->kinds[DELTA_ZSTD];
+	info->id = public_id(link->header.id);
+	info->parent = public_id(link->header.parent);
+	info->parent_name = link->header.parent_name;
+}
+
+void chain_as_parent(const struct uffdwp_image *image, struct image_id raw_id, struct image_parent *parent)
+{
+	const struct image_link *link = &image->links[0];
+
+	memset(parent, 0, sizeof(*parent));
+	parent->id = link->is_raw ? raw_id : link->header.id;
+	parent->is_raw = link->is_raw;
+	parent->length_bytes = link->length_bytes;
+	snprintf(parent->name, sizeof(parent->name), "%.255s", name_of(link->path));
+}

@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: MIT */
+/* What is zero is left out of files: it stays a hole. */
+#ifndef UFFDWP_IMAGE_ZEROS_H
+#define UFFDWP_IMAGE_ZEROS_H
+
+#include <stddef.h>
+
+/* The next run of bytes at or after `from` (a multiple of 4096, as `length` is) that are not all zeros; zeros of 16 KiB
+ * and more are left out. 0: none. */
+int zeros_next_run(const unsigned char *buffer, size_t length, size_t from, size_t *offset, size_t *run);
+
+#endif

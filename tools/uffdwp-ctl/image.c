@@ -1,0 +1,332 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * uffdwp-ctl image SUBCOMMAND: the command line. All work is the library's; a result appears complete under its name or
+ * not at all, also when this program is killed.
+ *
+ * Exit codes are those of doctor.h, with meanings of this command: 1 is "they differ" (diff).
+ */
+#include "image.h"
+
+#include <argp.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "doctor.h"
+
+#define COMPRESS_MOST 19
+
+/* ------------------------------------------------------------------------------------------------ command lines -- */
+
+enum { KEY_RAW = 256, KEY_BUFFERED };
+
+static const struct argp_option image_options[] = {
+        {"ancestor", 'a', "FILE", 0, "Look there for an ancestor, too; may be given often", 0},
+        {"json", 'j', NULL, 0, "For programs: one JSON object (info, verify, diff)", 0},
+        {"output", 'o', "FILE", 0, "The result goes there (merge, restore; diff: a delta)", 0},
+        {"deltas", 'd', "N", 0, "merge: the N newest deltas into one delta, instead of all into a raw image", 0},
+        {"compress", 'z', "LEVEL", 0, "merge -d, diff -o: compress the delta's pages by zstd, 1 to 19", 0},
+        {"raw", KEY_RAW, NULL, 0, "IMAGE is raw, also if it begins as a delta does", 0},
+        {"buffered", KEY_BUFFERED, NULL, 0, "merge, restore: write through the page cache", 0},
+        {0},
+};
+
+static uint32_t parse_number(struct argp_state *state, const char *option, const char *text, unsigned long least,
+                             unsigned long most)
+{
+	char *end;
+
+	errno = 0;
+	unsigned long value = strtoul(text, &end, 10);
+
+	if (errno || end == text || *end || *text == '-' || value < least || value > most)
+		argp_error(state, "%s takes a number from %lu to %lu, not '%s'", option, least, most, text);
+	return (uint32_t)value;
+}
+
+static error_t take_ancestor(struct argp_state *state, struct image_command *command, const char *path)
+{
+	if (command->path_count == IMAGE_PATHS_MAX)
+		argp_error(state, "--ancestor can be given %d times", IMAGE_PATHS_MAX);
+	else
+		command->paths[command->path_count++] = path;
+	return 0;
+}
+
+static error_t take_image(struct argp_state *state, struct image_command *command, const char *path)
+{
+	if (command->image_count == 2)
+		argp_error(state, "'%s' is one image too many", path);
+	else
+		command->images[command->image_count++] = path;
+	return 0;
+}
+
+static error_t parse_image(int key, char *argument, struct argp_state *state)
+{
+	struct image_command *command = state->input;
+
+	switch (key) {
+	case 'a':
+		return take_ancestor(state, command, argument);
+	case 'j':
+		command->json = 1;
+		return 0;
+	case 'o':
+		command->output = argument;
+		return 0;
+	case 'd':
+		command->deltas = parse_number(state, "--deltas", argument, 1, 511);
+		return 0;
+	case 'z':
+		command->compress = parse_number(state, "--compress", argument, 1, COMPRESS_MOST);
+		return 0;
+	case KEY_RAW:
+		command->raw = 1;
+		return 0;
+	case KEY_BUFFERED:
+		command->buffered = 1;
+		return 0;
+	case ARGP_KEY_ARG:
+		return take_image(state, command, argument);
+	default:
+		return ARGP_ERR_UNKNOWN;
+	}
+}
+
+/* ------------------------------------------------------------------------------------------------------- images -- */
+
+static int complain(struct uffdwp_image *image)
+{
+	char text[1024];
+
+	(void)uffdwp_image_text(image, text, sizeof(text));
+	(void)fprintf(stderr, "uffdwp-ctl image: %s\n", text);
+	return EXIT_BROKEN;
+}
+
+static struct uffdwp_image *open_image(const struct image_command *command, unsigned which)
+{
+	struct uffdwp_image_options options = UFFDWP_IMAGE_OPTIONS_INIT;
+	struct uffdwp_image *image = NULL;
+
+	options.flags = command->raw ? UFFDWP_IMAGE_RAW : 0;
+	options.paths = command->paths;
+	options.path_count = command->path_count;
+	if (uffdwp_image_open(command->images[which], &options, &image) != 0)
+		(void)complain(NULL);
+	return image;
+}
+
+static int run_info(const struct image_command *command)
+{
+	struct uffdwp_image *image = open_image(command, 0);
+
+	if (!image)
+		return EXIT_BROKEN;
+	int failed = image_print_info(image, command->json, stdout);
+
+	(void)uffdwp_image_close(image);
+	return failed ? EXIT_BROKEN : EXIT_ALL;
+}
+
+static int run_verify(const struct image_command *command)
+{
+	struct uffdwp_image_verified verified = {.sz = sizeof(verified)};
+	struct uffdwp_image *image = open_image(command, 0);
+	char text[1024] = "";
+
+	if (!image)
+		return EXIT_BROKEN;
+	int error = uffdwp_image_verify(image, &verified);
+
+	if (error) {
+		(void)uffdwp_image_text(image, text, sizeof(text));
+		(void)complain(image);
+	}
+	int failed = image_print_verified(image, &verified, error ? text : NULL, command->json, stdout);
+
+	(void)uffdwp_image_close(image);
+	return error || failed ? EXIT_BROKEN : EXIT_ALL;
+}
+
+static int run_merge(const struct image_command *command)
+{
+	struct uffdwp_image_merge_options options = UFFDWP_IMAGE_MERGE_OPTIONS_INIT;
+	struct uffdwp_image *image = open_image(command, 0);
+	int code = EXIT_ALL;
+
+	if (!image)
+		return EXIT_BROKEN;
+	options.deltas = command->deltas;
+	options.compress = command->compress;
+	options.flags = command->buffered ? UFFDWP_MERGE_BUFFERED : 0;
+	if (uffdwp_image_merge(image, command->output, &options) != 0)
+		code = complain(image);
+	(void)uffdwp_image_close(image);
+	return code;
+}
+
+static int keep_range(void *user, uint64_t offset, uint64_t length)
+{
+	struct image_ranges *ranges = user;
+
+	if (ranges->count == ranges->room) {
+		size_t room = ranges->room ? 2 * ranges->room : 1024;
+		void *more = realloc(ranges->ranges, room * sizeof(*ranges->ranges));
+
+		if (!more)
+			return -ENOMEM;
+		ranges->ranges = more;
+		ranges->room = room;
+	}
+	ranges->ranges[ranges->count][0] = offset;
+	ranges->ranges[ranges->count++][1] = length;
+	return 0;
+}
+
+static int compare(const struct image_command *command, struct uffdwp_image *from, struct uffdwp_image *to)
+{
+	struct uffdwp_image_diff diff = UFFDWP_IMAGE_DIFF_INIT;
+	struct image_ranges ranges = {0};
+	int code;
+
+	diff.path = command->output;
+	diff.compress = command->compress;
+	diff.callback = keep_range;
+	diff.user = &ranges;
+	if (uffdwp_image_diff(from, to, &diff) != 0)
+		code = complain(from);
+	else if (image_print_diff(&diff, &ranges, command->json, stdout) != 0)
+		code = EXIT_BROKEN;
+	else
+		code = diff.ranges && !command->output ? EXIT_NOTHING : EXIT_ALL;
+	free(ranges.ranges);
+	return code;
+}
+
+static int run_diff(const struct image_command *command)
+{
+	struct uffdwp_image *from = open_image(command, 0);
+	struct uffdwp_image *to = from ? open_image(command, 1) : NULL;
+	int code = to ? compare(command, from, to) : EXIT_BROKEN;
+
+	(void)uffdwp_image_close(to);
+	(void)uffdwp_image_close(from);
+	return code;
+}
+
+/* -------------------------------------------------------------------------------------------------- subcommands -- */
+
+enum { TAKES_OUTPUT = 1, NEEDS_OUTPUT = 2, TAKES_JSON = 4, TAKES_DELTAS = 8, TAKES_COMPRESS = 16, TAKES_BUFFERED = 32 };
+
+struct subcommand {
+	const char *name;
+	int (*run)(const struct image_command *command);
+	unsigned images;
+	unsigned takes;
+};
+
+static const struct subcommand subcommands[] = {
+        {"info", run_info, 1, TAKES_JSON},
+        {"verify", run_verify, 1, TAKES_JSON},
+        {"merge", run_merge, 1, TAKES_OUTPUT | NEEDS_OUTPUT | TAKES_DELTAS | TAKES_COMPRESS | TAKES_BUFFERED},
+        {"restore", run_merge, 1, TAKES_OUTPUT | NEEDS_OUTPUT | TAKES_BUFFERED},
+        {"diff", run_diff, 2, TAKES_OUTPUT | TAKES_JSON | TAKES_COMPRESS},
+};
+#define SUBCOMMANDS (sizeof subcommands / sizeof subcommands[0])
+
+static const char image_doc[] =
+        "Looks at images of memory and at the deltas between them, checks them, and makes single files of chains. "
+        "SUBCOMMAND is one of:\n"
+        "  info IMAGE               what the image and its ancestors are\n"
+        "  verify IMAGE             read all of them and check every byte\n"
+        "  restore IMAGE -o FILE    write what the chain shows as a raw file,\n"
+        "                           with holes where zeros are\n"
+        "  merge IMAGE -o FILE      the same; with -d N one delta for the N newest\n"
+        "  diff FROM TO [-o DELTA]  which ranges differ; or the delta between them"
+        "\v"
+        "A raw image is a plain file of the memory's bytes. A delta holds what was written since its parent, which is "
+        "looked for beside it under the name that the delta knows, and among the files given by -a.\n"
+        "\n"
+        "A result appears complete and synced under its name, or not at all; until then it is .uffdwp-PID-N.tmp in "
+        "the same folder. All that goes into it is checked, the raw image as a whole.\n"
+        "\n"
+        "Exit codes:\n"
+        "  0  done; verify: all is whole; diff: no difference, or the delta is written\n"
+        "  1  diff: they differ\n"
+        "  2  the command line was not understood\n"
+        "  4  it could not be done: a file is missing, damaged or not the one that is\n"
+        "     meant, no room, output not writable\n"
+        "\n"
+        "Examples:\n"
+        "  uffdwp-ctl image info monday.delta\n"
+        "  uffdwp-ctl image verify --json monday.delta | jq .whole\n"
+        "  uffdwp-ctl image restore monday.delta -o monday.raw\n"
+        "  uffdwp-ctl image merge -d 7 -z 3 sunday.delta -o week.delta\n"
+        "  uffdwp-ctl image diff before.raw after.raw -o change.delta\n";
+
+static const struct subcommand *find_subcommand(const char *name)
+{
+	for (size_t i = 0; i < SUBCOMMANDS; i++) {
+		if (strcmp(subcommands[i].name, name) == 0)
+			return &subcommands[i];
+	}
+	return NULL;
+}
+
+static int refuse(const char *name, const char *what)
+{
+	(void)fprintf(stderr, "uffdwp-ctl image %s: %s\nTry `uffdwp-ctl image --help' for more information.\n", name,
+	              what);
+	return EXIT_USAGE;
+}
+
+/* 0, or an exit code after a complaint: before anything is opened. */
+static int check(const struct subcommand *subcommand, const struct image_command *command)
+{
+	const char *name = subcommand->name;
+	unsigned takes = subcommand->takes;
+
+	if (command->image_count != subcommand->images)
+		return refuse(name, subcommand->images == 2 ? "it takes two images" : "it takes one image");
+	if ((takes & NEEDS_OUTPUT) && !command->output)
+		return refuse(name, "where the result goes is missing: -o FILE");
+	if (command->output && !(takes & TAKES_OUTPUT))
+		return refuse(name, "it writes no file: --output is not for it");
+	if (command->json && !(takes & TAKES_JSON))
+		return refuse(name, "--json is for info, verify and diff");
+	if (command->deltas && !(takes & TAKES_DELTAS))
+		return refuse(name, "--deltas is for merge");
+	if (command->buffered && !(takes & TAKES_BUFFERED))
+		return refuse(name, "--buffered is for merge and restore");
+	if (command->compress && !((takes & TAKES_COMPRESS) && (command->deltas || (takes & TAKES_JSON))))
+		return refuse(name, "only deltas are compressed: --compress is for merge -d and diff -o");
+	if (command->compress && !command->output)
+		return refuse(name, "--compress needs a delta to write: -o FILE");
+	return 0;
+}
+
+/* The first word is the subcommand, the rest are its images. */
+int run_image(int argc, char **argv)
+{
+	static const struct argp argp = {image_options, parse_image, "SUBCOMMAND IMAGE...", image_doc, NULL,
+	                                 NULL,          NULL};
+	static struct image_command command;
+	const struct subcommand *subcommand = argc > 1 ? find_subcommand(argv[1]) : NULL;
+
+	if (argc > 1 && !subcommand && argv[1][0] != '-')
+		return refuse(argv[1], "there is no such subcommand: info, verify, merge, restore or diff");
+	if (subcommand) {
+		argv[1] = argv[0];
+		argc--;
+		argv++;
+	}
+	if (argp_parse(&argp, argc, argv, 0, NULL, &command) != 0)
+		return EXIT_USAGE;
+	if (!subcommand)
+		return refuse("", "a subcommand is missing, first: info, verify, merge, restore or diff");
+	int code = check(subcommand, &command);
+
+	return code ? code : subcommand->run(&command);
+}

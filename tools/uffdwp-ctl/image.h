@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: MIT */
+/* uffdwp-ctl image: looks at images, checks them, and makes files of chains. */
+#ifndef UFFDWP_CTL_IMAGE_H
+#define UFFDWP_CTL_IMAGE_H
+
+#include <stdint.h>
+#include <stdio.h>
+
+#include "uffdwp.h"
+
+#define IMAGE_PATHS_MAX 512
+
+/* What a command line of any of the subcommands says. */
+struct image_command {
+	const char *images[2];
+	unsigned image_count;
+	const char *output;
+	const char *paths[IMAGE_PATHS_MAX]; /* where ancestors may be */
+	size_t path_count;
+	uint32_t deltas;
+	uint32_t compress;
+	int json;
+	int raw;
+	int buffered;
+};
+
+/* Ranges that differ, kept while they are found. */
+struct image_ranges {
+	uint64_t (*ranges)[2]; /* offset, length */
+	size_t count;
+	size_t room;
+};
+
+/* Ends with an exit code of doctor.h. */
+int run_image(int argc, char **argv);
+
+/* image_print.c: 0, or -1 where the output could not be formed. */
+int image_print_info(const struct uffdwp_image *image, int json, FILE *out);
+int image_print_verified(const struct uffdwp_image *image, const struct uffdwp_image_verified *verified,
+                         const char *wrong, int json, FILE *out);
+int image_print_diff(const struct uffdwp_image_diff *diff, const struct image_ranges *ranges, int json, FILE *out);
+
+#endif
