@@ -143,8 +143,12 @@ int async_disarm(const struct uffdwp_track *track, uint64_t start, uint64_t end)
 
 void async_forget(struct uffdwp_track *track, uint64_t start, uint64_t end)
 {
-	if (track->k->uffd_writeprotect(track->uffd, start, end - start, 0))
-		atomic_store(&track->doubtful, 1);
+	int refused = track->k->uffd_writeprotect(track->uffd, start, end - start, 0);
+
+	/* An event waits to be read: of another mapping, most likely; or this one lies elsewhere by now. */
+	atomic_store(&track->doubtful, (uint32_t)(refused != 0));
+	if (refused)
+		async_disarm(track, start, end);
 }
 
 int async_scan(struct uffdwp_track *track, const struct piece *piece, int peek, struct findings *found)

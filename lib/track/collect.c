@@ -246,8 +246,6 @@ int track_collect(struct uffdwp_track *track, struct uffdwp_collect *request)
 	request->count = 0;
 	request->bytes = 0;
 	request->next = NULL;
-	if (atomic_load_explicit(&track->doubtful, memory_order_relaxed))
-		track_disarm_all(track);
 	int error = prepare(&errand);
 
 	if (!error)

@@ -3,7 +3,6 @@
 #include "track/track.h"
 
 #include <errno.h>
-#include <sched.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -13,9 +12,6 @@
 
 /* Gaps of so many pages and less are registered along: two mappings more cost as much as the faults of some pages. */
 #define GAP_PAGES 16
-
-/* How often to wait for an event to be followed before the next collect shall do it. */
-#define DISARM_TRIES 1000
 
 /* Each is a region, of which there may be 4096. */
 #define WATCHED_MAX 65536
@@ -356,6 +352,14 @@ static void copy_ranges(struct ranges *ranges, uint64_t from, uint64_t to, uint6
 	}
 }
 
+static void disarm_registered(const struct uffdwp_track *track, uint64_t start, uint64_t end)
+{
+	const struct ranges *set = &track->registered;
+
+	for (size_t i = ranges_find(set, start); i < set->count && set->at[i].start < end; i++)
+		async_disarm(track, set->at[i].start > start ? set->at[i].start : start, min_u64(set->at[i].end, end));
+}
+
 /* The kernel moves registrations along with the mapping. The old place may have been taken and added again meanwhile,
  * or be kept (MREMAP_DONTUNMAP): what is registered there stays. */
 void track_move(struct uffdwp_track *track, uint64_t from, uint64_t to, uint64_t length)
@@ -363,36 +367,11 @@ void track_move(struct uffdwp_track *track, uint64_t from, uint64_t to, uint64_t
 	copy_ranges(&track->registered, from, to, length);
 	copy_ranges(&track->shared, from, to, length);
 	copy_ranges(&track->ranges, from, to, length);
-	audit_within(track, from, from + length);
-}
-
-/* -EAGAIN: what is moved, or unmapped, is not in the sets yet. */
-static int disarm_registered(struct uffdwp_track *track)
-{
-	const struct ranges *set = &track->registered;
-	int error = 0;
-
-	pthread_rwlock_wrlock(&tracks_lock);
-	for (size_t i = 0; i < set->count && error != -EAGAIN; i++)
-		error = track->k->uffd_writeprotect(track->uffd, set->at[i].start, set->at[i].end - set->at[i].start,
-		                                    0);
-	pthread_rwlock_unlock(&tracks_lock);
-	return error;
-}
-
-void track_disarm_all(struct uffdwp_track *track)
-{
-	int error = -EAGAIN;
-
-	atomic_store(&track->doubtful, 0);
-	for (int i = 0; i < DISARM_TRIES && error == -EAGAIN; i++) {
-		error = disarm_registered(track);
-		if (error == -EAGAIN)
-			sched_yield(); /* to the follower, who wants the lock */
+	if (atomic_load(&track->doubtful)) {
+		TRACE("track %p: what a scan had armed was moved, perhaps: all of it counts as written", (void *)track);
+		disarm_registered(track, to, to + length);
 	}
-	if (error == -EAGAIN)
-		atomic_store(&track->doubtful, 1);
-	TRACE("track %p: what a scan had armed was moved meanwhile: all counts as written", (void *)track);
+	audit_within(track, from, from + length);
 }
 
 /* ---- ranges ---- */

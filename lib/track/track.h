@@ -86,7 +86,7 @@ struct uffdwp_track {
 	struct watched *watched;
 	size_t watched_count;
 
-	_Atomic uint32_t doubtful; /* what a scan has armed and not reported may lie elsewhere now */
+	_Atomic uint32_t doubtful; /* what a scan has armed and not reported may lie elsewhere by events to be read */
 	_Atomic uint64_t collects;
 	_Atomic uint64_t vanished_bytes;     /* not yet told */
 	_Atomic uint64_t vanished_all_bytes; /* since the start */
@@ -146,9 +146,6 @@ int64_t track_vanish(struct uffdwp_track *track, uint64_t start, uint64_t end);
 /* With tracks_lock held for writing: the kernel has moved a mapping. */
 void track_move(struct uffdwp_track *track, uint64_t from, uint64_t to, uint64_t length);
 
-/* All that is tracked counts as written; where a mapping is moved all the time, at the next call. */
-void track_disarm_all(struct uffdwp_track *track);
-
 /* Compares the ranges with the mappings. 0 or -errno. */
 int track_audit(struct uffdwp_track *track, uint64_t *vanished_bytes);
 
@@ -167,7 +164,8 @@ void async_unregister(struct uffdwp_track *track, uint64_t start, uint64_t end);
 int async_arm(struct uffdwp_track *track, uint64_t start, uint64_t end, int populated);
 /* Takes the marks off again: written, for the next scan. 0 or -errno: what is there is not ours any more. */
 int async_disarm(const struct uffdwp_track *track, uint64_t start, uint64_t end);
-/* The same, under the lock for reading: what is moved at this moment is `doubtful`. */
+/* The same, under the lock for reading: what is moved at this moment is `doubtful`, and disarmed when that is followed.
+ */
 void async_forget(struct uffdwp_track *track, uint64_t start, uint64_t end);
 /* Reports [start, end) into `found` as far as there is room, and arms what was reported, unless it only peeks. On
  * failure all of it counts as written. */

@@ -491,8 +491,6 @@ static void add_tests(TCase *tests)
 
 int main(int argc, char **argv)
 {
-	Suite *suite = suite_create("dirty");
-	TCase *tests = tcase_create("dirty");
 	int code;
 
 	find_self();
@@ -503,6 +501,9 @@ int main(int argc, char **argv)
 	if (code) {
 		return code;
 	}
+	Suite *suite = suite_create("dirty");
+	TCase *tests = tcase_create("dirty");
+
 	tcase_set_timeout(tests, PATIENCE * 2);
 	tcase_add_checked_fixture(tests, new_folder, NULL);
 	add_tests(tests);

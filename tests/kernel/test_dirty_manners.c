@@ -444,8 +444,6 @@ static void add_tests(TCase *tests)
 
 int main(int argc, char **argv)
 {
-	Suite *suite = suite_create("dirty_manners");
-	TCase *tests = tcase_create("dirty_manners");
 	int code;
 
 	find_self();
@@ -456,6 +454,9 @@ int main(int argc, char **argv)
 	if (code) {
 		return code;
 	}
+	Suite *suite = suite_create("dirty_manners");
+	TCase *tests = tcase_create("dirty_manners");
+
 	tcase_set_timeout(tests, PATIENCE * 2);
 	tcase_add_checked_fixture(tests, new_folder, NULL);
 	add_tests(tests);

@@ -166,7 +166,7 @@ print_steps() {
 			case $verdict in
 			FAILED | TIMEOUT)
 				failures+=("$boot: $step: ${verdict,,}")
-				output_of_step "$boot" "$step" | grep -vE '^(cell .* (proved|refused)|seed|not tested here)' |
+				output_of_step "$boot" "$step" | grep -vE '^(cell .* (proved|refused)|track (proved|refused)|seed|not tested here)' |
 					tail -n 12 | cut -c 1-240 | sed 's/^/          | /' || true
 				;;
 			esac
