@@ -524,66 +524,6 @@ UFFDWP_EXPORT int uffdwp_snapshot_abort(struct uffdwp_snapshot *snapshot);
 /* Frees a snapshot; one that runs is aborted and waited for. Since 0.1. */
 UFFDWP_EXPORT int uffdwp_snapshot_free(struct uffdwp_snapshot *snapshot);
 
-/* --------------------------------------------------------------------------------------------------------- view -- */
-
-/*
- * A read-only mapping in the same process that keeps showing the region as it was at one instant, while writers go on.
- * It costs memory only for pages that are written while it is open. Several may be open at a time, taken at different
- * instants, beside snapshots and tracks. Of created or attached shmem whose file is known, by mechanism marker or
- * rearm.
- *
- * Not seen are the writes listed at the top of this file; content that is discarded behind the library's back (not by
- * uffdwp_region_punch()) changes in a view, too. Read it with the CPU or hand it to write(2); do not let devices read
- * from it by pinned pages (O_DIRECT, io_uring fixed buffers): what is pinned is the live page, and may be torn.
- * A child of fork() does not have it.
- */
-struct uffdwp_view;
-
-/* Views of one region that may be open at a time. */
-#define UFFDWP_VIEWS_MAX 8
-
-struct uffdwp_view_options {
-	size_t sz;         /* sizeof(struct uffdwp_view_options) */
-	uint32_t flags;    /* 0 */
-	uint32_t reserved; /* 0 */
-	/* The caller's boundary, as of snapshots: both or none. cut_enter may refuse by a negative errno. */
-	int (*cut_enter)(void *cut_user);
-	void (*cut_leave)(void *cut_user);
-	void *cut_user;
-};
-/* clang-format off */
-#define UFFDWP_VIEW_OPTIONS_INIT { sizeof(struct uffdwp_view_options), 0, 0, NULL, NULL, NULL }
-/* clang-format on */
-
-/*
- * Makes the cut, as uffdwp_snapshot_begin() does, and opens a view of all that the region has then; returns when every
- * later write is excluded from it. From then on the first write to each page costs a fault and a copy for each view
- * that has not got the page yet. Errors, nothing changed: -EINVAL, -E2BIG, -EOPNOTSUPP (other memory or another
- * mechanism; the kernel forbids to write to read-only mappings by /proc/self/mem), -EBUSY (a snapshot has not been
- * freed, or another view is being opened), -EMFILE (UFFDWP_VIEWS_MAX), what cut_enter refused with, -ESTALE, -ENOMEM,
- * -EACCES. Since 0.1.
- */
-UFFDWP_MUST_CHECK UFFDWP_EXPORT int
-uffdwp_view_open(struct uffdwp_region *region, const struct uffdwp_view_options *options, struct uffdwp_view **out);
-
-/* Where it is mapped; any thread may read it until the view is closed. Since 0.1. */
-UFFDWP_EXPORT const void *uffdwp_view_base(const struct uffdwp_view *view);
-
-struct uffdwp_view_info {
-	size_t sz;              /* set by the caller */
-	uint64_t length_bytes;  /* of the region at the cut */
-	uint64_t private_bytes; /* memory of its own: pages that were written since */
-	uint64_t pause_ns;      /* from when faults began to wait until the cut was made */
-	int32_t error;          /* not 0: there was no memory for a page; reading such pages raises SIGSEGV */
-	uint32_t reserved;
-};
-
-/* Looks at a view; any thread. -EINVAL (sz too small). Since 0.1. */
-UFFDWP_EXPORT int uffdwp_view_info(const struct uffdwp_view *view, struct uffdwp_view_info *info);
-
-/* Unmaps it: nobody may read it any more. NULL is nothing. Since 0.1. */
-UFFDWP_EXPORT int uffdwp_view_close(struct uffdwp_view *view);
-
 /* -------------------------------------------------------------------------------------------------------- track -- */
 
 /*
@@ -830,5 +770,6 @@ UFFDWP_EXPORT int uffdwp_probe(struct uffdwp_probe_report *report);
 #endif
 
 #include "uffdwp/image.h"
+#include "uffdwp/view.h"
 
 #endif /* UFFDWP_H */
