@@ -562,6 +562,47 @@ START_TEST(test_last_close_waits_for_a_running_snapshot)
 }
 END_TEST
 
+/* What a chain shows, as a file that SQLite knows. */
+static void merge(const char *name)
+{
+	struct uffdwp_image *image = NULL;
+	ck_assert_int_eq(uffdwp_image_open(name, NULL, &image), 0);
+	ck_assert_int_eq(uffdwp_image_merge(image, "merged.db", NULL), 0);
+	ck_assert_int_eq(uffdwp_image_close(image), 0);
+}
+
+START_TEST(test_deltas_under_load_are_states_between_transactions)
+{
+	struct counter counters[WRITERS];
+	_Atomic int stop = 0;
+	char sql[128];
+	if (impossible(&variants[_i]) || variants[_i].mechanism > UFFDWP_MECHANISM_REARM)
+		return;
+	sqlite3 *db = open_bank(variants[_i].parameters);
+	fill(db);
+	bad(db, "SELECT uffdwp_snapshot('delta0', 'delta')", "of what");
+	expect(db, "SELECT uffdwp_snapshot('delta0', 'wait') ->> 'state'", "committed");
+	bad(db, "SELECT uffdwp_snapshot('delta1', 'delta')", "UFFDWP_SNAPSHOT_KEEP");
+	expect(db, "SELECT uffdwp_snapshot('delta0', 'keep, wait') ->> 'state'", "committed");
+	counters_start(counters, &stop);
+	for (int i = 1; i <= 20; i++) {
+		snprintf(sql, sizeof(sql), "SELECT uffdwp_snapshot('delta%d', 'delta wait') ->> 'state'", i);
+		expect(db, sql, "committed");
+	}
+	stop = 1;
+	counters_join(counters);
+	for (int i = 0; i <= 20; i += 4) {
+		snprintf(sql, sizeof(sql), "delta%d", i);
+		merge(sql);
+		expect_image("merged.db",
+		             "SELECT (SELECT sum(balance) FROM a) = (SELECT coalesce(sum(delta), 0) FROM history)",
+		             "1");
+	}
+	expect_whole(db);
+	sqlite3_close(db);
+}
+END_TEST
+
 START_TEST(test_bad_snapshots_are_refused_and_leave_all_usable)
 {
 	sqlite3 *db = open_bank("");
@@ -702,6 +743,7 @@ static Suite *suite_new(void)
 	tcase_add_test(all, test_write_ahead_log_is_not_taken_and_breaks_nothing);
 	tcase_add_test(all, test_every_journal_mode_rolls_back);
 	tcase_add_loop_test(all, test_images_under_load_are_states_between_transactions, 0, VARIANTS);
+	tcase_add_loop_test(all, test_deltas_under_load_are_states_between_transactions, 0, VARIANTS);
 	tcase_add_loop_test(all, test_image_shows_the_cut_and_not_what_was_written_after_it, 0, VARIANTS);
 	tcase_add_test(all, test_snapshot_waits_for_the_writer_and_gives_up_in_time);
 	tcase_add_test(all, test_last_close_waits_for_a_running_snapshot);

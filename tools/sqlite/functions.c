@@ -2,11 +2,10 @@
 /*
  * The SQL functions, and the entry point of the extension.
  *
- *   uffdwp_snapshot(path [, 'wait' [, schema]])   makes the cut (with 'wait': and the image); JSON as of status
- *   uffdwp_snapshot_status([schema])              JSON of the running or the last snapshot
- *   uffdwp_load(path [, schema])                  replaces the content by that of a file; the number of pages
- *   uffdwp_stats([schema])                        JSON of the region
- *   uffdwp_error()                                why the last open of a database in memory failed
+ *   uffdwp_snapshot(path [, how [, schema]])      makes the cut ('wait': and the image; 'keep', 'delta'); JSON as of
+ * status uffdwp_snapshot_status([schema])              JSON of the running or the last snapshot uffdwp_load(path [,
+ * schema])                  replaces the content by that of a file; the number of pages uffdwp_stats([schema]) JSON of
+ * the region uffdwp_error()                                why the last open of a database in memory failed
  *
  * They are registered for every connection of the process (an automatic extension): in the sqlite3 shell .load comes
  * before .open, and the second makes a new connection.
@@ -237,16 +236,18 @@ static void cut_leave(void *user)
 		locks_cut_leave(&cut->file->store->locks);
 }
 
-static int snapshot_begin(sqlite3_context *context, struct vfs_file *file, const char *path, uint64_t *id)
+static int snapshot_begin(sqlite3_context *context, struct vfs_file *file, const char *path, unsigned how, uint64_t *id)
 {
 	char text[STORE_TEXT_BYTES];
 	struct cut cut = {.file = file, .wait_ms = wait_ms(sqlite3_context_db_handle(context))};
 	struct shot_boundary boundary = {.enter = cut_enter, .leave = cut_leave, .user = &cut};
-	int result = shots_begin(&file->store->shots, file->store->region, path, &boundary, id);
+	int result = shots_begin(&file->store->shots, file->store->region, path, how, &boundary, id);
 	if (cut.refusal) {
 		fail(context, cut.code, "uffdwp_snapshot: %s", cut.refusal);
 	} else if (result == -EBUSY) {
 		fail(context, SQLITE_BUSY, "uffdwp_snapshot: a snapshot of this database is running");
+	} else if (result == -ENODATA && !shots_any(&file->store->shots)) {
+		fail(context, SQLITE_ERROR, "uffdwp_snapshot: a delta of what? Take one with 'keep' first");
 	} else if (result < 0) {
 		store_library_text(text, sizeof(text));
 		fail(context, SQLITE_ERROR, "uffdwp_snapshot: %s: %s%s%s", path, strerror(-result), *text ? ": " : "",
@@ -255,17 +256,26 @@ static int snapshot_begin(sqlite3_context *context, struct vfs_file *file, const
 	return result;
 }
 
-/* 1: wait, 0: do not, -1: the error is set. */
-static int wait_argument(sqlite3_context *context, int argc, sqlite3_value **argv)
+/* Words, between spaces or commas: SHOT_*; -1: the error is set. */
+static int how_argument(sqlite3_context *context, int argc, sqlite3_value **argv)
 {
-	if (argc < 2)
-		return 0;
-	const char *word = text_argument(argv[1]);
-	if (word && strcmp(word, "wait") == 0)
-		return 1;
-	if (word && !*word)
-		return 0;
-	fail(context, SQLITE_MISUSE, "uffdwp_snapshot: the second argument is 'wait' or ''");
+	static const char *const words[] = {"wait", "keep", "delta"};
+	const char *at = argc < 2 ? "" : text_argument(argv[1]);
+	int how = 0;
+	while (at && *(at += strspn(at, " ,"))) {
+		size_t length = strcspn(at, " ,");
+		int word = 0;
+		while (word < 3 && (strlen(words[word]) != length || memcmp(words[word], at, length) != 0))
+			word++;
+		if (word == 3)
+			break;
+		how |= 1 << word;
+		at += length;
+	}
+	if (at && !*at)
+		return how;
+	fail(context, SQLITE_MISUSE,
+	     "uffdwp_snapshot: the second argument is made of 'wait', 'keep' and 'delta', or ''");
 	return -1;
 }
 
@@ -288,8 +298,8 @@ static void sql_snapshot(sqlite3_context *context, int argc, sqlite3_value **arg
 	static const char function[] = "uffdwp_snapshot";
 	uint64_t id = 0;
 	const char *path = path_argument(context, function, argv[0]);
-	int wait = path ? wait_argument(context, argc, argv) : -1;
-	const char *schema = wait >= 0 ? schema_argument(context, function, argc, argv, 2) : NULL;
+	int how = path ? how_argument(context, argc, argv) : -1;
+	const char *schema = how >= 0 ? schema_argument(context, function, argc, argv, 2) : NULL;
 	struct vfs_file *file = schema ? file_argument(context, function, schema) : NULL;
 	if (!file)
 		return;
@@ -303,8 +313,8 @@ static void sql_snapshot(sqlite3_context *context, int argc, sqlite3_value **arg
 		sqlite3_free(refusal);
 		return;
 	}
-	if (snapshot_begin(context, file, path, &id) == 0)
-		snapshot_result(context, file, wait, id);
+	if (snapshot_begin(context, file, path, (unsigned)how, &id) == 0)
+		snapshot_result(context, file, ((unsigned)how & SHOT_WAIT) != 0, id);
 }
 
 static void sql_snapshot_status(sqlite3_context *context, int argc, sqlite3_value **argv)

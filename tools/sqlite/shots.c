@@ -47,12 +47,17 @@ int shots_fini(struct shots *shots)
 	return shots->id ? shots->last.error : 0;
 }
 
-static int shots_start(struct uffdwp_region *region, const char *path, const struct shot_boundary *boundary,
-                       struct uffdwp_snapshot **out)
+/* While `beginning` is set nobody else changes the path. */
+static int shots_start(const struct shots *shots, struct uffdwp_region *region, const char *path, unsigned how,
+                       const struct shot_boundary *boundary, struct uffdwp_snapshot **out)
 {
 	struct uffdwp_snapshot_options options = UFFDWP_SNAPSHOT_OPTIONS_INIT;
 	options.sink = UFFDWP_SINK_IMAGE;
 	options.path = path;
+	options.flags = how & (SHOT_KEEP | SHOT_DELTA) ? UFFDWP_SNAPSHOT_KEEP : 0;
+	options.parent = how & SHOT_DELTA ? shots->path : NULL;
+	if (how & SHOT_DELTA && !shots->path)
+		return -ENODATA;
 	options.cut_enter = boundary->enter;
 	options.cut_leave = boundary->leave;
 	options.cut_user = boundary->user;
@@ -90,7 +95,7 @@ static char *shots_settle(struct shots *shots, struct uffdwp_snapshot *snapshot,
 	return spare;
 }
 
-int shots_begin(struct shots *shots, struct uffdwp_region *region, const char *path,
+int shots_begin(struct shots *shots, struct uffdwp_region *region, const char *path, unsigned how,
                 const struct shot_boundary *boundary, uint64_t *id)
 {
 	struct uffdwp_snapshot *snapshot = NULL;
@@ -100,9 +105,17 @@ int shots_begin(struct shots *shots, struct uffdwp_region *region, const char *p
 		free(copy);
 		return result;
 	}
-	result = shots_start(region, path, boundary, &snapshot);
+	result = shots_start(shots, region, path, how, boundary, &snapshot);
 	free(shots_settle(shots, snapshot, copy, id));
 	return result;
+}
+
+int shots_any(struct shots *shots)
+{
+	pthread_mutex_lock(&shots->mutex);
+	int any = shots->id != 0;
+	pthread_mutex_unlock(&shots->mutex);
+	return any;
 }
 
 void shots_wait(struct shots *shots, uint64_t id)

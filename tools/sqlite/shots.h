@@ -46,9 +46,17 @@ struct shot_boundary {
 	void *user;
 };
 
-/* Makes the cut. 0, -EBUSY (one runs), -ENOMEM, what enter refused with, or what the library answers. */
-int shots_begin(struct shots *shots, struct uffdwp_region *region, const char *path,
+#define SHOT_WAIT (1u << 0)  /* the caller will wait: nothing for shots_begin() */
+#define SHOT_KEEP (1u << 1)  /* a delta may follow */
+#define SHOT_DELTA (1u << 2) /* only what was written since the last one; keeps, too */
+
+/* Makes the cut. `how`: SHOT_*. 0, -ENODATA (a delta of nothing), -EBUSY (one runs), -ENOMEM, what enter refused with,
+ * or what the library answers. */
+int shots_begin(struct shots *shots, struct uffdwp_region *region, const char *path, unsigned how,
                 const struct shot_boundary *boundary, uint64_t *id);
+
+/* 1: there was a snapshot. */
+int shots_any(struct shots *shots);
 
 /* Waits for the end of that snapshot. */
 void shots_wait(struct shots *shots, uint64_t id);
