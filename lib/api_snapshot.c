@@ -132,10 +132,11 @@ UFFDWP_EXPORT int uffdwp_snapshot_begin_group(struct uffdwp_region *const *regio
 	if (!out)
 		return text_fail(regions[0]->text, -EINVAL, "out is NULL");
 	for (size_t i = 0; i < count && !error; i++) {
-		const void *member = (const char *)given + i * given->sz; /* of the caller's age */
-
-		error = regions[i] ? take_snapshot_options(regions[i], member, &options[i])
-		                   : text_fail(regions[0]->text, -EINVAL, "region %zu is NULL", i);
+		if (!regions[i])
+			return text_fail(regions[0]->text, -EINVAL, "region %zu is NULL", i);
+		/* Of the caller's age: his structures may be shorter than ours. */
+		error = take_snapshot_options(regions[i], (const void *)((const char *)given + i * given->sz),
+		                              &options[i]);
 		if (!error)
 			error = check_member(regions, i, &options[i]);
 	}

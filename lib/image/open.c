@@ -326,7 +326,7 @@ int chain_open(const struct kernel_ops *k, const char *path, const struct chain_
 	int error = image->links ? open_links(image, path, options, text)
 	                         : text_fail(text, -ENOMEM, "no memory for an image");
 
-	if (!error) {
+	if (!error && image->links) {
 		set_clips(image);
 		error = make_pieces(image, text);
 	}

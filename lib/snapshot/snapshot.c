@@ -465,7 +465,8 @@ static int cut(struct uffdwp_snapshot *const *snapshots, size_t count, struct te
 	struct uffdwp_snapshot *first = snapshots[0];
 	struct uffdwp_snapshot *sorted[CUT_COUNT_MAX];
 
-	memcpy(sorted, snapshots, count * sizeof(*snapshots));
+	for (size_t i = 0; i < count; i++)
+		sorted[i] = snapshots[i];
 	sort_by_region(sorted, count);
 	cut_rounds(sorted, count);
 	int error = enter_cut(first, text);
@@ -533,27 +534,27 @@ static int check_increment(const struct uffdwp_region *region, struct text *text
 	                                "region must be the parent, committed, with UFFDWP_SNAPSHOT_KEEP");
 }
 
-static int prepare_one(struct uffdwp_region *region, const struct uffdwp_snapshot_options *options, int no_uring,
-                       struct text *text, struct uffdwp_snapshot **out)
+/* NULL: see *error. */
+static struct uffdwp_snapshot *prepare_one(struct uffdwp_region *region, const struct uffdwp_snapshot_options *options,
+                                           int no_uring, struct text *text, int *error)
 {
-	int error = reserve_region(region, options, text);
-
-	if (error)
-		return error;
+	*error = reserve_region(region, options, text);
+	if (*error)
+		return NULL;
 	struct uffdwp_snapshot *snapshot = snapshot_new(region, options, no_uring);
 
 	if (!snapshot) {
 		unreserve_region(region);
-		return text_fail(text, -ENOMEM, "no memory for a snapshot");
+		*error = text_fail(text, -ENOMEM, "no memory for a snapshot");
+		return NULL;
 	}
-	error = snapshot->increment ? check_increment(region, text) : 0;
-	if (!error)
-		error = open_one(snapshot, text);
-	if (error)
-		forget_one(snapshot);
-	else
-		*out = snapshot;
-	return error;
+	*error = snapshot->increment ? check_increment(region, text) : 0;
+	if (!*error)
+		*error = open_one(snapshot, text);
+	if (!*error)
+		return snapshot;
+	forget_one(snapshot);
+	return NULL;
 }
 
 static void started(struct uffdwp_snapshot *snapshot)
@@ -573,21 +574,20 @@ int snapshot_begin(struct uffdwp_region *const *regions, const struct uffdwp_sna
 	size_t prepared = 0;
 	int error = 0;
 
-	while (prepared < count && !error) {
-		error = prepare_one(regions[prepared], &options[prepared], no_uring, text, &snapshots[prepared]);
-		prepared += !error;
+	for (; prepared < count; prepared++) {
+		snapshots[prepared] = prepare_one(regions[prepared], &options[prepared], no_uring, text, &error);
+		if (!snapshots[prepared])
+			break;
 	}
-	if (!error)
+	if (prepared == count && count > 0)
 		error = cut(snapshots, count, text);
-	for (size_t i = 0; i < prepared; i++) {
-		if (error) {
-			close_one(snapshots[i]);
-			forget_one(snapshots[i]);
-		} else {
-			out[i] = snapshots[i];
-		}
+	for (size_t i = 0; i < prepared && error; i++) {
+		close_one(snapshots[i]);
+		forget_one(snapshots[i]);
 	}
-	for (size_t i = 0; i < count && !error; i++)
+	for (size_t i = 0; i < prepared && !error; i++)
+		out[i] = snapshots[i];
+	for (size_t i = 0; i < prepared && !error; i++)
 		started(snapshots[i]);
 	return error;
 }

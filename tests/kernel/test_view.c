@@ -7,6 +7,7 @@
  */
 #include <errno.h>
 #include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
@@ -130,16 +131,17 @@ static size_t anonymous_bytes(const void *base)
 {
 	FILE *smaps = fopen("/proc/self/smaps", "re");
 	char line[256];
-	unsigned long first = 0;
-	unsigned long end = 0;
 	size_t kib = 0;
 	int inside = 0;
 	must(smaps != NULL);
 	while (fgets(line, sizeof(line), smaps) != NULL) {
-		if (sscanf(line, "%lx-%lx ", &first, &end) == 2) {
+		char *rest = line;
+		unsigned long first = strtoul(line, &rest, 16);
+		if (rest != line && *rest == '-') {
+			unsigned long end = strtoul(rest + 1, NULL, 16);
 			inside = (uintptr_t)base >= first && (uintptr_t)base < end;
-		} else if (inside) {
-			(void)sscanf(line, "Anonymous: %zu kB", &kib);
+		} else if (inside && strncmp(line, "Anonymous:", 10) == 0) {
+			kib = strtoul(line + 10, NULL, 10);
 		}
 	}
 	(void)fclose(smaps);
