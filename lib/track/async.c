@@ -7,10 +7,10 @@
  * mark that are in memory or in swap, and are not the zero page, which is what a read of untouched memory maps. Not so
  * for shared memory: swapping out, or MADV_DONTNEED, leaves an empty entry there of a page that was written.
  *
- * Holes: before 2026 kernels pass over anonymous memory that has no page table, which is how MADV_DONTNEED leaves a
- * transparent huge page; what was thrown away there would not be reported. Where the probe saw that
- * (probe_scan_holes()), such holes are looked for first, and given page tables by reading them: then the scan finds
- * their entries without a mark.
+ * Holes: before 2026 kernels pass over memory that has no page table, which is how MADV_DONTNEED leaves a transparent
+ * huge page, and how a file is mapped; what was thrown away, or added, there would not be reported. Where the probe saw
+ * that (probe_scan_holes()), such holes are looked for first, and given page tables by reading them: then the scan
+ * finds their entries without a mark.
  *
  * Threads: under tracks_lock; several may scan at once. Never: malloc, or touch tracked memory.
  */
@@ -48,8 +48,7 @@ int async_open(struct uffdwp_track *track)
 		return track->uffd;
 	if (!(granted & UFFD_FEATURE_WP_ASYNC))
 		return -EOPNOTSUPP;
-	track->scan_skips_holes =
-	        !(track->flags & UFFDWP_TRACK_POPULATED) && probe_scan_holes(k, track->runtime->access) == 0;
+	track->scan_skips_holes = probe_scan_holes(k, track->runtime->access) == 0;
 	return 0;
 }
 
@@ -156,7 +155,7 @@ int async_scan(struct uffdwp_track *track, const struct piece *piece, int peek, 
 	uint64_t start = piece->start;
 	uint64_t end = piece->end;
 	struct pm_scan_arg arg = {.start = start, .end = end, .vec = (uintptr_t)found->at, .vec_len = found->room};
-	int error = track->scan_skips_holes ? fill_holes(track, start, end) : 0;
+	int error = track->scan_skips_holes && !piece->populated ? fill_holes(track, start, end) : 0;
 
 	if (error)
 		return error;

@@ -42,7 +42,7 @@ long_tests_of() {
 	case $1 in
 	markerless) echo "rearm audit" ;;
 	newest) echo "delivery track_holes" ;;
-	6.12) echo "track_vanish track_ranges" ;;
+	6.12) echo "track_ranges" ;; # track_vanish takes longer under emulation than a guest may
 	6.1) echo "cut track_region" ;;
 	5.10) echo "rearm region" ;;
 	esac
