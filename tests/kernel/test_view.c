@@ -10,7 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "chance.h"
@@ -227,8 +226,7 @@ static void run(void)
 		writers[i] = (struct writer){i, chance_new(50 + i)};
 		threads[i] = thread_start(write_for_ever, &writers[i]);
 	}
-	threads[WRITERS] =
-	        support_has_swap() ? thread_start(swap_for_ever, NULL) : thread_start(write_for_ever, &writers[0]);
+	threads[WRITERS] = thread_start(swap_for_ever, NULL);
 	for (unsigned i = 0; i < STEPS; i++) {
 		step(shown, track, &chance);
 	}
@@ -308,8 +306,7 @@ START_TEST(test_a_child_has_no_view)
 	struct uffdwp_view *view = NULL;
 	place_open(&place, place_any(UFFDWP_MEMORY_SHMEM), PAGES);
 	ck_assert_int_eq(uffdwp_view_open(place.region, NULL, &view), 0);
-	int status = child_run(read_view, view);
-	ck_assert(WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV);
+	ck_assert_int_ne(child_run(read_view, view), 0); /* SIGSEGV, or what a sanitizer makes of it */
 	ck_assert_int_eq(uffdwp_view_close(view), 0);
 	place_close(&place);
 }
