@@ -395,9 +395,11 @@ typedef int (*uffdwp_sink_fn)(void *user, uint64_t offset, const void *data, siz
 #define UFFDWP_SNAPSHOT_BUFFERED (1u << 0) /* image: through the page cache, even where O_DIRECT is to be had */
 /*
  * The region stays protected when the snapshot has committed: the next begin only has to protect what was written
- * since, and may be an increment. Until then the first write to each page costs a fault. A later snapshot without this
- * flag, or one that fails, ends it; so does closing the region. Without effect where the mechanism or the memory allows
- * no rounds (see struct uffdwp_snapshot_progress).
+ * since, and may be an increment. Until then the first write to each page costs a fault; where an eighth of a block of
+ * 64 pages was written the rest is let go along, so that the first increment may hold pages that were not written. Not
+ * when window_max is 1, or the region is tracked or viewed, or once an increment was begun. A later snapshot without
+ * this flag, or one that fails, ends it; so does closing the region. Without effect where the mechanism or the memory
+ * allows no rounds (see struct uffdwp_snapshot_progress).
  */
 #define UFFDWP_SNAPSHOT_KEEP (1u << 1)
 /*

@@ -460,8 +460,10 @@ static int protect_locked(struct uffdwp_region *region, uint64_t first, uint64_t
 		return text_fail(region->text, -EBUSY, "a snapshot of this region is running");
 	if (atomic_load(&region->tracked))
 		return text_fail(region->text, -EBUSY, "a track watches this region: it arms, and would miss this");
-	if (arm)
+	if (arm) {
 		region->caller_armed = 1;
+		atomic_store(&region->coarse, 0);
+	}
 	int error = arm ? region_prepare(region) : 0;
 
 	if (error)

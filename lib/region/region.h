@@ -112,6 +112,7 @@ struct uffdwp_region {
 	_Atomic uint64_t braked_ns;
 	_Atomic uint64_t streams[REGION_STREAMS];
 	_Atomic uint32_t stream_next;
+	_Atomic uint32_t coarse; /* armed for snapshots of all pages: neighbours of written pages may be let go */
 	struct region_counters counters;
 	struct losses losses;
 
@@ -121,6 +122,8 @@ struct uffdwp_region {
 	int soft_dirty;    /* a track's, who asks the kernel's soft-dirty bits: protected only while it asks */
 	int caller_armed;  /* uffdwp_region_arm() may have left pages armed */
 	int kept;          /* the last snapshot has left it protected, for the next */
+	int exact;         /* increments are taken of it: what was not written is not let go */
+	int rounds;        /* a cut comes: pages are being armed for it */
 	/* Pages that had content at that cut; what is a hole now was discarded since. NULL: not known. */
 	_Atomic uint64_t *kept_content;
 	_Atomic uint64_t
@@ -252,10 +255,10 @@ void region_untrack(struct uffdwp_region *region);
 /* From now on region_note_changed() notes; with the region's lock held. -ENOMEM. */
 int region_note_changes(struct uffdwp_region *region);
 
-/* 1: the protection of pages that nobody writes to is wanted beyond a snapshot's end. */
+/* 1: the protection of pages that nobody writes to is wanted beyond a snapshot's end, or for the next. */
 static inline int region_is_wanted(const struct uffdwp_region *region)
 {
-	return region->kept || atomic_load(&region->tracked) || atomic_load(&region->view_count);
+	return region->kept || region->rounds || atomic_load(&region->tracked) || atomic_load(&region->view_count);
 }
 
 /* The mechanism loses marks and content of this memory together, and only an event tells. */

@@ -35,6 +35,9 @@
 #define ROUNDS_NS_PER_MIB 290000ull
 #define ROUNDS_NS_LEAST 20000000ull
 
+/* How long the caller of begin runs at a time meanwhile. */
+#define ROUNDS_SLICE_NS 300000
+
 /* How long a fault sleeps where rounds do not get shorter. */
 static const uint32_t brakes_ns[] = {0, 50000, 200000, 800000};
 
@@ -49,6 +52,7 @@ struct pass {
 	uint64_t end;   /* first == end: none yet */
 	uint64_t armed;
 	uint64_t calls;
+	uint64_t woke_ns; /* the last portion was held so long, and somebody slept meanwhile; else 0 */
 	int error;
 };
 
@@ -232,11 +236,35 @@ static uint64_t hold_portion(struct pass *pass, uint64_t block, uint64_t blocks,
 	atomic_store(&region->phase, (uint32_t)PHASE_IDLE);
 	uint64_t held_ns = kernel_now_ns() - start;
 
-	fault_wake_held(region);
+	pass->woke_ns = fault_wake_held(region) ? held_ns : 0;
 	signals_restore(&before);
 	if (held_ns > pass->snapshot->held_most_ns)
 		pass->snapshot->held_most_ns = held_ns;
 	return block;
+}
+
+static uint64_t bound_ns(const struct uffdwp_snapshot *snapshot)
+{
+	return ROUNDS_NS_LEAST + (snapshot->length_bytes >> 20) * ROUNDS_NS_PER_MIB;
+}
+
+static uint64_t spent_ns(const struct uffdwp_snapshot *snapshot)
+{
+	return kernel_now_ns() - snapshot->rounds_begun_ns;
+}
+
+static void brake(struct uffdwp_region *region, unsigned level)
+{
+	if (brakes_ns[level] > atomic_load(&region->brake_ns))
+		atomic_store(&region->brake_ns, brakes_ns[level]);
+}
+
+/* Writers may also leave the rounds no CPU to be short. */
+static void brake_if_slow(const struct uffdwp_snapshot *snapshot)
+{
+	uint64_t eighths = spent_ns(snapshot) * 8 / bound_ns(snapshot);
+
+	brake(snapshot->region, eighths >= 4 ? 3 : eighths >= 2 ? 2 : eighths >= 1);
 }
 
 /* From block `all_from` on all are looked at. */
@@ -253,6 +281,9 @@ static void make_round(struct pass *pass, uint64_t all_from)
 		else
 			block = hold_portion(pass, block, blocks, all_from);
 		pthread_mutex_unlock(&region->lock);
+		brake_if_slow(pass->snapshot);
+		if (pass->woke_ns)
+			fault_let_pass(region, pass->woke_ns);
 	}
 }
 
@@ -264,7 +295,6 @@ static void take_back(struct uffdwp_snapshot *snapshot)
 	pthread_mutex_lock(&region->lock);
 	if (!atomic_load(&region->dead))
 		fault_let_all_go(region);
-	atomic_store(&region->active, 1);
 	pthread_mutex_unlock(&region->lock);
 }
 
@@ -294,7 +324,12 @@ static void enter_rounds(struct uffdwp_snapshot *snapshot)
 
 	snapshot->rounds_begun_ns = kernel_now_ns();
 	snapshot->braked_before_ns = atomic_load(&region->braked_ns);
-	if (atomic_exchange(&region->active, 1))
+	pthread_mutex_lock(&region->lock);
+	region->rounds = 1;
+	uint32_t was_active = atomic_exchange(&region->active, 1);
+
+	pthread_mutex_unlock(&region->lock);
+	if (was_active)
 		audit_marks(region);
 }
 
@@ -303,16 +338,6 @@ struct rounds {
 	unsigned brake;
 	int ended;
 };
-
-static uint64_t bound_ns(const struct uffdwp_snapshot *snapshot)
-{
-	return ROUNDS_NS_LEAST + (snapshot->length_bytes >> 20) * ROUNDS_NS_PER_MIB;
-}
-
-static int is_late(const struct uffdwp_snapshot *snapshot)
-{
-	return kernel_now_ns() - snapshot->rounds_begun_ns > bound_ns(snapshot);
-}
 
 static void go_round(struct uffdwp_snapshot *snapshot, struct rounds *rounds)
 {
@@ -325,11 +350,12 @@ static void go_round(struct uffdwp_snapshot *snapshot, struct rounds *rounds)
 	if (pass.error)
 		take_back(snapshot);
 	else if (snapshot->rounds > 2 && pass.armed * 2 > rounds->last_armed && rounds->brake + 1 < BRAKES)
-		atomic_store(&snapshot->region->brake_ns, brakes_ns[++rounds->brake]);
+		brake(snapshot->region, ++rounds->brake);
 	rounds->last_armed = pass.armed;
 	/* Of the first nothing is known: a call of it may have armed very much. */
-	rounds->ended = pass.error || snapshot->rounds >= ROUNDS_MAX ||
-	                (snapshot->rounds > 1 && (pass.calls <= SHORT_CALLS || is_late(snapshot)));
+	rounds->ended =
+	        pass.error || snapshot->rounds >= ROUNDS_MAX ||
+	        (snapshot->rounds > 1 && (pass.calls <= SHORT_CALLS || spent_ns(snapshot) > bound_ns(snapshot)));
 	if (!pass.error)
 		snapshot->rounds_end_page = pass.end_page;
 }
@@ -343,7 +369,7 @@ static void end_rounds(struct uffdwp_snapshot *snapshot)
 	snapshot->braked_ns = atomic_load(&region->braked_ns) - snapshot->braked_before_ns;
 }
 
-void cut_rounds(struct uffdwp_snapshot *const *snapshots, size_t count)
+static void run_rounds(struct uffdwp_snapshot *const *snapshots, size_t count)
 {
 	struct rounds rounds[CUT_COUNT_MAX] = {0};
 	size_t ended = 0;
@@ -368,6 +394,17 @@ void cut_rounds(struct uffdwp_snapshot *const *snapshots, size_t count)
 	}
 }
 
+/* Where writers leave no CPU free, a thread that has let them pass would wait for milliseconds each time. */
+void cut_rounds(struct uffdwp_snapshot *const *snapshots, size_t count)
+{
+	const struct kernel_ops *k = snapshots[0]->k;
+	int64_t slice_ns = k->sched_slice(ROUNDS_SLICE_NS);
+
+	run_rounds(snapshots, count);
+	if (slice_ns >= 0)
+		k->sched_slice((uint64_t)slice_ns);
+}
+
 void cut_forget(struct uffdwp_snapshot *snapshot)
 {
 	struct uffdwp_region *region = snapshot->region;
@@ -375,6 +412,7 @@ void cut_forget(struct uffdwp_snapshot *snapshot)
 	if (!snapshot->rounds)
 		return;
 	pthread_mutex_lock(&region->lock);
+	region->rounds = 0;
 	if (!region_is_wanted(region) && !region->caller_armed)
 		fault_let_all_go(region);
 	pthread_mutex_unlock(&region->lock);
@@ -431,7 +469,6 @@ static void keep_for_views(struct uffdwp_snapshot *snapshot)
 		region_disarm_run(region, page, page + 1);
 		ledger_set(ledger, page, LEDGER_FREE);
 	}
-	region->kept = 0;
 }
 
 /* While faults are held or released: nothing is armed any more. */
@@ -501,6 +538,11 @@ static void hold(struct uffdwp_snapshot *snapshot)
 {
 	struct uffdwp_region *region = snapshot->region;
 
+	region->rounds = 0;
+	region->exact |= snapshot->increment;
+	atomic_store(&region->coarse, (uint32_t)(!snapshot->view && snapshot->preserve.window_max > 1 &&
+	                                         !region->exact && !region->caller_armed &&
+	                                         !atomic_load(&region->tracked) && !atomic_load(&region->view_count)));
 	snapshot->preserve.keeps = region_is_wanted(region) || snapshot->increment || wants_kept(snapshot);
 	atomic_store(&region->active, 1);
 	atomic_store(&region->phase, (uint32_t)PHASE_HOLD);
