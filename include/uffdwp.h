@@ -418,7 +418,7 @@ struct uffdwp_snapshot_options {
 	uint32_t window_max; /* most pages that one fault preserves, 1 to 64; 0: 16. It adapts between 1 and this */
 	uint64_t length;     /* bytes from the region's start that the image holds (a last partial page is allowed);
 	                      * 0: all that the region has when begin is called */
-	uint64_t pool_bytes; /* bound on pre-images kept in memory; 0: 64 MiB; at least 16 pages */
+	uint64_t pool_bytes; /* bound on memory for pre-images, with their tables; 0: 64 MiB; at least 16 pages */
 	uint64_t wait_ns;    /* POLICY_WAIT: how long writers wait while no memory is freed; 0: 10 s */
 	const char *path;    /* SINK_IMAGE; its folder must exist and be writable; a file there is replaced at commit */
 	int32_t fd;          /* SINK_STREAM; stays the caller's; blocking or not */
