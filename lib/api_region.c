@@ -470,8 +470,7 @@ static int protect_locked(struct uffdwp_region *region, uint64_t first, uint64_t
 		return error;
 	atomic_store(&region->active, 1);
 	fault_enter_phase(region, PHASE_HOLD);
-	for (uint64_t page = first; page < end; page++)
-		region_note_changed(region, page); /* perhaps: the ledger forgets it now */
+	region_note_changed_range(region, first, end); /* perhaps: the ledger forgets it now */
 	ledger_set_range(&region->ledger, first, end, arm ? LEDGER_ARMED : LEDGER_LEAVING);
 	error = arm ? region_arm_run(region, first, end) : region_disarm_run(region, first, end);
 	if (error && arm) { /* a part may be armed: its faults are let go, one by one */

@@ -248,6 +248,22 @@ static inline void region_note_written(struct uffdwp_region *region, uint64_t pa
 	region_note_changed(region, page);
 }
 
+/* The same of pages [first, end). */
+static inline void region_note_written_range(struct uffdwp_region *region, uint64_t first, uint64_t end)
+{
+	if (!atomic_load(&region->written) && !atomic_load(&region->changed))
+		return;
+	for (uint64_t page = first; page < end; page++)
+		region_note_written(region, page);
+}
+
+/* The same of pages [first, end), for the next increment only. */
+static inline void region_note_changed_range(struct uffdwp_region *region, uint64_t first, uint64_t end)
+{
+	for (uint64_t page = first; page < end && atomic_load(&region->changed); page++)
+		region_note_changed(region, page);
+}
+
 /* Another range of it is tracked from now on, or one less; with the region's lock held. -ENOMEM. */
 int region_track(struct uffdwp_region *region);
 void region_untrack(struct uffdwp_region *region);

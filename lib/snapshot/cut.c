@@ -573,8 +573,7 @@ static void note_behind(struct uffdwp_snapshot *snapshot)
 {
 	uint64_t first = snapshot->length_bytes >> snapshot->region->page_shift; /* a last partial page, too */
 
-	for (uint64_t page = first; page < region_pages(snapshot->region); page++)
-		region_note_changed(snapshot->region, page);
+	region_note_changed_range(snapshot->region, first, region_pages(snapshot->region));
 }
 
 static void give_up(struct uffdwp_snapshot *const *snapshots, size_t count)
