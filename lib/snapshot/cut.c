@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* See cut.h. Portions and runs are those of track/watch.c, which arms in the same way for another reason. */
+/* See cut.h. */
 #include "snapshot/cut.h"
 
 #include <errno.h>
@@ -12,14 +12,12 @@
 #include "fault/audit.h"
 #include "fault/handler.h"
 #include "fault/runtime.h"
+#include "region/run.h"
 #include "region/view.h"
 
 /* What one holding of faults may arm in the rounds: calls of the kernel, and pages. Writers wait so long. */
 #define PORTION_CALLS 12
 #define PORTION_PAGES 2048
-
-/* Marked pages between two runs that are armed along with them: a call costs as much as these. */
-#define GAP_PAGES 32
 
 /* Pages that are looked at while faults are held. */
 #define PORTION_BLOCKS 64
@@ -48,8 +46,7 @@ struct pass {
 	struct uffdwp_snapshot *snapshot;
 	struct uffdwp_region *region;
 	uint64_t end_page;
-	uint64_t first; /* of the run that is to be armed */
-	uint64_t end;   /* first == end: none yet */
+	struct run run; /* to be armed */
 	uint64_t armed;
 	uint64_t calls;
 	uint64_t woke_ns; /* the last portion was held so long, and somebody slept meanwhile; else 0 */
@@ -124,23 +121,11 @@ void cut_close(struct uffdwp_snapshot *snapshot)
 
 static void arm(struct pass *pass)
 {
-	if (pass->end > pass->first && !pass->error) {
-		pass->error = region_arm_run(pass->region, pass->first, pass->end);
+	if (pass->run.end > pass->run.first && !pass->error) {
+		pass->error = region_arm_run(pass->region, pass->run.first, pass->run.end);
 		pass->calls++;
 	}
-	pass->first = pass->end = 0;
-}
-
-/* All pages between the run and this one carry their marks. */
-static int is_near(const struct pass *pass, uint64_t page)
-{
-	if (pass->end == pass->first || page - pass->end > GAP_PAGES)
-		return 0;
-	for (uint64_t between = pass->end; between < page; between++) {
-		if (!ledger_is_marked(ledger_get(&pass->region->ledger, between)))
-			return 0;
-	}
-	return 1;
+	pass->run = (struct run){0};
 }
 
 /* Of an increment what did not change is left to whoever watches it. */
@@ -165,11 +150,10 @@ static void look_at(struct pass *pass, uint64_t page)
 		return;
 	}
 	region_note_written(pass->region, page);
-	if (!is_near(pass, page)) {
+	if (!run_join(&pass->run, ledger, page)) {
 		arm(pass);
-		pass->first = page;
+		run_join(&pass->run, ledger, page);
 	}
-	pass->end = page + 1;
 	ledger_set(ledger, page, LEDGER_ARMED);
 	pass->armed++;
 }
