@@ -36,20 +36,11 @@ enum uffdwp_memory area_memory_of(const char *name)
 
 static size_t huge_page_bytes(void)
 {
-	FILE *file = fopen("/proc/meminfo", "re");
-	const char key[] = "Hugepagesize:";
-	char line[128];
-	size_t kib = 0;
+	uint64_t bytes = bench_meminfo_bytes("Hugepagesize");
 
-	while (file && fgets(line, sizeof(line), file)) {
-		if (!strncmp(line, key, sizeof(key) - 1))
-			kib = strtoul(line + sizeof(key) - 1, NULL, 10);
-	}
-	if (file)
-		fclose(file);
-	if (!kib)
+	if (!bytes)
 		bench_skip("this kernel has no huge pages");
-	return kib << 10;
+	return bytes;
 }
 
 size_t area_page_bytes(enum uffdwp_memory memory)

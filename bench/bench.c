@@ -126,6 +126,22 @@ int bench_cpu(int n)
 	return cpu - 1;
 }
 
+uint64_t bench_meminfo_bytes(const char *key)
+{
+	FILE *file = fopen("/proc/meminfo", "re");
+	size_t key_length = strlen(key);
+	char line[128];
+	uint64_t kib = 0;
+
+	while (file && fgets(line, sizeof(line), file)) {
+		if (!strncmp(line, key, key_length) && line[key_length] == ':')
+			kib = strtoull(line + key_length + 1, NULL, 10);
+	}
+	if (file)
+		fclose(file);
+	return kib << 10;
+}
+
 void bench_pin(int cpu)
 {
 	cpu_set_t set;

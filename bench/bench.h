@@ -71,6 +71,9 @@ long bench_preemptions(void);
 /* What two calls of the clock cost one after the other: to be taken off each measured time. */
 uint64_t bench_clock_ns(void);
 
+/* A line of /proc/meminfo, in bytes; 0: it is not there. */
+uint64_t bench_meminfo_bytes(const char *key);
+
 /* a - b, or 0. */
 static inline uint64_t bench_minus(uint64_t a, uint64_t b)
 {

@@ -475,22 +475,6 @@ static void make_plan(struct plan *plan, const struct settings *settings)
 		          settings->common.bar ? settings->common.bar : "");
 }
 
-static uint64_t memory_available(void)
-{
-	FILE *file = fopen("/proc/meminfo", "re");
-	const char key[] = "MemAvailable:";
-	char line[128];
-	uint64_t kib = 0;
-
-	while (file && fgets(line, sizeof(line), file)) {
-		if (!strncmp(line, key, sizeof(key) - 1))
-			kib = strtoull(line + sizeof(key) - 1, NULL, 10);
-	}
-	if (file)
-		fclose(file);
-	return kib << 10;
-}
-
 /* Why a case cannot be measured here, or NULL: fork and stop-and-copy may take its memory twice; an image and the one
  * that replaces it are on the disk at once, and a series of increments has no bound but the size of each. */
 static const char *case_refused(const struct settings *settings, const struct snapshot_case *one)
@@ -498,7 +482,7 @@ static const char *case_refused(const struct settings *settings, const struct sn
 	static char reason[160];
 	uint64_t images = one->kind == TRIAL_INCREMENTAL ? settings->series + 2 : 2;
 	uint64_t needed = 2 * one->size_bytes + SPARE_BYTES;
-	uint64_t available = memory_available();
+	uint64_t available = bench_meminfo_bytes("MemAvailable");
 	struct statvfs disk;
 
 	if (needed > available) {

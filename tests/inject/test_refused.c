@@ -19,6 +19,7 @@
 #include "refusing.h"
 #include "scratch.h"
 #include "support.h"
+#include "watchdog.h"
 
 #define PAGES 48
 #define HUGE_PAGES 4
@@ -27,49 +28,10 @@
 #define WATCHDOG_SECONDS 15
 
 static struct place place;
-static uint64_t nth;
-
-/* The watchdog, or a fault that the library passed on although it is its own. */
-static void bark(int signal_number)
-{
-	char line[160];
-	/* Not async-signal-safe, in a process that ends here and now. */
-	int length =
-	        snprintf(line, sizeof(line), "call %llu (%s) refused: %s\n", (unsigned long long)nth, refusing_last(),
-	                 signal_number == SIGALRM ? "the process hangs" : strsignal(signal_number));
-	(void)!write(STDERR_FILENO, line, (size_t)length);
-	_exit(3);
-}
-
-/* Somebody who can take the alarm when the main thread sleeps uninterruptibly in the kernel: an event that nobody reads
- * makes madvise(2) do that. */
-static void *wait_for_the_alarm(void *argument)
-{
-	for (;;) {
-		pause();
-	}
-	return argument;
-}
-
-static void setup(void)
-{
-	(void)signal(SIGALRM, bark);
-	(void)signal(SIGBUS, bark);
-	(void)signal(SIGSEGV, bark);
-	(void)thread_start(wait_for_the_alarm, NULL);
-}
 
 static size_t pages_of(struct place_case which)
 {
 	return which.memory == UFFDWP_MEMORY_HUGETLB ? HUGE_PAGES : PAGES;
-}
-
-static void expect(int holds, const char *what)
-{
-	if (!holds) {
-		fprintf(stderr, "call %llu (%s) refused: %s\n", (unsigned long long)nth, refusing_last(), what);
-	}
-	ck_assert(holds);
 }
 
 static void write_everywhere(uint8_t value)
@@ -82,7 +44,7 @@ static void write_everywhere(uint8_t value)
 static void expect_written(uint8_t value)
 {
 	for (size_t page = 0; page < place.pages; page++) {
-		expect(place.base[page * place.page_bytes + 100] == value, "a write was lost");
+		watchdog_expect(place.base[page * place.page_bytes + 100] == value, "a write was lost");
 	}
 }
 
@@ -96,20 +58,20 @@ static uint64_t step(uint64_t call)
 static void for_every_call(const char *test, uint64_t (*once)(struct place_case), struct place_case which)
 {
 	size_t files = 0;
-	for (nth = 1; nth < MOST_CALLS; nth += step(nth)) {
+	for (watchdog_nth = 1; watchdog_nth < MOST_CALLS; watchdog_nth += step(watchdog_nth)) {
 		alarm(WATCHDOG_SECONDS);
 		refusing_nothing();
 		uint64_t refused = once(which);
 		alarm(0);
 		/* The first run may open what stays open for the life of the process. */
-		expect(nth == 1 || scratch_open_files() <= files, "a descriptor leaked");
-		files = nth == 1 ? scratch_open_files() : files;
+		watchdog_expect(watchdog_nth == 1 || scratch_open_files() <= files, "a descriptor leaked");
+		files = watchdog_nth == 1 ? scratch_open_files() : files;
 		if (refused == 0) {
 			break;
 		}
 	}
-	expect(nth < MOST_CALLS, "there is no end of calls");
-	printf("%s, %s: %llu calls\n", test, place_case_name(which), (unsigned long long)nth - 1);
+	watchdog_expect(watchdog_nth < MOST_CALLS, "there is no end of calls");
+	printf("%s, %s: %llu calls\n", test, place_case_name(which), (unsigned long long)watchdog_nth - 1);
 }
 
 /* A close that is refused may be tried again. */
@@ -119,13 +81,13 @@ static void close_place(void)
 	if (error != 0) {
 		error = uffdwp_region_close(place.region);
 	}
-	expect(error == 0, "the region cannot be closed");
-	expect(!place.attached || place_released(&place), "pages stay armed after close");
+	watchdog_expect(error == 0, "the region cannot be closed");
+	watchdog_expect(!place.attached || place_released(&place), "pages stay armed after close");
 	error = uffdwp_close(place.runtime);
 	if (error != 0) {
 		error = uffdwp_close(place.runtime);
 	}
-	expect(error == 0, "the runtime cannot be closed");
+	watchdog_expect(error == 0, "the runtime cannot be closed");
 	if (place.attached) {
 		struct patch patch = {place.base, place.page_bytes, place.length_bytes, place.fd};
 		patch_unmap(&patch);
@@ -136,7 +98,7 @@ static void close_place(void)
 
 static void refuse_now(void)
 {
-	refusing_set(&(struct refusal){REFUSING_ALL, nth, 1, 0});
+	refusing_set(&(struct refusal){REFUSING_ALL, watchdog_nth, 1, 0});
 }
 
 /* Ends the refusals of this run: how many there were. */
@@ -151,7 +113,7 @@ static uint64_t open_and_close(struct place_case which)
 {
 	refuse_now();
 	int error = place_try(&place, &kernel_refusing, 0, which, pages_of(which));
-	expect(error <= 0, "a result that is neither 0 nor an errno");
+	watchdog_expect(error <= 0, "a result that is neither 0 nor an errno");
 	if (error == 0) {
 		write_everywhere(1);
 		close_place();
@@ -183,8 +145,8 @@ static uint64_t arm_and_fault(struct place_case which)
 	int error = uffdwp_region_arm(place.region, 0, place.length_bytes);
 	write_everywhere(2);
 	expect_written(2);
-	expect(error != 0 || place_ledger(&place) == 0, "the ledger holds written pages for armed");
-	expect(place_ledger(&place) != 0 || place_agrees(&place), "written pages are still armed");
+	watchdog_expect(error != 0 || place_ledger(&place) == 0, "the ledger holds written pages for armed");
+	watchdog_expect(place_ledger(&place) != 0 || place_agrees(&place), "written pages are still armed");
 	(void)uffdwp_region_disarm(place.region, 0, place.length_bytes);
 	uint64_t refused = refuse_no_more();
 	close_place();
@@ -209,20 +171,21 @@ static void expect_only_its_name_in_doubt(const struct image *image, const uint8
 {
 	uint8_t *bytes = malloc(image->length_bytes);
 	must(bytes != NULL);
-	expect(strcmp(refusing_last(), "fsync") == 0, "a file stands under the final name");
-	expect(scratch_read(image->path, bytes, image->length_bytes), "a file of another length under the final name");
-	expect(memcmp(bytes, expected, image->length_bytes) == 0, "a wrong image under the final name");
+	watchdog_expect(strcmp(refusing_last(), "fsync") == 0, "a file stands under the final name");
+	watchdog_expect(scratch_read(image->path, bytes, image->length_bytes),
+	                "a file of another length under the final name");
+	watchdog_expect(memcmp(bytes, expected, image->length_bytes) == 0, "a wrong image under the final name");
 	free(bytes);
 }
 
 static void expect_consistent(const struct image *image, int result, const uint8_t *expected)
 {
 	if (result == 0) {
-		expect(image_difference(image, expected) == image->length_bytes, "the image is wrong");
+		watchdog_expect(image_difference(image, expected) == image->length_bytes, "the image is wrong");
 		return;
 	}
 	char text[256];
-	expect(uffdwp_snapshot_text(image->snapshot, text, sizeof(text)) > 0, "a failure without a text");
+	watchdog_expect(uffdwp_snapshot_text(image->snapshot, text, sizeof(text)) > 0, "a failure without a text");
 	if (sink == UFFDWP_SINK_IMAGE && access(image->path, F_OK) == 0) {
 		expect_only_its_name_in_doubt(image, expected);
 	}
@@ -231,8 +194,8 @@ static void expect_consistent(const struct image *image, int result, const uint8
 /* Writers have got through, and nothing is armed. */
 static void expect_let_go(void)
 {
-	expect(place_ledger(&place) == 0, "the ledger holds pages for armed");
-	expect(place_agrees(&place), "pages are still armed");
+	watchdog_expect(place_ledger(&place) == 0, "the ledger holds pages for armed");
+	watchdog_expect(place_agrees(&place), "pages are still armed");
 	write_everywhere(5);
 	expect_written(5);
 }
@@ -246,8 +209,9 @@ static void snapshot_under_writes(struct image *image, const uint8_t *expected)
 	expect_written(3);
 	if (error != 0) {
 		char text[256];
-		expect(uffdwp_error_text(place.runtime, text, sizeof(text)) > 0, "a refused begin without a text");
-		expect(image->snapshot == NULL, "an output of a refused begin");
+		watchdog_expect(uffdwp_error_text(place.runtime, text, sizeof(text)) > 0,
+		                "a refused begin without a text");
+		watchdog_expect(image->snapshot == NULL, "an output of a refused begin");
 		return;
 	}
 	(void)uffdwp_region_punch(place.region, place.length_bytes - place.page_bytes, place.page_bytes);
@@ -308,7 +272,7 @@ static uint64_t take_snapshot_on_broken_files(struct place_case which)
 	uint8_t *expected = malloc(place.length_bytes);
 	must(expected != NULL);
 	memcpy(expected, place.base, place.length_bytes);
-	refusing_set(&(struct refusal){broken, nth, UINT64_MAX, EIO});
+	refusing_set(&(struct refusal){broken, watchdog_nth, UINT64_MAX, EIO});
 	snapshot_under_writes(&image, expected);
 	uint64_t refused = refuse_no_more();
 	expect_let_go();
@@ -334,7 +298,7 @@ int main(void)
 	Suite *suite = suite_create("refused");
 	TCase *tests = tcase_create("refused");
 	tcase_set_timeout(tests, 100);
-	tcase_add_checked_fixture(tests, setup, NULL);
+	tcase_add_checked_fixture(tests, watchdog_install, NULL);
 	tcase_add_loop_test(tests, test_opening_survives_every_refusal, 0, PLACE_CASES);
 	tcase_add_loop_test(tests, test_fault_path_survives_every_refusal, 0, PLACE_CASES);
 	tcase_add_loop_test(tests, test_snapshot_to_each_sink_survives_every_refusal, 0, PLACE_AUTO_CASES * 3);

@@ -19,6 +19,7 @@
 #include "scratch.h"
 #include "support.h"
 #include "track_check.h"
+#include "watchdog.h"
 #include "witness.h"
 
 #define PAGES 40
@@ -29,43 +30,12 @@ static struct uffdwp *runtime;
 static struct uffdwp_track *track;
 static uint8_t *base;
 static size_t page;
-static uint64_t nth;
 static uint8_t due[PAGES]; /* written, and not reported since */
-
-static void bark(int signal_number)
-{
-	char line[160];
-	/* Not async-signal-safe, in a process that ends here and now. */
-	int length =
-	        snprintf(line, sizeof(line), "call %llu (%s) refused: %s\n", (unsigned long long)nth, refusing_last(),
-	                 signal_number == SIGALRM ? "the process hangs" : strsignal(signal_number));
-	(void)!write(STDERR_FILENO, line, (size_t)length);
-	_exit(3);
-}
-
-static void *wait_for_the_alarm(void *argument)
-{
-	for (;;) {
-		pause();
-	}
-	return argument;
-}
 
 static void setup(void)
 {
-	(void)signal(SIGALRM, bark);
-	(void)signal(SIGBUS, bark);
-	(void)signal(SIGSEGV, bark);
-	(void)thread_start(wait_for_the_alarm, NULL);
+	watchdog_install();
 	page = small_page();
-}
-
-static void expect(int holds, const char *what)
-{
-	if (!holds) {
-		fprintf(stderr, "call %llu (%s) refused: %s\n", (unsigned long long)nth, refusing_last(), what);
-	}
-	ck_assert(holds);
 }
 
 /* 1: it was done. Else there is a text. */
@@ -75,8 +45,8 @@ static int done(int result, const char *what)
 	if (result == 0) {
 		return 1;
 	}
-	expect(result < 0, what);
-	expect(result == -ENOMEM || uffdwp_error_text(runtime, text, sizeof(text)) > 0, what);
+	watchdog_expect(result < 0, what);
+	watchdog_expect(result == -ENOMEM || uffdwp_error_text(runtime, text, sizeof(text)) > 0, what);
 	return 0;
 }
 
@@ -104,7 +74,7 @@ static int collect_once(uint32_t flags, size_t capacity)
 	collect.ranges = ranges;
 	collect.capacity = capacity;
 	int result = uffdwp_track_collect(track, &collect);
-	expect(collect.count <= capacity, "more ranges than there is room for");
+	watchdog_expect(collect.count <= capacity, "more ranges than there is room for");
 	if (flags == 0) {
 		take(ranges, collect.count);
 	}
@@ -145,10 +115,10 @@ static void expect_nothing_lost(void)
 	if (info.ranges == 0) {
 		return;
 	}
-	expect(collect_once(0, PAGES), "a collect fails though nothing is refused");
+	watchdog_expect(collect_once(0, PAGES), "a collect fails though nothing is refused");
 	for (size_t index = 0; index < PAGES; index++) {
 		int is_out = info.bytes != PAGES * page && index >= 30 && index < 34;
-		expect(is_out || !due[index], "a write was lost");
+		watchdog_expect(is_out || !due[index], "a write was lost");
 	}
 }
 
@@ -159,14 +129,14 @@ static int start(uint32_t mechanism)
 	options.flags = UFFDWP_TRACK_RESET_PROCESS;
 	track = NULL;
 	int result = uffdwp_track_start(runtime, &options, &track);
-	expect((result == 0) == (track != NULL), "an output of a failed start");
+	watchdog_expect((result == 0) == (track != NULL), "an output of a failed start");
 	return done(result, "a failed start without a text");
 }
 
 /* From here on the n-th call is refused; and not any more: how many were. */
 static void refuse(void)
 {
-	refusing_set(&(struct refusal){REFUSING_ALL, nth, 1, 0});
+	refusing_set(&(struct refusal){REFUSING_ALL, watchdog_nth, 1, 0});
 }
 
 static uint64_t refuse_no_more(void)
@@ -178,9 +148,9 @@ static uint64_t refuse_no_more(void)
 
 static void close_all(void)
 {
-	expect(uffdwp_close(runtime) == 0, "the runtime does not close");
-	expect(witness_armed(base, PAGES * page, page) == 0, "marks stay");
-	expect(witness_count(base, PAGES * page, page, WITNESS_READ_ONLY) == 0, "protection stays");
+	watchdog_expect(uffdwp_close(runtime) == 0, "the runtime does not close");
+	watchdog_expect(witness_armed(base, PAGES * page, page) == 0, "marks stay");
+	watchdog_expect(witness_count(base, PAGES * page, page, WITNESS_READ_ONLY) == 0, "protection stays");
 	touch(base, 0);
 	anon_free(base, PAGES);
 }
@@ -199,7 +169,7 @@ static uint64_t refuse_in_life(uint32_t mechanism)
 	if (is_added) {
 		expect_nothing_lost();
 	}
-	expect(!is_started || uffdwp_track_stop(track) == 0, "the track does not stop");
+	watchdog_expect(!is_started || uffdwp_track_stop(track) == 0, "the track does not stop");
 	return refused;
 }
 
@@ -208,11 +178,11 @@ static uint64_t refuse_at_the_end(uint32_t mechanism)
 	ck_assert_int_eq(start(mechanism), 1);
 	ck_assert_int_eq(uffdwp_track_add(track, base, PAGES * page, 0), 0);
 	write_some();
-	expect(collect_once(0, PAGES), "a collect fails though nothing is refused");
+	watchdog_expect(collect_once(0, PAGES), "a collect fails though nothing is refused");
 	refuse();
 	int result = uffdwp_track_stop(track);
 	uint64_t refused = refuse_no_more();
-	expect(result == 0, "the track does not stop");
+	watchdog_expect(result == 0, "the track does not stop");
 	return refused;
 }
 
@@ -246,17 +216,17 @@ static void for_every_call(const char *what, uint32_t mechanism, uint64_t (*act)
 	if (!offered(mechanism)) {
 		return;
 	}
-	for (nth = 1; nth < MOST_CALLS && refused != 0; nth++) {
+	for (watchdog_nth = 1; watchdog_nth < MOST_CALLS && refused != 0; watchdog_nth++) {
 		alarm(WATCHDOG_SECONDS);
 		refusing_nothing();
 		refused = once(mechanism, act);
 		alarm(0);
 		/* The first run may open what stays open for the life of the process. */
-		expect(nth == 1 || scratch_open_files() <= files, "a descriptor leaked");
-		files = nth == 1 ? scratch_open_files() : files;
+		watchdog_expect(watchdog_nth == 1 || scratch_open_files() <= files, "a descriptor leaked");
+		files = watchdog_nth == 1 ? scratch_open_files() : files;
 	}
-	expect(nth < MOST_CALLS, "there is no end of calls");
-	printf("%s, mechanism %u: %llu calls\n", what, mechanism, (unsigned long long)nth - 2);
+	watchdog_expect(watchdog_nth < MOST_CALLS, "there is no end of calls");
+	printf("%s, mechanism %u: %llu calls\n", what, mechanism, (unsigned long long)watchdog_nth - 2);
 }
 
 START_TEST(test_a_track_survives_every_refusal)

@@ -5,7 +5,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <setjmp.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -13,6 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "catch.h"
 #include "chance.h"
 #include "place.h"
 #include "scratch.h"
@@ -82,38 +82,6 @@ END_TEST
 
 /* --- signals -------------------------------------------------------------------------------------------------- */
 
-static sigjmp_buf jump;
-static void *volatile foreign_address;
-static volatile int foreign_signals;
-
-static void foreign_handler(int signal_number, siginfo_t *info, void *context)
-{
-	(void)signal_number;
-	(void)context;
-	foreign_address = info->si_addr;
-	foreign_signals = foreign_signals + 1;
-	siglongjmp(jump, 1);
-}
-
-static void plain_handler(int signal_number)
-{
-	(void)signal_number;
-	foreign_signals = foreign_signals + 1;
-	siglongjmp(jump, 1);
-}
-
-static void install(int with_info)
-{
-	struct sigaction action = {.sa_flags = with_info ? SA_SIGINFO : 0};
-	if (with_info) {
-		action.sa_sigaction = foreign_handler;
-	} else {
-		action.sa_handler = plain_handler;
-	}
-	sigemptyset(&action.sa_mask);
-	ck_assert_int_eq(sigaction(SIGBUS, &action, NULL), 0);
-}
-
 /* A page of a file mapping that lies behind the end of the file: touching it raises SIGBUS. */
 static volatile uint8_t *beyond_the_end(void)
 {
@@ -131,18 +99,18 @@ START_TEST(test_foreign_sigbus_reaches_the_handler_before_us)
 	if (!place_possible(which)) {
 		return;
 	}
-	install(_i % 2);
+	catch_install(SIGBUS, _i % 2);
 	volatile uint8_t *beyond = beyond_the_end();
 	open_armed(which, 4);
 	for (volatile int round = 1; round <= 3; round = round + 1) {
-		if (sigsetjmp(jump, 1) == 0) {
+		if (sigsetjmp(catch_jump, 1) == 0) {
 			*beyond = 1;
 		}
-		ck_assert_int_eq(foreign_signals, round);
+		ck_assert_int_eq(catch_count, round);
 		*(volatile uint8_t *)place.base = 1;
 	}
 	if (_i % 2) {
-		ck_assert_ptr_eq(foreign_address, (const void *)(uintptr_t)beyond);
+		ck_assert_ptr_eq(catch_address, (const void *)(uintptr_t)beyond);
 	}
 	ck_assert_uint_eq(place_faults(&place, 1), 1);
 	place_close(&place);
@@ -154,14 +122,14 @@ START_TEST(test_handler_before_us_is_back_after_close)
 	if (!place_possible(sigbus_case(_i))) {
 		return;
 	}
-	install(1);
+	catch_install(SIGBUS, 1);
 	volatile uint8_t *beyond = beyond_the_end();
 	open_armed(sigbus_case(_i), 4);
 	place_close(&place);
-	if (sigsetjmp(jump, 1) == 0) {
+	if (sigsetjmp(catch_jump, 1) == 0) {
 		*beyond = 1;
 	}
-	ck_assert_int_eq(foreign_signals, 1);
+	ck_assert_int_eq(catch_count, 1);
 }
 END_TEST
 

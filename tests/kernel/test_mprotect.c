@@ -6,7 +6,6 @@
  */
 #include <errno.h>
 #include <linux/magic.h>
-#include <setjmp.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -15,6 +14,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "catch.h"
 #include "gate.h"
 #include "place.h"
 #include "settings.h"
@@ -78,38 +78,6 @@ END_TEST
 /* --- signals -------------------------------------------------------------------------------------------------------
  */
 
-static sigjmp_buf jump;
-static void *volatile foreign_address;
-static volatile int foreign_signals;
-
-static void foreign_handler(int signal_number, siginfo_t *info, void *context)
-{
-	(void)signal_number;
-	(void)context;
-	foreign_address = info->si_addr;
-	foreign_signals = foreign_signals + 1;
-	siglongjmp(jump, 1);
-}
-
-static void plain_handler(int signal_number)
-{
-	(void)signal_number;
-	foreign_signals = foreign_signals + 1;
-	siglongjmp(jump, 1);
-}
-
-static void install(int with_info)
-{
-	struct sigaction action = {.sa_flags = with_info ? SA_SIGINFO : 0};
-	if (with_info) {
-		action.sa_sigaction = foreign_handler;
-	} else {
-		action.sa_handler = plain_handler;
-	}
-	sigemptyset(&action.sa_mask);
-	ck_assert_int_eq(sigaction(SIGSEGV, &action, NULL), 0);
-}
-
 /* A page that its owner made read-only. */
 static volatile uint8_t *read_only_page(void)
 {
@@ -123,25 +91,25 @@ START_TEST(test_foreign_sigsegv_reaches_the_handler_before_us)
 	if (!place_possible(mprotect_case(_i / 2))) {
 		return;
 	}
-	install(_i % 2);
+	catch_install(SIGSEGV, _i % 2);
 	volatile uint8_t *foreign = read_only_page();
 	open_armed(mprotect_case(_i / 2), 4);
 	for (volatile int round = 1; round <= 3; round = round + 1) {
-		if (sigsetjmp(jump, 1) == 0) {
+		if (sigsetjmp(catch_jump, 1) == 0) {
 			*foreign = 1;
 		}
-		ck_assert_int_eq(foreign_signals, round);
+		ck_assert_int_eq(catch_count, round);
 		*(volatile uint8_t *)place.base = 1;
 	}
 	if (_i % 2) {
-		ck_assert_ptr_eq(foreign_address, (const void *)(uintptr_t)foreign);
+		ck_assert_ptr_eq(catch_address, (const void *)(uintptr_t)foreign);
 	}
 	ck_assert_uint_eq(place_faults(&place, 1), 1);
 	place_close(&place);
-	if (sigsetjmp(jump, 1) == 0) {
+	if (sigsetjmp(catch_jump, 1) == 0) {
 		*foreign = 1;
 	}
-	ck_assert_int_eq(foreign_signals, 4);
+	ck_assert_int_eq(catch_count, 4);
 }
 END_TEST
 
@@ -360,8 +328,6 @@ START_TEST(test_page_that_was_cut_off_raises_the_kernels_signal)
 	}
 	struct uffdwp_snapshot_options options = UFFDWP_SNAPSHOT_OPTIONS_INIT;
 	struct uffdwp_snapshot *snapshot = NULL;
-	struct sigaction action = {.sa_handler = plain_handler};
-	sigemptyset(&action.sa_mask);
 	place_attach(&place, mprotect_case(UFFDWP_MEMORY_SHMEM), 1024, 1);
 	place_touch(&place);
 	copied = calloc(1, place.length_bytes);
@@ -370,13 +336,13 @@ START_TEST(test_page_that_was_cut_off_raises_the_kernels_signal)
 	options.callback = copy_behind_gate;
 	ck_assert_int_eq(uffdwp_snapshot_begin(place.region, &options, &snapshot), 0);
 	gate_await(&gate);
-	must(sigaction(SIGBUS, &action, NULL) == 0);
+	catch_install(SIGBUS, 0);
 	must(ftruncate(place.fd, (off_t)place.page_bytes) == 0);
-	foreign_signals = 0;
-	if (!sigsetjmp(jump, 1)) {
+	catch_count = 0;
+	if (!sigsetjmp(catch_jump, 1)) {
 		*(volatile uint8_t *)(place.base + 2 * place.page_bytes) = 1;
 	}
-	ck_assert_int_eq(foreign_signals, 1);
+	ck_assert_int_eq(catch_count, 1);
 	gate_open(&gate);
 	ck_assert_int_ne(uffdwp_snapshot_wait(snapshot, -1, NULL), 0); /* content was cut off behind its back */
 	ck_assert_int_eq(uffdwp_snapshot_free(snapshot), 0);
