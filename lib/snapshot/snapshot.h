@@ -35,8 +35,8 @@
 #define SWEEP_BATCH_PAGES 64
 
 /* Starving writers are woken when this part of the pool is free again, or this long after the first slot was. */
-#define SWEEP_WAKE_SHARE 32
-#define SWEEP_WAKE_NS 4000000ull
+#define SWEEP_WAKE_SHARE 128
+#define SWEEP_WAKE_NS 1000000
 
 enum snapshot_order { SNAPSHOT_PREPARE, SNAPSHOT_GO, SNAPSHOT_FORGET };
 
