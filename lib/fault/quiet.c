@@ -18,8 +18,8 @@ void fault_let_all_go(struct uffdwp_region *region)
 	if (!atomic_load(&region->dead))
 		region_disarm_run(region, 0, pages);
 	ledger_set_range(&region->ledger, 0, pages, LEDGER_FREE);
-	atomic_store(&region->active, 0);
 	region->kept = 0;
+	atomic_store(&region->active, (uint32_t)(atomic_load(&region->lazy) != NULL));
 	atomic_store(&region->phase, (uint32_t)PHASE_IDLE);
 	fault_wake_held(region);
 	signals_restore(&before);
