@@ -301,7 +301,8 @@ END_TEST
 int main(void)
 {
 	support_begin("test_sqlite_lazy", &(struct support_needs){.huge_pages = 0, .swap = 0});
-	if (access(getenv("UFFDWP_EXTENSION") ? getenv("UFFDWP_EXTENSION") : "", R_OK) != 0) {
+	const char *extension = getenv("UFFDWP_EXTENSION");
+	if (extension == NULL || access(extension, R_OK) != 0) {
 		return support_skip("the SQLite extension is not built (UFFDWP_EXTENSION)");
 	}
 	must(uffdwp_probe(&probe) == 0);
