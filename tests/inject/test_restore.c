@@ -165,7 +165,7 @@ START_TEST(test_a_restore_survives_every_refusal)
 {
 	struct place_case which = place_case(_i);
 	size_t files = 0;
-	if (which.mechanism != UFFDWP_MECHANISM_REARM || !place_possible(which)) {
+	if (!place_restores_lazily(which)) {
 		return;
 	}
 	bus_begin();

@@ -13,6 +13,8 @@
 #include "chain.h"
 #include "chance.h"
 #include "image.h"
+#include "kernel/abi.h"
+#include "kernel/kernel.h"
 #include "place.h"
 #include "support.h"
 
@@ -88,11 +90,6 @@ static void expect_page(size_t page)
 	}
 }
 
-static int is_case(struct place_case which)
-{
-	return which.mechanism == UFFDWP_MECHANISM_REARM && place_possible(which);
-}
-
 /* --- reading -------------------------------------------------------------------------------------------------------
  */
 
@@ -154,7 +151,7 @@ static void restore_and_read(struct place_case which, int source, uint32_t flags
 START_TEST(test_all_that_is_read_is_the_image)
 {
 	struct place_case which = place_case(_i);
-	if (!is_case(which)) {
+	if (!place_restores_lazily(which)) {
 		return;
 	}
 	for (int source = 0; source < SOURCES; source++) {
@@ -168,7 +165,7 @@ END_TEST
 START_TEST(test_nothing_is_fetched_that_nobody_touches)
 {
 	struct place_case which = place_by(UFFDWP_MEMORY_SHMEM, UFFDWP_MECHANISM_REARM);
-	if (!place_possible(which)) {
+	if (!place_restores_lazily(which)) {
 		return;
 	}
 	make_source(1);
@@ -216,7 +213,7 @@ static void read_by_system_call(int *ends, size_t offset, size_t length)
 START_TEST(test_system_calls_wait_for_pages_or_a_barrier_does)
 {
 	struct place_case which = place_case(_i);
-	if (!is_case(which)) {
+	if (!place_restores_lazily(which)) {
 		return;
 	}
 	struct chance chance = chance_new(31);
@@ -279,7 +276,7 @@ START_TEST(test_what_was_armed_is_restored)
 	char path[SCRATCH_PATH];
 	struct uffdwp_track *track = NULL;
 	struct uffdwp_collect collect = UFFDWP_COLLECT_INIT;
-	if (!is_case(which)) {
+	if (!place_restores_lazily(which)) {
 		return;
 	}
 	make_source(0);
@@ -314,6 +311,46 @@ START_TEST(test_what_was_armed_is_restored)
 	ck_assert_int_eq(uffdwp_track_stop(track), 0);
 	ck_assert_int_eq(uffdwp_restore_free(restore), 0);
 	expect_all();
+	place_close(&place);
+	test_chain_end(&chain);
+}
+END_TEST
+
+/* --- a kernel that cannot poison -----------------------------------------------------------------------------------
+ */
+
+static struct kernel_ops older_kernel;
+
+static int api_without_poison(int uffd, uint64_t *features)
+{
+	int error = kernel_real.uffd_api(uffd, features);
+	*features &= ~(uint64_t)UFFD_FEATURE_POISON;
+	return error;
+}
+
+START_TEST(test_without_poison_only_inline_delivery_restores)
+{
+	struct place_case which = place_case(_i);
+	struct uffdwp_restore_options options = UFFDWP_RESTORE_OPTIONS_INIT;
+	char text[512];
+	if (which.mechanism != UFFDWP_MECHANISM_REARM || !place_possible(which)) {
+		return;
+	}
+	older_kernel = kernel_real;
+	older_kernel.uffd_api = api_without_poison;
+	make_source(0);
+	ck_assert_int_eq(place_try(&place, &older_kernel, 0, which, pages_for(which.memory)), 0);
+	if (which.delivery == UFFDWP_DELIVERY_INLINE) {
+		begin(0, 0);
+		expect_all();
+		ck_assert_int_eq(uffdwp_restore_wait(restore, -1, NULL), 0);
+		ck_assert_int_eq(uffdwp_restore_free(restore), 0);
+	} else {
+		options.path = chain.path;
+		ck_assert_int_eq(uffdwp_restore_begin(place.region, &options, &restore), -EOPNOTSUPP);
+		(void)uffdwp_error_text(place.runtime, text, sizeof(text));
+		ck_assert(strstr(text, "UFFDWP_DELIVERY_INLINE") != NULL);
+	}
 	place_close(&place);
 	test_chain_end(&chain);
 }
@@ -477,7 +514,7 @@ static void run(struct place_case which, int source)
 START_TEST(test_writers_punches_and_snapshots_go_on_meanwhile)
 {
 	struct place_case which = place_case(_i);
-	if (!is_case(which)) {
+	if (!place_restores_lazily(which)) {
 		return;
 	}
 	for (int source = 0; source < SOURCES; source++) {
@@ -498,6 +535,7 @@ int main(void)
 	tcase_add_test(tests, test_nothing_is_fetched_that_nobody_touches);
 	tcase_add_loop_test(tests, test_system_calls_wait_for_pages_or_a_barrier_does, 0, PLACE_CASES);
 	tcase_add_loop_test(tests, test_what_was_armed_is_restored, 0, PLACE_CASES);
+	tcase_add_loop_test(tests, test_without_poison_only_inline_delivery_restores, 0, PLACE_CASES);
 	tcase_add_loop_test(tests, test_writers_punches_and_snapshots_go_on_meanwhile, 0, PLACE_CASES);
 	suite_add_tcase(suite, tests);
 	return support_run(suite);

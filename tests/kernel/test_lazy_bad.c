@@ -45,11 +45,6 @@ static size_t pages_for(enum uffdwp_memory memory)
 	return (LENGTH + place_page_bytes(memory) - 1) / place_page_bytes(memory);
 }
 
-static int is_case(struct place_case which)
-{
-	return which.mechanism == UFFDWP_MECHANISM_REARM && place_possible(which);
-}
-
 static int try_begin(const char *path, uint32_t flags, uint32_t threads)
 {
 	struct uffdwp_restore_options options = UFFDWP_RESTORE_OPTIONS_INIT;
@@ -183,7 +178,7 @@ static void expect_one_bad(size_t page, int error)
 START_TEST(test_a_damaged_page_raises_sigbus)
 {
 	struct place_case which = place_case(_i);
-	if (!is_case(which)) {
+	if (!place_restores_lazily(which)) {
 		return;
 	}
 	bus_begin();
@@ -203,7 +198,7 @@ START_TEST(test_a_raw_image_that_was_cut_raises_sigbus_where_it_ends)
 {
 	struct place_case which = place_case(_i);
 	size_t last = 0;
-	if (!is_case(which)) {
+	if (!place_restores_lazily(which)) {
 		return;
 	}
 	bus_begin();
@@ -232,7 +227,8 @@ START_TEST(test_a_failed_page_stays_bad_when_its_entry_is_emptied)
 {
 	struct place_case which = place_case(_i);
 	size_t last = 0;
-	if (!is_case(which) || !place_takes_dontneed(which.memory) || which.memory == UFFDWP_MEMORY_ANON) {
+	if (!place_restores_lazily(which) || !place_takes_dontneed(which.memory) ||
+	    which.memory == UFFDWP_MEMORY_ANON) {
 		return;
 	}
 	bus_begin();
@@ -326,7 +322,7 @@ static void *free_it(void *unused)
 START_TEST(test_free_lets_everybody_go_who_waits)
 {
 	struct place_case which = place_case(_i);
-	if (!is_case(which)) {
+	if (!place_restores_lazily(which)) {
 		return;
 	}
 	bus_begin();
@@ -368,7 +364,7 @@ static void *punch_first(void *unused)
 START_TEST(test_a_late_fill_does_not_undo_a_punch)
 {
 	struct place_case which = place_case(_i);
-	if (!is_case(which)) {
+	if (!place_restores_lazily(which)) {
 		return;
 	}
 	bus_begin();
@@ -400,7 +396,7 @@ START_TEST(test_a_punch_fetches_nothing)
 {
 	struct place_case which = place_case(_i);
 	size_t last = 0;
-	if (!is_case(which)) {
+	if (!place_restores_lazily(which)) {
 		return;
 	}
 	make_raw();
@@ -491,7 +487,7 @@ static void end_beside_arming(void)
 START_TEST(test_nothing_is_filled_while_faults_are_held)
 {
 	struct place_case which = place_case(_i);
-	if (!is_case(which)) {
+	if (!place_restores_lazily(which)) {
 		return;
 	}
 	begin_beside_arming(which);
@@ -514,7 +510,7 @@ END_TEST
 START_TEST(test_an_arming_waits_for_a_fill_that_began_before)
 {
 	struct place_case which = place_case(_i);
-	if (!is_case(which)) {
+	if (!place_restores_lazily(which)) {
 		return;
 	}
 	begin_beside_arming(which);
@@ -539,7 +535,7 @@ END_TEST
 START_TEST(test_an_unmapped_region_ends_its_restore)
 {
 	struct place_case which = place_case(_i);
-	if (!is_case(which)) {
+	if (!place_restores_lazily(which)) {
 		return;
 	}
 	make_raw();
@@ -574,7 +570,7 @@ START_TEST(test_the_death_of_the_handler_ends_the_restore)
 	struct place_case which = place_case(_i);
 	struct access first = {.page = 0};
 	struct access last = {.page = 0};
-	if (!is_case(which) || which.delivery != UFFDWP_DELIVERY_THREAD) {
+	if (!place_restores_lazily(which) || which.delivery != UFFDWP_DELIVERY_THREAD) {
 		return;
 	}
 	bus_begin();
@@ -606,7 +602,7 @@ START_TEST(test_a_region_that_moves_is_restored)
 {
 	struct place_case which = place_case(_i);
 	size_t last = 0;
-	if (!is_case(which) || which.memory == UFFDWP_MEMORY_HUGETLB) {
+	if (!place_restores_lazily(which) || which.memory == UFFDWP_MEMORY_HUGETLB) {
 		return;
 	}
 	make_raw();
@@ -721,7 +717,7 @@ static void refuse_others(void)
 START_TEST(test_what_begin_refuses)
 {
 	struct place_case which = place_by(UFFDWP_MEMORY_SHMEM, UFFDWP_MECHANISM_REARM);
-	if (!place_possible(which)) {
+	if (!place_restores_lazily(which)) {
 		return;
 	}
 	make_raw();

@@ -10,6 +10,7 @@
 
 #include <sqlite3.h>
 
+#include "kernel/abi.h"
 #include "scratch.h"
 #include "support.h"
 #include "uffdwp.h"
@@ -31,7 +32,8 @@ static int is_possible(int variant)
 	if (is_inline && deliveries != NULL && strcmp(deliveries, "thread") == 0) {
 		return 0;
 	}
-	return rung->works && (is_inline ? rung->inline_works : rung->thread_works);
+	return rung->works &&
+	       (is_inline ? rung->inline_works : rung->thread_works && (probe.features & UFFD_FEATURE_POISON) != 0);
 }
 
 static sqlite3 *open_uri(const char *name, const char *parameters)

@@ -13,7 +13,7 @@ set -euo pipefail
 # Boots in the order in which they begin: the long ones first.
 stock_kernels=(markerless newest 6.12 6.1 5.10)
 special_boots=(numa no-uring user)
-quick_tests=(bad_input bad_sink doctor no_kernel probe minor mprotect bypass track_bad)
+quick_tests=(bad_input bad_sink doctor no_kernel probe minor mprotect bypass track_bad lazy_bad)
 
 describe_boot() {
 	case $1 in
@@ -40,7 +40,7 @@ matrix_options() {
 
 long_tests_of() {
 	case $1 in
-	markerless) echo "rearm audit" ;;
+	markerless) echo "rearm audit lazy" ;;
 	newest) echo "delivery track_holes" ;;
 	6.12) echo "track_ranges" ;; # track_vanish takes longer under emulation than a guest may
 	6.1) echo "cut track_region" ;;
