@@ -396,9 +396,11 @@ typedef int (*uffdwp_sink_fn)(void *user, uint64_t offset, const void *data, siz
 #define UFFDWP_SNAPSHOT_BUFFERED (1u << 0) /* image: through the page cache, even where O_DIRECT is to be had */
 /*
  * The region stays protected when the snapshot has committed: the next begin only has to protect what was written
- * since, and may be an increment. Until then the first write to each page costs a fault. A later snapshot without this
- * flag, or one that fails, ends it; so does closing the region. Without effect where the mechanism or the memory allows
- * no rounds (see struct uffdwp_snapshot_progress).
+ * since, and may be an increment. Until then the first write to each page costs a fault; where an eighth of a block of
+ * 64 pages was written the rest is let go along, so that the first increment may hold pages that were not written. Not
+ * when window_max is 1, or the region is tracked or viewed, or once an increment was begun. A later snapshot without
+ * this flag, or one that fails, ends it; so does closing the region. Without effect where the mechanism or the memory
+ * allows no rounds (see struct uffdwp_snapshot_progress).
  */
 #define UFFDWP_SNAPSHOT_KEEP (1u << 1)
 /*
@@ -417,7 +419,7 @@ struct uffdwp_snapshot_options {
 	uint32_t window_max; /* most pages that one fault preserves, 1 to 64; 0: 16. It adapts between 1 and this */
 	uint64_t length;     /* bytes from the region's start that the image holds (a last partial page is allowed);
 	                      * 0: all that the region has when begin is called */
-	uint64_t pool_bytes; /* bound on pre-images kept in memory; 0: 64 MiB; at least 16 pages */
+	uint64_t pool_bytes; /* bound on memory for pre-images, with their tables; 0: 64 MiB; at least 16 pages */
 	uint64_t wait_ns;    /* POLICY_WAIT: how long writers wait while no memory is freed; 0: 10 s */
 	const char *path;    /* SINK_IMAGE; its folder must exist and be writable; a file there is replaced at commit */
 	int32_t fd;          /* SINK_STREAM; stays the caller's; blocking or not */

@@ -106,16 +106,22 @@ UFFDWP_EXPORT int uffdwp_image_verify(struct uffdwp_image *image, struct uffdwp_
 	return api_give_answer(verified, sizeof(answer), &answer, sizeof(answer)) ? -EINVAL : error;
 }
 
+int api_check_compress(struct text *text, uint32_t compress, int is_delta)
+{
+	if (compress && !is_delta)
+		return text_fail(text, -EINVAL,
+		                 "only deltas are compressed: a raw image stays what other tools can open");
+	if (compress > COMPRESS_MOST)
+		return text_fail(text, -EINVAL, "compress is %u, at most %d", (unsigned)compress, COMPRESS_MOST);
+	return 0;
+}
+
 static int check_merge(const struct uffdwp_image_merge_options *options, struct text *text)
 {
 	int error = api_unknown_flags(text, options->flags, UFFDWP_MERGE_BUFFERED, 0);
 
-	if (!error && options->compress > COMPRESS_MOST)
-		error = text_fail(text, -EINVAL, "compress is %u, at most %d", (unsigned)options->compress,
-		                  COMPRESS_MOST);
-	if (!error && options->compress && !options->deltas)
-		error = text_fail(text, -EINVAL,
-		                  "only deltas are compressed: a raw image stays what other tools can open");
+	if (!error)
+		error = api_check_compress(text, options->compress, options->deltas > 0);
 	if (!error && options->threads > MERGE_THREADS_MOST)
 		error = text_fail(text, -EINVAL, "threads is %u, at most %d", (unsigned)options->threads,
 		                  MERGE_THREADS_MOST);
@@ -144,8 +150,8 @@ UFFDWP_EXPORT int uffdwp_image_diff(struct uffdwp_image *from, struct uffdwp_ima
 
 	if (!error)
 		error = api_unknown_flags(text, taken.flags, 0, 0);
-	if (!error && taken.compress > COMPRESS_MOST)
-		error = text_fail(text, -EINVAL, "compress is %u, at most %d", (unsigned)taken.compress, COMPRESS_MOST);
+	if (!error)
+		error = api_check_compress(text, taken.compress, 1);
 	if (!error && taken.path && !*taken.path)
 		error = text_fail(text, -EINVAL, "the delta needs a path");
 	if (error)

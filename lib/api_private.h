@@ -22,6 +22,9 @@ int api_give_answer(void *to, size_t least, const void *answer, size_t ours);
 /* -EINVAL for a flag that is not known, or a reserved word that is not 0. */
 int api_unknown_flags(struct text *text, uint32_t flags, uint32_t known, uint32_t reserved);
 
+/* -EINVAL for a level that zstd has not, or for any where nothing is compressed. */
+int api_check_compress(struct text *text, uint32_t compress, int is_delta);
+
 /* A child of fork() has the handles, but none of the threads and none of the registrations. */
 int api_is_foreign(const struct uffdwp *runtime);
 

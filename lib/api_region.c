@@ -464,16 +464,17 @@ static int protect_locked(struct uffdwp_region *region, uint64_t first, uint64_t
 		return text_fail(region->text, -EBUSY, "a snapshot of this region is running");
 	if (atomic_load(&region->tracked))
 		return text_fail(region->text, -EBUSY, "a track watches this region: it arms, and would miss this");
-	if (arm)
+	if (arm) {
 		region->caller_armed = 1;
+		atomic_store(&region->coarse, 0);
+	}
 	int error = arm ? region_prepare(region) : 0;
 
 	if (error)
 		return error;
 	atomic_store(&region->active, 1);
 	fault_enter_phase(region, PHASE_HOLD);
-	for (uint64_t page = first; page < end; page++)
-		region_note_changed(region, page); /* perhaps: the ledger forgets it now */
+	region_note_changed_range(region, first, end); /* perhaps: the ledger forgets it now */
 	ledger_set_range(&region->ledger, first, end, arm ? LEDGER_ARMED : LEDGER_LEAVING);
 	error = arm ? region_arm_run(region, first, end) : region_disarm_run(region, first, end);
 	if (error && arm) { /* a part may be armed: its faults are let go, one by one */

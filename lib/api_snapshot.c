@@ -9,21 +9,13 @@
 /* The smallest structure that was ever released: deltas came later. */
 #define SNAPSHOT_OPTIONS_SZ_MIN offsetof(struct uffdwp_snapshot_options, parent)
 
-#define COMPRESS_MOST 19
-
 static int check_delta(const struct uffdwp_snapshot_options *options, struct text *text)
 {
 	if (options->reserved2)
 		return text_fail(text, -EINVAL, "reserved2 must be 0");
 	if (options->parent && (options->sink != UFFDWP_SINK_IMAGE || !*options->parent))
 		return text_fail(text, -EINVAL, "a parent is the path of an image, and for the image sink only");
-	if (options->compress && !options->parent)
-		return text_fail(text, -EINVAL,
-		                 "only deltas are compressed: a raw image stays what other tools can open");
-	if (options->compress > COMPRESS_MOST)
-		return text_fail(text, -EINVAL, "compress is %u, at most %d", (unsigned)options->compress,
-		                 COMPRESS_MOST);
-	return 0;
+	return api_check_compress(text, options->compress, options->parent != NULL);
 }
 
 static int check_snapshot_sink(const struct uffdwp_snapshot_options *options, struct text *text)

@@ -52,13 +52,6 @@ static void distrust_pages(struct uffdwp_region *region, uint64_t first, uint64_
 	}
 }
 
-/* What was discarded is not what it was: tracks are told, also where MADV_DONTNEED kept the content. */
-static void note_discarded(struct uffdwp_region *region, uint64_t first, uint64_t end)
-{
-	for (uint64_t page = first; page < end; page++)
-		region_note_written(region, page);
-}
-
 static void take_remove(struct uffdwp_region *region, const struct uffd_msg *message)
 {
 	uint64_t first;
@@ -67,7 +60,8 @@ static void take_remove(struct uffdwp_region *region, const struct uffd_msg *mes
 	atomic_fetch_add_explicit(&region->counters.events_remove, 1, memory_order_relaxed);
 	if (!pages_of(region, message->arg.remove.start, message->arg.remove.end, &first, &end))
 		return;
-	note_discarded(region, first, end);
+	/* What was discarded is not what it was: tracks are told, also where MADV_DONTNEED kept the content. */
+	region_note_written_range(region, first, end);
 	/* Of shmem and hugetlb MADV_DONTNEED keeps the content; the sweep compares, but without the file it could not
 	 * tell. Empty entries that are ours are found at their next access. */
 	if (region_loses_marks(region))

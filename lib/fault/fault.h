@@ -152,8 +152,11 @@ void fault_wake_region(struct uffdwp_region *region);
  * holds faults has his signals blocked: a handler that wrote to the region would wait for the thread it interrupted. */
 void fault_enter_phase(struct uffdwp_region *region, enum phase phase);
 
-/* Wakes whoever the handler left asleep in this region: after the phase moved. */
-void fault_wake_held(struct uffdwp_region *region);
+/* Wakes whoever the handler left asleep in this region: after the phase moved. 1: somebody may have slept. */
+int fault_wake_held(struct uffdwp_region *region);
+
+/* Between two holdings of faults, without a lock: who was held gets through before he is held again. */
+void fault_let_pass(const struct uffdwp_region *region, uint64_t held_ns);
 
 /* Pool memory was freed: wakes whoever waits for it. */
 void fault_wake_starved(struct uffdwp_region *region);

@@ -20,6 +20,7 @@
 #define HANDLER_BATCH 64
 #define HANDLER_FAILURES_MAX 8 /* of read(2) in a row of one uffd, for other reasons than that it is empty */
 #define STACK_BYTES (1u << 20)
+#define SLICE_NS 100000       /* a writer waits: no other thread on this CPU may finish its milliseconds first */
 #define MPOL_PREFERRED_NODE 1 /* MPOL_PREFERRED of linux/mempolicy.h */
 #define HANDLER_KICK 0        /* token of the eventfd; all others are regions */
 
@@ -353,6 +354,7 @@ static void *handler_main(void *argument)
 	struct handler *handler = argument;
 
 	pthread_setname_np(pthread_self(), "uffdwp-fault");
+	handler->k->sched_slice(SLICE_NS);
 	if (handler->node >= 0 && numa_available() >= 0)
 		numa_set_preferred(handler->node);
 	pthread_cleanup_push(handler_die, handler);

@@ -11,6 +11,7 @@
 #include "base/probe_points.h"
 #include "base/signals.h"
 #include "fault/fault.h"
+#include "fault/window.h"
 #include "kernel/abi.h"
 #include "region/view.h"
 
@@ -43,11 +44,15 @@ void fault_enter_phase(struct uffdwp_region *region, enum phase phase)
 	fault_epoch_wait();
 }
 
-void fault_wake_held(struct uffdwp_region *region)
+int fault_wake_held(struct uffdwp_region *region)
 {
+	int inline_sleeps = atomic_load(&fault_sleepers) > 0;
+
 	fault_announce(region->k);
-	if (atomic_exchange(&region->held, 0))
-		fault_wake_region(region);
+	if (!atomic_exchange(&region->held, 0))
+		return inline_sleeps;
+	fault_wake_region(region);
+	return 1;
 }
 
 void fault_wake_starved(struct uffdwp_region *region)
@@ -165,12 +170,20 @@ static enum fault_verdict disarm(struct fault *fault, uint64_t first, uint64_t e
 }
 
 /* Pages are let go in aligned blocks of the mechanism's grain. */
-static void block_of(struct uffdwp_region *region, uint64_t page, uint64_t *first, uint64_t *end)
+static void grain_of(struct uffdwp_region *region, uint64_t page, uint64_t *first, uint64_t *end)
 {
 	uint64_t grain = region->mechanism->grain ? region->mechanism->grain(region) : 1;
 
 	*first = page & ~(grain - 1);
 	*end = min_u64(*first + grain, region_pages(region));
+}
+
+/* The same, and whole blocks where most of it will be written anyway. */
+static void block_of(struct uffdwp_region *region, uint64_t page, uint64_t *first, uint64_t *end)
+{
+	grain_of(region, page, first, end);
+	if (*end - *first <= 1)
+		window_of_block(region, page, LEDGER_BLOCK_PAGES, first, end);
 }
 
 /* No pre-image is wanted: let the page go, and its block; nothing of it before `lowest`, which a snapshot wants. */
@@ -198,6 +211,19 @@ static enum fault_verdict release(struct fault *fault, uint64_t lowest)
 	return disarm(fault, first, end);
 }
 
+/* 1: nobody wants the page's protection: it may be taken off. */
+static int leave_watched(struct uffdwp_region *region, uint64_t page)
+{
+	enum ledger_state state = ledger_get(&region->ledger, page);
+
+	if (state != LEDGER_WATCHED)
+		return state != LEDGER_ARMED && state != LEDGER_CLAIMED;
+	if (!ledger_move(&region->ledger, page, LEDGER_WATCHED, LEDGER_LEAVING))
+		return 0;
+	fault_count(&region->counters.pages_disarmed, 1);
+	return 1;
+}
+
 /* A page that the running snapshot does not want, and what lies beside it in its block and is not wanted either. */
 static enum fault_verdict release_watched(struct fault *fault)
 {
@@ -211,37 +237,12 @@ static enum fault_verdict release_watched(struct fault *fault)
 	if (!ledger_move(ledger, fault->page, LEDGER_WATCHED, LEDGER_LEAVING))
 		return FAULT_BUSY; /* another writer was first, or its entry is being filled */
 	block_of(region, fault->page, &block_first, &block_end);
-	while (first > block_first && ledger_move(ledger, first - 1, LEDGER_WATCHED, LEDGER_LEAVING))
+	while (first > block_first && leave_watched(region, first - 1))
 		first--;
-	while (end < block_end && ledger_move(ledger, end, LEDGER_WATCHED, LEDGER_LEAVING))
+	while (end < block_end && leave_watched(region, end))
 		end++;
-	fault_count(&region->counters.pages_disarmed, end - first);
+	fault_count(&region->counters.pages_disarmed, 1);
 	return disarm(fault, first, end);
-}
-
-/*
- * The window: how many pages a fault takes with it. A stream remembers where a writer's last window ended; a fault near
- * there doubles the window, a fault anywhere else starts a stream of one page. Packed: end page above, width in 8 bits.
- */
-#define STREAM_SLACK 32
-
-static uint32_t window_of(struct uffdwp_region *region, uint64_t page, uint32_t most)
-{
-	for (unsigned i = 0; i < REGION_STREAMS; i++) {
-		uint64_t stream = atomic_load_explicit(&region->streams[i], memory_order_relaxed);
-		uint64_t end = stream >> 8;
-		uint32_t width = (uint32_t)(stream & 0xff);
-
-		if (!width || page + width < end || page > end + STREAM_SLACK)
-			continue;
-		width = width * 2 < most ? width * 2 : most;
-		atomic_store_explicit(&region->streams[i], (page + width) << 8 | width, memory_order_relaxed);
-		return width;
-	}
-	uint32_t next = atomic_fetch_add_explicit(&region->stream_next, 1, memory_order_relaxed) % REGION_STREAMS;
-
-	atomic_store_explicit(&region->streams[next], (page + 1) << 8 | 1, memory_order_relaxed);
-	return 1;
 }
 
 /*
@@ -320,17 +321,19 @@ static uint64_t wanted_end(const struct fault *fault, struct preserve *preserve)
 {
 	/* A window is pages that the writer is about to touch anyway: only the last slots are kept for single pages. */
 	uint32_t most = pool_left(&preserve->pool) > 4 * preserve->window_max ? preserve->window_max : 1;
-	uint64_t window = is_fault(fault) ? window_of(fault->region, fault->page, most) : most;
+	uint64_t window = is_fault(fault) ? window_of_stream(fault->region, fault->page, most) : most;
 
 	return min_u64(fault->page + window, min_u64(fault->limit, preserve->end_page));
 }
 
-static enum fault_verdict saved(struct fault *fault, struct preserve *preserve, uint64_t first, uint64_t end)
+/* `count` pages of [first, end) are not counted yet. */
+static enum fault_verdict saved(struct fault *fault, struct preserve *preserve, uint64_t first, uint64_t end,
+                                uint64_t count)
 {
 	PROBE3(save, fault->region, first, end);
 	ring_push(&preserve->hot, (uint32_t)first);
-	fault_count(is_fault(fault) ? &preserve->pages_fault : &preserve->pages_prepare, end - first);
-	fault_count(&fault->region->counters.pages_disarmed, end - first);
+	fault_count(is_fault(fault) ? &preserve->pages_fault : &preserve->pages_prepare, count);
+	fault_count(&fault->region->counters.pages_disarmed, count);
 	return disarm(fault, first, end);
 }
 
@@ -344,7 +347,41 @@ static enum fault_verdict preserve_block(struct fault *fault, struct preserve *p
 
 	if (lower < fault->page) /* who comes there finds them saved */
 		fault_count(&preserve->pages_fault, lower - first);
-	return saved(fault, preserve, lower == fault->page ? first : fault->page, upper);
+	uint64_t from = lower == fault->page ? first : fault->page;
+
+	return saved(fault, preserve, from, upper, upper - from);
+}
+
+/* 1: the page may be let go along with the faulting one: it was saved just now, or needs no saving. */
+static int save_beside(struct fault *fault, struct preserve *preserve, uint64_t page)
+{
+	int error;
+
+	if (ledger_get(&fault->region->ledger, page) != LEDGER_ARMED)
+		return leave_watched(fault->region, page);
+	if (save_run(fault, preserve, page, page + 1, &error) == page || error)
+		return 0;
+	fault_count(&preserve->pages_fault, 1);
+	fault_count(&fault->region->counters.pages_disarmed, 1);
+	return 1;
+}
+
+/* The page is saved: what lies beside it, too, if it will be written soon and the pool is half empty. */
+static enum fault_verdict saved_densely(struct fault *fault, struct preserve *preserve)
+{
+	uint64_t first = fault->page;
+	uint64_t end = fault->page + 1;
+	uint64_t window_first = first;
+	uint64_t window_end = end;
+
+	if (is_fault(fault) && pool_left(&preserve->pool) > preserve->pool.slots / 2)
+		window_of_block(fault->region, fault->page, preserve->window_max, &window_first, &window_end);
+	window_end = min_u64(window_end, preserve->end_page);
+	while (end < window_end && save_beside(fault, preserve, end))
+		end++;
+	while (first > window_first && save_beside(fault, preserve, first - 1))
+		first--;
+	return saved(fault, preserve, first, end, 1);
 }
 
 static enum fault_verdict preserve_page(struct fault *fault, struct preserve *preserve)
@@ -363,7 +400,7 @@ static enum fault_verdict preserve_page(struct fault *fault, struct preserve *pr
 		fault_count(&region->counters.faults_repeated, 1);
 		return disarm(fault, fault->page, fault->page + 1);
 	}
-	block_of(region, fault->page, &first, &block_end);
+	grain_of(region, fault->page, &first, &block_end);
 	int single = block_end - first <= 1;
 
 	if (!single && pool_left(&preserve->pool) < block_end - first) /* whole, or borders would be made */
@@ -377,7 +414,9 @@ static enum fault_verdict preserve_page(struct fault *fault, struct preserve *pr
 		return ledger_get(&region->ledger, fault->page) == LEDGER_ARMED ? starve(fault, preserve) : FAULT_BUSY;
 	if (!single && !error)
 		return preserve_block(fault, preserve, first, min_u64(block_end, preserve->end_page));
-	return saved(fault, preserve, fault->page, end);
+	if (end == fault->page + 1 && !error)
+		return saved_densely(fault, preserve);
+	return saved(fault, preserve, fault->page, end, end - fault->page);
 }
 
 static void take_brake(struct fault *fault)

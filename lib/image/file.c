@@ -22,9 +22,8 @@ static _Atomic unsigned file_number;
 static int open_folder(struct image_file *file, const char *path, struct text *text)
 {
 	char folder[4096];
-	const char *slash = strrchr(path, '/');
-	const char *name = slash ? slash + 1 : path;
-	size_t length = slash ? (size_t)(slash - path) : 0;
+	const char *name = image_name_of(path);
+	size_t length = name > path ? (size_t)(name - path) - 1 : 0;
 
 	if (!*name || strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
 		return text_fail(text, -EISDIR, "\"%s\" names a folder, not a file", path);
@@ -32,7 +31,7 @@ static int open_folder(struct image_file *file, const char *path, struct text *t
 		return text_fail(text, -ENAMETOOLONG, "the image's path is too long");
 	snprintf(file->name, sizeof(file->name), "%s", name);
 	snprintf(folder, sizeof(folder), "%.*s", (int)length, path);
-	file->folder = file->k->open(length ? folder : slash ? "/" : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+	file->folder = file->k->open(length ? folder : name > path ? "/" : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
 	if (file->folder < 0)
 		return text_fail(text, file->folder, "the folder of \"%s\" cannot be opened: %s", path,
 		                 strerror(-file->folder));

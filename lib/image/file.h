@@ -14,10 +14,19 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "base/identity.h"
 #include "base/text.h"
 #include "kernel/kernel.h"
+
+/* The file's name, in a path. */
+static inline const char *image_name_of(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+
+	return slash ? slash + 1 : path;
+}
 
 #define IMAGE_ALIGN 4096
 #define IMAGE_SLOTS_MAX 8

@@ -10,6 +10,7 @@
 
 #include "base/math.h"
 #include "image/hash.h"
+#include "image/zeros.h"
 
 static const unsigned char magic[8] = {0x89, 'U', 'F', 'F', 'D', 'W', 'P', '\n'};
 static const unsigned char trailer_magic[8] = {0x89, 'U', 'F', 'F', 'E', 'N', 'D', '\n'};
@@ -157,11 +158,6 @@ static int refuse_number(struct text *text, const char *path, uint64_t at, const
 	                 field, value);
 }
 
-static int is_zeros(const unsigned char *bytes, size_t length)
-{
-	return length == 0 || (bytes[0] == 0 && memcmp(bytes, bytes + 1, length - 1) == 0);
-}
-
 /* A file's name that leads nowhere else: not empty, in this folder, and nothing behind its end. */
 static int is_name(const unsigned char bytes[DELTA_NAME_BYTES])
 {
@@ -171,7 +167,7 @@ static int is_name(const unsigned char bytes[DELTA_NAME_BYTES])
 		return 0;
 	if (strcmp((const char *)bytes, ".") == 0 || strcmp((const char *)bytes, "..") == 0)
 		return 0;
-	return is_zeros(bytes + length, DELTA_NAME_BYTES - length);
+	return zeros_only(bytes + length, DELTA_NAME_BYTES - length);
 }
 
 static int is_page_size(uint64_t value)
@@ -230,7 +226,7 @@ static unsigned wrong_field(const struct delta_header *header, const unsigned ch
 		return AT_REGION_PAGE;
 	if (!is_name(bytes + AT_NAME))
 		return AT_NAME;
-	return is_zeros(bytes + AT_REST, AT_HASH - AT_REST) ? 0 : AT_REST;
+	return zeros_only(bytes + AT_REST, AT_HASH - AT_REST) ? 0 : AT_REST;
 }
 
 static const char *field_name(unsigned at)

@@ -10,6 +10,7 @@
 
 #include "base/math.h"
 #include "image/chain.h"
+#include "image/file.h"
 #include "image/io.h"
 #include "region/region.h"
 
@@ -174,13 +175,6 @@ static int try_parent(struct uffdwp_image *image, const struct image_link *child
 	return error;
 }
 
-static const char *name_of(const char *path)
-{
-	const char *slash = strrchr(path, '/');
-
-	return slash ? slash + 1 : path;
-}
-
 /* Of the paths that were given: first those with the name that the child says, then any. 0: found. */
 static int find_given(struct uffdwp_image *image, const struct image_link *child, struct image_link *link,
                       const struct chain_options *options)
@@ -191,7 +185,7 @@ static int find_given(struct uffdwp_image *image, const struct image_link *child
 	text_init(&unheard);
 	for (int named = 1; named >= 0 && found; named--) {
 		for (size_t i = 0; i < options->path_count && found; i++) {
-			if ((strcmp(name_of(options->paths[i]), child->header.parent_name) == 0) == named)
+			if ((strcmp(image_name_of(options->paths[i]), child->header.parent_name) == 0) == named)
 				found = try_parent(image, child, link, options->paths[i], &unheard);
 		}
 	}
@@ -203,7 +197,7 @@ static int find_beside(struct uffdwp_image *image, const struct image_link *chil
                        struct text *text)
 {
 	char path[CHAIN_PATH_BYTES];
-	size_t folder = (size_t)(name_of(child->path) - child->path);
+	size_t folder = (size_t)(image_name_of(child->path) - child->path);
 
 	if (folder + strlen(child->header.parent_name) >= sizeof(path))
 		return text_fail(text, -ENAMETOOLONG, "the path of the parent of \"%s\" is too long", child->path);
@@ -411,5 +405,5 @@ void chain_as_parent(const struct uffdwp_image *image, struct image_id raw_id, s
 	parent->id = link->is_raw ? raw_id : link->header.id;
 	parent->is_raw = link->is_raw;
 	parent->length_bytes = link->length_bytes;
-	snprintf(parent->name, sizeof(parent->name), "%.255s", name_of(link->path));
+	snprintf(parent->name, sizeof(parent->name), "%.255s", image_name_of(link->path));
 }

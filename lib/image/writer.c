@@ -11,6 +11,7 @@
 
 #include "base/math.h"
 #include "image/hash.h"
+#include "image/zeros.h"
 #include "region/region.h"
 
 #define WRITER_SLOTS 4
@@ -191,11 +192,6 @@ static int append_data(struct image_writer *writer, const void *data, size_t len
 
 /* ---- pages ---- */
 
-static int is_zero_page(const unsigned char *data, size_t length)
-{
-	return data[0] == 0 && memcmp(data, data + 1, length - 1) == 0;
-}
-
 /* What the page looks like in the file: it, or packed where that is smaller. */
 static const void *stored_form(struct image_writer *writer, const void *data, struct note *note)
 {
@@ -223,7 +219,7 @@ int image_writer_put(struct image_writer *writer, uint64_t page, const void *dat
 	if (writer->came[page / 64] >> (page % 64) & 1)
 		return -EEXIST;
 	writer->came[page / 64] |= 1ull << (page % 64);
-	if (is_zero_page(data, page_bytes)) {
+	if (zeros_only(data, page_bytes)) {
 		*note = (struct note){.kind = DELTA_ZEROS, .hash = writer->zeros_hash};
 		return 0;
 	}

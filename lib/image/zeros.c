@@ -2,31 +2,23 @@
 /* See zeros.h. */
 #include "image/zeros.h"
 
-#include <string.h>
-
 /* Blocks of this size are looked at; a gap is left out when it has ZEROS_GAP_BLOCKS of them, else it is written along.
  */
 #define ZEROS_BLOCK 4096
 #define ZEROS_GAP_BLOCKS 4
 
-static int block_is_zero(const unsigned char *block)
-{
-	/* First byte zero, and every byte equal to its neighbour; libc's memcmp is as fast as memory. */
-	return block[0] == 0 && memcmp(block, block + 1, ZEROS_BLOCK - 1) == 0;
-}
-
 int zeros_next_run(const unsigned char *buffer, size_t length, size_t from, size_t *offset, size_t *run)
 {
 	size_t start = from;
 
-	while (start < length && block_is_zero(buffer + start))
+	while (start < length && zeros_only(buffer + start, ZEROS_BLOCK))
 		start += ZEROS_BLOCK;
 	size_t end = start;
 
 	if (start >= length)
 		return 0;
 	for (size_t at = start; at < length && at - end < (size_t)ZEROS_GAP_BLOCKS * ZEROS_BLOCK; at += ZEROS_BLOCK) {
-		if (!block_is_zero(buffer + at))
+		if (!zeros_only(buffer + at, ZEROS_BLOCK))
 			end = at + ZEROS_BLOCK;
 	}
 	*offset = start;

@@ -120,6 +120,18 @@ struct cachestat_now {
 	__u64 nr_recently_evicted;
 };
 
+/* include/uapi/linux/sched/types.h: struct sched_attr, SCHED_ATTR_SIZE_VER0, which every kernel takes */
+struct thread_attributes {
+	__u32 size;
+	__u32 policy;
+	__u64 flags;
+	__s32 nice;
+	__u32 priority;
+	__u64 runtime_ns; /* of SCHED_OTHER: its slice, since 6.12 */
+	__u64 deadline_ns;
+	__u64 period_ns;
+};
+
 /* include/uapi/linux/fcntl.h, 5.1 */
 #ifndef F_SEAL_FUTURE_WRITE
 #define F_SEAL_FUTURE_WRITE 0x0010

@@ -74,6 +74,11 @@ struct kernel_ops {
 	/* (signal) */
 	int (*futex_wake)(const uint32_t *word, int count);
 
+	/* sched_setattr(2) of the calling thread, if it runs by SCHED_OTHER: how long it runs at a time (6.12; before
+	 * that nothing changes; 0: the usual). One that asks for less is let in sooner when it wakes. The slice that it
+	 * had, or -errno. */
+	int64_t (*sched_slice)(uint64_t slice_ns);
+
 	/* Files. */
 	int (*memfd_create)(const char *name, unsigned flags);
 	int (*open)(const char *path, int flags, unsigned mode);

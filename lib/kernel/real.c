@@ -16,6 +16,7 @@
 #include <liburing.h>
 #include <linux/futex.h>
 #include <poll.h>
+#include <sched.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
@@ -373,6 +374,21 @@ static int real_uring_init(unsigned entries, struct io_uring *ring, unsigned fla
 	return error;
 }
 
+/* glibc has neither of the two calls before 2.41. */
+static int64_t real_sched_slice(uint64_t slice_ns)
+{
+	struct thread_attributes attributes;
+	int64_t error = CALL(SYS_sched_getattr, 0, &attributes, sizeof(attributes), 0);
+
+	if (error || attributes.policy != SCHED_OTHER)
+		return error ? error : -EOPNOTSUPP;
+	int64_t before_ns = (int64_t)attributes.runtime_ns;
+
+	attributes.runtime_ns = slice_ns;
+	error = CALL(SYS_sched_setattr, 0, &attributes, 0);
+	return error ? error : before_ns;
+}
+
 static int real_uring_result(int result)
 {
 	return result;
@@ -407,6 +423,7 @@ const struct kernel_ops kernel_real = {
         .mbind = real_mbind,
         .futex_wait = real_futex_wait,
         .futex_wake = real_futex_wake,
+        .sched_slice = real_sched_slice,
         .memfd_create = real_memfd_create,
         .open = real_open,
         .openat = real_openat,

@@ -115,6 +115,7 @@ struct uffdwp_region {
 	_Atomic uint64_t braked_ns;
 	_Atomic uint64_t streams[REGION_STREAMS];
 	_Atomic uint32_t stream_next;
+	_Atomic uint32_t coarse; /* armed for snapshots of all pages: neighbours of written pages may be let go */
 	struct region_counters counters;
 	struct losses losses;
 
@@ -125,6 +126,8 @@ struct uffdwp_region {
 	int soft_dirty;    /* a track's, who asks the kernel's soft-dirty bits: protected only while it asks */
 	int caller_armed;  /* uffdwp_region_arm() may have left pages armed */
 	int kept;          /* the last snapshot has left it protected, for the next */
+	int exact;         /* increments are taken of it: what was not written is not let go */
+	int rounds;        /* a cut comes: pages are being armed for it */
 	/* Pages that had content at that cut; what is a hole now was discarded since. NULL: not known. */
 	_Atomic uint64_t *kept_content;
 	_Atomic uint64_t
@@ -249,6 +252,22 @@ static inline void region_note_written(struct uffdwp_region *region, uint64_t pa
 	region_note_changed(region, page);
 }
 
+/* The same of pages [first, end). */
+static inline void region_note_written_range(struct uffdwp_region *region, uint64_t first, uint64_t end)
+{
+	if (!atomic_load(&region->written) && !atomic_load(&region->changed))
+		return;
+	for (uint64_t page = first; page < end; page++)
+		region_note_written(region, page);
+}
+
+/* The same of pages [first, end), for the next increment only. */
+static inline void region_note_changed_range(struct uffdwp_region *region, uint64_t first, uint64_t end)
+{
+	for (uint64_t page = first; page < end && atomic_load(&region->changed); page++)
+		region_note_changed(region, page);
+}
+
 /* Another range of it is tracked from now on, or one less; with the region's lock held. -ENOMEM. */
 int region_track(struct uffdwp_region *region);
 void region_untrack(struct uffdwp_region *region);
@@ -256,10 +275,10 @@ void region_untrack(struct uffdwp_region *region);
 /* From now on region_note_changed() notes; with the region's lock held. -ENOMEM. */
 int region_note_changes(struct uffdwp_region *region);
 
-/* 1: the protection of pages that nobody writes to is wanted beyond a snapshot's end. */
+/* 1: the protection of pages that nobody writes to is wanted beyond a snapshot's end, or for the next. */
 static inline int region_is_wanted(const struct uffdwp_region *region)
 {
-	return region->kept || atomic_load(&region->tracked) || atomic_load(&region->view_count);
+	return region->kept || region->rounds || atomic_load(&region->tracked) || atomic_load(&region->view_count);
 }
 
 /* 1: somebody may have to be stopped at a write, or to wait for a page: uffdwp_prepare_write() has work to do. With the

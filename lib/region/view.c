@@ -69,6 +69,7 @@ int view_attach(struct uffdwp_view *view)
 		if (atomic_load(&region->views[i]))
 			continue;
 		atomic_store(&region->views[i], view);
+		atomic_store(&region->coarse, 0);
 		atomic_fetch_add(&region->view_count, 1);
 		return 0;
 	}

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* See cut.h. Portions and runs are those of track/watch.c, which arms in the same way for another reason. */
+/* See cut.h. */
 #include "snapshot/cut.h"
 
 #include <errno.h>
@@ -12,14 +12,12 @@
 #include "fault/audit.h"
 #include "fault/handler.h"
 #include "fault/runtime.h"
+#include "region/run.h"
 #include "region/view.h"
 
 /* What one holding of faults may arm in the rounds: calls of the kernel, and pages. Writers wait so long. */
 #define PORTION_CALLS 12
 #define PORTION_PAGES 2048
-
-/* Marked pages between two runs that are armed along with them: a call costs as much as these. */
-#define GAP_PAGES 32
 
 /* Pages that are looked at while faults are held. */
 #define PORTION_BLOCKS 64
@@ -35,6 +33,9 @@
 #define ROUNDS_NS_PER_MIB 290000ull
 #define ROUNDS_NS_LEAST 20000000ull
 
+/* How long the caller of begin runs at a time meanwhile. */
+#define ROUNDS_SLICE_NS 300000
+
 /* How long a fault sleeps where rounds do not get shorter. */
 static const uint32_t brakes_ns[] = {0, 50000, 200000, 800000};
 
@@ -45,10 +46,10 @@ struct pass {
 	struct uffdwp_snapshot *snapshot;
 	struct uffdwp_region *region;
 	uint64_t end_page;
-	uint64_t first; /* of the run that is to be armed */
-	uint64_t end;   /* first == end: none yet */
+	struct run run; /* to be armed */
 	uint64_t armed;
 	uint64_t calls;
+	uint64_t woke_ns; /* the last portion was held so long, and somebody slept meanwhile; else 0 */
 	int error;
 };
 
@@ -120,23 +121,11 @@ void cut_close(struct uffdwp_snapshot *snapshot)
 
 static void arm(struct pass *pass)
 {
-	if (pass->end > pass->first && !pass->error) {
-		pass->error = region_arm_run(pass->region, pass->first, pass->end);
+	if (pass->run.end > pass->run.first && !pass->error) {
+		pass->error = region_arm_run(pass->region, pass->run.first, pass->run.end);
 		pass->calls++;
 	}
-	pass->first = pass->end = 0;
-}
-
-/* All pages between the run and this one carry their marks. */
-static int is_near(const struct pass *pass, uint64_t page)
-{
-	if (pass->end == pass->first || page - pass->end > GAP_PAGES)
-		return 0;
-	for (uint64_t between = pass->end; between < page; between++) {
-		if (!ledger_is_marked(ledger_get(&pass->region->ledger, between)))
-			return 0;
-	}
-	return 1;
+	pass->run = (struct run){0};
 }
 
 /* Of an increment what did not change is left to whoever watches it. */
@@ -161,11 +150,10 @@ static void look_at(struct pass *pass, uint64_t page)
 		return;
 	}
 	region_note_written(pass->region, page);
-	if (!is_near(pass, page)) {
+	if (!run_join(&pass->run, ledger, page)) {
 		arm(pass);
-		pass->first = page;
+		run_join(&pass->run, ledger, page);
 	}
-	pass->end = page + 1;
 	ledger_set(ledger, page, LEDGER_ARMED);
 	pass->armed++;
 }
@@ -232,11 +220,35 @@ static uint64_t hold_portion(struct pass *pass, uint64_t block, uint64_t blocks,
 	atomic_store(&region->phase, (uint32_t)PHASE_IDLE);
 	uint64_t held_ns = kernel_now_ns() - start;
 
-	fault_wake_held(region);
+	pass->woke_ns = fault_wake_held(region) ? held_ns : 0;
 	signals_restore(&before);
 	if (held_ns > pass->snapshot->held_most_ns)
 		pass->snapshot->held_most_ns = held_ns;
 	return block;
+}
+
+static uint64_t bound_ns(const struct uffdwp_snapshot *snapshot)
+{
+	return ROUNDS_NS_LEAST + (snapshot->length_bytes >> 20) * ROUNDS_NS_PER_MIB;
+}
+
+static uint64_t spent_ns(const struct uffdwp_snapshot *snapshot)
+{
+	return kernel_now_ns() - snapshot->rounds_begun_ns;
+}
+
+static void brake(struct uffdwp_region *region, unsigned level)
+{
+	if (brakes_ns[level] > atomic_load(&region->brake_ns))
+		atomic_store(&region->brake_ns, brakes_ns[level]);
+}
+
+/* Writers may also leave the rounds no CPU to be short. */
+static void brake_if_slow(const struct uffdwp_snapshot *snapshot)
+{
+	uint64_t eighths = spent_ns(snapshot) * 8 / bound_ns(snapshot);
+
+	brake(snapshot->region, eighths >= 4 ? 3 : eighths >= 2 ? 2 : eighths >= 1);
 }
 
 /* From block `all_from` on all are looked at. */
@@ -253,6 +265,9 @@ static void make_round(struct pass *pass, uint64_t all_from)
 		else
 			block = hold_portion(pass, block, blocks, all_from);
 		pthread_mutex_unlock(&region->lock);
+		brake_if_slow(pass->snapshot);
+		if (pass->woke_ns)
+			fault_let_pass(region, pass->woke_ns);
 	}
 }
 
@@ -264,7 +279,6 @@ static void take_back(struct uffdwp_snapshot *snapshot)
 	pthread_mutex_lock(&region->lock);
 	if (!atomic_load(&region->dead))
 		fault_let_all_go(region);
-	atomic_store(&region->active, 1);
 	pthread_mutex_unlock(&region->lock);
 }
 
@@ -294,7 +308,12 @@ static void enter_rounds(struct uffdwp_snapshot *snapshot)
 
 	snapshot->rounds_begun_ns = kernel_now_ns();
 	snapshot->braked_before_ns = atomic_load(&region->braked_ns);
-	if (atomic_exchange(&region->active, 1))
+	pthread_mutex_lock(&region->lock);
+	region->rounds = 1;
+	uint32_t was_active = atomic_exchange(&region->active, 1);
+
+	pthread_mutex_unlock(&region->lock);
+	if (was_active)
 		audit_marks(region);
 }
 
@@ -303,16 +322,6 @@ struct rounds {
 	unsigned brake;
 	int ended;
 };
-
-static uint64_t bound_ns(const struct uffdwp_snapshot *snapshot)
-{
-	return ROUNDS_NS_LEAST + (snapshot->length_bytes >> 20) * ROUNDS_NS_PER_MIB;
-}
-
-static int is_late(const struct uffdwp_snapshot *snapshot)
-{
-	return kernel_now_ns() - snapshot->rounds_begun_ns > bound_ns(snapshot);
-}
 
 static void go_round(struct uffdwp_snapshot *snapshot, struct rounds *rounds)
 {
@@ -325,11 +334,12 @@ static void go_round(struct uffdwp_snapshot *snapshot, struct rounds *rounds)
 	if (pass.error)
 		take_back(snapshot);
 	else if (snapshot->rounds > 2 && pass.armed * 2 > rounds->last_armed && rounds->brake + 1 < BRAKES)
-		atomic_store(&snapshot->region->brake_ns, brakes_ns[++rounds->brake]);
+		brake(snapshot->region, ++rounds->brake);
 	rounds->last_armed = pass.armed;
 	/* Of the first nothing is known: a call of it may have armed very much. */
-	rounds->ended = pass.error || snapshot->rounds >= ROUNDS_MAX ||
-	                (snapshot->rounds > 1 && (pass.calls <= SHORT_CALLS || is_late(snapshot)));
+	rounds->ended =
+	        pass.error || snapshot->rounds >= ROUNDS_MAX ||
+	        (snapshot->rounds > 1 && (pass.calls <= SHORT_CALLS || spent_ns(snapshot) > bound_ns(snapshot)));
 	if (!pass.error)
 		snapshot->rounds_end_page = pass.end_page;
 }
@@ -343,7 +353,7 @@ static void end_rounds(struct uffdwp_snapshot *snapshot)
 	snapshot->braked_ns = atomic_load(&region->braked_ns) - snapshot->braked_before_ns;
 }
 
-void cut_rounds(struct uffdwp_snapshot *const *snapshots, size_t count)
+static void run_rounds(struct uffdwp_snapshot *const *snapshots, size_t count)
 {
 	struct rounds rounds[CUT_COUNT_MAX] = {0};
 	size_t ended = 0;
@@ -368,6 +378,17 @@ void cut_rounds(struct uffdwp_snapshot *const *snapshots, size_t count)
 	}
 }
 
+/* Where writers leave no CPU free, a thread that has let them pass would wait for milliseconds each time. */
+void cut_rounds(struct uffdwp_snapshot *const *snapshots, size_t count)
+{
+	const struct kernel_ops *k = snapshots[0]->k;
+	int64_t slice_ns = k->sched_slice(ROUNDS_SLICE_NS);
+
+	run_rounds(snapshots, count);
+	if (slice_ns >= 0)
+		k->sched_slice((uint64_t)slice_ns);
+}
+
 void cut_forget(struct uffdwp_snapshot *snapshot)
 {
 	struct uffdwp_region *region = snapshot->region;
@@ -375,6 +396,7 @@ void cut_forget(struct uffdwp_snapshot *snapshot)
 	if (!snapshot->rounds)
 		return;
 	pthread_mutex_lock(&region->lock);
+	region->rounds = 0;
 	if (!region_is_wanted(region) && !region->caller_armed)
 		fault_let_all_go(region);
 	pthread_mutex_unlock(&region->lock);
@@ -431,7 +453,6 @@ static void keep_for_views(struct uffdwp_snapshot *snapshot)
 		region_disarm_run(region, page, page + 1);
 		ledger_set(ledger, page, LEDGER_FREE);
 	}
-	region->kept = 0;
 }
 
 /* While faults are held or released: nothing is armed any more. */
@@ -501,6 +522,11 @@ static void hold(struct uffdwp_snapshot *snapshot)
 {
 	struct uffdwp_region *region = snapshot->region;
 
+	region->rounds = 0;
+	region->exact |= snapshot->increment;
+	atomic_store(&region->coarse, (uint32_t)(!snapshot->view && snapshot->preserve.window_max > 1 &&
+	                                         !region->exact && !region->caller_armed &&
+	                                         !atomic_load(&region->tracked) && !atomic_load(&region->view_count)));
 	snapshot->preserve.keeps = region_is_wanted(region) || snapshot->increment || wants_kept(snapshot);
 	atomic_store(&region->active, 1);
 	atomic_store(&region->phase, (uint32_t)PHASE_HOLD);
@@ -531,8 +557,7 @@ static void note_behind(struct uffdwp_snapshot *snapshot)
 {
 	uint64_t first = snapshot->length_bytes >> snapshot->region->page_shift; /* a last partial page, too */
 
-	for (uint64_t page = first; page < region_pages(snapshot->region); page++)
-		region_note_changed(snapshot->region, page);
+	region_note_changed_range(snapshot->region, first, region_pages(snapshot->region));
 }
 
 static void give_up(struct uffdwp_snapshot *const *snapshots, size_t count)

@@ -12,17 +12,11 @@
 #include <sys/stat.h>
 
 #include "base/math.h"
+#include "image/file.h"
 #include "image/io.h"
 #include "snapshot/cut.h"
 
 /* ---- the parent ---- */
-
-static const char *base_name(const char *path)
-{
-	const char *slash = strrchr(path, '/');
-
-	return slash ? slash + 1 : path;
-}
 
 static int is_the_file(const struct stat *st, const struct image_identity *last)
 {
@@ -75,7 +69,7 @@ int delta_check_parent(const struct uffdwp_snapshot *snapshot, const struct imag
                        struct image_parent *parent, struct text *text)
 {
 	const char *path = snapshot->options.parent;
-	const char *name = base_name(path);
+	const char *name = image_name_of(path);
 
 	if (image_id_is_none(last->id))
 		return refuse_parent(text, path, "it has none yet");
@@ -192,7 +186,6 @@ static int delta_commit(struct uffdwp_snapshot *snapshot)
 	if (error)
 		return error;
 	snapshot->bytes_written = image_writer_file(sink->writer)->bytes_written;
-	sink->id = sink->identity.id;
 	sink_remember(snapshot);
 	return 0;
 }

@@ -137,7 +137,7 @@ static int image_write(struct uffdwp_snapshot *snapshot, struct chunk *chunk)
 	return tell(snapshot, error);
 }
 
-/* All chunks are back: the first one's buffer is free to be read into, if it is large enough. */
+/* The id is made of blocks of BASE_BLOCK_BYTES; chunks of another size were not put into it on their way. */
 static int read_back(struct uffdwp_snapshot *snapshot)
 {
 	const struct kernel_ops *k = snapshot->k;
@@ -167,7 +167,6 @@ static int image_commit(struct uffdwp_snapshot *snapshot)
 	sink->identity.id = base_id(&sink->base, snapshot->length_bytes);
 	sink->identity.is_raw = 1;
 	sink->identity.length_bytes = snapshot->length_bytes;
-	sink->id = sink->identity.id;
 	error = image_file_commit(&sink->file, snapshot->length_bytes, &sink->identity, &snapshot->text);
 	if (!error)
 		sink_remember(snapshot);

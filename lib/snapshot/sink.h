@@ -50,7 +50,6 @@ struct sink {
 	const struct sink_ops *ops;
 	_Atomic int direct;
 	int uring;
-	struct image_id id;             /* of the image that was committed */
 	struct image_identity identity; /* the same with its file */
 
 	struct image_file file; /* image */

@@ -22,6 +22,7 @@
 #define WAIT_NS_DEFAULT 10000000000ull
 #define WINDOW_DEFAULT 16
 #define CHUNK_BYTES (1024ull << 10)
+#define THREAD_BYTES (128ull << 10)
 
 static const struct sink_ops *const sinks[] = {&sink_image, &sink_stream, &sink_callback};
 
@@ -97,6 +98,16 @@ static void divide_pool(struct uffdwp_snapshot *snapshot, uint64_t pool_pages)
 	snapshot->chunk_count = (unsigned)min_u64(CHUNK_COUNT_MAX, pool_pages / 4 / snapshot->chunk_pages);
 }
 
+/* What is kept of each page and slot counts, too, and what a thread and its ring touch. */
+static uint64_t table_pages(const struct uffdwp_snapshot *snapshot, uint64_t pool_pages)
+{
+	uint64_t pages = snapshot->preserve.end_page;
+	uint64_t bytes = THREAD_BYTES + pages * sizeof(*snapshot->preserve.slot_of) + pages / 2 +
+	                 next_power_of_two((uint32_t)pool_pages + 1) * sizeof(*snapshot->preserve.hot_cells);
+
+	return min_u64(bytes >> snapshot->region->page_shift, pool_pages / 8);
+}
+
 static int open_pool(struct uffdwp_snapshot *snapshot)
 {
 	uint64_t page_bytes = snapshot->region->page_bytes;
@@ -105,7 +116,7 @@ static int open_pool(struct uffdwp_snapshot *snapshot)
 	if (pool_pages < SNAPSHOT_POOL_PAGES_MIN)
 		pool_pages = SNAPSHOT_POOL_PAGES_MIN;
 	divide_pool(snapshot, pool_pages);
-	uint64_t slots = pool_pages - snapshot->chunk_count * snapshot->chunk_pages;
+	uint64_t slots = pool_pages - snapshot->chunk_count * snapshot->chunk_pages - table_pages(snapshot, pool_pages);
 
 	return pool_open(&snapshot->preserve.pool, snapshot->region, slots * page_bytes);
 }

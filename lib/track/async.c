@@ -128,26 +128,32 @@ int async_arm(struct uffdwp_track *track, uint64_t start, uint64_t end, int popu
 	return error < 0 ? error : 0;
 }
 
+static int unmark(const struct uffdwp_track *track, uint64_t start, uint64_t end)
+{
+	return track->k->uffd_writeprotect(track->uffd, start, end - start, 0);
+}
+
 /* While an event waits to be read UFFDIO_WRITEPROTECT is refused, and who reads it may wait for us: to register anew
  * takes the marks off, too. */
-int async_disarm(const struct uffdwp_track *track, uint64_t start, uint64_t end)
+static int renew(const struct uffdwp_track *track, uint64_t start, uint64_t end)
 {
-	int error = track->k->uffd_writeprotect(track->uffd, start, end - start, 0);
-
-	if (!error)
-		return 0;
 	track->k->uffd_unregister(track->uffd, start, end - start);
 	return track->k->uffd_register(track->uffd, start, end - start, UFFDIO_REGISTER_MODE_WP);
 }
 
+int async_disarm(const struct uffdwp_track *track, uint64_t start, uint64_t end)
+{
+	return unmark(track, start, end) ? renew(track, start, end) : 0;
+}
+
 void async_forget(struct uffdwp_track *track, uint64_t start, uint64_t end)
 {
-	int refused = track->k->uffd_writeprotect(track->uffd, start, end - start, 0);
+	int refused = unmark(track, start, end);
 
 	/* An event waits to be read: of another mapping, most likely; or this one lies elsewhere by now. */
 	atomic_store(&track->doubtful, (uint32_t)(refused != 0));
 	if (refused)
-		async_disarm(track, start, end);
+		renew(track, start, end);
 }
 
 int async_scan(struct uffdwp_track *track, const struct piece *piece, int peek, struct findings *found)

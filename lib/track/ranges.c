@@ -31,6 +31,18 @@ int ranges_touch(const struct ranges *ranges, uint64_t start, uint64_t end)
 	return i < ranges->count && ranges->at[i].start < end;
 }
 
+int ranges_next(const struct ranges *ranges, uint64_t *from, uint64_t end, struct range *part)
+{
+	size_t i = ranges_find(ranges, *from);
+
+	if (*from >= end || i == ranges->count || ranges->at[i].start >= end)
+		return 0;
+	part->start = ranges->at[i].start > *from ? ranges->at[i].start : *from;
+	part->end = min_u64(ranges->at[i].end, end);
+	*from = part->end;
+	return 1;
+}
+
 int ranges_open(struct ranges *ranges, const struct kernel_ops *k)
 {
 	*ranges = (struct ranges){.at = pages_new(k, RANGES_MAX * sizeof(*ranges->at))};

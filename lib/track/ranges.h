@@ -37,6 +37,9 @@ size_t ranges_find(const struct ranges *ranges, uint64_t address);
 /* 1: some of [start, end) is in the set. */
 int ranges_touch(const struct ranges *ranges, uint64_t start, uint64_t end);
 
+/* 1: *part is the first part of the set in [*from, end), and *from its end; 0: there is none. */
+int ranges_next(const struct ranges *ranges, uint64_t *from, uint64_t end, struct range *part);
+
 /* 1: there is room for `more`. */
 static inline int ranges_have_room(const struct ranges *ranges, size_t more)
 {

@@ -96,17 +96,15 @@ static void set_kind(const struct uffdwp_track *track, struct piece *piece)
 
 int track_next_piece(const struct uffdwp_track *track, uint64_t from, uint64_t to, struct piece *out)
 {
-	const struct ranges *set = &track->registered;
-	size_t i = ranges_find(set, from);
 	struct piece watched;
+	struct range part;
 
 	if (from >= to)
 		return 0;
 	int has_watched = next_watched(track, from, to, &watched);
 
-	if (i < set->count && set->at[i].start < to) {
-		*out = (struct piece){.start = set->at[i].start > from ? set->at[i].start : from,
-		                      .end = min_u64(set->at[i].end, to)};
+	if (ranges_next(&track->registered, &from, to, &part)) {
+		*out = (struct piece){.start = part.start, .end = part.end};
 		set_kind(track, out);
 		if (!has_watched || out->start < watched.start)
 			return 1; /* they do not overlap: another userfaultfd is refused there */
@@ -236,11 +234,10 @@ struct uffdwp_region *track_take_owned(struct uffdwp_track *track)
 /* Unregisters what is ours of [start, end), and nothing of others. With tracks_lock held for writing. */
 static void give_back(struct uffdwp_track *track, uint64_t start, uint64_t end)
 {
-	const struct ranges *set = &track->registered;
+	struct range part;
 
-	for (size_t i = ranges_find(set, start); i < set->count && set->at[i].start < end; i++)
-		async_unregister(track, set->at[i].start > start ? set->at[i].start : start,
-		                 min_u64(set->at[i].end, end));
+	for (uint64_t from = start; ranges_next(&track->registered, &from, end, &part);)
+		async_unregister(track, part.start, part.end);
 	ranges_remove(&track->registered, start, end);
 }
 
@@ -295,19 +292,14 @@ static int64_t audit_part(struct uffdwp_track *track, uint64_t start, uint64_t e
 static int64_t audit_within(struct uffdwp_track *track, uint64_t start, uint64_t end)
 {
 	int64_t gone = 0;
-	size_t i;
+	struct range part;
 
-	while ((i = ranges_find(&track->registered, start)) < track->registered.count) {
-		struct range range = track->registered.at[i];
+	while (ranges_next(&track->registered, &start, end, &part)) {
+		int64_t of_part = audit_part(track, part.start, part.end);
 
-		if (range.start >= end)
-			break;
-		int64_t part = audit_part(track, range.start > start ? range.start : start, min_u64(range.end, end));
-
-		if (part < 0)
-			return part;
-		gone += part;
-		start = range.end;
+		if (of_part < 0)
+			return of_part;
+		gone += of_part;
 	}
 	return gone;
 }
@@ -339,25 +331,19 @@ int track_audit(struct uffdwp_track *track, uint64_t *vanished_bytes)
 static void copy_ranges(struct ranges *ranges, uint64_t from, uint64_t to, uint64_t length)
 {
 	uint64_t at = from;
-	size_t i;
+	struct range part;
 
 	/* `to` may lie beside the old place, and make one range with it. */
-	while (at < from + length && (i = ranges_find(ranges, at)) < ranges->count &&
-	       ranges->at[i].start < from + length && ranges_have_room(ranges, 1)) {
-		uint64_t start = ranges->at[i].start > at ? ranges->at[i].start : at;
-		uint64_t end = min_u64(ranges->at[i].end, from + length);
-
-		ranges_add(ranges, to + (start - from), to + (end - from));
-		at = end;
-	}
+	while (ranges_have_room(ranges, 1) && ranges_next(ranges, &at, from + length, &part))
+		ranges_add(ranges, to + (part.start - from), to + (part.end - from));
 }
 
 static void disarm_registered(const struct uffdwp_track *track, uint64_t start, uint64_t end)
 {
-	const struct ranges *set = &track->registered;
+	struct range part;
 
-	for (size_t i = ranges_find(set, start); i < set->count && set->at[i].start < end; i++)
-		async_disarm(track, set->at[i].start > start ? set->at[i].start : start, min_u64(set->at[i].end, end));
+	while (ranges_next(&track->registered, &start, end, &part))
+		async_disarm(track, part.start, part.end);
 }
 
 /* The kernel moves registrations along with the mapping. The old place may have been taken and added again meanwhile,

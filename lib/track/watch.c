@@ -20,6 +20,7 @@
 #include "base/signals.h"
 #include "base/trace.h"
 #include "fault/fault.h"
+#include "region/run.h"
 #include "track/track.h"
 
 /* Pages that are looked at in one portion, and how many of them are armed at most: writers wait so long. */
@@ -29,22 +30,12 @@
 /* The same where the kernel's view is read, too. */
 #define PORTION_READ 8192
 
-/* Marked pages between two runs that are armed along with them: a call costs as much as these. */
-#define GAP_PAGES 32
-
-/* A run of pages that is to be armed. */
-struct arming {
-	struct uffdwp_region *region;
-	uint64_t first;
-	uint64_t end; /* first == end: none yet */
-};
-
 struct portion {
 	struct uffdwp_region *region;
 	struct findings *found;
-	struct arming arming;
-	uint64_t base; /* the address of page 0 */
-	uint64_t end;  /* pages before it are looked at */
+	struct run run; /* to be armed */
+	uint64_t base;  /* the address of page 0 */
+	uint64_t end;   /* pages before it are looked at */
 	uint64_t armed;
 	int peek;
 	int snapshot; /* runs */
@@ -65,40 +56,26 @@ static void unarm(struct uffdwp_region *region, uint64_t first, uint64_t end)
 	}
 }
 
-static void arm(struct arming *arming)
+static void arm(struct portion *portion)
 {
-	struct uffdwp_region *region = arming->region;
-	int error = arming->end > arming->first ? region_arm_run(region, arming->first, arming->end) : 0;
+	struct uffdwp_region *region = portion->region;
+	struct run *run = &portion->run;
+	int error = run->end > run->first ? region_arm_run(region, run->first, run->end) : 0;
 
 	if (error) {
 		TRACE("region %p: pages [%llu, %llu) could not be armed again: %d", (void *)region,
-		      (unsigned long long)arming->first, (unsigned long long)arming->end, error);
-		unarm(region, arming->first, arming->end);
+		      (unsigned long long)run->first, (unsigned long long)run->end, error);
+		unarm(region, run->first, run->end);
 	}
-	arming->first = arming->end = 0;
-}
-
-/* All pages between the run and this one carry their marks. */
-static int is_near(const struct arming *arming, uint64_t page)
-{
-	if (arming->end == arming->first || page - arming->end > GAP_PAGES)
-		return 0;
-	for (uint64_t between = arming->end; between < page; between++) {
-		if (!ledger_is_marked(ledger_get(&arming->region->ledger, between)))
-			return 0;
-	}
-	return 1;
+	*run = (struct run){0};
 }
 
 static void arm_page(struct portion *portion, uint64_t page)
 {
-	struct arming *arming = &portion->arming;
-
-	if (!is_near(arming, page)) {
-		arm(arming);
-		arming->first = page;
+	if (!run_join(&portion->run, &portion->region->ledger, page)) {
+		arm(portion);
+		run_join(&portion->run, &portion->region->ledger, page);
 	}
-	arming->end = page + 1;
 	region_note_changed(portion->region, page);
 	ledger_set(&portion->region->ledger, page, LEDGER_WATCHED);
 	portion->armed++;
@@ -191,7 +168,7 @@ static void look(struct portion *portion, uint64_t page, uint64_t end)
 		if (page < word_end)
 			break;
 	}
-	arm(&portion->arming);
+	arm(portion);
 	portion->end = page;
 }
 
@@ -281,7 +258,6 @@ static int scan_locked(struct uffdwp_region *region, const struct piece *piece, 
 	struct preserve *preserve = atomic_load(&region->preserve);
 	struct portion portion = {.region = region,
 	                          .found = found,
-	                          .arming = {.region = region},
 	                          .base = piece->start - (piece->first << shift),
 	                          .peek = peek,
 	                          .snapshot = preserve != NULL,

@@ -147,6 +147,7 @@ FORWARD(int, epoll_create, (void), ())
 FORWARD(int, eventfd, (void), ())
 FORWARD(int, uring_init, (unsigned entries, struct io_uring *ring, unsigned flags), (entries, ring, flags))
 FORWARD(int, uring_result, (int result), (result))
+FORWARD(int64_t, sched_slice, (uint64_t slice_ns), (slice_ns))
 FORWARD(int, try_write, (void *address), (address))
 
 static void *refusing_mmap(void *address, size_t length, int prot, int flags, int fd, uint64_t offset, int *error)

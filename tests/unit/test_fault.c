@@ -257,6 +257,32 @@ START_TEST(test_random_writer_takes_one_page_a_fault)
 }
 END_TEST
 
+/* Eight pages of a block of 64, downwards, which is no stream. */
+static uint64_t write_densely(int which, uint32_t window_max)
+{
+	struct uffdwp_snapshot_progress progress;
+	play_open_case(which, 1024);
+	struct uffdwp_snapshot_options options = stage_options(&stage, 2048);
+	options.window_max = window_max;
+	play_begin_held(&options);
+	size_t block = (stage.first + 63) / 64 * 64;
+	for (size_t i = 0; i < 8; i++) {
+		stage_write(&stage, block + 63 - 9 * i, 1);
+	}
+	play_end_well(&progress);
+	ck_assert_uint_eq(progress.faults, 8);
+	play_close_case();
+	return progress.pages_fault;
+}
+
+START_TEST(test_fault_in_a_densely_written_block_takes_its_neighbours)
+{
+	ck_assert_uint_eq(write_densely(_i, 0), 7 + 15); /* of the 16 around the eighth one was written before */
+	ck_assert_uint_eq(write_densely(_i, 4), 7 + 4);
+	ck_assert_uint_eq(write_densely(_i, 1), 8);
+}
+END_TEST
+
 START_TEST(test_window_is_never_wider_than_was_asked)
 {
 	struct uffdwp_snapshot_progress progress;
@@ -491,6 +517,7 @@ int main(void)
 	CASES(test_punched_pages_are_in_the_image);
 	CASES(test_sequential_writer_faults_at_most_once_in_8_pages);
 	CASES(test_random_writer_takes_one_page_a_fault);
+	CASES(test_fault_in_a_densely_written_block_takes_its_neighbours);
 	CASES(test_window_is_never_wider_than_was_asked);
 	CASES(test_refused_begin_changes_nothing);
 	CASES(test_refused_arming_leaves_no_page_armed);
