@@ -5,7 +5,7 @@
 #
 # Under emulation a wake-up on another CPU is dear, and dearer on a busy machine: tests that fault many thousand times
 # take a minute or two. Each of those runs on the kernels where it has most to find (`long_tests_of`), the others on all.
-# Left out altogether are causality, snapshot, snapshot_fails and sqlite: minutes each, and what they look for is between
+# Left out altogether are causality, snapshot, snapshot_fails, lazy and sqlite: minutes each, and what they look for is between
 # threads of the library or inside the extension, not between library and kernel. (The bank is the extension's job.)
 
 set -euo pipefail
@@ -13,7 +13,7 @@ set -euo pipefail
 # Boots in the order in which they begin: the long ones first.
 stock_kernels=(markerless newest 6.12 6.1 5.10)
 special_boots=(numa no-uring user)
-quick_tests=(bad_input bad_sink doctor no_kernel probe minor mprotect bypass track_bad lazy_bad)
+quick_tests=(bad_input bad_sink doctor no_kernel probe minor mprotect bypass track_bad)
 
 describe_boot() {
 	case $1 in
@@ -40,7 +40,7 @@ matrix_options() {
 
 long_tests_of() {
 	case $1 in
-	markerless) echo "rearm audit lazy" ;;
+	markerless) echo "rearm audit" ;;
 	newest) echo "delivery track_holes" ;;
 	6.12) echo "track_ranges" ;; # track_vanish takes longer under emulation than a guest may
 	6.1) echo "cut track_region" ;;
