@@ -243,7 +243,7 @@ UFFDWP_MUST_CHECK UFFDWP_EXPORT int uffdwp_region_attach(struct uffdwp *runtime,
 
 /*
  * Closes a region: disarms it, lets every waiting writer go, unregisters; unmaps and closes what create made. -EBUSY
- * while a snapshot of it has not been freed: nothing happened then. Since 0.1.
+ * while a snapshot or a restore of it has not been freed: nothing happened then. Since 0.1.
  */
 UFFDWP_EXPORT int uffdwp_region_close(struct uffdwp_region *region);
 
@@ -356,8 +356,9 @@ UFFDWP_EXPORT int uffdwp_region_audit(struct uffdwp_region *region, struct uffdw
  * under rearm and minor inline also only as long as the kernel does not swap the page out: a system call that fails
  * with EFAULT is made once more after another barrier. Where the library fills empty entries itself and a system call
  * could not wait for that (rearm and minor, inline or in user mode only) it fills those of the range, too: some system
- * calls for each page. Async-signal-safe. -ERANGE (outside), -ESTALE (dead); 0 for any range while nothing is armed.
- * Since 0.1.
+ * calls for each page. Pages that a lazy restore has not fetched yet are waited for; the error of one that it could not
+ * fetch is the answer, and then nothing is promised. Async-signal-safe. -ERANGE (outside), -ESTALE (dead); 0 for any
+ * range while nothing is armed. Since 0.1.
  */
 UFFDWP_EXPORT int uffdwp_prepare_write(struct uffdwp_region *region, uint64_t offset, uint64_t length);
 
@@ -772,6 +773,7 @@ UFFDWP_EXPORT int uffdwp_probe(struct uffdwp_probe_report *report);
 #endif
 
 #include "uffdwp/image.h"
+#include "uffdwp/restore.h"
 #include "uffdwp/view.h"
 
 #endif /* UFFDWP_H */

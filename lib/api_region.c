@@ -345,7 +345,11 @@ UFFDWP_EXPORT int uffdwp_region_close(struct uffdwp_region *region)
 		return -ECHILD;
 	pthread_mutex_lock(&region->lock);
 	int busy = region->snapshot_open;
+	int restoring = region->restore_open;
 	pthread_mutex_unlock(&region->lock);
+	if (restoring)
+		return text_fail(region->text, -EBUSY,
+		                 "a restore of this region has not been freed: uffdwp_restore_free()");
 	if (atomic_load(&region->tracked))
 		return text_fail(region->text, -EBUSY,
 		                 "a track watches this region: uffdwp_track_remove() or uffdwp_track_stop()");
@@ -593,6 +597,7 @@ UFFDWP_EXPORT int uffdwp_region_punch(struct uffdwp_region *region, uint64_t off
 	int error = check_punch(region, offset, length);
 
 	if (!error) {
+		fault_forget_absent(region, offset >> shift, (offset + length) >> shift);
 		prepare_pages(region, offset >> shift, (offset + length) >> shift, FAULT_BY_PUNCH);
 		error = region_discard(region, offset, length);
 		if (region->uffd >= 0 && region->memory == UFFDWP_MEMORY_ANON)
@@ -614,9 +619,13 @@ UFFDWP_EXPORT int uffdwp_prepare_write(struct uffdwp_region *region, uint64_t of
 		return -ERANGE;
 	if (atomic_load_explicit(&region->dead, memory_order_relaxed))
 		return -ESTALE;
-	prepare_pages(region, offset >> region->page_shift, ((offset + length - 1) >> region->page_shift) + 1,
-	              FAULT_BY_BARRIER);
-	return 0;
+	uint64_t first = offset >> region->page_shift;
+	uint64_t end = ((offset + length - 1) >> region->page_shift) + 1;
+
+	error = fault_await(region, first, end, NULL, NULL);
+	if (!error)
+		prepare_pages(region, first, end, FAULT_BY_BARRIER);
+	return error;
 }
 
 /* ---- losses ---- */

@@ -11,6 +11,7 @@
 #include "base/trace.h"
 #include "fault/fault.h"
 #include "kernel/abi.h"
+#include "region/lazy.h"
 
 /* The pages of the region that [start, end) touches; 0: none. */
 static int pages_of(const struct uffdwp_region *region, uint64_t start, uint64_t end, uint64_t *first, uint64_t *last)
@@ -104,10 +105,21 @@ static void take_unmap(struct uffdwp_region *region, const struct uffd_msg *mess
 	events_die(region, -ESTALE, first);
 }
 
+static void stop_restore(struct uffdwp_region *region, int error)
+{
+	epoch_ticket ticket = epoch_enter(&fault_epoch);
+	struct lazy *lazy = atomic_load(&region->lazy);
+
+	if (lazy)
+		lazy_stop(lazy, error);
+	epoch_leave(ticket);
+}
+
 void events_die(struct uffdwp_region *region, int error, uint64_t page)
 {
 	TRACE("region %p: dead, %s", (void *)region, strerror(-error));
 	atomic_store(&region->dead, 1);
+	stop_restore(region, error);
 	fault_fail_running(region, error, page);
 }
 

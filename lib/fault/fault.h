@@ -86,10 +86,11 @@ struct fault {
 enum fault_verdict {
 	FAULT_DONE,    /* the access may go on, its waiters are awake */
 	FAULT_BUSY,    /* somebody else is saving it, and will disarm it and wake */
+	FAULT_ABSENT,  /* a restore has not fetched it yet: it was asked for, and who fetches it will wake */
 	FAULT_HELD,    /* faults wait for the phase to move */
 	FAULT_STARVED, /* no pool memory */
 	FAULT_AGAIN,   /* the kernel wants an event to be read first */
-	FAULT_REFUSED, /* the kernel has no page for this entry: not our fault */
+	FAULT_REFUSED, /* the kernel has no page for this entry, or a restore could not fetch it: not our fault */
 };
 
 /* The word that inline writers and barriers sleep on. */
@@ -113,6 +114,33 @@ void fault_brake(const struct kernel_ops *k, uint32_t brake_ns);
 /* For threads with a handle: resolves `page` and possibly more in [page, limit), sleeping as long as it takes. Fills
  * its entry where the region wants that (region->populate). (signal) */
 void fault_barrier(struct uffdwp_region *region, uint64_t page, uint64_t limit, enum fault_by by);
+
+/* absent.c: 1: a lazy restore has something to say of the page: the verdict is in *verdict. */
+int fault_meets_restore(struct fault *fault, enum phase phase, enum fault_verdict *verdict);
+
+/* absent.c: 1: the page is not there yet, or will never be. Inside the epoch. (signal) */
+int fault_is_absent(struct uffdwp_region *region, uint64_t page);
+
+/* absent.c: asks for pages [first, end) and sleeps until all are there, or *stop is not 0 (NULL: never). 0, the
+ * negative errno of the first page that a restore could not fetch (it is in *at, unless that is NULL), or *stop. Of a
+ * region without a restore it costs nothing. Not inside the epoch. (signal) */
+int fault_await(struct uffdwp_region *region, uint64_t first, uint64_t end, const _Atomic int *stop, uint64_t *at);
+
+/* absent.c: the region loses its handler: what was not fetched shall raise SIGBUS all the same. */
+void fault_seal(struct uffdwp_region *region);
+
+/* supply.c: fills pages [first, end), FETCHING by the caller, with `bytes`; *until: where it stopped. 0; -EBUSY or
+ * -EAGAIN: once more, after a nap; -ENOENT, -ESRCH: not registered there any more; else the kernel has no memory. Wakes
+ * nobody. */
+int fault_supply(struct uffdwp_region *region, uint64_t first, uint64_t end, const unsigned char *bytes,
+                 uint64_t *until);
+
+/* supply.c: pages [first, end) are there now, or failed with `error`: says so and wakes. */
+void fault_settle(struct uffdwp_region *region, struct lazy *lazy, uint64_t first, uint64_t end, int error);
+
+/* supply.c: pages [first, end) will be discarded, with the region's lock held: nothing is fetched there any more, and
+ * failed ones are forgiven. What a running snapshot needs is fetched first. */
+void fault_forget_absent(struct uffdwp_region *region, uint64_t first, uint64_t end);
 
 /* Moves fault_change and wakes its sleepers. (signal) */
 void fault_announce(const struct kernel_ops *k);

@@ -171,6 +171,7 @@ static void take_message(struct handler *handler, struct uffdwp_region *region, 
 static void give_up(struct uffdwp_region *region)
 {
 	events_die(region, -EOWNERDEAD, 0);
+	fault_seal(region);
 	region_unregister(region);
 }
 

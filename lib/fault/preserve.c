@@ -295,6 +295,8 @@ static uint64_t save_run(struct fault *fault, struct preserve *preserve, uint64_
 
 	*error = 0;
 	while (page < end && !*error) {
+		if (fault_is_absent(fault->region, page)) /* its bytes are not memory's yet (INV-ABSENT) */
+			break;
 		if (!pool_take(&preserve->pool, &slot))
 			break;
 		if (!ledger_move(&fault->region->ledger, page, LEDGER_ARMED, LEDGER_CLAIMED)) {
@@ -443,7 +445,11 @@ enum fault_verdict fault_resolve(struct fault *fault)
 {
 	enum phase phase = (enum phase)atomic_load(&fault->region->phase);
 
+	enum fault_verdict verdict;
+
 	PROBE4(fault, fault->region, fault->page, fault->access, fault->by);
+	if (atomic_load(&fault->region->lazy) && fault_meets_restore(fault, phase, &verdict))
+		return verdict;
 	if (phase == PHASE_HOLD)
 		return FAULT_HELD;
 	return fault->access == FAULT_WRITE ? fault_let_go(fault, phase) : fault_empty(fault, phase);

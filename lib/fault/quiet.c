@@ -30,7 +30,7 @@ void fault_let_all_go(struct uffdwp_region *region)
 		region_disarm_run(region, 0, pages);
 	ledger_set_range(&region->ledger, 0, pages, LEDGER_FREE);
 	region->kept = 0;
-	atomic_store(&region->active, (uint32_t)region_is_wanted(region));
+	atomic_store(&region->active, (uint32_t)(region_is_wanted(region) || atomic_load(&region->lazy) != NULL));
 	atomic_store(&region->phase, (uint32_t)PHASE_IDLE);
 	fault_wake_held(region);
 	signals_restore(&before);

@@ -135,6 +135,9 @@ int chain_note_bad(struct uffdwp_image *image, int error, uint32_t link, uint64_
 /* What was noted becomes text. */
 void chain_form_text(struct uffdwp_image *image);
 
+/* The first byte at or behind `offset` that is not known to be zero, or the image's end. */
+uint64_t chain_skip_zeros(const struct uffdwp_image *image, uint64_t offset);
+
 int chain_next(const struct uffdwp_image *image, uint64_t offset, struct uffdwp_image_extent *extent);
 void chain_info(const struct uffdwp_image *image, uint32_t link, struct uffdwp_image_info *info);
 

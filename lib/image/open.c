@@ -89,18 +89,19 @@ static int load_delta(struct uffdwp_image *image, struct image_link *link, struc
 	return error ? error : read_index(image, link, bytes, text);
 }
 
-/* By its first bytes, or its last: a delta whose first byte is damaged must not pass for a raw image. */
+/* 1, 0 or -errno. By its first bytes, or its last: a delta whose first byte is damaged, or cannot be read, must not
+ * pass for a raw image. */
 static int is_delta(const struct uffdwp_image *image, const struct image_link *link)
 {
 	unsigned char bytes[DELTA_TRAILER_BYTES];
+	int error = link->file_bytes < 8 ? 0 : io_read(image->k, link->fd, bytes, 8, 0);
 
+	if (error || link->file_bytes < 8 || delta_is_magic(bytes))
+		return error ? error : link->file_bytes >= 8;
 	if (link->file_bytes < sizeof(bytes))
-		return link->file_bytes >= 8 && !io_read(image->k, link->fd, bytes, 8, 0) && delta_is_magic(bytes);
-	if (io_read(image->k, link->fd, bytes, sizeof(bytes), 0))
 		return 0;
-	return delta_is_magic(bytes) ||
-	       (!io_read(image->k, link->fd, bytes, sizeof(bytes), link->file_bytes - sizeof(bytes)) &&
-	        delta_is_trailer(bytes));
+	error = io_read(image->k, link->fd, bytes, sizeof(bytes), link->file_bytes - sizeof(bytes));
+	return error ? error : delta_is_trailer(bytes);
 }
 
 static void unload(struct uffdwp_image *image, struct image_link *link)
@@ -117,12 +118,15 @@ static int load(struct uffdwp_image *image, struct image_link *link, const char 
 {
 	link->fd = -1;
 	int error = open_file(image, link, path, text);
+	int delta = error || as_raw ? 0 : is_delta(image, link);
 
-	if (!error && (as_raw || !is_delta(image, link))) {
+	if (delta < 0)
+		error = read_failed(text, path, 0, delta);
+	if (!error && delta) {
+		error = load_delta(image, link, text);
+	} else if (!error) {
 		link->is_raw = 1;
 		link->length_bytes = link->file_bytes;
-	} else if (!error) {
-		error = load_delta(image, link, text);
 	}
 	if (error)
 		unload(image, link);

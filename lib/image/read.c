@@ -214,6 +214,39 @@ int chain_read(struct uffdwp_image *image, uint64_t offset, void *to, size_t len
 
 /* ---- where the bytes are ---- */
 
+/* Of the base: where data begins in [offset, end), as far as the file tells. */
+static uint64_t base_data(const struct uffdwp_image *image, uint64_t offset, uint64_t end)
+{
+	const struct image_link *base = chain_base(image);
+	int64_t data = offset < base->clip ? image->k->seek(base->fd, offset, SEEK_DATA) : -ENXIO;
+
+	if (data == -ENXIO)
+		return end;
+	return data < 0 || (uint64_t)data < offset ? offset : min_u64((uint64_t)data, end);
+}
+
+uint64_t chain_skip_zeros(const struct uffdwp_image *image, uint64_t offset)
+{
+	uint64_t number = chain_find(image, offset / image->page_bytes);
+
+	while (offset < image->length_bytes) {
+		const struct piece *piece = number < image->piece_count ? &image->pieces[number] : NULL;
+		uint64_t next = piece ? piece->page * image->page_bytes : image->length_bytes;
+
+		if (next > offset) {
+			offset = base_data(image, offset, min_u64(next, image->length_bytes));
+			if (offset < next)
+				return offset;
+		} else if (piece_entry(image, piece).kind == DELTA_ZEROS) {
+			offset = next + image->page_bytes;
+			number++;
+		} else {
+			return offset;
+		}
+	}
+	return image->length_bytes;
+}
+
 /* [offset, end) is the base's: data or a hole. */
 static void base_extent(const struct uffdwp_image *image, uint64_t end, struct uffdwp_image_extent *extent)
 {

@@ -58,6 +58,15 @@ struct uffdio_continue {
 #ifndef UFFDIO_CONTINUE_MODE_WP /* 6.4 */
 #define UFFDIO_CONTINUE_MODE_WP ((__u64)1 << 1)
 #endif
+#ifndef UFFDIO_POISON /* 6.6 */
+struct uffdio_poison {
+	struct uffdio_range range;
+	__u64 mode;
+	__s64 updated;
+};
+#define UFFDIO_POISON _IOWR(UFFDIO, 0x08, struct uffdio_poison)
+#define UFFDIO_POISON_MODE_DONTWAKE ((__u64)1 << 0)
+#endif
 #ifndef UFFD_PAGEFAULT_FLAG_MINOR /* 5.13 */
 #define UFFD_PAGEFAULT_FLAG_MINOR (1 << 2)
 #endif

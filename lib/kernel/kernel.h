@@ -34,8 +34,8 @@ struct kernel_ops {
 	 * -ENOENT where nothing is registered, -ESRCH when the process ends. Without MODE_WP and MODE_DONTWAKE it
 	 * wakes. */
 	int (*uffd_writeprotect)(int uffd, uint64_t start, uint64_t length, uint64_t mode);
-	/* (signal) UFFDIO_COPY of one page with UFFDIO_COPY_MODE_*: 0, -EEXIST (the entry is not empty), -EAGAIN as
-	 * above, -ENOENT where nothing is registered, -ENOMEM, -ENOSPC. */
+	/* (signal) UFFDIO_COPY of pages with UFFDIO_COPY_MODE_*: 0, -EEXIST (the first entry is not empty), -EAGAIN as
+	 * above or where only some were filled, -ENOENT where nothing is registered, -ENOMEM, -ENOSPC. */
 	int (*uffd_copy)(int uffd, uint64_t to, const void *from, uint64_t length, uint64_t mode);
 	/* (signal) UFFDIO_ZEROPAGE, not for hugetlb; errors as above. */
 	int (*uffd_zeropage)(int uffd, uint64_t start, uint64_t length, uint64_t mode);
@@ -43,6 +43,10 @@ struct kernel_ops {
 	 * empty or a page that is not there, or -EEXIST, -EFAULT for the first; -EAGAIN as above; -EINVAL (unknown
 	 * mode). */
 	int64_t (*uffd_continue)(int uffd, uint64_t start, uint64_t length, uint64_t mode);
+	/* (signal) UFFDIO_POISON (6.6) of one page with UFFDIO_POISON_MODE_*: whoever touches it gets SIGBUS. 0,
+	 * -EEXIST (the entry is not empty, or poisoned already), -EAGAIN as above, -ENOENT, -ENOMEM, -EINVAL (unknown).
+	 */
+	int (*uffd_poison)(int uffd, uint64_t start, uint64_t length, uint64_t mode);
 	/* (signal) UFFDIO_WAKE. */
 	int (*uffd_wake)(int uffd, uint64_t start, uint64_t length);
 	/* read(2) of up to `count` messages from a non-blocking uffd: bytes, or -EAGAIN. */

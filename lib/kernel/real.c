@@ -152,6 +152,13 @@ static int64_t real_uffd_continue(int uffd, uint64_t start, uint64_t length, uin
 	return error && arg.mapped <= 0 ? error : arg.mapped;
 }
 
+static int real_uffd_poison(int uffd, uint64_t start, uint64_t length, uint64_t mode)
+{
+	struct uffdio_poison arg = {.range = {.start = start, .len = length}, .mode = mode};
+
+	return (int)CALL(SYS_ioctl, uffd, UFFDIO_POISON, &arg);
+}
+
 static int real_uffd_wake(int uffd, uint64_t start, uint64_t length)
 {
 	struct uffdio_range arg = {.start = start, .len = length};
@@ -402,6 +409,7 @@ const struct kernel_ops kernel_real = {
         .uffd_copy = real_uffd_copy,
         .uffd_zeropage = real_uffd_zeropage,
         .uffd_continue = real_uffd_continue,
+        .uffd_poison = real_uffd_poison,
         .uffd_wake = real_uffd_wake,
         .uffd_read = real_uffd_read,
         .pagemap_scan = real_pagemap_scan,

@@ -38,7 +38,7 @@ const struct mechanism mechanism_rearm = {
         .id = UFFDWP_MECHANISM_REARM,
         .features = UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_WP_HUGETLBFS_SHMEM | UFFD_FEATURE_MISSING_SHMEM |
                     UFFD_FEATURE_MISSING_HUGETLBFS | UFFD_FEATURE_MINOR_SHMEM | UFFD_FEATURE_MINOR_HUGETLBFS |
-                    UFFD_FEATURE_EVENT_REMOVE,
+                    UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_POISON,
         .register_modes = {FILE_MODES, FILE_MODES, UFFDIO_REGISTER_MODE_WP | UFFDIO_REGISTER_MODE_MISSING},
         .owns_empty = 1,
         .empty_is_lost = 1,

@@ -20,6 +20,7 @@
 
 #include "base/math.h"
 #include "kernel/abi.h"
+#include "region/lazy.h"
 #include "region/view.h"
 
 /* How long an arming call retries while a kernel event is on its way to the handler that must read it. */
@@ -180,6 +181,7 @@ static int region_uffd(struct uffdwp_region *region, const struct region_plan *p
 		return text_fail(region->text, -EOPNOTSUPP,
 		                 "this kernel lacks UFFD_FEATURE_SIGBUS, which inline delivery "
 		                 "needs: ask for UFFDWP_DELIVERY_THREAD");
+	region->can_poison = (granted & UFFD_FEATURE_POISON) != 0;
 	return 0;
 }
 
@@ -349,6 +351,7 @@ void region_free(struct uffdwp_region *region)
 		k->munmap(base, region->capacity_bytes);
 	if (region->fd >= 0)
 		k->close(region->fd);
+	lazy_free(k, atomic_load(&region->lazy));
 	pages_free(k, region->zeros, region->page_bytes);
 	losses_close(&region->losses, k);
 	pages_free(k, (void *)atomic_load(&region->written), written_bytes(region));

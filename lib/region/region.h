@@ -26,6 +26,7 @@
 #include "region/mechanism.h"
 #include "uffdwp.h"
 
+struct lazy;
 struct preserve;
 struct uffdwp_view;
 
@@ -69,6 +70,7 @@ struct uffdwp_region {
 	int fd;            /* -1: none known */
 	int mem;           /* /proc/self/mem: reads that neither fault nor wait; -1: not needed */
 	int pagemap;       /* /proc/self/pagemap, beside mem */
+	int can_poison;    /* 1: UFFDIO_POISON is to be had */
 	int populate;      /* 1: a system call cannot wait for an empty entry to be filled: barriers fill it */
 	void *zeros;       /* a page of zeros, for fills; NULL: not needed */
 	int owned;         /* 1: created by us, unmapped by us */
@@ -96,6 +98,7 @@ struct uffdwp_region {
 	_Atomic uint32_t dead;               /* unmapped behind our back, or its handler died */
 	_Atomic uint32_t unmapped;           /* what is mapped there now is not ours */
 	_Atomic(struct preserve *) preserve; /* of the running snapshot; valid inside the epoch while not IDLE */
+	_Atomic(struct lazy *) lazy;         /* of the restore that runs, or has failed; used inside the epoch */
 	_Atomic uint64_t refused;            /* page << 8 | how often in a row the kernel had nothing to fill it with */
 	_Atomic uint32_t torn;               /* a page was taken out of the registration */
 	_Atomic uint32_t events_in_hand;     /* the handler has read, or is about to, and has not acted on it all */
@@ -119,6 +122,7 @@ struct uffdwp_region {
 	/* The slow calls'. */
 	pthread_mutex_t lock;
 	int snapshot_open; /* a snapshot has not been freed */
+	int restore_open;  /* a lazy restore has not been freed */
 	int soft_dirty;    /* a track's, who asks the kernel's soft-dirty bits: protected only while it asks */
 	int caller_armed;  /* uffdwp_region_arm() may have left pages armed */
 	int kept;          /* the last snapshot has left it protected, for the next */
@@ -275,6 +279,13 @@ int region_note_changes(struct uffdwp_region *region);
 static inline int region_is_wanted(const struct uffdwp_region *region)
 {
 	return region->kept || region->rounds || atomic_load(&region->tracked) || atomic_load(&region->view_count);
+}
+
+/* 1: somebody may have to be stopped at a write, or to wait for a page: uffdwp_prepare_write() has work to do. With the
+ * region's lock held. */
+static inline int region_is_active(const struct uffdwp_region *region)
+{
+	return region->caller_armed || region_is_wanted(region) || atomic_load(&region->lazy) != NULL;
 }
 
 /* The mechanism loses marks and content of this memory together, and only an event tells. */

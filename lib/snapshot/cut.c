@@ -478,7 +478,7 @@ static void leave_region(struct uffdwp_snapshot *snapshot)
 	atomic_store(&region->preserve, NULL);
 	if (snapshot->preserve.end_page >= region_pages(region))
 		region->caller_armed = 0; /* what the caller had armed the snapshot has disarmed with its own */
-	atomic_store(&region->active, (uint32_t)(region->caller_armed || region_is_wanted(region)));
+	atomic_store(&region->active, (uint32_t)region_is_active(region));
 	fault_epoch_wait(); /* and nobody holds the pool any more */
 	fault_wake_held(region);
 	fault_wake_starved(region);

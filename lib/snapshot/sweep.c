@@ -299,9 +299,34 @@ static void wake_starved(struct uffdwp_snapshot *snapshot, int at_once)
 	}
 }
 
+/* What a lazy restore has not fetched yet has to come before it is claimed: it is filled under a claim. */
+static int await_restore(struct uffdwp_snapshot *snapshot, const struct batch *batch)
+{
+	const _Atomic int *stop = &snapshot->preserve.error;
+	uint64_t page = batch->first;
+
+	if (!atomic_load(&snapshot->region->lazy))
+		return 0;
+	for (uint64_t end; page < batch->end; page = end + 1) {
+		uint64_t failed = page;
+
+		for (end = page; end < batch->end && cut_wants(snapshot, end);)
+			end++;
+		int error = fault_await(snapshot->region, page, end, stop, &failed);
+
+		if (error)
+			return fail(snapshot, error, failed);
+	}
+	return 0;
+}
+
 static int save_batch(struct uffdwp_snapshot *snapshot, struct batch *batch)
 {
-	int error = claim_batch(snapshot, batch);
+	int error = await_restore(snapshot, batch);
+
+	if (error)
+		return error;
+	error = claim_batch(snapshot, batch);
 
 	if (batch->live > 0 && !error)
 		error = read_live(snapshot, batch);

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "region/lazy.h"
 #include "region/view.h"
 #include "snapshot/cut.h"
 
@@ -18,11 +19,20 @@ static int reserve(struct uffdwp_region *region)
 	int error = 0;
 
 	pthread_mutex_lock(&region->lock);
+	const struct lazy *lazy = atomic_load(&region->lazy);
+
 	if (atomic_load(&region->dead))
 		error = text_fail(region->text, -ESTALE, "the region was unmapped: close it");
 	else if (region->snapshot_open)
 		error = text_fail(region->text, -EBUSY,
 		                  "a view cannot be opened while a snapshot of the region has not been freed");
+	else if (region->restore_open)
+		error = text_fail(region->text, -EBUSY,
+		                  "a view cannot be opened while a restore of the region has not been freed");
+	else if (lazy && atomic_load(&lazy->failed))
+		error = text_fail(region->text, -EBUSY,
+		                  "a view would show zeros where a restore has failed: punch these pages, or restore "
+		                  "the region anew");
 	else
 		region->snapshot_open = 1;
 	pthread_mutex_unlock(&region->lock);

@@ -9,6 +9,7 @@
 
 #include "api.h"
 #include "chance.h"
+#include "kernel/abi.h"
 #include "kernel/kernel.h"
 #include "support.h"
 #include "witness.h"
@@ -182,6 +183,9 @@ void place_begin(void)
 	if (getenv("UFFDWP_TEST_MECHANISM") != NULL) {
 		support_note("all mechanisms but one", "left out by UFFDWP_TEST_MECHANISM");
 	}
+	if ((report.features & UFFD_FEATURE_POISON) == 0) {
+		support_note("lazy restores by a thread", "no UFFDIO_POISON (Linux 6.6)");
+	}
 	for (int memory = 0; memory < UFFDWP_MEMORY_COUNT; memory++) {
 		if (memory == UFFDWP_MEMORY_HUGETLB && !support_has_huge_pages()) {
 			continue; /* wanted in vain, which was said, or not wanted */
@@ -232,6 +236,12 @@ int place_has_increments(struct place_case which)
 	}
 	return which.memory == UFFDWP_MEMORY_SHMEM &&
 	       (mechanism == UFFDWP_MECHANISM_MARKER || mechanism == UFFDWP_MECHANISM_REARM);
+}
+
+int place_restores_lazily(struct place_case which)
+{
+	return which.mechanism == UFFDWP_MECHANISM_REARM && place_possible(which) &&
+	       (which.delivery == UFFDWP_DELIVERY_INLINE || (report.features & UFFD_FEATURE_POISON) != 0);
 }
 
 int place_takes_dontneed(enum uffdwp_memory memory)

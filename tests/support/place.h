@@ -99,6 +99,8 @@ int place_system_calls_wait(struct place_case which);
 int place_has_increments(struct place_case which);
 /* 1: MADV_DONTNEED takes such memory (hugetlb: Linux 5.18). */
 int place_takes_dontneed(enum uffdwp_memory memory);
+/* 1: images are restored lazily: by rearm, and by a thread only where the kernel has UFFDIO_POISON. */
+int place_restores_lazily(struct place_case which);
 /* 1: attached memory of this type needs its file with this mechanism. */
 int place_needs_fd(struct place_case which);
 

@@ -107,6 +107,7 @@ FORWARD(int, uffd_copy, (int uffd, uint64_t to, const void *from, uint64_t lengt
         (uffd, to, from, length, mode))
 FORWARD(int, uffd_zeropage, (int uffd, uint64_t start, uint64_t length, uint64_t mode), (uffd, start, length, mode))
 FORWARD(int64_t, uffd_continue, (int uffd, uint64_t start, uint64_t length, uint64_t mode), (uffd, start, length, mode))
+FORWARD(int, uffd_poison, (int uffd, uint64_t start, uint64_t length, uint64_t mode), (uffd, start, length, mode))
 FORWARD_DONE(uffd_wake, (int uffd, uint64_t start, uint64_t length), (uffd, start, length))
 FORWARD(ssize_t, uffd_read, (int uffd, struct uffd_msg *messages, size_t count), (uffd, messages, count))
 FORWARD(int, pagemap_scan, (int pagemap, struct pm_scan_arg *arg), (pagemap, arg))

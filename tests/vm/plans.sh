@@ -5,7 +5,7 @@
 #
 # Under emulation a wake-up on another CPU is dear, and dearer on a busy machine: tests that fault many thousand times
 # take a minute or two. Each of those runs on the kernels where it has most to find (`long_tests_of`), the others on all.
-# Left out altogether are causality, snapshot, snapshot_fails and sqlite: minutes each, and what they look for is between
+# Left out altogether are causality, snapshot, snapshot_fails, lazy and sqlite: minutes each, and what they look for is between
 # threads of the library or inside the extension, not between library and kernel. (The bank is the extension's job.)
 
 set -euo pipefail

@@ -4,8 +4,8 @@
  *
  *   uffdwp_snapshot(path [, how [, schema]])      makes the cut ('wait': and the image; 'keep', 'delta'); JSON as of
  * status uffdwp_snapshot_status([schema])              JSON of the running or the last snapshot uffdwp_load(path [,
- * schema])                  replaces the content by that of a file; the number of pages uffdwp_stats([schema]) JSON of
- * the region uffdwp_error()                                why the last open of a database in memory failed
+ * how [, schema]])          replaces the content by that of a file ('lazy': as it is touched); the number of pages
+ * uffdwp_stats([schema]) JSON of the region uffdwp_error()  why the last open of a database in memory failed
  *
  * They are registered for every connection of the process (an automatic extension): in the sqlite3 shell .load comes
  * before .open, and the second makes a new connection.
@@ -399,8 +399,70 @@ static void load_file(sqlite3_context *context, const char *path, const char *na
 	sqlite3_close(to);
 }
 
+/* What SQLite would have to put into the file first. NULL: nothing. */
+static const char *unfinished(const char *path)
+{
+	static const char *const endings[] = {"-journal", "-wal"};
+	for (int i = 0; i < 2; i++) {
+		struct stat st = {0};
+		char *name = sqlite3_mprintf("%s%s", path, endings[i]);
+		int there = name && stat(name, &st) == 0 && st.st_size > 0;
+		sqlite3_free(name);
+		if (there)
+			return endings[i];
+	}
+	return NULL;
+}
+
+static void lazy_result(sqlite3_context *context, const struct store *store)
+{
+	uint64_t page_bytes = (uint64_t)store->base[16] << 8 | store->base[17]; /* of the file format; 1: 65536 */
+	sqlite3_result_int64(context, (sqlite3_int64)(store->size_bytes / (page_bytes > 1 ? page_bytes : 65536)));
+}
+
+/* With EXCLUSIVE held. */
+static void load_locked(sqlite3_context *context, const char *path, struct store *store)
+{
+	char text[STORE_TEXT_BYTES];
+	int result = store_load(store, path, text, sizeof(text));
+	if (result == 0 && store_check(store, 0, 100) == 0)
+		lazy_result(context, store);
+	else if (result == 0)
+		sqlite3_result_int(context, 0); /* reading says why */
+	else
+		fail(context,
+		     result == -EMEDIUMTYPE ? SQLITE_NOTADB
+		     : result == -ENOSPC    ? SQLITE_FULL
+		                            : SQLITE_ERROR,
+		     "uffdwp_load: %s: %s", path, text);
+}
+
+/* A connection of our own takes the lock and writes nothing. */
+static void load_lazily(sqlite3_context *context, const char *path, struct store *store)
+{
+	sqlite3 *owner = NULL;
+	const char *rest = unfinished(path);
+	if (rest) {
+		fail(context, SQLITE_ERROR,
+		     "uffdwp_load: %s: in use, or left in the middle of a transaction (%s is there): load it without "
+		     "'lazy'",
+		     path, rest);
+		return;
+	}
+	int result = open_own(store->name, &owner);
+	if (result == SQLITE_OK)
+		result = sqlite3_busy_timeout(owner, wait_ms(sqlite3_context_db_handle(context)));
+	if (result == SQLITE_OK)
+		result = sqlite3_exec(owner, "BEGIN EXCLUSIVE", NULL, NULL, NULL);
+	if (result != SQLITE_OK)
+		fail(context, result, "uffdwp_load: %s", owner ? sqlite3_errmsg(owner) : sqlite3_errstr(result));
+	else
+		load_locked(context, path, store);
+	sqlite3_close(owner);
+}
+
 /* Only files on disk: ":memory:", "" and devices are databases to SQLite, empty ones. */
-static void load_regular(sqlite3_context *context, const char *path, const char *name)
+static void load_regular(sqlite3_context *context, const char *path, struct store *store, int lazy)
 {
 	struct stat st = {0};
 	char *absolute = realpath(path, NULL);
@@ -410,8 +472,10 @@ static void load_regular(sqlite3_context *context, const char *path, const char 
 	if (error)
 		fail(context, SQLITE_CANTOPEN, "uffdwp_load: %s: unable to open: %s", path,
 		     error == EINVAL ? "not a file on disk" : strerror(error));
+	else if (lazy)
+		load_lazily(context, absolute, store);
 	else
-		load_file(context, absolute, name);
+		load_file(context, absolute, store->name);
 	free(absolute);
 }
 
@@ -419,7 +483,13 @@ static void sql_load(sqlite3_context *context, int argc, sqlite3_value **argv)
 {
 	static const char function[] = "uffdwp_load";
 	const char *path = path_argument(context, function, argv[0]);
-	const char *schema = path ? schema_argument(context, function, argc, argv, 1) : NULL;
+	const char *how = argc > 1 ? text_argument(argv[1]) : NULL;
+	int lazy = how && strcmp(how, "lazy") == 0;
+	if (path && argc > 2 && !lazy && (!how || *how)) {
+		fail(context, SQLITE_MISUSE, "%s: the second of three arguments is 'lazy' or ''", function);
+		return;
+	}
+	const char *schema = path ? schema_argument(context, function, argc, argv, lazy || argc > 2 ? 2 : 1) : NULL;
 	struct vfs_file *file = schema ? file_argument(context, function, schema) : NULL;
 	if (!file)
 		return;
@@ -427,7 +497,7 @@ static void sql_load(sqlite3_context *context, int argc, sqlite3_value **argv)
 	if (!sqlite3_get_autocommit(db) || sqlite3_txn_state(db, schema) != SQLITE_TXN_NONE)
 		fail(context, SQLITE_ERROR, "%s: not inside a transaction: end it first", function);
 	else
-		load_regular(context, path, file->store->name);
+		load_regular(context, path, file->store, lazy);
 }
 
 /* -------------------------------------------------------------------------------------------------------- stats -- */
@@ -494,6 +564,7 @@ static const struct function functions[] = {
         {"uffdwp_snapshot_status", 1, sql_snapshot_status},
         {"uffdwp_load", 1, sql_load},
         {"uffdwp_load", 2, sql_load},
+        {"uffdwp_load", 3, sql_load},
         {"uffdwp_stats", 0, sql_stats},
         {"uffdwp_stats", 1, sql_stats},
         {"uffdwp_error", 0, sql_error},

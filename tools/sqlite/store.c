@@ -169,6 +169,7 @@ int store_open(const char *name, const struct store_config *config, struct store
 static int store_free(struct store *store)
 {
 	int result = shots_fini(&store->shots);
+	uffdwp_restore_free(store->restore);
 	locks_fini(&store->locks);
 	uffdwp_region_close(store->region);
 	free(store->name);
@@ -255,8 +256,25 @@ int store_reserve(struct store *store, uint64_t length)
 	return result;
 }
 
-static int store_prepare(const struct store *store, uint64_t offset, uint64_t length)
+int store_is_whole(struct store *store)
 {
+	struct uffdwp_restore *restore = store->restore;
+	if (!restore || store->whole)
+		return 1;
+	store->whole = uffdwp_restore_wait(restore, 0, NULL) == 0;
+	return store->whole;
+}
+
+int store_check(struct store *store, uint64_t offset, uint64_t length)
+{
+	return store_is_whole(store) ? 0 : uffdwp_restore_check(store->restore, offset, length);
+}
+
+static int store_prepare(struct store *store, uint64_t offset, uint64_t length)
+{
+	int result = store_check(store, offset, length);
+	if (result < 0)
+		return result;
 	return store->prepare && length ? uffdwp_prepare_write(store->region, offset, length) : 0;
 }
 
@@ -315,6 +333,101 @@ int store_truncate(struct store *store, uint64_t length)
 		store->size_bytes = length;
 	return result;
 }
+
+/* ---- lazy loads ---- */
+
+#define HEADER_BYTES 100
+#define HEADER_VERSIONS 18 /* of writing and reading; 2: WAL. https://sqlite.org/fileformat2.html, 1.3.3 */
+
+static int image_look(const char *path, uint64_t *length, unsigned char *header, char *text, size_t text_bytes)
+{
+	struct uffdwp_image *image = NULL;
+	struct uffdwp_image_info info = {.sz = sizeof(info)};
+	int result = uffdwp_image_open(path, NULL, &image);
+	if (result < 0) {
+		uffdwp_image_text(NULL, text, text_bytes);
+		return result;
+	}
+	uffdwp_image_info(image, 0, &info);
+	*length = info.length_bytes;
+	result = info.length_bytes < HEADER_BYTES ? -EMEDIUMTYPE : uffdwp_image_read(image, 0, header, HEADER_BYTES);
+	if (result == 0 && memcmp(header, "SQLite format 3", 16) != 0)
+		result = -EMEDIUMTYPE;
+	if (result == -EMEDIUMTYPE)
+		snprintf(text, text_bytes, "file is not a database");
+	else if (result < 0)
+		uffdwp_image_text(image, text, text_bytes);
+	uffdwp_image_close(image);
+	return result;
+}
+
+static int restore_begin(struct store *store, const char *path, char *text, size_t text_bytes)
+{
+	struct uffdwp_restore_options options = UFFDWP_RESTORE_OPTIONS_INIT;
+	struct uffdwp_restore *restore = NULL;
+	options.path = path;
+	int result = uffdwp_restore_begin(store->region, &options, &restore);
+	if (result == 0)
+		store->restore = restore;
+	else if (result == -EOPNOTSUPP)
+		snprintf(text, text_bytes,
+		         "a lazy load needs a database that was opened with mechanism=rearm, and Linux 6.6 or "
+		         "delivery=inline");
+	else
+		store_library_text(text, text_bytes);
+	return result;
+}
+
+/* Takes a load back of which nobody has seen anything. */
+static void restore_undo(struct store *store, uint64_t length)
+{
+	uffdwp_restore_free(store->restore);
+	store->restore = NULL;
+	uffdwp_region_punch(store->region, 0, round_up(length, store->page_bytes));
+}
+
+static int header_fix(struct store *store, const unsigned char *header)
+{
+	static const unsigned char versions[] = {1, 1};
+	if (header[HEADER_VERSIONS] != 2 && header[HEADER_VERSIONS + 1] != 2)
+		return 0;
+	int result = store_prepare(store, HEADER_VERSIONS, sizeof(versions));
+	if (result == 0)
+		memcpy(store->base + HEADER_VERSIONS, versions, sizeof(versions));
+	return result;
+}
+
+int store_load(struct store *store, const char *path, char *text, size_t text_bytes)
+{
+	unsigned char header[HEADER_BYTES];
+	uint64_t length = 0;
+	if (store->size_bytes > 0 || store->restore) {
+		snprintf(text, text_bytes,
+		         "a lazy load is into a database that is empty, and has been so since it was opened");
+		return -EEXIST;
+	}
+	int result = image_look(path, &length, header, text, text_bytes);
+	if (result < 0)
+		return result;
+	result = store_reserve(store, length);
+	if (result < 0) {
+		snprintf(text, text_bytes, "%llu bytes are more than the capacity", (unsigned long long)length);
+		return result;
+	}
+	result = restore_begin(store, path, text, text_bytes);
+	if (result < 0)
+		return result;
+	result = header_fix(store, header);
+	if (result < 0) {
+		snprintf(text, text_bytes, "its first page cannot be read");
+		restore_undo(store, length);
+		return result;
+	}
+	store->size_bytes = length;
+	return 0;
+}
+
+/* ---- waiting for locks ---- */
 
 void store_refused(const struct store *store, enum lock_level wanted)
 {

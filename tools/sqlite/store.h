@@ -41,8 +41,10 @@ struct store {
 	unsigned char *base;
 	uint64_t page_bytes;
 	uint64_t capacity_bytes;
-	_Atomic uint64_t length_bytes; /* of the region */
-	_Atomic uint64_t size_bytes;   /* of the database file */
+	_Atomic uint64_t length_bytes;            /* of the region */
+	_Atomic uint64_t size_bytes;              /* of the database file */
+	_Atomic(struct uffdwp_restore *) restore; /* of store_load(), until the store is freed; NULL: none */
+	_Atomic int whole;                        /* 1: all that it brings is there */
 	struct locks locks;
 	struct shots shots;
 };
@@ -71,6 +73,18 @@ void store_library_text(char *buffer, size_t size);
 int store_reserve(struct store *store, uint64_t length);
 int store_write(struct store *store, const void *data, size_t length, uint64_t offset);
 int store_truncate(struct store *store, uint64_t length);
+
+/* Makes an image on disk the content of an empty store, lazily: its pages come when they are touched. With EXCLUSIVE
+ * held. 0, -EEXIST (the store is not empty), -EMEDIUMTYPE (not a database), or what the library answers; the text goes
+ * to `text`, nothing has changed then. A header that says WAL is made to say that there is none. */
+int store_load(struct store *store, const char *path, char *text, size_t text_bytes);
+
+/* Waits for the pages of a range that a lazy load has not brought yet. 0, or why one of them cannot be had: touching it
+ * would raise SIGBUS. */
+int store_check(struct store *store, uint64_t offset, uint64_t length);
+
+/* 1: nothing has to be waited for any more, and nothing failed. */
+int store_is_whole(struct store *store);
 
 /* Bytes that were there to read; the rest of the buffer is zeroed. */
 size_t store_read(const struct store *store, void *buffer, size_t length, uint64_t offset);

@@ -84,10 +84,30 @@ __attribute__((noinline)) static size_t file_peek(const struct store *store, voi
 	return store_read(store, buffer, length, offset);
 }
 
+static uint64_t least(uint64_t one, uint64_t two)
+{
+	return one < two ? one : two;
+}
+
+/* A page that a lazy load cannot bring is an error for SQLite, where touching it would be a signal. */
+static int refuse_read(const struct store *store, sqlite3_int64 offset, int error)
+{
+	sqlite3_log(SQLITE_IOERR_READ, "uffdwp: %s: what was loaded lazily cannot be read at byte %lld: %s",
+	            store->name, offset, strerror(-error));
+	return SQLITE_IOERR_READ;
+}
+
 static int file_read(sqlite3_file *head, void *buffer, int length, sqlite3_int64 offset)
 {
 	const struct vfs_file *file = file_of(head);
 	int locked = file->holder.level != LOCK_NONE;
+	uint64_t size = file->store->size_bytes;
+	if ((uint64_t)offset < size) {
+		uint64_t wanted = least((uint64_t)length, size - (uint64_t)offset);
+		int result = store_check(file->store, (uint64_t)offset, wanted);
+		if (result < 0)
+			return refuse_read(file->store, offset, result);
+	}
 	size_t there = (locked ? store_read : file_peek)(file->store, buffer, (size_t)length, (uint64_t)offset);
 	return there < (size_t)length ? SQLITE_IOERR_SHORT_READ : SQLITE_OK;
 }
@@ -228,13 +248,14 @@ static int any_characteristics(sqlite3_file *head)
 	       SQLITE_IOCAP_POWERSAFE_OVERWRITE;
 }
 
-/* The region neither moves nor shrinks, so a pointer stays good whatever happens to the file. */
+/* The region neither moves nor shrinks, so a pointer stays good whatever happens to the file. While a lazy load may
+ * still fail none is given: a read has an error to tell. */
 static int file_fetch(sqlite3_file *head, sqlite3_int64 offset, int length, void **out)
 {
 	struct vfs_file *file = file_of(head);
 	uint64_t end = (uint64_t)offset + (uint64_t)length;
 	*out = NULL;
-	if (end <= (uint64_t)file->map_limit && end <= file->store->size_bytes)
+	if (end <= (uint64_t)file->map_limit && end <= file->store->size_bytes && store_is_whole(file->store))
 		*out = file->store->base + offset;
 	return SQLITE_OK;
 }

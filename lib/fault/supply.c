@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The other side of absent.c: what a lazy restore has fetched becomes memory.
+ *
+ * A page that the ledger holds for marked is claimed, filled with the mark on, and set back (INV-REARM): the fill is no
+ * write, to nobody. Others are filled plain. All that inside the epoch and not while faults are held: so no arming
+ * comes between a look at the ledger and the fill that follows from it. When a snapshot has failed (RELEASE) marks are
+ * taken off in bulk, and what is filled then is let go.
+ *
+ * Nothing waits here inside the epoch: what has to wait is told the caller, who comes again.
+ */
+#include <errno.h>
+#include <sys/mman.h>
+
+#include "fault/fault.h"
+#include "fault/handler.h"
+#include "kernel/abi.h"
+#include "region/lazy.h"
+
+/* Filled at a stretch, inside the epoch: a cut waits so long. */
+#define SUPPLY_PAGES 16
+
+/* Pages [first, end), of one kind. */
+struct run {
+	struct uffdwp_region *region;
+	uint64_t first;
+	uint64_t end;
+	const unsigned char *bytes; /* of `first` */
+	uint64_t mode;              /* UFFDIO_COPY_MODE_* */
+};
+
+static int copy(const struct run *run, uint64_t first, uint64_t end)
+{
+	const struct uffdwp_region *region = run->region;
+	unsigned shift = region->page_shift;
+
+	return region->k->uffd_copy(region->uffd, (uintptr_t)region_address(region, first),
+	                            run->bytes + ((first - run->first) << shift), (end - first) << shift, run->mode);
+}
+
+/* In one call; should that stop on its way, page by page. An entry that is not empty was filled by the first call, or
+ * by somebody through the file: it stays. */
+static int copy_run(const struct run *run, uint64_t *until)
+{
+	int error = copy(run, run->first, run->end);
+
+	*until = error ? run->first : run->end;
+	if (!error || (run->end - run->first == 1 && error != -EEXIST))
+		return error;
+	for (; *until < run->end; (*until)++) {
+		error = copy(run, *until, *until + 1);
+		if (error && error != -EEXIST)
+			return error;
+	}
+	return 0;
+}
+
+static int fill_marked(struct run *run, uint64_t *until)
+{
+	struct ledger *ledger = &run->region->ledger;
+	enum ledger_state states[SUPPLY_PAGES];
+	uint64_t page = run->first;
+
+	for (; page < run->end && page - run->first < SUPPLY_PAGES; page++) {
+		enum ledger_state state = ledger_get(ledger, page);
+
+		if (!ledger_is_marked(state) || !ledger_move(ledger, page, state, LEDGER_CLAIMED))
+			break;
+		states[page - run->first] = state;
+	}
+	*until = run->first;
+	if (page == run->first)
+		return -EBUSY;
+	run->end = page;
+	run->mode |= UFFDIO_COPY_MODE_WP;
+	int error = copy_run(run, until);
+
+	for (page = run->first; page < run->end; page++)
+		ledger_set(ledger, page, states[page - run->first]);
+	fault_wake_pages(run->region, run->first, run->end); /* who met the claim */
+	return error;
+}
+
+static int fill_plain(struct run *run, uint64_t *until)
+{
+	const struct ledger *ledger = &run->region->ledger;
+	uint64_t page = run->first + 1;
+
+	for (; page < run->end && page - run->first < SUPPLY_PAGES; page++) {
+		enum ledger_state state = ledger_get(ledger, page);
+
+		if (ledger_is_marked(state) || state == LEDGER_CLAIMED)
+			break;
+	}
+	run->end = page;
+	return copy_run(run, until);
+}
+
+static int fill(struct run *run, enum phase phase, uint64_t *until)
+{
+	struct ledger *ledger = &run->region->ledger;
+	enum ledger_state state = ledger_get(ledger, run->first);
+
+	*until = run->first;
+	if (phase == PHASE_HOLD || state == LEDGER_CLAIMED)
+		return -EBUSY;
+	if (!ledger_is_marked(state))
+		return fill_plain(run, until);
+	if (phase != PHASE_RELEASE)
+		return fill_marked(run, until);
+	run->end = run->first + 1;
+	return ledger_leave(ledger, run->first) ? copy_run(run, until) : -EBUSY;
+}
+
+/* Should they vanish before the sweep comes by, it shall miss them. */
+static void note_content(struct uffdwp_region *region, uint64_t first, uint64_t end)
+{
+	struct preserve *preserve = atomic_load(&region->preserve);
+
+	for (uint64_t page = first; preserve && preserve->content && page < end && page < preserve->end_page; page++)
+		atomic_fetch_or(&preserve->content[page / 64], 1ull << (page % 64));
+}
+
+int fault_supply(struct uffdwp_region *region, uint64_t first, uint64_t end, const unsigned char *bytes,
+                 uint64_t *until)
+{
+	struct run run = {region, first, end, bytes, UFFDIO_COPY_MODE_DONTWAKE};
+	epoch_ticket ticket = epoch_enter(&fault_epoch);
+	int error = fill(&run, (enum phase)atomic_load(&region->phase), until);
+
+	note_content(region, first, *until);
+	fault_count(&region->counters.pages_filled, *until - first);
+	epoch_leave(ticket);
+	return error;
+}
+
+void fault_settle(struct uffdwp_region *region, struct lazy *lazy, uint64_t first, uint64_t end, int error)
+{
+	if (first == end)
+		return;
+	lazy_settle(lazy, first, end, error);
+	fault_wake_pages(region, first, end);
+	fault_announce(region->k);
+}
+
+/* ---- discards ---- */
+
+/* A snapshot that has not saved a page which cannot be had. */
+static void fail_snapshot(struct uffdwp_region *region, struct lazy *lazy, uint64_t page)
+{
+	int error = lazy_page_error(lazy, page);
+
+	if (error && ledger_get(&region->ledger, page) == LEDGER_ARMED)
+		fault_fail_running(region, error, page);
+}
+
+/* Whatever can be had. */
+static void await_all(struct uffdwp_region *region, uint64_t first, uint64_t end)
+{
+	uint64_t failed = first;
+
+	while (first < end && fault_await(region, first, end, NULL, &failed))
+		first = failed + 1;
+}
+
+/* With the region's lock held: `lazy` stays. */
+static int forget_pages(struct uffdwp_region *region, struct lazy *lazy, uint64_t first, uint64_t end)
+{
+	int failed = 0;
+
+	for (uint64_t page = first; page < end; page++) {
+		uint32_t seen = atomic_load(&fault_change);
+
+		fail_snapshot(region, lazy, page);
+		while (!lazy_forget(lazy, page, &failed)) {
+			fault_nap(region->k, FAULT_ABSENT, seen);
+			seen = atomic_load(&fault_change);
+		}
+	}
+	return failed;
+}
+
+void fault_forget_absent(struct uffdwp_region *region, uint64_t first, uint64_t end)
+{
+	struct lazy *lazy = atomic_load(&region->lazy);
+
+	if (!lazy)
+		return;
+	if (atomic_load(&region->preserve))
+		await_all(region, first, end);
+	int failed = forget_pages(region, lazy, first, end);
+
+	fault_wake_pages(region, first, end);
+	fault_announce(region->k);
+	if (!failed)
+		return;
+	/* Who met a failed page before may still poison it; a hole punched into a file leaves poison where it is. */
+	fault_epoch_wait();
+	if (region->memory == UFFDWP_MEMORY_ANON)
+		return;
+	region->k->madvise(region_address(region, first), (end - first) << region->page_shift, MADV_DONTNEED);
+	handler_sync(region->handler);
+}

@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: MIT */
+/* See lazy.h. Part of the fault path. */
+#include "region/lazy.h"
+
+#include <stddef.h>
+
+#include "base/math.h"
+#include "region/region.h"
+
+#define WORD_BITS 64u
+
+static uint64_t words_of(uint64_t bits)
+{
+	return (bits + WORD_BITS - 1) / WORD_BITS;
+}
+
+struct lazy *lazy_new(const struct kernel_ops *k, uint64_t pages)
+{
+	struct lazy *lazy = pages_new(k, sizeof(*lazy));
+	uint64_t words = words_of(pages);
+
+	if (!lazy)
+		return NULL;
+	atomic_store(&lazy->ended, pages == 0);
+	lazy->k = k;
+	lazy->end_page = pages;
+	lazy->pages = pages_new(k, pages);
+	lazy->wanted = pages_new(k, words * sizeof(*lazy->wanted));
+	lazy->full = pages_new(k, words_of(words) * sizeof(*lazy->full));
+	atomic_store(&lazy->left, pages);
+	if (lazy->pages && lazy->wanted && lazy->full)
+		return lazy;
+	lazy_free(k, lazy);
+	return NULL;
+}
+
+void lazy_free(const struct kernel_ops *k, struct lazy *lazy)
+{
+	if (!lazy)
+		return;
+	uint64_t words = words_of(lazy->end_page);
+
+	pages_free(k, (void *)lazy->pages, lazy->end_page);
+	pages_free(k, (void *)lazy->wanted, words * sizeof(*lazy->wanted));
+	pages_free(k, (void *)lazy->full, words_of(words) * sizeof(*lazy->full));
+	pages_free(k, lazy, sizeof(*lazy));
+}
+
+void lazy_kick(struct lazy *lazy, int all)
+{
+	/* Pairs with lazy_idle(): who is not counted yet will find the word moved. */
+	atomic_fetch_add(&lazy->kicks, 1);
+	if (atomic_load(&lazy->idle) > 0)
+		lazy->k->futex_wake((const uint32_t *)&lazy->kicks, all ? INT32_MAX : 1);
+}
+
+void lazy_idle(struct lazy *lazy, uint32_t seen)
+{
+	atomic_fetch_add(&lazy->idle, 1);
+	lazy->k->futex_wait((const uint32_t *)&lazy->kicks, seen, 0);
+	atomic_fetch_sub(&lazy->idle, 1);
+}
+
+static int move(struct lazy *lazy, uint64_t page, unsigned from, unsigned to)
+{
+	uint8_t expected = (uint8_t)from;
+
+	return atomic_compare_exchange_strong(&lazy->pages[page], &expected, (uint8_t)to);
+}
+
+/* So many pages are not absent any more. */
+static void count_out(struct lazy *lazy, uint64_t pages)
+{
+	if (!pages || atomic_fetch_sub(&lazy->left, pages) != pages)
+		return;
+	atomic_store(&lazy->ended, 1);
+	lazy->k->futex_wake((const uint32_t *)&lazy->ended, INT32_MAX);
+	lazy_kick(lazy, 1);
+}
+
+/* ---- what is wanted ---- */
+
+void lazy_want(struct lazy *lazy, uint64_t page)
+{
+	uint64_t word = page / WORD_BITS;
+
+	if (!move(lazy, page, LAZY_PENDING, LAZY_WANTED))
+		return;
+	atomic_fetch_or(&lazy->wanted[word], 1ull << (page % WORD_BITS));
+	atomic_fetch_or(&lazy->full[word / WORD_BITS], 1ull << (word % WORD_BITS));
+	lazy_kick(lazy, 0);
+}
+
+/* The word is empty, perhaps: a bit that came meanwhile is not forgotten. */
+static void clear_full(struct lazy *lazy, uint64_t word)
+{
+	uint64_t bit = 1ull << (word % WORD_BITS);
+
+	atomic_fetch_and(&lazy->full[word / WORD_BITS], ~bit);
+	if (atomic_load(&lazy->wanted[word]))
+		atomic_fetch_or(&lazy->full[word / WORD_BITS], bit);
+}
+
+static int take_in_word(struct lazy *lazy, uint64_t word, uint64_t *page)
+{
+	uint64_t bits;
+
+	while ((bits = atomic_load(&lazy->wanted[word])) != 0) {
+		uint64_t bit = bits & -bits;
+
+		if (!(atomic_fetch_and(&lazy->wanted[word], ~bit) & bit))
+			continue;
+		*page = word * WORD_BITS + (uint64_t)__builtin_ctzll(bit);
+		if (!move(lazy, *page, LAZY_WANTED, LAZY_FETCHING))
+			continue;
+		atomic_fetch_add(&lazy->demanded, 1);
+		return 1;
+	}
+	clear_full(lazy, word);
+	return 0;
+}
+
+int lazy_take_wanted(struct lazy *lazy, uint64_t *page)
+{
+	uint64_t groups = words_of(words_of(lazy->end_page));
+
+	for (uint64_t group = 0; group < groups; group++) {
+		uint64_t bits = atomic_load(&lazy->full[group]);
+
+		for (; bits; bits &= bits - 1) {
+			if (take_in_word(lazy, group * WORD_BITS + (uint64_t)__builtin_ctzll(bits), page))
+				return 1;
+		}
+	}
+	return 0;
+}
+
+int lazy_claim(struct lazy *lazy, uint64_t page)
+{
+	if (move(lazy, page, LAZY_PENDING, LAZY_FETCHING))
+		return 1;
+	if (!move(lazy, page, LAZY_WANTED, LAZY_FETCHING))
+		return 0;
+	atomic_fetch_add(&lazy->demanded, 1);
+	return 1;
+}
+
+/* ---- what has come of it ---- */
+
+static void note_failed(struct lazy *lazy, uint64_t page, uint64_t pages, int error)
+{
+	int none = 0;
+
+	atomic_fetch_add(&lazy->failed, pages);
+	if (atomic_compare_exchange_strong(&lazy->error, &none, error))
+		atomic_store(&lazy->error_page, page);
+}
+
+void lazy_settle(struct lazy *lazy, uint64_t first, uint64_t end, int error)
+{
+	if (error)
+		note_failed(lazy, first, end - first, error);
+	for (uint64_t page = first; page < end; page++)
+		atomic_store(&lazy->pages[page], (uint8_t)(error ? (int)LAZY_FAILED - error : (int)LAZY_DONE));
+	count_out(lazy, end - first);
+}
+
+int lazy_forget(struct lazy *lazy, uint64_t page, int *failed)
+{
+	unsigned state = lazy_state(lazy, page);
+
+	if (state == LAZY_DONE)
+		return 1;
+	if (state > LAZY_FAILED) { /* by the holder of the region's lock only */
+		*failed = 1;
+		atomic_store(&lazy->pages[page], LAZY_DONE);
+		atomic_fetch_sub(&lazy->failed, 1);
+		return 1;
+	}
+	if (!move(lazy, page, LAZY_PENDING, LAZY_DONE) && !move(lazy, page, LAZY_WANTED, LAZY_DONE))
+		return lazy_state(lazy, page) == LAZY_DONE;
+	count_out(lazy, 1);
+	return 1;
+}
+
+void lazy_stop(struct lazy *lazy, int error)
+{
+	int none = 0;
+
+	atomic_compare_exchange_strong(&lazy->stop, &none, error);
+	lazy_kick(lazy, 1);
+}
+
+void lazy_fail_rest(struct lazy *lazy, int error)
+{
+	for (uint64_t page = 0; page < lazy->end_page; page++) {
+		if (!lazy_is_absent(lazy, page))
+			continue;
+		if (move(lazy, page, LAZY_PENDING, LAZY_FETCHING) || move(lazy, page, LAZY_WANTED, LAZY_FETCHING))
+			lazy_settle(lazy, page, page + 1, error);
+	}
+}

@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the fault path knows of a lazy restore: for each page a byte that says whether its content is there yet. Nothing
+ * here waits; who makes a system call beside futexes does it elsewhere (fault/absent.c, fault/supply.c).
+ *
+ *    PENDING --want--> WANTED --claim--> FETCHING --settle--> DONE, or FAILED
+ *       |                                   ^          |
+ *       +--------------claim----------------+          +-- FAILED --forget--> DONE (discarded)
+ *       +-- forget (also of WANTED) --> DONE
+ *
+ * A page is absent until it is DONE or FAILED. DONE is for ever: then the page is as any other, its bytes are memory's.
+ *
+ * INV-ABSENT: of a page that is absent or FAILED the entry is filled by the restore alone, and nobody saves it, shows
+ * it or lets it go. So nobody ever sees zeros, or an older content, where the image has something else.
+ *
+ * Who wants a page sets a bit for it, and the threads that fetch look for bits: nothing can be full, and an untouched
+ * restore of any size costs address space only.
+ *
+ * INV-WAKE (fault/fault.h) is kept thus: who finds a page absent has asked for it, and sleeps; who settles pages wakes
+ * all who sleep at them, after the state says so.
+ *
+ * Threads: lazy_want() and lazy_state() anywhere inside the epoch, also in signal handlers. The rest: the threads that
+ * fetch, and slow calls with the region's lock held. Freed by the restore after it was unpublished, or by the region.
+ */
+#ifndef UFFDWP_REGION_LAZY_H
+#define UFFDWP_REGION_LAZY_H
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+#include "kernel/kernel.h"
+
+enum lazy_state {
+	LAZY_PENDING = 0, /* as memory comes from the kernel */
+	LAZY_WANTED = 1,
+	LAZY_FETCHING = 2,
+	LAZY_DONE = 3,
+	LAZY_FAILED = 100, /* and above: this and the errno */
+};
+
+struct lazy {
+	const struct kernel_ops *k;
+	uint64_t end_page; /* pages [0, end_page) are the restore's */
+	_Atomic uint8_t *pages;
+	_Atomic uint64_t *wanted; /* a bit for each page that was WANTED */
+	_Atomic uint64_t *full;   /* a bit for each word of `wanted` that may have one */
+
+	_Atomic uint64_t left; /* absent pages */
+	_Atomic uint64_t failed;
+	_Atomic uint64_t demanded; /* fetched because somebody waited */
+	_Atomic int error;         /* the first of a page, negative errno */
+	_Atomic uint64_t error_page;
+	_Atomic int stop; /* negative errno: nothing more is fetched, what is absent fails with it */
+
+	_Atomic uint32_t kicks; /* moves when there is work: threads that fetch sleep on it */
+	_Atomic uint32_t idle;  /* how many do */
+	_Atomic uint32_t ended; /* 1: no page is absent any more; callers sleep on it */
+};
+
+/* NULL: no memory. */
+struct lazy *lazy_new(const struct kernel_ops *k, uint64_t pages);
+void lazy_free(const struct kernel_ops *k, struct lazy *lazy);
+
+/* enum lazy_state, or of a failed page LAZY_FAILED and its errno; pages behind the restore are DONE. (signal) */
+static inline unsigned lazy_state(const struct lazy *lazy, uint64_t page)
+{
+	return page < lazy->end_page ? atomic_load_explicit(&lazy->pages[page], memory_order_acquire) : LAZY_DONE;
+}
+
+/* (signal) */
+static inline int lazy_is_absent(const struct lazy *lazy, uint64_t page)
+{
+	return lazy_state(lazy, page) < LAZY_DONE;
+}
+
+/* The negative errno of a failed page; else 0. (signal) */
+static inline int lazy_page_error(const struct lazy *lazy, uint64_t page)
+{
+	unsigned state = lazy_state(lazy, page);
+
+	return state > LAZY_FAILED ? (int)LAZY_FAILED - (int)state : 0;
+}
+
+/* Asks for a page, if it is PENDING. (signal) */
+void lazy_want(struct lazy *lazy, uint64_t page);
+
+/* 1: some page that was wanted is FETCHING now, by the caller. */
+int lazy_take_wanted(struct lazy *lazy, uint64_t *page);
+
+/* 1: it was PENDING or WANTED, and is FETCHING now, by the caller. */
+int lazy_claim(struct lazy *lazy, uint64_t page);
+
+/* Pages [first, end), FETCHING by the caller, are there (0) or failed (negative errno). He wakes then. */
+void lazy_settle(struct lazy *lazy, uint64_t first, uint64_t end, int error);
+
+/* A page needs no content any more: 1: it is DONE; 0: it is FETCHING. What was FAILED sets *failed. */
+int lazy_forget(struct lazy *lazy, uint64_t page, int *failed);
+
+/* Nothing more is fetched, for this reason; the first counts. (signal) */
+void lazy_stop(struct lazy *lazy, int error);
+
+/* What is neither there nor being fetched fails. The caller wakes then. */
+void lazy_fail_rest(struct lazy *lazy, int error);
+
+/* Wakes one, or all, of the threads that fetch. (signal) */
+void lazy_kick(struct lazy *lazy, int all);
+
+/* Sleeps until `kicks` is no longer `seen`. */
+void lazy_idle(struct lazy *lazy, uint32_t seen);
+
+#endif

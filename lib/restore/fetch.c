@@ -1,0 +1,280 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The threads of a lazy restore. Each takes what was asked for first, together with some pages behind it, and else the
+ * next run of pages in order, with holes of the image skipped. Where there are several threads the first is kept for
+ * what was asked for, so that nobody waits for a long read that he did not want.
+ *
+ * A run that cannot be read is read again page by page: only what is damaged fails. Pages of zeros are not filled: the
+ * region has a hole there, which reads the same.
+ */
+#include <errno.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <time.h>
+
+#include "base/math.h"
+#include "base/trace.h"
+#include "fault/fault.h"
+#include "restore/restore.h"
+
+/* Before a fill is tried again, and how often where the kernel has no memory. */
+#define NAP_NS 20000
+#define HUNGRY_NAP_NS 5000000
+#define HUNGRY_TRIES 64
+
+/* What fetches the rest gives way. */
+#define BACKGROUND_NICE 10
+
+/* Pages that are given to the fault path at a time; it may take less. */
+#define PORTION_PAGES 16
+
+static void nap(long time_ns)
+{
+	const struct timespec time = {.tv_nsec = time_ns};
+
+	nanosleep(&time, NULL);
+}
+
+static uint64_t bytes_of(const struct uffdwp_restore *restore, uint64_t pages)
+{
+	return pages << restore->region->page_shift;
+}
+
+/* ---- into memory ---- */
+
+static int is_zeros(const unsigned char *bytes, size_t length)
+{
+	return bytes[0] == 0 && memcmp(bytes, bytes + 1, length - 1) == 0;
+}
+
+/* How many of the pages from `page` on, at most a portion, are alike: all of zeros, or none. */
+static uint64_t alike_end(const struct uffdwp_restore *restore, uint64_t page, uint64_t end, const unsigned char *bytes,
+                          int *zeros)
+{
+	size_t page_bytes = (size_t)restore->region->page_bytes;
+	uint64_t limit = min_u64(end, page + PORTION_PAGES);
+	uint64_t next = page + 1;
+
+	*zeros = is_zeros(bytes, page_bytes);
+	while (next < limit && is_zeros(bytes + bytes_of(restore, next - page), page_bytes) == *zeros)
+		next++;
+	return next;
+}
+
+/* 0: a fill that failed may be tried again. Else what the page fails with. */
+static int judge(struct uffdwp_restore *restore, int error, uintptr_t base, unsigned *hungry)
+{
+	int stop = atomic_load(&restore->lazy->stop);
+
+	if (atomic_load(&restore->region->dead))
+		return stop ? stop : -ESTALE;
+	if (error == -EBUSY || error == -EAGAIN) {
+		nap(NAP_NS);
+		return 0;
+	}
+	if (error == -ENOENT || error == -ESRCH) {
+		if (region_has_moved(restore->region, base))
+			return 0;
+		lazy_stop(restore->lazy, -ESTALE);
+		return -ESTALE;
+	}
+	nap(HUNGRY_NAP_NS);
+	return ++*hungry < HUNGRY_TRIES ? 0 : error;
+}
+
+/* Pages [first, end), FETCHING, whose content is `bytes`. */
+static void supply(struct uffdwp_restore *restore, uint64_t first, uint64_t end, const unsigned char *bytes)
+{
+	struct uffdwp_region *region = restore->region;
+	unsigned hungry = 0;
+
+	for (uint64_t page = first; page < end;) {
+		const unsigned char *from = bytes + bytes_of(restore, page - first);
+		uintptr_t base = atomic_load(&region->base);
+		int zeros;
+		uint64_t until = alike_end(restore, page, end, from, &zeros);
+		int error = zeros ? 0 : fault_supply(region, page, until, from, &until);
+
+		fault_settle(region, restore->lazy, page, until, 0);
+		hungry = until > page ? 0 : hungry;
+		page = until;
+		error = error ? judge(restore, error, base, &hungry) : 0;
+		if (error) {
+			fault_settle(region, restore->lazy, page, page + 1, error);
+			page++;
+		}
+	}
+}
+
+/* ---- out of the image ---- */
+
+/* Behind the image's end are zeros. */
+static int read_pages(struct uffdwp_restore *restore, uint64_t first, uint64_t end, unsigned char *to)
+{
+	struct uffdwp_image *image = restore->image;
+	uint64_t offset = bytes_of(restore, first);
+	uint64_t length = bytes_of(restore, end - first);
+	uint64_t there = min_u64(length, image->length_bytes - offset);
+	int error = chain_read(image, offset, to, (size_t)there);
+
+	if (error)
+		return error == -ETIMEDOUT ? -ETIME : error; /* of a wait the other means "still running" */
+	memset(to + there, 0, (size_t)(length - there));
+	atomic_fetch_add(&restore->bytes_read, there);
+	return 0;
+}
+
+static void fetch_page(const struct fetcher *fetcher, uint64_t page)
+{
+	struct uffdwp_restore *restore = fetcher->restore;
+	int error = read_pages(restore, page, page + 1, fetcher->buffer);
+
+	if (error)
+		fault_settle(restore->region, restore->lazy, page, page + 1, error);
+	else
+		supply(restore, page, page + 1, fetcher->buffer);
+}
+
+/* Pages [first, end), which are FETCHING. */
+static void fetch(const struct fetcher *fetcher, uint64_t first, uint64_t end)
+{
+	struct uffdwp_restore *restore = fetcher->restore;
+
+	if (end - first > 1 && read_pages(restore, first, end, fetcher->buffer) == 0) {
+		supply(restore, first, end, fetcher->buffer);
+		return;
+	}
+	for (uint64_t page = first; page < end; page++)
+		fetch_page(fetcher, page);
+}
+
+/* ---- what is next ---- */
+
+/* How many pages an access takes along: twice as many if it goes on where the last ended. */
+static uint64_t window_of(struct uffdwp_restore *restore, uint64_t page)
+{
+	uint64_t least = RESTORE_AHEAD_BYTES >> restore->region->page_shift;
+	uint64_t last = atomic_load_explicit(&restore->ahead, memory_order_relaxed);
+	uint64_t width = least ? least : 1;
+
+	if (last && page >= last >> 16 && page - (last >> 16) < width)
+		width = min_u64((last & 0xffff) * 2, restore->run_pages);
+	atomic_store_explicit(&restore->ahead, (page + width) << 16 | width, memory_order_relaxed);
+	return width;
+}
+
+static int fetch_wanted(const struct fetcher *fetcher)
+{
+	struct uffdwp_restore *restore = fetcher->restore;
+	struct lazy *lazy = restore->lazy;
+	uint64_t page;
+
+	if (!lazy_take_wanted(lazy, &page))
+		return 0;
+	uint64_t ahead = page + window_of(restore, page);
+	uint64_t limit = min_u64(page + restore->run_pages, lazy->end_page);
+	uint64_t end = page + 1;
+
+	while (end < limit && (end < ahead || lazy_state(lazy, end) == LAZY_WANTED) && lazy_claim(lazy, end))
+		end++;
+	fetch(fetcher, page, end);
+	return 1;
+}
+
+/* Pages of the image's holes are there already. */
+static void skip(struct uffdwp_restore *restore, uint64_t first, uint64_t end)
+{
+	for (uint64_t page = first; page < end; page++) {
+		if (lazy_claim(restore->lazy, page))
+			fault_settle(restore->region, restore->lazy, page, page + 1, 0);
+	}
+}
+
+static void fetch_range(const struct fetcher *fetcher, uint64_t first, uint64_t end)
+{
+	struct uffdwp_restore *restore = fetcher->restore;
+	uint64_t offset = chain_skip_zeros(restore->image, bytes_of(restore, first));
+	uint64_t data =
+	        offset < restore->image->length_bytes ? min_u64(offset >> restore->region->page_shift, end) : end;
+
+	skip(restore, first, data);
+	for (uint64_t page = data; page < end;) {
+		uint64_t run = page;
+
+		while (run < end && lazy_claim(restore->lazy, run))
+			run++;
+		if (run > page)
+			fetch(fetcher, page, run);
+		page = run > page ? run : page + 1;
+	}
+}
+
+static int fetch_next(const struct fetcher *fetcher)
+{
+	struct uffdwp_restore *restore = fetcher->restore;
+	uint64_t end = restore->lazy->end_page;
+
+	if (fetcher->on_demand || atomic_load(&restore->cursor) >= end)
+		return 0;
+	uint64_t first = atomic_fetch_add(&restore->cursor, restore->run_pages);
+
+	if (first < end)
+		fetch_range(fetcher, first, min_u64(first + restore->run_pages, end));
+	return 1;
+}
+
+static int is_over(struct lazy *lazy)
+{
+	return atomic_load(&lazy->ended) || atomic_load(&lazy->stop);
+}
+
+static void serve(const struct fetcher *fetcher)
+{
+	struct lazy *lazy = fetcher->restore->lazy;
+
+	while (!is_over(lazy)) {
+		uint32_t seen = atomic_load(&lazy->kicks);
+
+		if (!fetch_wanted(fetcher) && !fetch_next(fetcher) && !is_over(lazy))
+			lazy_idle(lazy, seen);
+	}
+}
+
+static void leave(struct uffdwp_restore *restore)
+{
+	struct uffdwp_region *region = restore->region;
+	int stop = atomic_load(&restore->lazy->stop);
+	uint64_t none = 0;
+
+	if (stop) {
+		lazy_fail_rest(restore->lazy, stop);
+		fault_announce(region->k);
+		fault_wake_region(region);
+	}
+	if (atomic_compare_exchange_strong(&restore->ended_ns, &none, kernel_now_ns()))
+		TRACE("restore of region %p: has ended, %llu pages failed", (void *)region,
+		      (unsigned long long)atomic_load(&restore->lazy->failed));
+}
+
+/* Whoever waits for a page, and who brings it, comes first: nice(2) is of this thread alone. A wish. */
+static void step_back(void)
+{
+	setpriority(PRIO_PROCESS, 0, getpriority(PRIO_PROCESS, 0) + BACKGROUND_NICE);
+}
+
+void *fetch_main(void *argument)
+{
+	struct fetcher *fetcher = argument;
+	struct uffdwp_restore *restore = fetcher->restore;
+
+	pthread_setname_np(pthread_self(), "uffdwp-fetch");
+	if (fetcher->gives_way)
+		step_back();
+	while (atomic_load(&restore->order) == RESTORE_PREPARE)
+		restore->k->futex_wait((const uint32_t *)&restore->order, RESTORE_PREPARE, 0);
+	if (atomic_load(&restore->order) == RESTORE_GO) {
+		serve(fetcher);
+		leave(restore);
+	}
+	return NULL;
+}
