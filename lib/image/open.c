@@ -102,6 +102,21 @@ static int is_delta(const struct uffdwp_image *image, const struct image_link *l
 	        delta_is_trailer(bytes));
 }
 
+/* A copy of an export whose snapshot did not come to its end (snapshot/nbd.c). */
+static int check_finished(const struct uffdwp_image *image, const struct image_link *link, struct text *text)
+{
+	static const char mark[] = UFFDWP_NBD_UNFINISHED;
+	char bytes[sizeof(mark) - 1];
+
+	if (link->file_bytes < sizeof(bytes) || io_read(image->k, link->fd, bytes, sizeof(bytes), 0) ||
+	    memcmp(bytes, mark, sizeof(bytes)) != 0)
+		return 0;
+	return text_fail(text, -EBADMSG,
+	                 "\"%s\" is the copy of a block device whose snapshot was not finished: take another (or, if "
+	                 "memory really began with these words, open it as raw)",
+	                 link->path);
+}
+
 static void unload(struct uffdwp_image *image, struct image_link *link)
 {
 	if (link->fd >= 0)
@@ -120,6 +135,7 @@ static int load(struct uffdwp_image *image, struct image_link *link, const char 
 	if (!error && (as_raw || !is_delta(image, link))) {
 		link->is_raw = 1;
 		link->length_bytes = link->file_bytes;
+		error = as_raw ? 0 : check_finished(image, link, text);
 	} else if (!error) {
 		error = load_delta(image, link, text);
 	}

@@ -6,7 +6,8 @@
  *   running  faults keep pre-images in the pool (fault/), the sweep saves what nobody writes and empties the pool.
  *   end      every page is FREE again and the region IDLE; then the sink commits, or everything is taken back.
  *
- * INV-COMMIT: an image is under its name complete and synced, or not at all.
+ * INV-COMMIT: an image is under its name complete and synced, or not at all. (A block device has no other name to write
+ * under: nbd.c says what takes the place of that.)
  * INV-SAFE: a page is let go (LEAVING or SAVED, then disarmed) only when its bytes are in memory of ours; the sink
  * never reads the region.
  *

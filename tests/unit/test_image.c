@@ -432,6 +432,26 @@ END_TEST
 
 /* ---- arguments, threads ---- */
 
+START_TEST(test_copy_of_an_unfinished_export_is_refused)
+{
+	static const char mark[4096] = UFFDWP_NBD_UNFINISHED;
+	char folder[SCRATCH_PATH];
+	char path[SCRATCH_PATH];
+	struct uffdwp_image_options options = UFFDWP_IMAGE_OPTIONS_INIT;
+	struct uffdwp_image *image = NULL;
+	scratch_folder(folder);
+	scratch_join(path, folder, "copy");
+	scratch_write(path, mark, sizeof(mark));
+	expect_refused(path, -EBADMSG, "not finished");
+	options.flags = UFFDWP_IMAGE_RAW;
+	ck_assert_int_eq(uffdwp_image_open(path, &options, &image), 0);
+	(void)uffdwp_image_close(image);
+	scratch_write(path, mark, sizeof(UFFDWP_NBD_UNFINISHED) - 2);
+	ck_assert_int_eq(uffdwp_image_open(path, NULL, &image), 0);
+	(void)uffdwp_image_close(image);
+}
+END_TEST
+
 START_TEST(test_arguments_are_checked)
 {
 	struct test_chain chain;
@@ -522,6 +542,7 @@ int main(void)
 	tcase_add_test(tests, test_missing_swapped_and_foreign_links_are_refused);
 	tcase_add_test(tests, test_another_base_is_refused_before_anything_is_committed);
 	tcase_add_loop_test(tests, test_difference_leads_from_one_image_to_the_other, 0, 2);
+	tcase_add_test(tests, test_copy_of_an_unfinished_export_is_refused);
 	tcase_add_test(tests, test_arguments_are_checked);
 	tcase_add_test(tests, test_many_threads_read_with_few_contexts);
 	suite_add_tcase(suite, tests);
