@@ -443,9 +443,18 @@ struct uffdwp_snapshot_options {
 	const char *parent;
 	uint32_t compress;  /* with a parent: level of zstd, 1 to 19; 0: none. The sweep's thread does it */
 	uint32_t reserved2; /* 0 */
+
+	/*
+	 * Bytes per second that go to the sink, 0: as fast as it takes them. Over any stretch of time it is at most
+	 * that, and what a tenth of a second and one piece (1 MiB or one page) make more. Zeros that the sink leaves
+	 * out do not count; pages that a delta compresses count as they were. The limit never brakes a writer: while
+	 * less than half of the pool is left the sweep goes on without it, and is slower afterwards, until the rate is
+	 * kept again.
+	 */
+	uint64_t rate_bytes;
 };
 /* clang-format off */
-#define UFFDWP_SNAPSHOT_OPTIONS_INIT { sizeof(struct uffdwp_snapshot_options), 0, 0, 0, 0, 0, 0, 0, NULL, -1, 0, NULL, NULL, NULL, NULL, NULL, NULL, 0, 0 }
+#define UFFDWP_SNAPSHOT_OPTIONS_INIT { sizeof(struct uffdwp_snapshot_options), 0, 0, 0, 0, 0, 0, 0, NULL, -1, 0, NULL, NULL, NULL, NULL, NULL, NULL, 0, 0, 0 }
 /* clang-format on */
 
 /*

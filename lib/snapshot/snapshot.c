@@ -71,6 +71,7 @@ static struct uffdwp_snapshot *snapshot_new(struct uffdwp_region *region, const 
 	pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
 	pthread_cond_init(&snapshot->changed, &clock);
 	pthread_condattr_destroy(&clock);
+	bucket_init(&snapshot->rate, options->rate_bytes);
 	text_init(&snapshot->text);
 	sink_init(snapshot);
 	return snapshot;
