@@ -47,6 +47,14 @@ int loop_remove(struct loop *loop, int fd, uint64_t token);
  * first. */
 int loop_write(struct loop *loop, int fd, const void *buffer, size_t length, uint64_t offset, uint64_t token);
 
+/*
+ * Says that most writes will be of this descriptor and from these buffers, so that the kernel looks them up and pins
+ * them once instead of for each write. Once in the life of a loop, by its owner, before its first write; the loop lets
+ * go of them when it is freed by its owner. Only a hint: where it is refused (locked memory, epoll: -errno) writes do
+ * the same as before, and any other descriptor or buffer may be written, too.
+ */
+int loop_keep(struct loop *loop, int fd, const struct iovec *buffers, unsigned count);
+
 /* Waits until something happened or timeout_ns passed (UINT64_MAX: for ever; 0: only look). The count of events written
  * (0 at the time-out or a signal), or -errno of a loop that is broken for good. Starts what was queued. */
 int loop_wait(struct loop *loop, struct loop_event *events, unsigned max, uint64_t timeout_ns);

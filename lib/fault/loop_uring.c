@@ -20,9 +20,11 @@
 #include <errno.h>
 #include <liburing.h>
 #include <poll.h>
+#include <string.h>
 
 #include "fault/loop_private.h"
 
+#define KEPT_MAX 16                /* buffers */
 #define SUBMISSIONS_MAX 256        /* of the queue; more slots than that take turns */
 #define WRITE_MAX (1u << 30)       /* bytes; a longer write is cut short, which callers expect */
 #define RETRY_NS 10000000          /* a cancellation that found its target busy is sent again after this */
@@ -45,10 +47,14 @@ struct slot {
 struct loop_uring {
 	struct loop loop;
 	struct io_uring ring;
-	int disabled;  /* 1: the owner has not come yet */
-	int multishot; /* 0: this kernel's polls fire once (before 5.13) */
+	int disabled;     /* 1: the owner has not come yet */
+	int writes_fixed; /* this kernel has WRITE_FIXED */
+	int multishot;    /* 0: this kernel's polls fire once (before 5.13) */
 	unsigned flying_count;
 	unsigned entries;
+	int kept_fd; /* file 0 of the ring's own table; -1: none */
+	unsigned kept_count;
+	struct iovec kept[KEPT_MAX]; /* the ring's own buffers, by their number */
 	struct slot *free;
 	struct slot *ready_first;
 	struct slot *ready_last;
@@ -333,6 +339,65 @@ static int uring_remove(struct loop *loop, int fd, uint64_t token)
 	return 0;
 }
 
+/* The number of the kept buffer that holds all of these bytes; kept_count: none does. */
+static unsigned kept_buffer(const struct loop_uring *self, const void *buffer, unsigned length)
+{
+	unsigned i;
+
+	for (i = 0; i < self->kept_count; i++) {
+		uintptr_t start = (uintptr_t)self->kept[i].iov_base;
+		uintptr_t at = (uintptr_t)buffer;
+
+		if (at >= start && at - start <= self->kept[i].iov_len &&
+		    self->kept[i].iov_len - (at - start) >= length)
+			break;
+	}
+	return i;
+}
+
+static void prepare_write(const struct loop_uring *self, struct io_uring_sqe *sqe, int fd, const void *buffer,
+                          unsigned length, uint64_t offset)
+{
+	unsigned index = kept_buffer(self, buffer, length);
+	int is_kept = fd == self->kept_fd;
+
+	if (index < self->kept_count)
+		io_uring_prep_write_fixed(sqe, is_kept ? 0 : fd, buffer, length, offset, (int)index);
+	else
+		io_uring_prep_write(sqe, is_kept ? 0 : fd, buffer, length, offset);
+	if (is_kept)
+		io_uring_sqe_set_flags(sqe, IOSQE_FIXED_FILE);
+}
+
+/* Each of the two is of use without the other. */
+static int uring_keep(struct loop *loop, int fd, const struct iovec *buffers, unsigned count)
+{
+	struct loop_uring *self = from_loop(loop);
+	int error = enable(self);
+
+	if (error < 0 || count > KEPT_MAX || self->kept_fd >= 0 || self->kept_count > 0)
+		return error < 0 ? error : -EINVAL;
+	int no_file = io_uring_register_files(&self->ring, &fd, 1);
+	int no_buffers = self->writes_fixed ? io_uring_register_buffers(&self->ring, buffers, count) : -EOPNOTSUPP;
+
+	if (no_file >= 0)
+		self->kept_fd = fd;
+	if (no_buffers >= 0) {
+		memcpy(self->kept, buffers, count * sizeof(*buffers));
+		self->kept_count = count;
+	}
+	return no_file < 0 ? no_file : no_buffers < 0 ? no_buffers : 0;
+}
+
+/* A ring that is closed lets go of them a little later: too late for who unmounts the disk, or counts locked memory. */
+static void let_go_of_kept(struct loop_uring *self)
+{
+	if (self->kept_fd >= 0)
+		io_uring_unregister_files(&self->ring);
+	if (self->kept_count > 0)
+		io_uring_unregister_buffers(&self->ring);
+}
+
 static int uring_write(struct loop *loop, int fd, const void *buffer, size_t length, uint64_t offset, uint64_t token)
 {
 	struct loop_uring *self = from_loop(loop);
@@ -350,7 +415,7 @@ static int uring_write(struct loop *loop, int fd, const void *buffer, size_t len
 		slot_put(self, slot);
 		return -EAGAIN;
 	}
-	io_uring_prep_write(sqe, fd, buffer, length < WRITE_MAX ? (unsigned)length : WRITE_MAX, offset);
+	prepare_write(self, sqe, fd, buffer, length < WRITE_MAX ? (unsigned)length : WRITE_MAX, offset);
 	launch(self, slot, sqe);
 	return 0;
 }
@@ -387,6 +452,7 @@ static void uring_free(struct loop *loop)
 	struct loop_uring *self = from_loop(loop);
 
 	land_all(self);
+	let_go_of_kept(self);
 	io_uring_queue_exit(&self->ring);
 	pages_free(loop->k, self, loop->size_bytes);
 }
@@ -396,6 +462,7 @@ const struct loop_ops loop_uring_ops = {
         .add = uring_add,
         .remove = uring_remove,
         .write = uring_write,
+        .keep = uring_keep,
         .wait = uring_wait,
 };
 
@@ -425,6 +492,7 @@ static int ring_check(struct loop_uring *self)
 	complete = io_uring_opcode_supported(probe, IORING_OP_POLL_ADD) &&
 	           io_uring_opcode_supported(probe, IORING_OP_ASYNC_CANCEL) &&
 	           io_uring_opcode_supported(probe, IORING_OP_WRITE) && (self->ring.features & IORING_FEAT_NODROP);
+	self->writes_fixed = io_uring_opcode_supported(probe, IORING_OP_WRITE_FIXED);
 	io_uring_free_probe(probe);
 	return complete ? 0 : -EOPNOTSUPP;
 }
@@ -455,6 +523,7 @@ int loop_uring_new(const struct kernel_ops *k, unsigned entries, struct loop **o
 		return -ENOMEM;
 	self->loop = (struct loop){&loop_uring_ops, k, size};
 	self->multishot = 1;
+	self->kept_fd = -1;
 	self->entries = entries;
 	for (unsigned i = entries; i-- > 0;)
 		slot_put(self, &self->slots[i]);

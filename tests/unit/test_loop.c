@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/time.h>
 #include <unistd.h>
 
@@ -415,6 +416,65 @@ START_TEST(test_a_loop_that_is_freed_holds_nothing)
 }
 END_TEST
 
+#define KEPT_BYTES 8192
+
+/* Kept and other descriptors and buffers, in all four pairs; the file shows what arrived. */
+static void write_kept_and_others(struct loop *loop, const int files[2], char *const buffers[2])
+{
+	struct loop_event event;
+
+	for (int i = 0; i < 4; i++) {
+		uint64_t offset = (uint64_t)(i / 2) * KEPT_BYTES;
+		char seen[KEPT_BYTES - 100];
+
+		memset(buffers[i / 2], 'a' + i, KEPT_BYTES);
+		ck_assert_int_eq(loop_write(loop, files[i % 2], buffers[i / 2] + 100, KEPT_BYTES - 100, offset, 9), 0);
+		event = wait_one(loop);
+		ck_assert_int_eq(event.kind, LOOP_WRITTEN);
+		ck_assert_int_eq(event.result, KEPT_BYTES - 100);
+		ck_assert_int_eq((int)pread(files[i % 2], seen, sizeof(seen), (off_t)offset), (int)sizeof(seen));
+		ck_assert_int_eq(memcmp(seen, buffers[i / 2] + 100, sizeof(seen)), 0);
+	}
+}
+
+static void keep_and_write(struct loop *loop, int expected)
+{
+	char *memory = mmap(NULL, 4 * KEPT_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *const buffers[2] = {memory, memory + 2 * KEPT_BYTES};
+	const struct iovec kept[2] = {{memory + KEPT_BYTES, KEPT_BYTES}, {memory, KEPT_BYTES}};
+	const int files[2] = {new_memfd(), new_memfd()};
+
+	ck_assert_ptr_ne(memory, MAP_FAILED);
+	ck_assert_int_eq(loop_keep(loop, files[0], kept, 2), expected);
+	if (expected == 0)
+		ck_assert_int_eq(loop_keep(loop, files[0], kept, 2), -EINVAL);
+	write_kept_and_others(loop, files, buffers);
+	loop_free(loop);
+	munmap(memory, 4 * KEPT_BYTES);
+	close(files[0]);
+	close(files[1]);
+}
+
+START_TEST(test_what_is_kept_and_what_is_not_can_be_written)
+{
+	keep_and_write(new_loop(&kernel_real, ENTRIES, _i), _i == KIND_URING ? 0 : -EOPNOTSUPP);
+}
+END_TEST
+
+/* Nothing may be locked: the test runs as a user for it. */
+START_TEST(test_buffers_that_cannot_be_kept_are_written_all_the_same)
+{
+	const struct rlimit none = {0, 0};
+
+	if (geteuid() == 0)
+		ck_assert_int_eq(setresuid(65534, 65534, 65534), 0);
+	struct loop *loop = new_loop(&kernel_real, ENTRIES, KIND_URING);
+
+	ck_assert_int_eq(setrlimit(RLIMIT_MEMLOCK, &none), 0);
+	keep_and_write(loop, -ENOMEM);
+}
+END_TEST
+
 /* ------------------------------------------------------------------------------------------- threads and refusals --
  */
 
@@ -576,6 +636,9 @@ static void add_writes(Suite *suite, int kinds)
 	tcase_add_loop_test(tcase, test_removal_keeps_the_writes_of_others, 0, kinds);
 	tcase_add_loop_test(tcase, test_an_error_of_a_write_is_its_result, 0, kinds);
 	tcase_add_loop_test(tcase, test_a_loop_that_is_freed_holds_nothing, 0, kinds);
+	tcase_add_loop_test(tcase, test_what_is_kept_and_what_is_not_can_be_written, 0, kinds);
+	if (kinds > KIND_URING)
+		tcase_add_test(tcase, test_buffers_that_cannot_be_kept_are_written_all_the_same);
 	suite_add_tcase(suite, tcase);
 }
 
