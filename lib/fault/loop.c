@@ -45,6 +45,11 @@ int loop_write(struct loop *loop, int fd, const void *buffer, size_t length, uin
 	return loop->ops->write(loop, fd, buffer, length, offset, token);
 }
 
+int loop_read(struct loop *loop, int fd, void *buffer, size_t length, uint64_t offset, uint64_t token)
+{
+	return loop->ops->read(loop, fd, buffer, length, offset, token);
+}
+
 int loop_keep(struct loop *loop, int fd, const struct iovec *buffers, unsigned count)
 {
 	return loop->ops->keep ? loop->ops->keep(loop, fd, buffers, count) : -EOPNOTSUPP;
