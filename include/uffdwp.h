@@ -784,6 +784,7 @@ UFFDWP_EXPORT int uffdwp_probe(struct uffdwp_probe_report *report);
 
 #include "uffdwp/image.h"
 #include "uffdwp/nbd.h"
+#include "uffdwp/restore.h"
 #include "uffdwp/view.h"
 
 #endif /* UFFDWP_H */

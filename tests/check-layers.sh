@@ -13,7 +13,7 @@ rank() {
 	region) echo 2 ;;
 	fault) echo 3 ;;
 	image) echo 4 ;;
-	snapshot | track) echo 5 ;;
+	restore | snapshot | track) echo 5 ;;
 	api) echo 6 ;;
 	*) echo unknown ;;
 	esac
@@ -50,7 +50,7 @@ done < <(find lib -name '*.[ch]' | sort)
 
 while read -r line; do
 	complain "inside of the library included from outside: $line"
-done < <(grep -rnE --include='*.[ch]' '^#[[:space:]]*include "(base|kernel|region|fault|image|snapshot|track)/' tools bench |
+done < <(grep -rnE --include='*.[ch]' '^#[[:space:]]*include "(base|kernel|region|fault|image|restore|snapshot|track)/' tools bench |
 	grep -v '"kernel/abi.h"' || true)
 
 [[ $failed -eq 0 ]] && echo "layers: $count files, all includes point down"
