@@ -46,19 +46,19 @@ static int check_region(const struct uffdwp_region *region, const struct uffdwp_
 }
 
 /* Nothing is armed from here on. A track sees all of it as written; no increment can follow what was before. */
-static void let_go(struct uffdwp_region *region)
+static int let_go(struct uffdwp_region *region)
 {
 	static const struct image_identity none;
 	uint64_t pages = region_pages(region);
+	int error = fault_let_all_go(region);
 
-	fault_let_all_go(region);
 	region->caller_armed = 0;
 	region->last_image = none;
-	if (!atomic_load(&region->tracked))
-		return;
-	for (uint64_t page = 0; page < pages; page++)
+	for (uint64_t page = 0; atomic_load(&region->tracked) && page < pages; page++)
 		region_note_written(region, page);
-	atomic_store(&region->active, 1);
+	atomic_store(&region->active, error || atomic_load(&region->tracked));
+	return error ? text_fail(region->text, error, "the kernel refused to disarm the region: %s", strerror(-error))
+	             : 0;
 }
 
 /* A mapping that nobody watches. NULL: not to be had. */
@@ -276,14 +276,16 @@ static int restore_locked(struct uffdwp_region *region, struct uffdwp_image *ima
 		return error;
 	if (!whole)
 		return text_fail(region->text, -ENOMEM, "no memory for a restore");
-	let_go(region);
-	open_place(whole);
-	clear(whole);
-	reserve_place(whole);
-	open_direct(whole);
-	whole_read(whole, wish);
-	error = tell(whole);
-	fill_progress(whole, progress);
+	error = let_go(region);
+	if (!error) {
+		open_place(whole);
+		clear(whole);
+		reserve_place(whole);
+		open_direct(whole);
+		whole_read(whole, wish);
+		error = tell(whole);
+		fill_progress(whole, progress);
+	}
 	close_whole(whole);
 	return error;
 }
