@@ -321,6 +321,21 @@ START_TEST(test_too_long_changes_nothing)
 }
 END_TEST
 
+START_TEST(test_region_is_not_its_own_image)
+{
+	if (!open_shmem()) {
+		return;
+	}
+	uint8_t *before = malloc(REGION_BYTES);
+	memcpy(before, place.base, REGION_BYTES);
+	test_chain_begin(&chain, 4096, MIB, 18);
+	(void)snprintf(chain.path, sizeof(chain.path), "/proc/self/fd/%d", place_fd(&place));
+	expect_refused(-EINVAL, "own memory");
+	ck_assert_mem_eq(place.base, before, REGION_BYTES);
+	free(before);
+}
+END_TEST
+
 START_TEST(test_snapshots_and_views_come_first)
 {
 	if (!open_shmem()) {
@@ -503,6 +518,7 @@ int main(void)
 	tcase_add_loop_test(tests, test_other_base_is_found, 0, PLACE_AUTO_CASES * 2);
 	tcase_add_test(tests, test_cut_files_are_found);
 	tcase_add_test(tests, test_too_long_changes_nothing);
+	tcase_add_test(tests, test_region_is_not_its_own_image);
 	tcase_add_test(tests, test_snapshots_and_views_come_first);
 	tcase_add_loop_test(tests, test_track_sees_it_all, 0, PLACE_AUTO_CASES);
 	tcase_add_test(tests, test_arguments_are_checked);
