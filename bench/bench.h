@@ -96,6 +96,7 @@ static inline uint64_t bench_random(uint64_t *state)
 int faults_main(int argc, char **argv);
 int handlers_main(int argc, char **argv);
 int snapshot_main(int argc, char **argv);
+int disk_main(int argc, char **argv);
 int track_main(int argc, char **argv);
 int gc_main(int argc, char **argv);
 

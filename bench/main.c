@@ -20,6 +20,7 @@ static const struct question questions[] = {
          faults_main},
         {"handlers", "how many handler threads, and on which CPUs", handlers_main},
         {"snapshot", "a live snapshot: the library against fork() and what one could write by hand", snapshot_main},
+        {"disk", "an image that nobody disturbs, and back: as fast as dd on the same disk?", disk_main},
         {"track", "which pages were written: the library against the bare ioctl and the older ways", track_main},
         {"gc", "a garbage collector's pauses: with the library's write barrier, with its own, with none", gc_main},
 };

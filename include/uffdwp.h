@@ -382,8 +382,10 @@ enum uffdwp_sink {
 	 * the sync of its folder fail at the very end, the snapshot fails, and its text says that the image is there.)
 	 */
 	UFFDWP_SINK_IMAGE = 0,
-	UFFDWP_SINK_STREAM = 1,  /* `fd`, from the first byte to the last, holes as zeros: a pipe, a socket, a file */
-	UFFDWP_SINK_CALLBACK = 2 /* `callback`, in runs of pages, each page once, in any order */
+	UFFDWP_SINK_STREAM = 1,   /* `fd`, from the first byte to the last, holes as zeros: a pipe, a socket, a file */
+	UFFDWP_SINK_CALLBACK = 2, /* `callback`, in runs of pages, each page once, in any order */
+	/* An export of a network block device, by the URI in `path`: see uffdwp/nbd.h. */
+	UFFDWP_SINK_NBD = 3
 };
 
 /*
@@ -421,7 +423,8 @@ struct uffdwp_snapshot_options {
 	                      * 0: all that the region has when begin is called */
 	uint64_t pool_bytes; /* bound on memory for pre-images, with their tables; 0: 64 MiB; at least 16 pages */
 	uint64_t wait_ns;    /* POLICY_WAIT: how long writers wait while no memory is freed; 0: 10 s */
-	const char *path;    /* SINK_IMAGE; its folder must exist and be writable; a file there is replaced at commit */
+	const char *path;    /* SINK_IMAGE; its folder must exist and be writable; a file there is replaced at commit.
+	                      * SINK_NBD: the export's URI */
 	int32_t fd;          /* SINK_STREAM; stays the caller's; blocking or not */
 	uint32_t reserved;   /* 0 */
 	uffdwp_sink_fn callback; /* SINK_CALLBACK */
@@ -443,9 +446,18 @@ struct uffdwp_snapshot_options {
 	const char *parent;
 	uint32_t compress;  /* with a parent: level of zstd, 1 to 19; 0: none. The sweep's thread does it */
 	uint32_t reserved2; /* 0 */
+
+	/*
+	 * Bytes per second that go to the sink, 0: as fast as it takes them. Over any stretch of time it is at most
+	 * that, and what a tenth of a second and one piece (1 MiB or one page) make more. Zeros that the sink leaves
+	 * out do not count; pages that a delta compresses count as they were. The limit never brakes a writer: while
+	 * less than half of the pool is left the sweep goes on without it, and is slower afterwards, until the rate is
+	 * kept again.
+	 */
+	uint64_t rate_bytes;
 };
 /* clang-format off */
-#define UFFDWP_SNAPSHOT_OPTIONS_INIT { sizeof(struct uffdwp_snapshot_options), 0, 0, 0, 0, 0, 0, 0, NULL, -1, 0, NULL, NULL, NULL, NULL, NULL, NULL, 0, 0 }
+#define UFFDWP_SNAPSHOT_OPTIONS_INIT { sizeof(struct uffdwp_snapshot_options), 0, 0, 0, 0, 0, 0, 0, NULL, -1, 0, NULL, NULL, NULL, NULL, NULL, NULL, 0, 0, 0 }
 /* clang-format on */
 
 /*
@@ -458,9 +470,10 @@ struct uffdwp_snapshot_options {
  * Errors, nothing changed: -EINVAL, -E2BIG, -ERANGE (length beyond the region), -EBUSY (a snapshot of this region has
  * not been freed), -ENOENT, -EACCES, -ENOTDIR, -EROFS, -EISDIR, -ENAMETOOLONG (path), -ENOSPC, -EDQUOT (no room for the
  * image), -EBADF (fd), -EXDEV (the parent is not the image of this region's last snapshot), -EBADMSG (it is damaged),
- * what cut_enter refused with, -ESTALE (dead region), -ENOMEM,
- * -EAGAIN (no thread), -ENOBUFS (mprotect with too few mappings for so many pages: a larger pool), or what the kernel
- * answered to arming. Since 0.1.
+ * of SINK_NBD -EROFS, -ENOSPC (a small export), -EOPNOTSUPP (no libnbd; no flush), -ETIMEDOUT (10 s without an answer)
+ * and what libnbd says of the URI and the server (-ECONNREFUSED, ...), what cut_enter refused with, -ESTALE (dead
+ * region), -ENOMEM, -EAGAIN (no thread), -ENOBUFS (mprotect with too few mappings for so many pages: a larger pool), or
+ * what the kernel answered to arming. Since 0.1.
  */
 UFFDWP_MUST_CHECK UFFDWP_EXPORT int uffdwp_snapshot_begin(struct uffdwp_region *region,
                                                           const struct uffdwp_snapshot_options *options,
@@ -773,6 +786,7 @@ UFFDWP_EXPORT int uffdwp_probe(struct uffdwp_probe_report *report);
 #endif
 
 #include "uffdwp/image.h"
+#include "uffdwp/nbd.h"
 #include "uffdwp/restore.h"
 #include "uffdwp/view.h"
 

@@ -27,6 +27,9 @@ static int check_snapshot_sink(const struct uffdwp_snapshot_options *options, st
 		return options->fd >= 0 ? 0 : text_fail(text, -EBADF, "the stream sink needs an fd");
 	case UFFDWP_SINK_CALLBACK:
 		return options->callback ? 0 : text_fail(text, -EINVAL, "the callback sink needs a callback");
+	case UFFDWP_SINK_NBD:
+		return options->path && *options->path ? 0
+		                                       : text_fail(text, -EINVAL, "the NBD sink needs a URI as path");
 	default:
 		return text_fail(text, -EINVAL, "unknown sink %u", (unsigned)options->sink);
 	}

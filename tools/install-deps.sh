@@ -22,9 +22,12 @@ packages_of() {
 	case $1 in
 	build)
 		echo gcc g++ libc6-dev binutils make cmake pkg-config liburing-dev libnuma-dev libzstd-dev libxxhash-dev \
-			libsqlite3-dev libjson-c-dev libgc-dev systemtap-sdt-dev
+			libsqlite3-dev libjson-c-dev libgc-dev libnbd-dev systemtap-sdt-dev
 		;;
-	test) echo check sqlite3 util-linux mount coreutils python3 redis-server redis-tools libxml2-utils gnuplot-nox ;;
+	test)
+		echo check sqlite3 util-linux mount coreutils python3 redis-server redis-tools libxml2-utils gnuplot-nox \
+			nbdkit libnbd-bin
+		;;
 	check) echo clang libclang-rt-14-dev clang-format clang-tidy cppcheck shellcheck git ;;
 	vm)
 		echo qemu-system-x86 busybox-static cpio kmod xz-utils zstd debian-archive-keyring \

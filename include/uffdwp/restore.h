@@ -46,6 +46,21 @@ struct uffdwp_restore_progress {
 	uint32_t uring;        /* 1: by io_uring */
 };
 
+/*
+ * Reads an image into a region, whole, and returns when all of it is there. What the region held is discarded; behind
+ * the image's end it is zeros. Nobody else may use the memory meanwhile. The image must not be longer than the region.
+ * All that has checksums is checked, and of a chain also that the raw image is the right one. `progress`, if it is not
+ * NULL, is filled in any case but -EINVAL (sz). Any thread.
+ *
+ * Errors, the content is undefined then: those of uffdwp_image_open(), -EINVAL, -E2BIG, -ERANGE (the image is longer
+ * than the region), -EBUSY (a snapshot or a restore has not been freed, or a view is open), -ESTALE (unmapped),
+ * -EBADMSG (damaged: the text names the place), -EXDEV (the raw image is not the one that its child names), -EIO,
+ * -ENOMEM. Since 0.1.
+ */
+UFFDWP_MUST_CHECK UFFDWP_EXPORT int uffdwp_restore(struct uffdwp_region *region,
+                                                   const struct uffdwp_restore_options *options,
+                                                   struct uffdwp_restore_progress *progress);
+
 /* A lazy restore that runs. */
 struct uffdwp_restore;
 

@@ -161,8 +161,9 @@ void fault_let_pass(const struct uffdwp_region *region, uint64_t held_ns);
 /* Pool memory was freed: wakes whoever waits for it. */
 void fault_wake_starved(struct uffdwp_region *region);
 
-/* quiet.c: disarms all of a region that nobody watches and no snapshot needs. With its lock held. */
-void fault_let_all_go(struct uffdwp_region *region);
+/* quiet.c: disarms all of a region that nobody watches and no snapshot needs. With its lock held. -errno: the kernel
+ * refused, and pages may still fault; whoever meets one lets it go. */
+int fault_let_all_go(struct uffdwp_region *region);
 
 /* preserve.c, for empty.c: what is done to a page that is written to; `phase` is what the fault began with. */
 enum fault_verdict fault_let_go(struct fault *fault, enum phase phase);

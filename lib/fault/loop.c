@@ -45,6 +45,16 @@ int loop_write(struct loop *loop, int fd, const void *buffer, size_t length, uin
 	return loop->ops->write(loop, fd, buffer, length, offset, token);
 }
 
+int loop_read(struct loop *loop, int fd, void *buffer, size_t length, uint64_t offset, uint64_t token)
+{
+	return loop->ops->read(loop, fd, buffer, length, offset, token);
+}
+
+int loop_keep(struct loop *loop, int fd, const struct iovec *buffers, unsigned count)
+{
+	return loop->ops->keep ? loop->ops->keep(loop, fd, buffers, count) : -EOPNOTSUPP;
+}
+
 int loop_wait(struct loop *loop, struct loop_event *events, unsigned max, uint64_t timeout_ns)
 {
 	return loop->ops->wait(loop, events, max, timeout_ns);

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A loop: one thread waits in one place for descriptors that became readable, for file writes that it started, and for
- * a time-out. Two implementations behind one interface: io_uring (multishot poll, asynchronous writes) and epoll with
- * pwrite(2), for where io_uring is refused. Handler threads and the threads of snapshots run on one each.
+ * A loop: one thread waits in one place for descriptors that became readable, for file reads and writes that it
+ * started, and for a time-out. Two implementations behind one interface: io_uring (multishot poll, asynchronous I/O)
+ * and epoll with pread(2) and pwrite(2), for where io_uring is refused. Handler threads and the threads of snapshots
+ * run on one each.
  *
- * Threads: a loop belongs to the thread that waits in it; add, remove and write are called by that thread only. (To
- * reach a sleeping loop, give it an eventfd.)
+ * Threads: a loop belongs to the thread that waits in it; add, remove, read and write are called by that thread only.
+ * (To reach a sleeping loop, give it an eventfd.)
  *
  * A descriptor is reported when it BECOMES readable: its owner reads until it is empty (a short read of a uffd is
  * "empty": every later message wakes again). After loop_remove() has returned no request holds the descriptor, so that
@@ -23,6 +24,7 @@ enum loop_kind {
 	LOOP_READABLE, /* the descriptor added with this token; result: poll revents, or -errno: it must be removed */
 	LOOP_WRITTEN, /* the write with this token; result: bytes or -errno. Short writes are the caller's to go on with
 	               */
+	LOOP_READ,    /* the same of a read; 0 bytes: the file ends there */
 };
 
 struct loop_event {
@@ -33,7 +35,7 @@ struct loop_event {
 
 struct loop;
 
-/* Entries: the most descriptors plus writes under way. no_uring: take epoll. 0 or -errno; *out on success. */
+/* Entries: the most descriptors plus reads and writes under way. no_uring: take epoll. 0 or -errno; *out on success. */
 int loop_new(const struct kernel_ops *k, unsigned entries, int no_uring, struct loop **out);
 void loop_free(struct loop *loop);
 
@@ -46,6 +48,17 @@ int loop_remove(struct loop *loop, int fd, uint64_t token);
 /* Starts a write of a regular file; buffer stays untouched until its event. -EAGAIN: `entries` are under way, wait
  * first. */
 int loop_write(struct loop *loop, int fd, const void *buffer, size_t length, uint64_t offset, uint64_t token);
+
+/* The same for a read into the buffer. */
+int loop_read(struct loop *loop, int fd, void *buffer, size_t length, uint64_t offset, uint64_t token);
+
+/*
+ * Says that most writes will be of this descriptor and from these buffers, so that the kernel looks them up and pins
+ * them once instead of for each write. Once in the life of a loop, by its owner, before its first write; the loop lets
+ * go of them when it is freed by its owner. Only a hint: where it is refused (locked memory, epoll: -errno) writes do
+ * the same as before, and any other descriptor or buffer may be written, too.
+ */
+int loop_keep(struct loop *loop, int fd, const struct iovec *buffers, unsigned count);
 
 /* Waits until something happened or timeout_ns passed (UINT64_MAX: for ever; 0: only look). The count of events written
  * (0 at the time-out or a signal), or -errno of a loop that is broken for good. Starts what was queued. */

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The loop over epoll and pwrite(2).
+ * The loop over epoll, pread(2) and pwrite(2).
  *
  * Descriptors are watched edge-triggered: one wake-up each time one becomes readable, as with a multishot poll. A write
- * is done at once, in loop_write(); its result waits in a queue and is reported by the next loop_wait(), so that a
- * caller meets the same order of things as with io_uring. Of a wait that finds results in the queue at most half the
- * room is filled from it, so that writes and faults cannot starve each other.
+ * is done at once, in loop_write(), and a read in loop_read(); its result waits in a queue and is reported by the next
+ * loop_wait(), so that a caller meets the same order of things as with io_uring. Of a wait that finds results in the
+ * queue at most half the room is filled from it, so that writes and faults cannot starve each other.
  *
  * Threads: the owner's only. What must never happen: a result is dropped. The queue has room for every entry, and a
  * write that finds no entry is refused before it is done.
@@ -18,7 +18,8 @@
 
 #define BATCH 64
 
-struct written {
+struct done {
+	enum loop_kind kind;
 	uint64_t token;
 	int result;
 };
@@ -26,12 +27,12 @@ struct written {
 struct loop_epoll {
 	struct loop loop;
 	int epoll;
-	int coarse;            /* 1: no epoll_pwait2(2) here (Linux 5.11), time-outs are rounded up to milliseconds */
-	unsigned entries;      /* most descriptors plus results */
-	unsigned descriptors;  /* watched */
-	unsigned first;        /* oldest result in the queue */
-	unsigned count;        /* results in the queue */
-	struct written done[]; /* `entries` of them, a circle */
+	int coarse;           /* 1: no epoll_pwait2(2) here (Linux 5.11), time-outs are rounded up to milliseconds */
+	unsigned entries;     /* most descriptors plus results */
+	unsigned descriptors; /* watched */
+	unsigned first;       /* oldest result in the queue */
+	unsigned count;       /* results in the queue */
+	struct done done[];   /* `entries` of them, a circle */
 };
 
 static struct loop_epoll *from_loop(struct loop *loop)
@@ -98,28 +99,44 @@ static int epoll_remove(struct loop *loop, int fd, uint64_t token)
 	return 0;
 }
 
-static int epoll_write(struct loop *loop, int fd, const void *buffer, size_t length, uint64_t offset, uint64_t token)
+static int note_done(struct loop_epoll *self, enum loop_kind kind, uint64_t token, ssize_t result)
 {
-	struct loop_epoll *self = from_loop(loop);
-	struct written *slot;
-
-	if (is_full(self))
-		return -EAGAIN;
-	slot = &self->done[(self->first + self->count) % self->entries];
-	slot->token = token;
-	slot->result = (int)self->loop.k->pwrite(fd, buffer, length < INT32_MAX ? length : INT32_MAX, offset);
+	self->done[(self->first + self->count) % self->entries] = (struct done){kind, token, (int)result};
 	self->count++;
 	return 0;
 }
 
-static unsigned take_written(struct loop_epoll *self, struct loop_event *events, unsigned max)
+static size_t at_most(size_t length)
+{
+	return length < INT32_MAX ? length : INT32_MAX;
+}
+
+static int epoll_write(struct loop *loop, int fd, const void *buffer, size_t length, uint64_t offset, uint64_t token)
+{
+	struct loop_epoll *self = from_loop(loop);
+
+	if (is_full(self))
+		return -EAGAIN;
+	return note_done(self, LOOP_WRITTEN, token, loop->k->pwrite(fd, buffer, at_most(length), offset));
+}
+
+static int epoll_read(struct loop *loop, int fd, void *buffer, size_t length, uint64_t offset, uint64_t token)
+{
+	struct loop_epoll *self = from_loop(loop);
+
+	if (is_full(self))
+		return -EAGAIN;
+	return note_done(self, LOOP_READ, token, loop->k->pread(fd, buffer, at_most(length), offset));
+}
+
+static unsigned take_done(struct loop_epoll *self, struct loop_event *events, unsigned max)
 {
 	unsigned n;
 
 	for (n = 0; n < max && self->count > 0; n++) {
-		const struct written *slot = &self->done[self->first];
+		const struct done *slot = &self->done[self->first];
 
-		events[n] = (struct loop_event){LOOP_WRITTEN, slot->result, slot->token};
+		events[n] = (struct loop_event){slot->kind, slot->result, slot->token};
 		self->first = (self->first + 1) % self->entries;
 		self->count--;
 	}
@@ -160,7 +177,7 @@ static int epoll_wait_loop(struct loop *loop, struct loop_event *events, unsigne
 {
 	struct loop_epoll *self = from_loop(loop);
 	struct epoll_event ready[BATCH];
-	unsigned n = take_written(self, events, max - max / 2);
+	unsigned n = take_done(self, events, max - max / 2);
 	unsigned room = max - n < BATCH ? max - n : BATCH;
 	int readable = 0;
 
@@ -178,5 +195,6 @@ const struct loop_ops loop_epoll_ops = {
         .add = epoll_add,
         .remove = epoll_remove,
         .write = epoll_write,
+        .read = epoll_read,
         .wait = epoll_wait_loop,
 };

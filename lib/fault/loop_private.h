@@ -14,6 +14,8 @@ struct loop_ops {
 	int (*add)(struct loop *loop, int fd, uint64_t token);
 	int (*remove)(struct loop *loop, int fd, uint64_t token);
 	int (*write)(struct loop *loop, int fd, const void *buffer, size_t length, uint64_t offset, uint64_t token);
+	int (*read)(struct loop *loop, int fd, void *buffer, size_t length, uint64_t offset, uint64_t token);
+	int (*keep)(struct loop *loop, int fd, const struct iovec *buffers, unsigned count); /* NULL: cannot */
 	int (*wait)(struct loop *loop, struct loop_event *events, unsigned max, uint64_t timeout_ns);
 };
 

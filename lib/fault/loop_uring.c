@@ -2,14 +2,14 @@
 /*
  * The loop over io_uring.
  *
- * Words: a slot stands for one watched descriptor or one write; its number is what the kernel gives back with each
- * completion. A slot is flying while the kernel holds its request; a multishot poll flies on until a completion without
- * IORING_CQE_F_MORE lands it, and is then sent again. A slot that has something to report is ready: it stands in one
- * list, once, whatever number of completions came, so that nothing is lost however long the caller looks away (a
+ * Words: a slot stands for one watched descriptor, one read or one write; its number is what the kernel gives back with
+ * each completion. A slot is flying while the kernel holds its request; a multishot poll flies on until a completion
+ * without IORING_CQE_F_MORE lands it, and is then sent again. A slot that has something to report is ready: it stands
+ * in one list, once, whatever number of completions came, so that nothing is lost however long the caller looks away (a
  * removal waits for completions and finds those of others too).
  *
  * System calls: loop_wait() makes none where slots are ready and nothing is queued, else one io_uring_enter(2) that
- * submits, waits and runs the kernel's deferred work. Writes and polls are queued in memory until then.
+ * submits, waits and runs the kernel's deferred work. Reads, writes and polls are queued in memory until then.
  *
  * Threads: the owner's only, and the ring knows: it is made disabled, for a single issuer, and enabled by the first
  * thread that uses it. Only loop_free() may come from another thread, after the owner removed its descriptors.
@@ -20,15 +20,17 @@
 #include <errno.h>
 #include <liburing.h>
 #include <poll.h>
+#include <string.h>
 
 #include "fault/loop_private.h"
 
+#define KEPT_MAX 16                /* buffers */
 #define SUBMISSIONS_MAX 256        /* of the queue; more slots than that take turns */
-#define WRITE_MAX (1u << 30)       /* bytes; a longer write is cut short, which callers expect */
+#define IO_MAX (1u << 30)          /* bytes; a longer read or write is cut short, which callers expect */
 #define RETRY_NS 10000000          /* a cancellation that found its target busy is sent again after this */
 #define CANCEL (UINT64_C(1) << 63) /* user data of cancellations */
 
-enum slot_use { SLOT_FREE, SLOT_DESCRIPTOR, SLOT_WRITE };
+enum slot_use { SLOT_FREE, SLOT_DESCRIPTOR, SLOT_WRITE, SLOT_READ };
 
 struct slot {
 	uint64_t token;
@@ -45,10 +47,14 @@ struct slot {
 struct loop_uring {
 	struct loop loop;
 	struct io_uring ring;
-	int disabled;  /* 1: the owner has not come yet */
-	int multishot; /* 0: this kernel's polls fire once (before 5.13) */
+	int disabled;     /* 1: the owner has not come yet */
+	int writes_fixed; /* this kernel has WRITE_FIXED */
+	int multishot;    /* 0: this kernel's polls fire once (before 5.13) */
 	unsigned flying_count;
 	unsigned entries;
+	int kept_fd; /* file 0 of the ring's own table; -1: none */
+	unsigned kept_count;
+	struct iovec kept[KEPT_MAX]; /* the ring's own buffers, by their number */
 	struct slot *free;
 	struct slot *ready_first;
 	struct slot *ready_last;
@@ -235,7 +241,7 @@ static void completed(struct loop_uring *self, uint64_t user_data, int result, u
 		slot->flying = 0;
 		self->flying_count--;
 	}
-	if (slot->use == SLOT_WRITE)
+	if (slot->use != SLOT_DESCRIPTOR)
 		ready_push(self, slot, self->loop.k->uring_result(result));
 	else
 		poll_completed(self, slot, result);
@@ -264,8 +270,8 @@ static unsigned hand_out(struct loop_uring *self, struct loop_event *events, uns
 
 		ready_drop(self, slot);
 		events[n] = (struct loop_event){LOOP_READABLE, slot->result, slot->token};
-		if (slot->use == SLOT_WRITE) {
-			events[n].kind = LOOP_WRITTEN;
+		if (slot->use != SLOT_DESCRIPTOR) {
+			events[n].kind = slot->use == SLOT_WRITE ? LOOP_WRITTEN : LOOP_READ;
 			slot_put(self, slot);
 		}
 	}
@@ -333,24 +339,112 @@ static int uring_remove(struct loop *loop, int fd, uint64_t token)
 	return 0;
 }
 
-static int uring_write(struct loop *loop, int fd, const void *buffer, size_t length, uint64_t offset, uint64_t token)
+/* The number of the kept buffer that holds all of these bytes; kept_count: none does. */
+static unsigned kept_buffer(const struct loop_uring *self, const void *buffer, unsigned length)
+{
+	unsigned i;
+
+	for (i = 0; i < self->kept_count; i++) {
+		uintptr_t start = (uintptr_t)self->kept[i].iov_base;
+		uintptr_t at = (uintptr_t)buffer;
+
+		if (at >= start && at - start <= self->kept[i].iov_len &&
+		    self->kept[i].iov_len - (at - start) >= length)
+			break;
+	}
+	return i;
+}
+
+static void prepare_write(const struct loop_uring *self, struct io_uring_sqe *sqe, int fd, const void *buffer,
+                          unsigned length, uint64_t offset)
+{
+	unsigned index = kept_buffer(self, buffer, length);
+	int is_kept = fd == self->kept_fd;
+
+	if (index < self->kept_count)
+		io_uring_prep_write_fixed(sqe, is_kept ? 0 : fd, buffer, length, offset, (int)index);
+	else
+		io_uring_prep_write(sqe, is_kept ? 0 : fd, buffer, length, offset);
+	if (is_kept)
+		io_uring_sqe_set_flags(sqe, IOSQE_FIXED_FILE);
+}
+
+/* Each of the two is of use without the other. */
+static int uring_keep(struct loop *loop, int fd, const struct iovec *buffers, unsigned count)
 {
 	struct loop_uring *self = from_loop(loop);
 	int error = enable(self);
-	struct io_uring_sqe *sqe;
-	struct slot *slot;
+
+	if (error < 0 || count > KEPT_MAX || self->kept_fd >= 0 || self->kept_count > 0)
+		return error < 0 ? error : -EINVAL;
+	int no_file = io_uring_register_files(&self->ring, &fd, 1);
+	int no_buffers = self->writes_fixed ? io_uring_register_buffers(&self->ring, buffers, count) : -EOPNOTSUPP;
+
+	if (no_file >= 0)
+		self->kept_fd = fd;
+	if (no_buffers >= 0) {
+		memcpy(self->kept, buffers, count * sizeof(*buffers));
+		self->kept_count = count;
+	}
+	return no_file < 0 ? no_file : no_buffers < 0 ? no_buffers : 0;
+}
+
+/* A ring that is closed lets go of them a little later: too late for who unmounts the disk, or counts locked memory. */
+static void let_go_of_kept(struct loop_uring *self)
+{
+	if (self->kept_fd >= 0)
+		io_uring_unregister_files(&self->ring);
+	if (self->kept_count > 0)
+		io_uring_unregister_buffers(&self->ring);
+}
+
+/* A slot and a place in the queue for a read or a write; -EAGAIN: none is free. */
+static int begin_io(struct loop_uring *self, enum slot_use use, int fd, uint64_t token, struct slot **slot,
+                    struct io_uring_sqe **sqe)
+{
+	int error = enable(self);
 
 	if (error < 0)
 		return error;
-	slot = slot_get(self, SLOT_WRITE, fd, token);
-	if (!slot)
+	*slot = slot_get(self, use, fd, token);
+	if (!*slot)
 		return -EAGAIN;
-	sqe = next_sqe(self);
-	if (!sqe) {
-		slot_put(self, slot);
-		return -EAGAIN;
-	}
-	io_uring_prep_write(sqe, fd, buffer, length < WRITE_MAX ? (unsigned)length : WRITE_MAX, offset);
+	*sqe = next_sqe(self);
+	if (*sqe)
+		return 0;
+	slot_put(self, *slot);
+	return -EAGAIN;
+}
+
+static unsigned at_most(size_t length)
+{
+	return length < IO_MAX ? (unsigned)length : IO_MAX;
+}
+
+static int uring_write(struct loop *loop, int fd, const void *buffer, size_t length, uint64_t offset, uint64_t token)
+{
+	struct loop_uring *self = from_loop(loop);
+	struct io_uring_sqe *sqe;
+	struct slot *slot;
+	int error = begin_io(self, SLOT_WRITE, fd, token, &slot, &sqe);
+
+	if (error)
+		return error;
+	prepare_write(self, sqe, fd, buffer, at_most(length), offset);
+	launch(self, slot, sqe);
+	return 0;
+}
+
+static int uring_read(struct loop *loop, int fd, void *buffer, size_t length, uint64_t offset, uint64_t token)
+{
+	struct loop_uring *self = from_loop(loop);
+	struct io_uring_sqe *sqe;
+	struct slot *slot;
+	int error = begin_io(self, SLOT_READ, fd, token, &slot, &sqe);
+
+	if (error)
+		return error;
+	io_uring_prep_read(sqe, fd, buffer, at_most(length), offset);
 	launch(self, slot, sqe);
 	return 0;
 }
@@ -387,6 +481,7 @@ static void uring_free(struct loop *loop)
 	struct loop_uring *self = from_loop(loop);
 
 	land_all(self);
+	let_go_of_kept(self);
 	io_uring_queue_exit(&self->ring);
 	pages_free(loop->k, self, loop->size_bytes);
 }
@@ -396,6 +491,8 @@ const struct loop_ops loop_uring_ops = {
         .add = uring_add,
         .remove = uring_remove,
         .write = uring_write,
+        .read = uring_read,
+        .keep = uring_keep,
         .wait = uring_wait,
 };
 
@@ -424,7 +521,9 @@ static int ring_check(struct loop_uring *self)
 		return -EOPNOTSUPP;
 	complete = io_uring_opcode_supported(probe, IORING_OP_POLL_ADD) &&
 	           io_uring_opcode_supported(probe, IORING_OP_ASYNC_CANCEL) &&
-	           io_uring_opcode_supported(probe, IORING_OP_WRITE) && (self->ring.features & IORING_FEAT_NODROP);
+	           io_uring_opcode_supported(probe, IORING_OP_WRITE) &&
+	           io_uring_opcode_supported(probe, IORING_OP_READ) && (self->ring.features & IORING_FEAT_NODROP);
+	self->writes_fixed = io_uring_opcode_supported(probe, IORING_OP_WRITE_FIXED);
 	io_uring_free_probe(probe);
 	return complete ? 0 : -EOPNOTSUPP;
 }
@@ -455,6 +554,7 @@ int loop_uring_new(const struct kernel_ops *k, unsigned entries, struct loop **o
 		return -ENOMEM;
 	self->loop = (struct loop){&loop_uring_ops, k, size};
 	self->multishot = 1;
+	self->kept_fd = -1;
 	self->entries = entries;
 	for (unsigned i = entries; i-- > 0;)
 		slot_put(self, &self->slots[i]);

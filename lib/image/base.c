@@ -39,14 +39,36 @@ void base_put(struct base_list *list, uint64_t offset, const void *data, size_t 
 	}
 }
 
-static struct image_id hash_zeros(uint64_t length)
+static void update_zeros(XXH3_state_t *state, uint64_t length)
 {
 	static const unsigned char zeros[4096];
+
+	for (uint64_t at = 0; at < length; at += sizeof(zeros))
+		XXH3_128bits_update(state, zeros, (size_t)min_u64(sizeof(zeros), length - at));
+}
+
+void base_put_runs(struct base_list *list, uint64_t offset, const void *data, size_t length,
+                   const struct base_run *runs, size_t count)
+{
+	XXH3_state_t state;
+	size_t at = 0;
+
+	XXH3_128bits_reset(&state);
+	for (size_t i = 0; i < count; i++) {
+		update_zeros(&state, runs[i].start - at);
+		XXH3_128bits_update(&state, (const unsigned char *)data + runs[i].start, runs[i].end - runs[i].start);
+		at = runs[i].end;
+	}
+	update_zeros(&state, length - at);
+	list->blocks[offset / BASE_BLOCK_BYTES] = hash_id(XXH3_128bits_digest(&state));
+}
+
+static struct image_id hash_zeros(uint64_t length)
+{
 	XXH3_state_t state;
 
 	XXH3_128bits_reset(&state);
-	for (uint64_t at = 0; at < length; at += sizeof(zeros))
-		XXH3_128bits_update(&state, zeros, (size_t)min_u64(sizeof(zeros), length - at));
+	update_zeros(&state, length);
 	return hash_id(XXH3_128bits_digest(&state));
 }
 

@@ -28,6 +28,17 @@ void base_close(struct base_list *list);
 /* The bytes of [offset, offset + length): whole blocks, but for the image's last. */
 void base_put(struct base_list *list, uint64_t offset, const void *data, size_t length);
 
+/* Bytes [start, end) of a block. */
+struct base_run {
+	size_t start;
+	size_t end;
+};
+
+/* One block whose bytes are `data` in these runs, which are in order, and zeros elsewhere: there nothing is looked at.
+ */
+void base_put_runs(struct base_list *list, uint64_t offset, const void *data, size_t length,
+                   const struct base_run *runs, size_t count);
+
 /* Of an image of length_bytes. */
 struct image_id base_id(const struct base_list *list, uint64_t length_bytes);
 

@@ -148,6 +148,17 @@ static void note_failure(struct image_file *file, const struct part *part)
 	file->failed = 1;
 }
 
+/* By the thread that owns the loop; what it refuses costs a little time and nothing else. */
+static void keep_buffers(struct image_file *file)
+{
+	struct iovec buffers[IMAGE_SLOTS_MAX];
+
+	for (unsigned i = 0; i < file->slot_count; i++)
+		buffers[i] = (struct iovec){file->slots[i].buffer, file->slot_bytes};
+	file->kept = 1;
+	(void)loop_keep(file->loop, file->fd, buffers, file->slot_count);
+}
+
 static int start_write(struct image_file *file, const struct part *part)
 {
 	struct image_slot *slot = &file->slots[part->slot];
@@ -172,6 +183,8 @@ static int start_write(struct image_file *file, const struct part *part)
 
 int image_file_submit(struct image_file *file, unsigned slot, size_t offset, size_t length)
 {
+	if (file->slot_bytes && !file->kept)
+		keep_buffers(file);
 	return start_write(file, &(struct part){slot, offset, length});
 }
 

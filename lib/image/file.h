@@ -49,6 +49,8 @@ struct image_file {
 	int uring;
 	struct image_slot slots[IMAGE_SLOTS_MAX];
 	unsigned slot_count;
+	size_t slot_bytes; /* of each buffer, if all stay where they are and are worth to be pinned once; else 0 */
+	int kept;          /* the loop was told */
 	_Atomic uint64_t bytes_written;
 	int failed;         /* a write did */
 	uint64_t failed_at; /* where in the file the first of them was */

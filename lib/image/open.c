@@ -89,19 +89,44 @@ static int load_delta(struct uffdwp_image *image, struct image_link *link, struc
 	return error ? error : read_index(image, link, bytes, text);
 }
 
-/* 1, 0 or -errno. By its first bytes, or its last: a delta whose first byte is damaged, or cannot be read, must not
- * pass for a raw image. */
-static int is_delta(const struct uffdwp_image *image, const struct image_link *link)
+/* By its first bytes, or its last: a delta whose first byte is damaged must not pass for a raw image, nor one that
+ * cannot be read. 1 or 0, or -errno with a text. */
+static int is_delta(const struct uffdwp_image *image, const struct image_link *link, struct text *text)
 {
 	unsigned char bytes[DELTA_TRAILER_BYTES];
-	int error = link->file_bytes < 8 ? 0 : io_read(image->k, link->fd, bytes, 8, 0);
+	size_t length = link->file_bytes < sizeof(bytes) ? 8 : sizeof(bytes);
+	uint64_t last = link->file_bytes - length;
 
-	if (error || link->file_bytes < 8 || delta_is_magic(bytes))
-		return error ? error : link->file_bytes >= 8;
+	if (link->file_bytes < length)
+		return 0;
+	int error = io_read(image->k, link->fd, bytes, length, 0);
+
+	if (error)
+		return read_failed(text, link->path, 0, error);
+	if (delta_is_magic(bytes) || length < sizeof(bytes))
+		return delta_is_magic(bytes);
+	error = io_read(image->k, link->fd, bytes, length, last);
+	return error ? read_failed(text, link->path, last, error) : delta_is_trailer(bytes);
+}
+
+/* A copy of an export whose snapshot did not come to its end (snapshot/nbd.c). */
+static int check_finished(const struct uffdwp_image *image, const struct image_link *link, struct text *text)
+{
+	static const char mark[] = UFFDWP_NBD_UNFINISHED;
+	char bytes[sizeof(mark) - 1];
+
 	if (link->file_bytes < sizeof(bytes))
 		return 0;
-	error = io_read(image->k, link->fd, bytes, sizeof(bytes), link->file_bytes - sizeof(bytes));
-	return error ? error : delta_is_trailer(bytes);
+	int error = io_read(image->k, link->fd, bytes, sizeof(bytes), 0);
+
+	if (error)
+		return read_failed(text, link->path, 0, error);
+	if (memcmp(bytes, mark, sizeof(bytes)) != 0)
+		return 0;
+	return text_fail(text, -EBADMSG,
+	                 "\"%s\" is the copy of a block device whose snapshot was not finished: take another (or, if "
+	                 "memory really began with these words, open it as raw)",
+	                 link->path);
 }
 
 static void unload(struct uffdwp_image *image, struct image_link *link)
@@ -118,15 +143,16 @@ static int load(struct uffdwp_image *image, struct image_link *link, const char 
 {
 	link->fd = -1;
 	int error = open_file(image, link, path, text);
-	int delta = error || as_raw ? 0 : is_delta(image, link);
+	int delta = error || as_raw ? 0 : is_delta(image, link, text);
 
 	if (delta < 0)
-		error = read_failed(text, path, 0, delta);
-	if (!error && delta) {
-		error = load_delta(image, link, text);
-	} else if (!error) {
+		error = delta;
+	if (!error && !delta) {
 		link->is_raw = 1;
 		link->length_bytes = link->file_bytes;
+		error = as_raw ? 0 : check_finished(image, link, text);
+	} else if (!error) {
+		error = load_delta(image, link, text);
 	}
 	if (error)
 		unload(image, link);

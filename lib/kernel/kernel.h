@@ -112,7 +112,7 @@ struct kernel_ops {
 	int (*epoll_create)(void);
 	int (*eventfd)(void);
 	int (*uring_init)(unsigned entries, struct io_uring *ring, unsigned flags);
-	/* What a completion of an io_uring write or fsync brought: the seam where tests inject errors of the sink. */
+	/* What a completion of an io_uring read or write brought: the seam where tests inject errors of the sink. */
 	int (*uring_result)(int result);
 
 	/* (signal) Has the kernel write the 4 bytes at an address (getcpu(2)): 0, or -EFAULT where a system call may

@@ -152,8 +152,7 @@ static void forget_past(struct uffdwp_region *region)
 
 	region->kept = 0;
 	region->last_image = none;
-	for (uint64_t page = 0; page < region_pages(region) && atomic_load(&region->tracked); page++)
-		region_note_written(region, page);
+	region_note_written_range(region, 0, region_pages(region));
 	if (was_active && !region_is_wanted(region) && !region->caller_armed)
 		fault_let_all_go(region);
 }

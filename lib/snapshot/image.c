@@ -79,6 +79,7 @@ static int image_prepare(struct uffdwp_snapshot *snapshot, struct text *text)
 	for (unsigned i = 0; i < snapshot->chunk_count; i++)
 		snapshot->sink.file.slots[i].buffer = snapshot->chunks[i].buffer;
 	snapshot->sink.file.slot_count = snapshot->chunk_count;
+	snapshot->sink.file.slot_bytes = snapshot->chunk_pages << shift;
 	if (!snapshot->sink.direct || k->fs_type(fd) == TMPFS_MAGIC)
 		return 0;
 	while (!error && content_run(snapshot, end, &first, &end))

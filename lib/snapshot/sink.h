@@ -14,6 +14,7 @@
 #include "image/file.h"
 #include "image/writer.h"
 
+struct nbd_sink;
 struct text;
 struct uffdwp_snapshot;
 
@@ -44,6 +45,7 @@ extern const struct sink_ops sink_image;
 extern const struct sink_ops sink_delta;
 extern const struct sink_ops sink_stream;
 extern const struct sink_ops sink_callback;
+extern const struct sink_ops sink_nbd;
 
 /* The state of all kinds; each uses its own part. */
 struct sink {
@@ -60,6 +62,10 @@ struct sink {
 
 	int fd;      /* stream */
 	int is_file; /* regular files need no poll */
+
+	struct nbd_sink *nbd;
+	uint64_t room_bytes; /* the longest image that fits; 0: nobody knows */
+	char reason[256];    /* why the sink failed, where an error number says too little; the snapshot's thread */
 };
 
 /* A run of a chunk that is not all zeros. */

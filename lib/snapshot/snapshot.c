@@ -24,7 +24,7 @@
 #define CHUNK_BYTES (1024ull << 10)
 #define THREAD_BYTES (128ull << 10)
 
-static const struct sink_ops *const sinks[] = {&sink_image, &sink_stream, &sink_callback};
+static const struct sink_ops *const sinks[] = {&sink_image, &sink_stream, &sink_callback, &sink_nbd};
 
 static uint64_t or_default(uint64_t value, uint64_t standard)
 {
@@ -72,6 +72,7 @@ static struct uffdwp_snapshot *snapshot_new(struct uffdwp_region *region, const 
 	pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
 	pthread_cond_init(&snapshot->changed, &clock);
 	pthread_condattr_destroy(&clock);
+	bucket_init(&snapshot->rate, options->rate_bytes);
 	text_init(&snapshot->text);
 	sink_init(snapshot);
 	return snapshot;
@@ -299,6 +300,14 @@ static const char *meaning(int error)
 	}
 }
 
+/* The sink's own words, if it was the sink. */
+static const char *cause(const struct uffdwp_snapshot *snapshot, int error)
+{
+	int by_others = error == -ENODATA || error == -ETIME || error == -ENOBUFS || error == -ESTALE;
+
+	return snapshot->sink.reason[0] && !by_others ? snapshot->sink.reason : meaning(error);
+}
+
 static void end_text(struct uffdwp_snapshot *snapshot, int error)
 {
 	unsigned long long at = atomic_load(&snapshot->preserve.error_page) << snapshot->region->page_shift;
@@ -307,7 +316,7 @@ static void end_text(struct uffdwp_snapshot *snapshot, int error)
 		text_fail(&snapshot->text, error, "the snapshot failed: %s", meaning(error));
 	else
 		text_fail(&snapshot->text, error, "the snapshot failed at bytes [%llu, %llu): %s", at,
-		          at + snapshot->region->page_bytes, meaning(error));
+		          at + snapshot->region->page_bytes, cause(snapshot, error));
 }
 
 /* What the next increment would build on is not there: everything counts as changed. */
@@ -340,6 +349,7 @@ static void finish(struct uffdwp_snapshot *snapshot, int error)
 	forget_image(snapshot->region);
 	if (!error && snapshot->sink.ops->commit) {
 		error = snapshot->sink.ops->commit(snapshot);
+		error = error == -ETIMEDOUT ? -ETIME : error;
 		if (error)
 			break_chain(snapshot->region);
 	} else if (error) {
@@ -423,11 +433,14 @@ static int enter_cut(struct uffdwp_snapshot *snapshot, struct text *text)
 	if (error)
 		return text_fail(text, error < 0 ? error : -EINVAL, "the caller's cut_enter refused: %s",
 		                 error < 0 ? strerror(-error) : "no error number");
-	if (length > atomic_load(&snapshot->region->length_bytes)) {
+	uint64_t room = or_default(snapshot->sink.room_bytes, UINT64_MAX);
+	int beyond_region = length > atomic_load(&snapshot->region->length_bytes);
+
+	if (beyond_region || length > room) {
 		if (options->cut_leave)
 			options->cut_leave(options->cut_user);
-		return text_fail(text, -ERANGE, "cut_enter set a length of %llu, beyond the region's",
-		                 (unsigned long long)length);
+		return text_fail(text, beyond_region ? -ERANGE : -ENOSPC, "cut_enter set a length of %llu, beyond %s",
+		                 (unsigned long long)length, beyond_region ? "the region's" : "what the sink has");
 	}
 	if (length)
 		set_length(snapshot, length);

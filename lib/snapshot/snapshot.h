@@ -6,7 +6,8 @@
  *   running  faults keep pre-images in the pool (fault/), the sweep saves what nobody writes and empties the pool.
  *   end      every page is FREE again and the region IDLE; then the sink commits, or everything is taken back.
  *
- * INV-COMMIT: an image is under its name complete and synced, or not at all.
+ * INV-COMMIT: an image is under its name complete and synced, or not at all. (A block device has no other name to write
+ * under: nbd.c says what takes the place of that.)
  * INV-SAFE: a page is let go (LEAVING or SAVED, then disarmed) only when its bytes are in memory of ours; the sink
  * never reads the region.
  *
@@ -18,6 +19,7 @@
 
 #include <pthread.h>
 
+#include "base/bucket.h"
 #include "base/text.h"
 #include "fault/fault.h"
 #include "fault/loop.h"
@@ -37,6 +39,9 @@
 /* Starving writers are woken when this part of the pool is free again, or this long after the first slot was. */
 #define SWEEP_WAKE_SHARE 128
 #define SWEEP_WAKE_NS 1000000
+
+/* How often a sweep that keeps to a rate looks whether the pool runs low. */
+#define SWEEP_NAP_NS 1000000ull
 
 enum snapshot_order { SNAPSHOT_PREPARE, SNAPSHOT_GO, SNAPSHOT_FORGET };
 
@@ -59,6 +64,7 @@ struct uffdwp_snapshot {
 	uint64_t cursor;         /* how many chunks of the way are done for sure */
 	uint32_t freed_slots;    /* of the pool, since starving writers were last woken */
 	uint64_t freed_since_ns; /* when the first of them was */
+	struct bucket rate;
 	_Atomic uint64_t pages_sweep;
 	_Atomic uint64_t pages_hole;
 	_Atomic uint64_t bytes_written;

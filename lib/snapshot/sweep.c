@@ -404,11 +404,50 @@ static unsigned busy_chunks(const struct uffdwp_snapshot *snapshot)
 	return busy;
 }
 
+/* What of a chunk goes to the sink. */
+static uint64_t content_bytes(const struct uffdwp_snapshot *snapshot, const struct chunk *chunk)
+{
+	struct chunk_run run = {0, 0};
+	uint64_t bytes = 0;
+
+	if (snapshot->sink.ops->ordered)
+		return chunk->length;
+	while (chunk_next_run(chunk, run.offset + run.length, &run))
+		bytes += run.length;
+	return bytes;
+}
+
+static void count_rate(struct uffdwp_snapshot *snapshot, const struct chunk *chunk)
+{
+	if (snapshot->rate.rate_bytes)
+		bucket_take(&snapshot->rate, content_bytes(snapshot, chunk), kernel_now_ns());
+}
+
+/* Until the rate allows more, or the pool runs low: writers pay for a slow disk, but not for a rate that was chosen. A
+ * change of `error` ends the nap, or its time does. */
+static int keep_rate(struct uffdwp_snapshot *snapshot)
+{
+	const struct sink_ops *sink = snapshot->sink.ops;
+	const struct preserve *preserve = &snapshot->preserve;
+	uint64_t left_ns;
+	int error = 0;
+
+	while (!error && !stopped(snapshot) && !runs_low(&preserve->pool) &&
+	       (left_ns = bucket_wait_ns(&snapshot->rate, kernel_now_ns())) > 0) {
+		wake_starved(snapshot, 1);
+		if (busy_chunks(snapshot) > 0)
+			error = sink->reap(snapshot);
+		else
+			snapshot->k->futex_wait((const uint32_t *)&preserve->error, 0, min_u64(left_ns, SWEEP_NAP_NS));
+	}
+	return error ? error : stopped(snapshot);
+}
+
 static int sweep_chunk(struct uffdwp_snapshot *snapshot, uint64_t index)
 {
 	const struct sink_ops *sink = snapshot->sink.ops;
 	struct chunk *chunk;
-	int error = 0;
+	int error = keep_rate(snapshot);
 
 	while (!(chunk = idle_chunk(snapshot)) && !error) {
 		error = sink->reap(snapshot);
@@ -420,6 +459,7 @@ static int sweep_chunk(struct uffdwp_snapshot *snapshot, uint64_t index)
 	snapshot->swept[index] = 1;
 	if (error)
 		return error;
+	count_rate(snapshot, chunk);
 	wake_starved(snapshot, !sink->reap); /* such a sink may block for long */
 	error = sink->write(snapshot, chunk);
 	return error ? fail(snapshot, error, index * snapshot->chunk_pages) : 0;

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The n-th call of the kernel refused, for every n until none is refused any more: in opening and closing, in arming
- * and the fault path, and in a whole snapshot (begin, faults, sweep, sink, commit). After each one: what is said is
- * consistent, writers get through, nothing stays armed, no file stands under the final name unless the snapshot says
- * that it committed, and no descriptor has leaked.
+ * and the fault path, in a whole snapshot (begin, faults, sweep, sink, commit), and in a whole restore. After each one:
+ * what is said is consistent, writers get through, nothing stays armed, no file stands under the final name unless the
+ * snapshot says that it committed, and no descriptor has leaked.
  *
  * A run that hangs is ended by a watchdog that says which n it was.
  */
@@ -14,6 +14,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "chain.h"
 #include "image.h"
 #include "place.h"
 #include "refusing.h"
@@ -257,6 +258,51 @@ START_TEST(test_snapshot_by_each_mechanism_survives_every_refusal)
 }
 END_TEST
 
+/* --- a whole restore ------------------------------------------------------------------------------------------ */
+
+static struct test_chain chain;
+static uint32_t open_flags;
+
+static uint64_t restore_chain(struct place_case which)
+{
+	struct uffdwp_restore_options options = UFFDWP_RESTORE_OPTIONS_INIT;
+	ck_assert_int_eq(place_try(&place, &kernel_refusing, open_flags, which, pages_of(which)), 0);
+	write_everywhere(1);
+	ck_assert_int_eq(uffdwp_region_arm(place.region, 0, place.length_bytes), 0);
+	options.path = chain.path;
+	options.threads = 2;
+	refuse_now();
+	int error = uffdwp_restore(place.region, &options, NULL);
+	uint64_t refused = refuse_no_more();
+	char text[512] = "";
+	(void)uffdwp_error_text(place.runtime, text, sizeof(text));
+	if (error == 0) {
+		watchdog_expect(memcmp(place.base, chain.shadow, chain.length) == 0, "the memory is not the image");
+		watchdog_expect(place.base[place.length_bytes - 1] == 0, "there is something behind the image");
+		watchdog_expect(place_ledger(&place) == 0, "the ledger holds pages for armed");
+	} else {
+		watchdog_expect(text[0] != 0, "a failure without a text");
+	}
+	write_everywhere(5);
+	expect_written(5);
+	close_place();
+	return refused;
+}
+
+START_TEST(test_restore_survives_every_refusal)
+{
+	struct place_case which = place_case(_i / 2);
+	if (!place_possible(which)) {
+		return;
+	}
+	open_flags = _i % 2 ? UFFDWP_OPEN_NO_URING : 0;
+	test_chain_begin(&chain, 4096, 150000, 1);
+	test_chain_step(&chain, 1, PAGES * (size_t)4096 - 5000);
+	for_every_call(__func__, restore_chain, which);
+	test_chain_end(&chain);
+}
+END_TEST
+
 /* --- more than one refusal ------------------------------------------------------------------------------------ */
 
 /* An operation that is refused from the n-th call on, for good: what a broken disk or a full table looks like. Without
@@ -305,5 +351,10 @@ int main(void)
 	tcase_add_loop_test(tests, test_snapshot_by_each_mechanism_survives_every_refusal, 0, PLACE_CASES);
 	tcase_add_loop_test(tests, test_snapshot_survives_files_that_stay_broken, 0, 6);
 	suite_add_tcase(suite, tests);
+	TCase *restores = tcase_create("restore");
+	tcase_set_timeout(restores, 100);
+	tcase_add_checked_fixture(restores, watchdog_install, NULL);
+	tcase_add_loop_test(restores, test_restore_survives_every_refusal, 0, PLACE_CASES * 2);
+	suite_add_tcase(suite, restores);
 	return support_run(suite);
 }

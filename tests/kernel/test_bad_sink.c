@@ -128,7 +128,7 @@ START_TEST(test_no_path_and_no_sink)
 	callback.sink = UFFDWP_SINK_CALLBACK;
 	expect_refused(&callback, -EINVAL, NULL);
 	options = image_at("");
-	options.sink = 3;
+	options.sink = 4;
 	expect_refused(&options, -EINVAL, NULL);
 }
 END_TEST

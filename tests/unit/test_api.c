@@ -53,6 +53,7 @@ START_TEST(test_numbers_of_the_words_never_change)
 	ck_assert_int_eq(UFFDWP_POLICY_ABORT, 1);
 	ck_assert_int_eq(UFFDWP_SINK_STREAM, 1);
 	ck_assert_int_eq(UFFDWP_SINK_CALLBACK, 2);
+	ck_assert_int_eq(UFFDWP_SINK_NBD, 3);
 	ck_assert_int_eq(UFFDWP_SNAPSHOT_FAILED, 2);
 }
 END_TEST

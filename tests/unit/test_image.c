@@ -358,6 +358,37 @@ START_TEST(test_another_base_is_refused_before_anything_is_committed)
 }
 END_TEST
 
+/* Of the raw image of a chain every byte counts, also those that no newer image shows. */
+START_TEST(test_every_byte_of_a_base_counts)
+{
+	struct test_chain chain;
+	struct uffdwp_image_verified verified;
+	struct file base;
+	test_chain_begin(&chain, 4096, MIB + MIB / 2 + 5000, 4);
+	load_file(&base, chain.path);
+	test_chain_step(&chain, 0, MIB + 100000);
+	test_chain_step(&chain, 3, base.length);
+	int fd = open(base.path, O_RDWR | O_CLOEXEC);
+	for (int i = 0; i < 150; i++) {
+		size_t at = chance_below(&chain.chance, base.length);
+		flip(&base, fd, at, (uint8_t)(1u << chance_below(&chain.chance, 8)));
+		ck_assert_msg(verify(chain.path, &verified) == -EXDEV, "byte %zu", at);
+		flip(&base, fd, at, 0);
+	}
+	for (int i = 0; i < 50; i++) {
+		ck_assert_int_eq(ftruncate(fd, (off_t)chance_below(&chain.chance, base.length)), 0);
+		expect_refused(chain.path, -EXDEV, base.path);
+	}
+	ck_assert_int_eq(ftruncate(fd, (off_t)base.length + 1), 0);
+	expect_refused(chain.path, -EXDEV, base.path);
+	close(fd);
+	scratch_write(base.path, base.bytes, base.length);
+	ck_assert_int_eq(verify(chain.path, &verified), 0);
+	free(base.bytes);
+	test_chain_end(&chain);
+}
+END_TEST
+
 /* ---- differences ---- */
 
 struct ranges {
@@ -431,6 +462,26 @@ START_TEST(test_difference_leads_from_one_image_to_the_other)
 END_TEST
 
 /* ---- arguments, threads ---- */
+
+START_TEST(test_copy_of_an_unfinished_export_is_refused)
+{
+	static const char mark[4096] = UFFDWP_NBD_UNFINISHED;
+	char folder[SCRATCH_PATH];
+	char path[SCRATCH_PATH];
+	struct uffdwp_image_options options = UFFDWP_IMAGE_OPTIONS_INIT;
+	struct uffdwp_image *image = NULL;
+	scratch_folder(folder);
+	scratch_join(path, folder, "copy");
+	scratch_write(path, mark, sizeof(mark));
+	expect_refused(path, -EBADMSG, "not finished");
+	options.flags = UFFDWP_IMAGE_RAW;
+	ck_assert_int_eq(uffdwp_image_open(path, &options, &image), 0);
+	(void)uffdwp_image_close(image);
+	scratch_write(path, mark, sizeof(UFFDWP_NBD_UNFINISHED) - 2);
+	ck_assert_int_eq(uffdwp_image_open(path, NULL, &image), 0);
+	(void)uffdwp_image_close(image);
+}
+END_TEST
 
 START_TEST(test_arguments_are_checked)
 {
@@ -521,7 +572,9 @@ int main(void)
 	tcase_add_test(tests, test_fields_out_of_range_are_refused);
 	tcase_add_test(tests, test_missing_swapped_and_foreign_links_are_refused);
 	tcase_add_test(tests, test_another_base_is_refused_before_anything_is_committed);
+	tcase_add_test(tests, test_every_byte_of_a_base_counts);
 	tcase_add_loop_test(tests, test_difference_leads_from_one_image_to_the_other, 0, 2);
+	tcase_add_test(tests, test_copy_of_an_unfinished_export_is_refused);
 	tcase_add_test(tests, test_arguments_are_checked);
 	tcase_add_test(tests, test_many_threads_read_with_few_contexts);
 	suite_add_tcase(suite, tests);

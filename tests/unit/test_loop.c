@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/time.h>
 #include <unistd.h>
 
@@ -396,6 +397,84 @@ START_TEST(test_an_error_of_a_write_is_its_result)
 }
 END_TEST
 
+START_TEST(test_a_read_brings_what_the_file_has)
+{
+	struct loop *loop = new_loop(&kernel_real, ENTRIES, _i);
+	char bytes[16] = "untouched";
+	int fd = new_memfd();
+
+	ck_assert_int_eq((int)pwrite(fd, "hello", 5, 4096), 5);
+	ck_assert_int_eq(loop_read(loop, fd, bytes, sizeof(bytes), 4096, 42), 0);
+	struct loop_event event = wait_one(loop);
+
+	ck_assert_int_eq(event.kind, LOOP_READ);
+	ck_assert_int_eq(event.result, 5); /* no more is there */
+	ck_assert_uint_eq(event.token, 42);
+	ck_assert_mem_eq(bytes, "hello", 5);
+	ck_assert_int_eq(loop_read(loop, fd, bytes, sizeof(bytes), 4101, 43), 0);
+	ck_assert_int_eq(wait_one(loop).result, 0);
+	ck_assert_int_eq(loop_read(loop, -1, bytes, sizeof(bytes), 0, 44), 0);
+	ck_assert_int_eq(wait_one(loop).result, -EBADF);
+	expect_silence(loop);
+	loop_free(loop);
+	close(fd);
+}
+END_TEST
+
+static ssize_t pread_eio(int fd, void *buffer, size_t length, uint64_t offset)
+{
+	(void)fd;
+	(void)buffer;
+	(void)length;
+	(void)offset;
+	return -EIO;
+}
+
+START_TEST(test_an_error_of_a_read_is_its_result)
+{
+	struct kernel_ops k = kernel_real;
+	char byte;
+	int fd = new_memfd();
+
+	k.pread = pread_eio;
+	k.uring_result = result_eio;
+	struct loop *loop = new_loop(&k, ENTRIES, _i);
+
+	ck_assert_int_eq(loop_read(loop, fd, &byte, 1, 0, 8), 0);
+	struct loop_event event = wait_one(loop);
+
+	ck_assert_int_eq(event.kind, LOOP_READ);
+	ck_assert_int_eq(event.result, -EIO);
+	loop_free(loop);
+	close(fd);
+}
+END_TEST
+
+START_TEST(test_reads_and_writes_share_the_room)
+{
+	struct loop *loop = new_loop(&kernel_real, ENTRIES, _i);
+	char bytes[ENTRIES];
+	int fd = new_memfd();
+	int kinds[2] = {0, 0};
+
+	for (unsigned i = 0; i < ENTRIES; i++)
+		ck_assert_int_eq(i % 2 ? loop_read(loop, fd, &bytes[i], 1, 0, i) : loop_write(loop, fd, "x", 1, i, i),
+		                 0);
+	ck_assert_int_eq(loop_read(loop, fd, bytes, 1, 0, 0), -EAGAIN);
+	ck_assert_int_eq(loop_write(loop, fd, "x", 1, 0, 0), -EAGAIN);
+	for (unsigned i = 0; i < ENTRIES; i++) {
+		struct loop_event event = wait_one(loop);
+
+		ck_assert_int_eq(event.kind, event.token % 2 ? LOOP_READ : LOOP_WRITTEN);
+		kinds[event.token % 2]++;
+	}
+	ck_assert_int_eq(kinds[0], ENTRIES / 2);
+	ck_assert_int_eq(kinds[1], ENTRIES / 2);
+	loop_free(loop);
+	close(fd);
+}
+END_TEST
+
 START_TEST(test_a_loop_that_is_freed_holds_nothing)
 {
 	struct loop *loop = new_loop(&kernel_real, ENTRIES, _i);
@@ -412,6 +491,65 @@ START_TEST(test_a_loop_that_is_freed_holds_nothing)
 	ck_assert_int_eq(errno, EPIPE);
 	close(ends[1]);
 	close(file);
+}
+END_TEST
+
+#define KEPT_BYTES 8192
+
+/* Kept and other descriptors and buffers, in all four pairs; the file shows what arrived. */
+static void write_kept_and_others(struct loop *loop, const int files[2], char *const buffers[2])
+{
+	struct loop_event event;
+
+	for (int i = 0; i < 4; i++) {
+		uint64_t offset = (uint64_t)(i / 2) * KEPT_BYTES;
+		char seen[KEPT_BYTES - 100];
+
+		memset(buffers[i / 2], 'a' + i, KEPT_BYTES);
+		ck_assert_int_eq(loop_write(loop, files[i % 2], buffers[i / 2] + 100, KEPT_BYTES - 100, offset, 9), 0);
+		event = wait_one(loop);
+		ck_assert_int_eq(event.kind, LOOP_WRITTEN);
+		ck_assert_int_eq(event.result, KEPT_BYTES - 100);
+		ck_assert_int_eq((int)pread(files[i % 2], seen, sizeof(seen), (off_t)offset), (int)sizeof(seen));
+		ck_assert_int_eq(memcmp(seen, buffers[i / 2] + 100, sizeof(seen)), 0);
+	}
+}
+
+static void keep_and_write(struct loop *loop, int expected)
+{
+	char *memory = mmap(NULL, 4 * KEPT_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *const buffers[2] = {memory, memory + 2 * KEPT_BYTES};
+	const struct iovec kept[2] = {{memory + KEPT_BYTES, KEPT_BYTES}, {memory, KEPT_BYTES}};
+	const int files[2] = {new_memfd(), new_memfd()};
+
+	ck_assert_ptr_ne(memory, MAP_FAILED);
+	ck_assert_int_eq(loop_keep(loop, files[0], kept, 2), expected);
+	if (expected == 0)
+		ck_assert_int_eq(loop_keep(loop, files[0], kept, 2), -EINVAL);
+	write_kept_and_others(loop, files, buffers);
+	loop_free(loop);
+	munmap(memory, 4 * KEPT_BYTES);
+	close(files[0]);
+	close(files[1]);
+}
+
+START_TEST(test_what_is_kept_and_what_is_not_can_be_written)
+{
+	keep_and_write(new_loop(&kernel_real, ENTRIES, _i), _i == KIND_URING ? 0 : -EOPNOTSUPP);
+}
+END_TEST
+
+/* Nothing may be locked: the test runs as a user for it. */
+START_TEST(test_buffers_that_cannot_be_kept_are_written_all_the_same)
+{
+	const struct rlimit none = {0, 0};
+
+	if (geteuid() == 0)
+		ck_assert_int_eq(setresuid(65534, 65534, 65534), 0);
+	struct loop *loop = new_loop(&kernel_real, ENTRIES, KIND_URING);
+
+	ck_assert_int_eq(setrlimit(RLIMIT_MEMLOCK, &none), 0);
+	keep_and_write(loop, -ENOMEM);
 }
 END_TEST
 
@@ -575,7 +713,13 @@ static void add_writes(Suite *suite, int kinds)
 	tcase_add_loop_test(tcase, test_writes_and_descriptors_share_a_wait, 0, kinds);
 	tcase_add_loop_test(tcase, test_removal_keeps_the_writes_of_others, 0, kinds);
 	tcase_add_loop_test(tcase, test_an_error_of_a_write_is_its_result, 0, kinds);
+	tcase_add_loop_test(tcase, test_a_read_brings_what_the_file_has, 0, kinds);
+	tcase_add_loop_test(tcase, test_an_error_of_a_read_is_its_result, 0, kinds);
+	tcase_add_loop_test(tcase, test_reads_and_writes_share_the_room, 0, kinds);
 	tcase_add_loop_test(tcase, test_a_loop_that_is_freed_holds_nothing, 0, kinds);
+	tcase_add_loop_test(tcase, test_what_is_kept_and_what_is_not_can_be_written, 0, kinds);
+	if (kinds > KIND_URING)
+		tcase_add_test(tcase, test_buffers_that_cannot_be_kept_are_written_all_the_same);
 	suite_add_tcase(suite, tcase);
 }
 
