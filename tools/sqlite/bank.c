@@ -70,12 +70,16 @@ static uint64_t file_bytes(const char *path)
 static int save_by_snapshot(struct run *run, const char *path, struct row *row)
 {
 	sqlite3_stmt *statement = NULL;
+	int is_first = row == &run->rows[ROW_FIRST_SNAPSHOT];
+	const char *how = !run->options->deltas ? "wait" : is_first ? "keep wait" : "delta wait";
 	int result = sqlite3_prepare_v2(run->bank.db,
 	                                "SELECT j ->> 'pause_ns', j ->> 'faults', j ->> 'pages_prepare'"
-	                                " FROM (SELECT uffdwp_snapshot(?1, 'wait') AS j)",
+	                                " FROM (SELECT uffdwp_snapshot(?1, ?2) AS j)",
 	                                -1, &statement, NULL);
 	if (result == SQLITE_OK)
 		result = sqlite3_bind_text(statement, 1, path, -1, SQLITE_STATIC);
+	if (result == SQLITE_OK)
+		result = sqlite3_bind_text(statement, 2, how, -1, SQLITE_STATIC);
 	if (result == SQLITE_OK)
 		result = sqlite3_step(statement);
 	if (result == SQLITE_ROW) {
@@ -201,17 +205,34 @@ static int run_load(struct run *run)
 	return result == 0 ? measure_rows(run) : result;
 }
 
+/* Of a delta the database that it and its ancestors make. */
+static int verify_image(struct run *run, unsigned number, char *text, size_t size)
+{
+	char *path = bank_path(run->folder, "snapshot", number);
+	char *merged = run->options->deltas && number > 1 ? bank_path(run->folder, "merged", 0) : NULL;
+	int result = path ? 0 : -1;
+	if (result < 0)
+		snprintf(text, size, "no memory");
+	if (merged && result == 0)
+		result = verifier_merge(path, merged, text, size);
+	if (result == 0)
+		result = verifier_check(&run->verifier, merged ? merged : path, text, size);
+	if (merged)
+		unlink(merged);
+	sqlite3_free(merged);
+	sqlite3_free(path);
+	return result;
+}
+
 static unsigned run_verify(struct run *run)
 {
 	char text[1024];
 	unsigned good = 0;
 	FILE *out = run->options->json ? stderr : stdout;
 	for (unsigned i = 0; i < run->options->snapshots; i++) {
-		char *path = bank_path(run->folder, "snapshot", i + 1);
-		int result = path ? verifier_check(&run->verifier, path, text, sizeof(text)) : -1;
+		int result = verify_image(run, i + 1, text, sizeof(text));
 		good += result == 0;
-		fprintf(out, "image %u: %s%s\n", i + 1, result == 0 ? "" : "FAILED: ", path ? text : "no memory");
-		sqlite3_free(path);
+		fprintf(out, "image %u: %s%s\n", i + 1, result == 0 ? "" : "FAILED: ", text);
 	}
 	fprintf(out, "verified: %u/%u\n", good, run->options->snapshots);
 	return good;
@@ -315,6 +336,7 @@ static void usage(FILE *out)
 	             "  --out=DIR          where images go and stay; else a temporary folder that is removed\n"
 	             "  --extension=PATH   uffdwp_sqlite.so, if not in ../lib beside the program\n"
 	             "  --seed=N           of the random transactions (1)\n"
+	             "  --deltas           snapshots after the first hold what changed since the one before\n"
 	             "  --json             a JSON document instead of the table\n\n"
 	             "Exit codes: 0 all images verified, 1 something failed, 2 wrong arguments.\n");
 }
@@ -332,6 +354,7 @@ enum {
 	OPT_OUT,
 	OPT_EXTENSION,
 	OPT_SEED,
+	OPT_DELTAS,
 	OPT_JSON,
 	OPT_HELP
 };
@@ -349,6 +372,7 @@ static const struct option long_options[] = {
         {"out", required_argument, NULL, OPT_OUT},
         {"extension", required_argument, NULL, OPT_EXTENSION},
         {"seed", required_argument, NULL, OPT_SEED},
+        {"deltas", no_argument, NULL, OPT_DELTAS},
         {"json", no_argument, NULL, OPT_JSON},
         {"help", no_argument, NULL, OPT_HELP},
         {NULL, 0, NULL, 0},
@@ -436,6 +460,9 @@ static void parse_words(struct bank_options *options, int option, int *good)
 		break;
 	case OPT_EXTENSION:
 		options->extension = optarg;
+		break;
+	case OPT_DELTAS:
+		options->deltas = 1;
 		break;
 	case OPT_JSON:
 		options->json = 1;

@@ -34,6 +34,7 @@ struct bank_options {
 	unsigned snapshots;
 	unsigned think_us;
 	int prepare;
+	int deltas; /* snapshots after the first hold what changed since the one before */
 	int json;
 };
 
@@ -62,6 +63,9 @@ int bank_load(struct bank *bank, const char *path);
 int bank_copy_file(const char *from, const char *to);
 int bank_connect(const struct bank *bank, sqlite3 **out);
 void bank_close(struct bank *bank);
+
+/* Beside the program: `name` from its folder, by sqlite3_mprintf(); NULL: not known. */
+char *bank_beside(const char *name);
 
 /* A path of sqlite3_mprintf() in a folder. */
 char *bank_path(const char *folder, const char *name, unsigned number);
@@ -166,6 +170,9 @@ struct verifier {
 /* Digests the source's tables by the stock sqlite3 program. */
 int verifier_init(struct verifier *verifier, const struct bank *bank, const char *folder, const char *source);
 void verifier_fini(struct verifier *verifier);
+
+/* Makes one database of the delta and its ancestors, at `to`: 0, or -1 with the reason in `text`. */
+int verifier_merge(const char *delta, const char *to, char *text, size_t size);
 
 /* 0: the image is whole; else -1 with the reason in `text`, which gets the figures otherwise. */
 int verifier_check(const struct verifier *verifier, const char *image, char *text, size_t size);

@@ -48,8 +48,7 @@ static int query_number(sqlite3 *db, const char *sql, int64_t *number)
 	return result;
 }
 
-/* ../lib/uffdwp_sqlite.so as seen from the program. */
-static char *extension_path(void)
+char *bank_beside(const char *name)
 {
 	char program[4096];
 	ssize_t length = readlink("/proc/self/exe", program, sizeof(program) - 1);
@@ -59,14 +58,14 @@ static char *extension_path(void)
 	char *slash = strrchr(program, '/');
 	if (slash)
 		*slash = 0;
-	return sqlite3_mprintf("%s/../lib/uffdwp_sqlite.so", program);
+	return sqlite3_mprintf("%s/%s", program, name);
 }
 
 static int load_extension(const char *path)
 {
 	sqlite3 *db = NULL;
 	char *error = NULL;
-	char *own = path ? NULL : extension_path();
+	char *own = path ? NULL : bank_beside("../lib/uffdwp_sqlite.so");
 	int result = sqlite3_open(":memory:", &db);
 	if (result == SQLITE_OK)
 		result = sqlite3_db_config(db, SQLITE_DBCONFIG_ENABLE_LOAD_EXTENSION, 1, NULL);

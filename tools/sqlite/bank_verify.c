@@ -165,6 +165,20 @@ static int check_digest(const struct verifier *verifier, const char *image, char
 	return equal ? 0 : -1;
 }
 
+int verifier_merge(const char *delta, const char *to, char *text, size_t size)
+{
+	char *program = bank_beside("uffdwp-ctl");
+	const char *arguments[] = {"uffdwp-ctl", "image", "restore", delta, "-o", to, NULL};
+	pid_t child = 0;
+	int status = -1;
+	if (program && posix_spawn(&child, program, NULL, NULL, (char *const *)(uintptr_t)arguments, environ) == 0)
+		waitpid(child, &status, 0);
+	sqlite3_free(program);
+	if (status)
+		snprintf(text, size, "uffdwp-ctl image restore failed");
+	return status ? -1 : 0;
+}
+
 int verifier_check(const struct verifier *verifier, const char *image, char *text, size_t size)
 {
 	int status = 0;
