@@ -9,8 +9,10 @@
  * restore: the library's whole restore of such an image into the region, against dd with O_DIRECT and requests of 1
  * MiB, which reads the same file into /dev/null. The page cache is asked to forget the file before each turn.
  *
- * Both take turns in one run, in an order that changes; a ratio is that of the rates of one turn, its median over the
- * turns stands for it.
+ * lazy: when the first read is there, and the rest, of a lazy restore (disk_lazy.c).
+ *
+ * Of the first two the library and dd take turns in one run, in an order that changes; a ratio is that of the rates of
+ * one turn, its median over the turns stands for it.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -22,9 +24,8 @@
 
 #include "bench.h"
 #include "child.h"
-#include "contender.h"
+#include "disk.h"
 #include "image.h"
-#include "report.h"
 
 #define REPEAT_MAX 64
 #define PATH_SIZE 300
@@ -176,17 +177,17 @@ static void back_by_library(const char *path)
 	disk.uring &= (int)progress.uring;
 }
 
-static uint64_t sum_of_memory(void)
+uint64_t disk_sum(const struct area *area)
 {
-	const uint64_t *words = (const uint64_t *)(const void *)disk.area.base;
+	const uint64_t *words = (const uint64_t *)(const void *)area->base;
 	uint64_t sum = 0;
 
-	for (size_t i = 0; i < disk.area.length_bytes / sizeof(*words); i++)
+	for (size_t i = 0; i < area->length_bytes / sizeof(*words); i++)
 		sum = sum * 31 + words[i];
 	return sum;
 }
 
-static void forget_cache(const char *path)
+void disk_forget_cache(const char *path)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 
@@ -225,14 +226,14 @@ static double restore_turn(enum way way)
 	uint64_t took_ns;
 
 	path_of(WAY_LIBRARY, path);
-	forget_cache(path);
+	disk_forget_cache(path);
 	from_ns = bench_now_ns();
 	if (way == WAY_DD)
 		run_dd(path, "/dev/null", "iflag=direct", NULL);
 	else
 		back_by_library(path);
 	took_ns = bench_now_ns() - from_ns;
-	if (way == WAY_LIBRARY && sum_of_memory() != disk.sum)
+	if (way == WAY_LIBRARY && disk_sum(&disk.area) != disk.sum)
 		bench_die("the memory is not what the image was made of");
 	return (double)took_ns;
 }
@@ -241,7 +242,7 @@ static void prepare_restore(void)
 {
 	char path[PATH_SIZE];
 
-	disk.sum = sum_of_memory();
+	disk.sum = disk_sum(&disk.area);
 	path_of(WAY_LIBRARY, path);
 	by_library(path);
 }
@@ -344,6 +345,11 @@ int disk_main(int argc, char **argv)
 	measure(&report, &settings, JOB_IMAGE);
 	prepare_restore();
 	measure(&report, &settings, JOB_RESTORE);
+	char path[PATH_SIZE];
+
+	path_of(WAY_LIBRARY, path);
+	disk_measure_lazy(&report, disk.runtime, path, disk.area.length_bytes, disk.sum, settings.repeat,
+	                  settings.common.json);
 	if (!settings.common.json && !(disk.direct && disk.uring))
 		printf("the library went %s O_DIRECT, %s io_uring\n", disk.direct ? "with" : "without",
 		       disk.uring ? "with" : "without");

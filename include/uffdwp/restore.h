@@ -67,7 +67,7 @@ struct uffdwp_restore;
 /*
  * Begins to read an image into a region and returns at once: the memory may be used, written, armed, tracked and
  * snapshotted from now on. A page is fetched at its first access, which waits for it, or by threads of the library that
- * fetch the rest meanwhile. What the region held is discarded before.
+ * fetch the rest meanwhile. What the region held is discarded before, which takes as long as freeing it does.
  *
  * A page that cannot be read, or is damaged, raises SIGBUS when it is accessed, and is told by the progress; it never
  * shows zeros. A snapshot that needs it fails with the same error. So it stays until it is discarded by
