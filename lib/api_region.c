@@ -597,9 +597,10 @@ UFFDWP_EXPORT int uffdwp_region_punch(struct uffdwp_region *region, uint64_t off
 	int error = check_punch(region, offset, length);
 
 	if (!error) {
-		fault_forget_absent(region, offset >> shift, (offset + length) >> shift);
+		fault_begin_punch(region, offset >> shift, (offset + length) >> shift);
 		prepare_pages(region, offset >> shift, (offset + length) >> shift, FAULT_BY_PUNCH);
 		error = region_discard(region, offset, length);
+		fault_end_punch(region, offset >> shift, (offset + length) >> shift, error);
 		if (region->uffd >= 0 && region->memory == UFFDWP_MEMORY_ANON)
 			handler_sync(region->handler); /* it was told of this discard, and must not take it for a later
 			                                  one */

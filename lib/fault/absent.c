@@ -9,6 +9,7 @@
  * snapshot that still needs it fails. Is the poison lost with its entry, the next access comes here again.
  */
 #include <errno.h>
+#include <sys/mman.h>
 
 #include "base/signals.h"
 #include "fault/fault.h"
@@ -31,12 +32,13 @@ static enum fault_verdict again(const struct fault *fault)
 	return FAULT_AGAIN;
 }
 
-/* The mark goes. 0 or -errno, then nothing has changed. */
+/* The mark goes, also one that was being taken off when the kernel refused that: poison does not go over marks. 0 or
+ * -errno: come again. */
 static int let_go(const struct fault *fault, enum ledger_state state, int error)
 {
 	struct uffdwp_region *region = fault->region;
 
-	if (!ledger_move(&region->ledger, fault->page, state, LEDGER_LEAVING))
+	if (ledger_is_marked(state) && !ledger_move(&region->ledger, fault->page, state, LEDGER_LEAVING))
 		return -EAGAIN;
 	if (state == LEDGER_ARMED)
 		fault_fail_page(region, error, fault->page);
@@ -70,7 +72,7 @@ static enum fault_verdict refuse(const struct fault *fault, enum phase phase, in
 		return FAULT_HELD;
 	if (state == LEDGER_CLAIMED)
 		return FAULT_BUSY;
-	if (ledger_is_marked(state) && let_go(fault, state, error))
+	if (let_go(fault, state, error))
 		return again(fault);
 	return poison(fault);
 }
@@ -91,17 +93,28 @@ int fault_meets_restore(struct fault *fault, enum phase phase, enum fault_verdic
 	return 1;
 }
 
+/* Poison, or where that is not to be had no access at all: of the page, and where there are too many mappings of all.
+ */
+static void forbid(struct uffdwp_region *region, uint64_t page)
+{
+	const struct kernel_ops *k = region->k;
+	uintptr_t address = (uintptr_t)region_address(region, page);
+
+	region->mechanism->disarm(region, page, page + 1);
+	if (region->can_poison && !k->uffd_poison(region->uffd, address, region->page_bytes, 0))
+		return;
+	if (k->mprotect(region_address(region, page), region->page_bytes, PROT_NONE))
+		k->mprotect(region_address(region, 0), atomic_load(&region->length_bytes), PROT_NONE);
+}
+
 void fault_seal(struct uffdwp_region *region)
 {
 	epoch_ticket ticket = epoch_enter(&fault_epoch);
-	const struct lazy *lazy = region->can_poison ? atomic_load(&region->lazy) : NULL;
+	const struct lazy *lazy = atomic_load(&region->lazy);
 
 	for (uint64_t page = 0; lazy && page < lazy->end_page; page++) {
-		if (lazy_state(lazy, page) == LAZY_DONE)
-			continue;
-		if (ledger_is_marked(ledger_get(&region->ledger, page)))
-			region->mechanism->disarm(region, page, page + 1);
-		region->k->uffd_poison(region->uffd, (uintptr_t)region_address(region, page), region->page_bytes, 0);
+		if (lazy_state(lazy, page) != LAZY_DONE)
+			forbid(region, page);
 	}
 	epoch_leave(ticket);
 }

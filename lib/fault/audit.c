@@ -111,8 +111,9 @@ static void audit_entries(struct audit *audit, int pagemap, uint64_t first, uint
 	}
 	audit->found->pages_armed += (uint64_t)__builtin_popcountll(armed);
 	for (uint64_t page = first; page < end; page++) {
+		/* The poison of a page that could not be restored looks like something that is swapped out. */
 		if (armed >> (page - first) & 1 && is_open(region, entries[page - first]) &&
-		    ledger_is_marked(ledger_get(&region->ledger, page)))
+		    !fault_is_absent(region, page) && ledger_is_marked(ledger_get(&region->ledger, page)))
 			found_lost(audit, page);
 	}
 }

@@ -126,7 +126,8 @@ int fault_is_absent(struct uffdwp_region *region, uint64_t page);
  * region without a restore it costs nothing. Not inside the epoch. (signal) */
 int fault_await(struct uffdwp_region *region, uint64_t first, uint64_t end, const _Atomic int *stop, uint64_t *at);
 
-/* absent.c: the region loses its handler: what was not fetched shall raise SIGBUS all the same. */
+/* absent.c: the region loses its handler: what was not fetched shall raise SIGBUS all the same (SIGSEGV where the
+ * kernel has no poison). */
 void fault_seal(struct uffdwp_region *region);
 
 /* supply.c: fills pages [first, end), FETCHING by the caller, with `bytes`; *until: where it stopped. 0; -EBUSY or
@@ -140,7 +141,10 @@ void fault_settle(struct uffdwp_region *region, struct lazy *lazy, uint64_t firs
 
 /* supply.c: pages [first, end) will be discarded, with the region's lock held: nothing is fetched there any more, and
  * failed ones are forgiven. What a running snapshot needs is fetched first. */
-void fault_forget_absent(struct uffdwp_region *region, uint64_t first, uint64_t end);
+void fault_begin_punch(struct uffdwp_region *region, uint64_t first, uint64_t end);
+
+/* supply.c: what became of that discard: if it failed, so have the pages whose content was given up. */
+void fault_end_punch(struct uffdwp_region *region, uint64_t first, uint64_t end, int error);
 
 /* Moves fault_change and wakes its sleepers. (signal) */
 void fault_announce(const struct kernel_ops *k);

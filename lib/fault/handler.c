@@ -373,22 +373,32 @@ static void kick(const struct handler *handler)
 		sched_yield();
 }
 
-static int handler_command(struct handler *handler, enum command_kind kind, struct uffdwp_region *region)
+static int command_locked(struct handler *handler, enum command_kind kind, struct uffdwp_region *region)
 {
 	struct command command = {.kind = kind, .region = region};
 
-	pthread_mutex_lock(&handler->lock);
-	if (handler->dead) {
-		pthread_mutex_unlock(&handler->lock);
+	if (handler->dead)
 		return -EOWNERDEAD;
-	}
 	command.next = handler->commands;
 	handler->commands = &command;
 	kick(handler);
 	while (!command.done)
 		pthread_cond_wait(&handler->served, &handler->lock);
-	pthread_mutex_unlock(&handler->lock);
 	return command.result;
+}
+
+/* A signal handler that wrote to a region would wait, with the lock, for the thread that wants it. */
+static int handler_command(struct handler *handler, enum command_kind kind, struct uffdwp_region *region)
+{
+	sigset_t before;
+
+	signals_block(&before);
+	pthread_mutex_lock(&handler->lock);
+	int result = command_locked(handler, kind, region);
+
+	pthread_mutex_unlock(&handler->lock);
+	signals_restore(&before);
+	return result;
 }
 
 int handler_add(struct handler *handler, struct uffdwp_region *region)

@@ -186,6 +186,20 @@ static void block_of(struct uffdwp_region *region, uint64_t page, uint64_t *firs
 		window_of_block(region, page, LEDGER_BLOCK_PAGES, first, end);
 }
 
+/* The state that the page was found in; if it was marked this thread lets it go. By one look: a page that is CLAIMED
+ * now may be armed again a moment later. */
+static enum ledger_state take_mark(struct uffdwp_region *region, uint64_t page)
+{
+	enum ledger_state state;
+
+	do
+		state = ledger_get(&region->ledger, page);
+	while (ledger_is_marked(state) && !ledger_move(&region->ledger, page, state, LEDGER_LEAVING));
+	if (ledger_is_marked(state))
+		fault_count(&region->counters.pages_disarmed, 1);
+	return state;
+}
+
 /* No pre-image is wanted: let the page go, and its block; nothing of it before `lowest`, which a snapshot wants. */
 static enum fault_verdict release(struct fault *fault, uint64_t lowest)
 {
@@ -196,16 +210,14 @@ static enum fault_verdict release(struct fault *fault, uint64_t lowest)
 	block_of(region, fault->page, &first, &end);
 	if (first < lowest)
 		first = lowest;
-	if (ledger_leave(&region->ledger, fault->page))
-		fault_count(&region->counters.pages_disarmed, 1);
-	else if (ledger_get(&region->ledger, fault->page) == LEDGER_CLAIMED)
+	enum ledger_state state = take_mark(region, fault->page);
+
+	if (state == LEDGER_CLAIMED)
 		return FAULT_BUSY;
-	else
+	if (!ledger_is_marked(state))
 		fault_count(&region->counters.faults_repeated, 1);
 	for (uint64_t page = first; page < end; page++) {
-		if (ledger_leave(&region->ledger, page))
-			fault_count(&region->counters.pages_disarmed, 1);
-		else if (ledger_get(&region->ledger, page) == LEDGER_CLAIMED)
+		if (page != fault->page && take_mark(region, page) == LEDGER_CLAIMED)
 			return disarm(fault, fault->page, fault->page + 1); /* not over somebody's claim */
 	}
 	return disarm(fault, first, end);

@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <sys/mman.h>
 
+#include "base/signals.h"
 #include "fault/fault.h"
 #include "fault/handler.h"
 #include "kernel/abi.h"
@@ -150,8 +151,13 @@ static void fail_snapshot(struct uffdwp_region *region, struct lazy *lazy, uint6
 {
 	int error = lazy_page_error(lazy, page);
 
-	if (error && ledger_get(&region->ledger, page) == LEDGER_ARMED)
-		fault_fail_running(region, error, page);
+	sigset_t before;
+
+	if (!error || ledger_get(&region->ledger, page) != LEDGER_ARMED)
+		return;
+	signals_block(&before);
+	fault_fail_running(region, error, page);
+	signals_restore(&before);
 }
 
 /* Whatever can be had. */
@@ -180,7 +186,19 @@ static int forget_pages(struct uffdwp_region *region, struct lazy *lazy, uint64_
 	return failed;
 }
 
-void fault_forget_absent(struct uffdwp_region *region, uint64_t first, uint64_t end)
+void fault_end_punch(struct uffdwp_region *region, uint64_t first, uint64_t end, int error)
+{
+	struct lazy *lazy = atomic_load(&region->lazy);
+
+	for (uint64_t page = first; lazy && page < end; page++)
+		lazy_end_punch(lazy, page, error);
+	if (lazy && error) { /* what was read meanwhile is not the image's */
+		fault_wake_pages(region, first, end);
+		fault_announce(region->k);
+	}
+}
+
+void fault_begin_punch(struct uffdwp_region *region, uint64_t first, uint64_t end)
 {
 	struct lazy *lazy = atomic_load(&region->lazy);
 

@@ -24,9 +24,9 @@ struct lazy *lazy_new(const struct kernel_ops *k, uint64_t pages)
 	atomic_store(&lazy->ended, pages == 0);
 	lazy->k = k;
 	lazy->end_page = pages;
-	lazy->pages = pages_new(k, pages);
-	lazy->wanted = pages_new(k, words * sizeof(*lazy->wanted));
-	lazy->full = pages_new(k, words_of(words) * sizeof(*lazy->full));
+	lazy->pages = pages_new(k, pages + 1); /* none is asked for nothing */
+	lazy->wanted = pages_new(k, (words + 1) * sizeof(*lazy->wanted));
+	lazy->full = pages_new(k, (words_of(words) + 1) * sizeof(*lazy->full));
 	atomic_store(&lazy->left, pages);
 	if (lazy->pages && lazy->wanted && lazy->full)
 		return lazy;
@@ -40,9 +40,9 @@ void lazy_free(const struct kernel_ops *k, struct lazy *lazy)
 		return;
 	uint64_t words = words_of(lazy->end_page);
 
-	pages_free(k, (void *)lazy->pages, lazy->end_page);
-	pages_free(k, (void *)lazy->wanted, words * sizeof(*lazy->wanted));
-	pages_free(k, (void *)lazy->full, words_of(words) * sizeof(*lazy->full));
+	pages_free(k, (void *)lazy->pages, lazy->end_page + 1);
+	pages_free(k, (void *)lazy->wanted, (words + 1) * sizeof(*lazy->wanted));
+	pages_free(k, (void *)lazy->full, (words_of(words) + 1) * sizeof(*lazy->full));
 	pages_free(k, lazy, sizeof(*lazy));
 }
 
@@ -173,14 +173,23 @@ int lazy_forget(struct lazy *lazy, uint64_t page, int *failed)
 		return 1;
 	if (state > LAZY_FAILED) { /* by the holder of the region's lock only */
 		*failed = 1;
-		atomic_store(&lazy->pages[page], LAZY_DONE);
+		atomic_store(&lazy->pages[page], LAZY_PUNCHED);
 		atomic_fetch_sub(&lazy->failed, 1);
 		return 1;
 	}
-	if (!move(lazy, page, LAZY_PENDING, LAZY_DONE) && !move(lazy, page, LAZY_WANTED, LAZY_DONE))
+	if (!move(lazy, page, LAZY_PENDING, LAZY_PUNCHED) && !move(lazy, page, LAZY_WANTED, LAZY_PUNCHED))
 		return lazy_state(lazy, page) == LAZY_DONE;
 	count_out(lazy, 1);
 	return 1;
+}
+
+void lazy_end_punch(struct lazy *lazy, uint64_t page, int error)
+{
+	if (page >= lazy->end_page || atomic_load(&lazy->pages[page]) != LAZY_PUNCHED)
+		return;
+	if (error)
+		note_failed(lazy, page, 1, error);
+	atomic_store(&lazy->pages[page], (uint8_t)(error ? (int)LAZY_FAILED - error : (int)LAZY_DONE));
 }
 
 void lazy_stop(struct lazy *lazy, int error)

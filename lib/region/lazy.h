@@ -35,6 +35,7 @@ enum lazy_state {
 	LAZY_WANTED = 1,
 	LAZY_FETCHING = 2,
 	LAZY_DONE = 3,
+	LAZY_PUNCHED = 4,  /* DONE, if the discard that follows goes well */
 	LAZY_FAILED = 100, /* and above: this and the errno */
 };
 
@@ -61,10 +62,14 @@ struct lazy {
 struct lazy *lazy_new(const struct kernel_ops *k, uint64_t pages);
 void lazy_free(const struct kernel_ops *k, struct lazy *lazy);
 
-/* enum lazy_state, or of a failed page LAZY_FAILED and its errno; pages behind the restore are DONE. (signal) */
+/* enum lazy_state, or of a failed page LAZY_FAILED and its errno; pages behind the restore, and those that are being
+ * punched, are DONE. (signal) */
 static inline unsigned lazy_state(const struct lazy *lazy, uint64_t page)
 {
-	return page < lazy->end_page ? atomic_load_explicit(&lazy->pages[page], memory_order_acquire) : LAZY_DONE;
+	unsigned state = page < lazy->end_page ? atomic_load_explicit(&lazy->pages[page], memory_order_acquire)
+	                                       : (unsigned)LAZY_DONE;
+
+	return state == LAZY_PUNCHED ? (unsigned)LAZY_DONE : state;
 }
 
 /* (signal) */
@@ -93,8 +98,11 @@ int lazy_claim(struct lazy *lazy, uint64_t page);
 /* Pages [first, end), FETCHING by the caller, are there (0) or failed (negative errno). He wakes then. */
 void lazy_settle(struct lazy *lazy, uint64_t first, uint64_t end, int error);
 
-/* A page needs no content any more: 1: it is DONE; 0: it is FETCHING. What was FAILED sets *failed. */
+/* A page needs no content any more: 1: it is DONE, or PUNCHED; 0: it is FETCHING. What was FAILED sets *failed. */
 int lazy_forget(struct lazy *lazy, uint64_t page, int *failed);
+
+/* What became of the discard of a page that was forgotten for it: it is DONE, or failed with that error. */
+void lazy_end_punch(struct lazy *lazy, uint64_t page, int error);
 
 /* Nothing more is fetched, for this reason; the first counts. (signal) */
 void lazy_stop(struct lazy *lazy, int error);

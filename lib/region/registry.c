@@ -5,6 +5,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/signals.h"
+
 struct registry_entry {
 	uintptr_t start;
 	uintptr_t end;
@@ -35,11 +37,16 @@ void registry_init(void)
 	pthread_once(&registry_once, registry_first);
 }
 
+/* A signal handler that wrote to a region would wait, with the lock, for somebody who wants the lock. */
 void fault_epoch_wait(void)
 {
+	sigset_t before;
+
+	signals_block(&before);
 	pthread_mutex_lock(&epoch_lock);
 	epoch_wait(&fault_epoch);
 	pthread_mutex_unlock(&epoch_lock);
+	signals_restore(&before);
 }
 
 /* The index of the first entry that ends behind `address`. */

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 
 #include "base/math.h"
 #include "base/signals.h"
@@ -62,6 +63,21 @@ static void unreserve(struct uffdwp_region *region)
 
 /* ---- what it is made of ---- */
 
+int restore_check_files(const struct uffdwp_region *region, const struct uffdwp_image *image)
+{
+	struct stat own;
+	struct stat other;
+	int error = region->fd < 0 ? -EBADF : region->k->fstat(region->fd, &own);
+
+	for (uint32_t i = 0; !error && i < image->link_count; i++) {
+		if (!region->k->fstat(image->links[i].fd, &other) && other.st_dev == own.st_dev &&
+		    other.st_ino == own.st_ino)
+			return text_fail(region->text, -EINVAL, "\"%s\" is the region's own memory, not an image of it",
+			                 image->links[i].path);
+	}
+	return 0;
+}
+
 static int open_image(struct uffdwp_restore *restore, const struct restore_wish *wish, struct text *text)
 {
 	struct chain_options options = {.flags = wish->flags & UFFDWP_RESTORE_RAW ? UFFDWP_IMAGE_RAW : 0,
@@ -74,7 +90,7 @@ static int open_image(struct uffdwp_restore *restore, const struct restore_wish 
 	if (!error && restore->image->length_bytes > length)
 		return text_fail(text, -ERANGE, "the image has %llu bytes, the region %llu: grow it",
 		                 (unsigned long long)restore->image->length_bytes, length);
-	return error;
+	return error ? error : restore_check_files(restore->region, restore->image);
 }
 
 static int open_memory(struct uffdwp_restore *restore, const struct restore_wish *wish)
@@ -176,6 +192,8 @@ static int publish(struct uffdwp_restore *restore, struct text *text)
 	struct uffdwp_region *region = restore->region;
 	int error = check_idle(region, text);
 
+	if (!error)
+		error = region_prepare(region); /* all of it is registered */
 	if (error)
 		return error;
 	struct lazy *old = atomic_exchange(&region->lazy, restore->lazy);

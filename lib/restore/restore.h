@@ -82,4 +82,7 @@ void restore_free(struct uffdwp_restore *restore);
 /* fetch.c: what a thread does. */
 void *fetch_main(void *fetcher);
 
+/* -EINVAL: some file of the chain is the region's own, which would be discarded before it is read. */
+int restore_check_files(const struct uffdwp_region *region, const struct uffdwp_image *image);
+
 #endif

@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 
 #include "base/math.h"
 #include "base/trace.h"
@@ -29,22 +28,6 @@ int whole_fail(struct whole *whole, int error, uint64_t offset)
 
 /* ---- the region ---- */
 
-/* An image that is the region's own file would be discarded before it is read. */
-static int check_files(const struct uffdwp_region *region, const struct uffdwp_image *image)
-{
-	struct stat own;
-	struct stat other;
-	int error = region->fd < 0 ? -EBADF : region->k->fstat(region->fd, &own);
-
-	for (uint32_t i = 0; !error && i < image->link_count; i++) {
-		if (!region->k->fstat(image->links[i].fd, &other) && other.st_dev == own.st_dev &&
-		    other.st_ino == own.st_ino)
-			return text_fail(region->text, -EINVAL, "\"%s\" is the region's own memory, not an image of it",
-			                 image->links[i].path);
-	}
-	return 0;
-}
-
 static int check_region(const struct uffdwp_region *region, const struct uffdwp_image *image)
 {
 	struct text *text = region->text;
@@ -61,7 +44,7 @@ static int check_region(const struct uffdwp_region *region, const struct uffdwp_
 	if (image->length_bytes > room)
 		return text_fail(text, -ERANGE, "\"%s\" shows %llu bytes, and the region has %llu",
 		                 image->links[0].path, (unsigned long long)image->length_bytes, room);
-	return check_files(region, image);
+	return restore_check_files(region, image);
 }
 
 /* Pages that an earlier restore could not fetch are no more than any others; their poison goes with the entries. */

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "bus.h"
@@ -690,6 +691,10 @@ static void refuse_images(void)
 	ck_assert_int_eq(truncate(path, (off_t)(LENGTH + 4096)), 0);
 	expect_refused(path, -ERANGE, "grow it");
 	ck_assert_int_eq(truncate(path, (off_t)LENGTH), 0);
+	struct uffdwp_region_info info = {.sz = sizeof(info)};
+	ck_assert_int_eq(uffdwp_region_info(place.region, &info), 0);
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", info.fd);
+	expect_refused(path, -EINVAL, "own memory");
 }
 
 static void refuse_others(void)
@@ -735,6 +740,51 @@ START_TEST(test_what_begin_refuses)
 	refuse_others();
 	place_close(&place);
 	ck_assert_uint_eq(scratch_open_files(), before);
+	test_chain_end(&chain);
+}
+END_TEST
+
+START_TEST(test_an_empty_image_makes_all_of_the_region_zeros)
+{
+	struct place_case which = place_case(_i);
+	if (!place_restores_lazily(which)) {
+		return;
+	}
+	make_raw();
+	ck_assert_int_eq(truncate(chain.path, 0), 0);
+	place_open(&place, which, pages_for(which.memory));
+	place_touch(&place);
+	ck_assert_int_eq(try_begin(chain.path, 0, 0), 0);
+	ck_assert_int_eq(uffdwp_restore_wait(restore, -1, NULL), 0);
+	for (size_t i = 0; i < place.length_bytes; i += 512) {
+		ck_assert_int_eq(place.base[i], 0);
+	}
+	ck_assert_int_eq(uffdwp_restore_free(restore), 0);
+	place_close(&place);
+	test_chain_end(&chain);
+}
+END_TEST
+
+/* A page of memory that the kernel does not give up is not given up here either: what its image holds is not zeros. */
+START_TEST(test_a_punch_that_fails_does_not_show_zeros)
+{
+	struct place_case which = place_case(_i);
+	if (!place_restores_lazily(which) || which.memory != UFFDWP_MEMORY_ANON) {
+		return;
+	}
+	make_raw();
+	place_open(&place, which, pages_for(which.memory));
+	ck_assert_int_eq(try_begin(chain.path, UFFDWP_RESTORE_ON_DEMAND, 0), 0);
+	if (syscall(SYS_mlock2, place.base, place.length_bytes, MLOCK_ONFAULT) == 0) {
+		ck_assert_int_lt(uffdwp_region_punch(place.region, 0, place.page_bytes), 0);
+		ck_assert_int_lt(uffdwp_restore_check(restore, 0, 1), 0);
+		ck_assert_int_eq(munlock(place.base, place.length_bytes), 0);
+		ck_assert_int_eq(uffdwp_region_punch(place.region, 0, place.page_bytes), 0);
+		ck_assert_int_eq(uffdwp_restore_check(restore, 0, 1), 0);
+		ck_assert_int_eq(place.base[0], 0);
+	}
+	ck_assert_int_eq(uffdwp_restore_free(restore), 0);
+	place_close(&place);
 	test_chain_end(&chain);
 }
 END_TEST
@@ -791,6 +841,8 @@ int main(void)
 	tcase_add_loop_test(tests, test_the_death_of_the_handler_ends_the_restore, 0, PLACE_CASES);
 	tcase_add_loop_test(tests, test_an_unmapped_region_ends_its_restore, 0, PLACE_CASES);
 	tcase_add_loop_test(tests, test_a_region_that_moves_is_restored, 0, PLACE_CASES);
+	tcase_add_loop_test(tests, test_an_empty_image_makes_all_of_the_region_zeros, 0, PLACE_CASES);
+	tcase_add_loop_test(tests, test_a_punch_that_fails_does_not_show_zeros, 0, PLACE_CASES);
 	tcase_add_test(tests, test_what_begin_refuses);
 	tcase_add_test(tests, test_mechanisms_that_do_not_see_empty_pages_are_refused);
 	tcase_add_test(tests, test_sealed_regions_are_refused);
