@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/signals.h"
 
@@ -11,6 +12,7 @@ struct registry_entry {
 	uintptr_t start;
 	uintptr_t end;
 	struct uffdwp_region *region;
+	pid_t process; /* that added it: a child of fork() has copies of its parent's */
 };
 
 struct registry_table {
@@ -119,22 +121,35 @@ static int table_take(struct registry_table *table, const struct uffdwp_region *
 	return 0;
 }
 
+/* 1: some region lies there. What a parent had there is gone: else the kernel had not given the place to somebody new.
+ */
+static int table_overlaps(struct registry_table *table, const struct registry_entry *entry)
+{
+	size_t at = registry_search(table, entry->start);
+
+	while (at < table->count && table->entries[at].start < entry->end) {
+		struct registry_entry taken;
+
+		if (table->entries[at].process == entry->process)
+			return 1;
+		table_take(table, table->entries[at].region, &taken);
+	}
+	return 0;
+}
+
 int registry_add(struct uffdwp_region *region, uintptr_t start, uint64_t length)
 {
-	struct registry_entry entry = {start, start + (uintptr_t)length, region};
+	struct registry_entry entry = {start, start + (uintptr_t)length, region, getpid()};
 	int error = 0;
 
 	pthread_mutex_lock(&registry_lock);
-	const struct registry_table *current = atomic_load(&published);
-	size_t at = registry_search(current, start);
+	struct registry_table *table = registry_spare();
 
-	if (at < current->count && current->entries[at].start < entry.end)
+	if (table_overlaps(table, &entry))
 		error = -EBUSY;
-	else if (current->count == REGISTRY_MAX)
+	else if (table->count == REGISTRY_MAX)
 		error = -ENFILE;
 	if (!error) {
-		struct registry_table *table = registry_spare();
-
 		table_insert(table, &entry);
 		registry_publish(table);
 	}

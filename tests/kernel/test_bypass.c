@@ -252,6 +252,32 @@ START_TEST(test_child_has_no_mapping_unless_asked_for)
 }
 END_TEST
 
+/* The kernel gives a child's new memory the addresses that a region of its parent has there. */
+static void open_region_at(void *address)
+{
+	struct uffdwp *runtime = NULL;
+	struct uffdwp_region *region = NULL;
+	size_t length = PAGES * (size_t)sysconf(_SC_PAGESIZE);
+	int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE;
+	must(mmap(address, length, PROT_READ | PROT_WRITE, flags, -1, 0) == address);
+	must(uffdwp_open(NULL, &runtime) == 0);
+	must(uffdwp_region_attach(runtime, address, length, NULL, &region) == 0);
+	must(uffdwp_region_arm(region, 0, length) == 0);
+	*(volatile uint8_t *)address = 3;
+	uint64_t armed = 0;
+	must(uffdwp_region_armed(region, 0, length, &armed) == 0 && armed == PAGES - 1);
+	must(uffdwp_region_close(region) == 0 && uffdwp_close(runtime) == 0);
+}
+
+START_TEST(test_child_may_have_a_region_where_its_parent_has_one)
+{
+	if (!SUPPORT_THREAD_SANITIZER && open_case(_i, 0)) {
+		ck_assert_int_eq(child_run(open_region_at, place.base), 0);
+		place_close(&place);
+	}
+}
+END_TEST
+
 /* --- other mappings ------------------------------------------------------------------------------------------------
  */
 
@@ -393,6 +419,7 @@ int main(void)
 	tcase_add_loop_test(tests, test_sealed_region_refuses_what_no_page_table_sees, 0, PLACE_MECHANISMS);
 	tcase_add_loop_test(tests, test_sealed_region_works_and_grows, 0, PLACE_MECHANISMS);
 	tcase_add_loop_test(tests, test_child_has_no_mapping_unless_asked_for, 0, PLACE_MECHANISMS);
+	tcase_add_loop_test(tests, test_child_may_have_a_region_where_its_parent_has_one, 0, PLACE_MECHANISMS);
 	tcase_add_loop_test(tests, test_attach_refuses_memory_with_another_writable_mapping, 0, PLACE_CASES);
 	tcase_add_loop_test(tests, test_attach_takes_it_where_the_caller_says_so, 0, PLACE_CASES);
 	tcase_add_loop_test(tests, test_mapping_that_cannot_write_the_range_is_none, 0, PLACE_CASES);
