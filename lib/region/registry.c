@@ -29,14 +29,23 @@ static pthread_mutex_t registry_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_mutex_t epoch_lock = PTHREAD_MUTEX_INITIALIZER; /* one waiter at a time */
 static pthread_once_t registry_once = PTHREAD_ONCE_INIT;
 
+static _Atomic pid_t home; /* the process that the epoch counts in */
+
 static void registry_first(void)
 {
 	epoch_init(&fault_epoch);
+	atomic_store(&home, getpid());
 }
 
+/* A child of fork() has none of the threads that were inside, or held a lock. */
 void registry_init(void)
 {
 	pthread_once(&registry_once, registry_first);
+	if (atomic_exchange(&home, getpid()) == getpid())
+		return;
+	epoch_init(&fault_epoch);
+	pthread_mutex_init(&registry_lock, NULL);
+	pthread_mutex_init(&epoch_lock, NULL);
 }
 
 /* A signal handler that wrote to a region would wait, with the lock, for somebody who wants the lock. */

@@ -23,7 +23,7 @@
  */
 extern struct epoch fault_epoch;
 
-/* Once per process; more calls do nothing. */
+/* Before the first region of a process, and in a child of fork() before its first; more calls do nothing. */
 void registry_init(void);
 
 /* Waits until everybody who is inside now has left; orders those who wait. Not from inside. */
