@@ -29,6 +29,7 @@
 #define WATCHDOG_SECONDS 15
 
 static struct place place;
+static uint64_t step_wanted = 1; /* UFFDWP_REFUSE_STEP: each n-th call only */
 
 static size_t pages_of(struct place_case which)
 {
@@ -52,7 +53,7 @@ static void expect_written(uint8_t value)
 /* Every call of the first few hundred. Behind them come a stream's writes, one like the other: samples of these. */
 static uint64_t step(uint64_t call)
 {
-	return call < EVERY_CALL ? 1 : 37;
+	return call < EVERY_CALL ? step_wanted : 37;
 }
 
 /* Calls once(which), which refuses the n-th call and says how many were refused, for every n until it is none. */
@@ -340,6 +341,10 @@ END_TEST
 int main(void)
 {
 	support_begin("test_refused", &(struct support_needs){.huge_pages = 12, .swap = 0});
+	const char *wanted = getenv("UFFDWP_REFUSE_STEP");
+	if (wanted != NULL && strtoull(wanted, NULL, 10) > 0) {
+		step_wanted = strtoull(wanted, NULL, 10);
+	}
 	place_begin();
 	Suite *suite = suite_create("refused");
 	TCase *tests = tcase_create("refused");
