@@ -505,8 +505,6 @@ void cut_leave(struct uffdwp_snapshot *snapshot, int error)
 	/* The phase is RELEASE after a failure: whoever holds the lock and waits in a barrier goes on by that. */
 	pthread_mutex_lock(&region->lock);
 	region->kept = !error && wants_kept(snapshot);
-	if (region->kept)
-		keep_content(snapshot);
 	if (error) { /* only now: whoever had the lock may have moved the phase for a moment */
 		fault_epoch_wait();
 		if (atomic_load(&region->view_count))
@@ -515,6 +513,8 @@ void cut_leave(struct uffdwp_snapshot *snapshot, int error)
 			disarm_all(snapshot);
 	}
 	leave_region(snapshot);
+	if (region->kept) /* only now nobody looks at it by way of region->preserve */
+		keep_content(snapshot);
 	pthread_mutex_unlock(&region->lock);
 }
 
