@@ -377,7 +377,7 @@ static int real_uring_init(unsigned entries, struct io_uring *ring, unsigned fla
 /* glibc has neither of the two calls before 2.41. */
 static int64_t real_sched_slice(uint64_t slice_ns)
 {
-	struct thread_attributes attributes;
+	struct thread_attributes attributes = {0};
 	int64_t error = CALL(SYS_sched_getattr, 0, &attributes, sizeof(attributes), 0);
 
 	if (error || attributes.policy != SCHED_OTHER)
