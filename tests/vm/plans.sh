@@ -62,7 +62,7 @@ plan_tests() {
 	local test
 	for test in "$@"; do
 		[[ $test == bad_input ]] && echo "export TMPDIR=/disk"
-		echo "step test/$test 240 \$as kernel_$test"
+		echo "step test/$test $([[ $test == track_ranges ]] && echo 480 || echo 240) \$as kernel_$test"
 		[[ $test == bad_input ]] && echo "export TMPDIR=/tmp"
 	done
 	return 0
