@@ -13,8 +13,10 @@
 
 #include "bench.h"
 
-static const char *const names[UFFDWP_MEMORY_COUNT] = {"shmem", "hugetlb", "anon"};
-static const int map_flags[UFFDWP_MEMORY_COUNT] = {
+#define MEMORIES 3
+
+static const char *const names[MEMORIES] = {"shmem", "hugetlb", "anon"};
+static const int map_flags[MEMORIES] = {
         MAP_SHARED | MAP_ANONYMOUS,
         MAP_SHARED | MAP_ANONYMOUS | MAP_HUGETLB,
         MAP_PRIVATE | MAP_ANONYMOUS,
@@ -27,7 +29,7 @@ const char *area_memory_name(enum uffdwp_memory memory)
 
 enum uffdwp_memory area_memory_of(const char *name)
 {
-	for (int i = 0; i < UFFDWP_MEMORY_COUNT; i++) {
+	for (int i = 0; i < MEMORIES; i++) {
 		if (!strcmp(name, names[i]))
 			return (enum uffdwp_memory)i;
 	}

@@ -25,9 +25,9 @@ enum uffdwp_memory area_memory_of(const char *name);
 /* Size of a page of this memory. */
 size_t area_page_bytes(enum uffdwp_memory memory);
 
-/* Ends the program where the memory is not to be had. */
+/* Ends the program where the memory is not available. */
 void area_map(struct area *area, enum uffdwp_memory memory, size_t length_bytes);
-/* The same with one word in each page, for large memory that nobody looks at. */
+/* The same with one word in each page, for large memory that is not looked at. */
 void area_map_touched(struct area *area, enum uffdwp_memory memory, size_t length_bytes);
 void area_unmap(struct area *area);
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * See bare.h. The thread is ended by pthread_cancel(), whose cancellation point is poll(): the loop needs no second
- * descriptor to be told to stop, and stays the barest possible.
+ * descriptor as a sign to stop, and stays the barest possible.
  */
 #include "bare.h"
 
@@ -35,13 +35,13 @@ static int fill_hole(const struct bare *bare, uint64_t page)
 	return bare->zeros ? ioctl(bare->uffd, UFFDIO_COPY, &copy) : ioctl(bare->uffd, UFFDIO_ZEROPAGE, &zero);
 }
 
-int bare_let_go(const struct bare *bare, uint64_t address)
+int bare_unprotect(const struct bare *bare, uint64_t address)
 {
 	uint64_t page = address & ~(uint64_t)(bare->area.page_bytes - 1);
 	struct uffdio_continue minor = {.range = {page, bare->area.page_bytes}};
 
 	switch (bare->kind) {
-	case BARE_MARK:
+	case BARE_WP:
 		return writeprotect(bare, page, bare->area.page_bytes, 0);
 	case BARE_MINOR:
 		return ioctl(bare->uffd, UFFDIO_CONTINUE, &minor);
@@ -55,7 +55,7 @@ static void serve_fault(struct bare *bare, uint64_t address)
 	if (bare->on_fault)
 		bare->on_fault(bare, address);
 	else
-		bare_let_go(bare, address);
+		bare_unprotect(bare, address);
 }
 
 static void *serve(void *argument)
@@ -79,7 +79,7 @@ static void *serve(void *argument)
 static void on_bus_error(int number, siginfo_t *info, void *context)
 {
 	(void)context;
-	if (bare_let_go(inline_bare, (uint64_t)(uintptr_t)info->si_addr))
+	if (bare_unprotect(inline_bare, (uint64_t)(uintptr_t)info->si_addr))
 		signal(number, SIG_DFL);
 }
 
@@ -99,9 +99,9 @@ static const struct {
 	uint64_t mode;
 	uint64_t features[2];
 } wanted[] = {
-        [BARE_MARK] = {UFFDIO_REGISTER_MODE_WP,
-                       {UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_WP_HUGETLBFS_SHMEM,
-                        UFFD_FEATURE_PAGEFAULT_FLAG_WP}},
+        [BARE_WP] = {UFFDIO_REGISTER_MODE_WP,
+                     {UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_WP_HUGETLBFS_SHMEM,
+                      UFFD_FEATURE_PAGEFAULT_FLAG_WP}},
         [BARE_MINOR] = {UFFDIO_REGISTER_MODE_MINOR, {UFFD_FEATURE_MINOR_SHMEM | UFFD_FEATURE_MINOR_HUGETLBFS, 0}},
         [BARE_MISSING] = {UFFDIO_REGISTER_MODE_MISSING,
                           {UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_MISSING_HUGETLBFS, 0}},
@@ -161,7 +161,7 @@ void bare_enter(struct bare *bare)
 	sigaction(SIGBUS, &action, NULL);
 }
 
-/* MADV_REMOVE punches a hole into shared memory; of private memory MADV_DONTNEED is all that there is. */
+/* MADV_REMOVE punches a hole into shared memory; for private memory MADV_DONTNEED is all that there is. */
 static int lose(const struct bare *bare)
 {
 	int is_hole = bare->kind == BARE_MISSING && bare->area.memory != UFFDWP_MEMORY_ANON;
@@ -173,7 +173,7 @@ void bare_arm(struct bare *bare)
 {
 	uint64_t start = (uint64_t)(uintptr_t)bare->area.base;
 
-	if (bare->kind == BARE_MARK ? writeprotect(bare, start, bare->area.length_bytes, UFFDIO_WRITEPROTECT_MODE_WP)
-	                            : lose(bare))
+	if (bare->kind == BARE_WP ? writeprotect(bare, start, bare->area.length_bytes, UFFDIO_WRITEPROTECT_MODE_WP)
+	                          : lose(bare))
 		bench_die("arming for the bare loop: %s", strerror(errno));
 }

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The rival that is no library: a userfaultfd, and the fewest system calls that let a writer go. With a thread: poll(),
+ * The rival that is no library: a userfaultfd, and the fewest system calls that resume a writer. With a thread: poll(),
  * read() of up to 16 messages, one call for each that resolves it. Inline: UFFD_FEATURE_SIGBUS, and that call in the
  * signal handler. No table of regions, no counters, no checks.
  *
- * Kinds, by what makes a page fault and what lets it go: a mark and UFFDIO_WRITEPROTECT; an emptied page-table entry
- * and UFFDIO_CONTINUE; a hole and zeros.
+ * Kinds, by what makes a page fault and what resolves that: a wp bit and UFFDIO_WRITEPROTECT; an emptied page-table
+ * entry and UFFDIO_CONTINUE; a hole and zeros.
  *
- * Who wants to keep a page before it is written has `on_fault` called in the thread instead of that call, and lets the
- * page go himself.
+ * A caller that wants to keep a page before it is written has `on_fault` called in the thread instead of that call, and
+ * unprotects the page itself.
  *
  * Threads: one inline rival is entered at a time (the signal handler finds it in a static variable).
  */
@@ -20,7 +20,7 @@
 
 #include "area.h"
 
-enum bare_kind { BARE_MARK, BARE_MINOR, BARE_MISSING };
+enum bare_kind { BARE_WP, BARE_MINOR, BARE_MISSING };
 
 struct bare {
 	struct area area;
@@ -29,7 +29,7 @@ struct bare {
 	int cpu; /* of the thread, or BENCH_ANY_CPU */
 	enum uffdwp_delivery delivery;
 	pthread_t thread;
-	void (*on_fault)(struct bare *bare, uint64_t address); /* thread only; NULL: let the page go */
+	void (*on_fault)(struct bare *bare, uint64_t address); /* thread only; NULL: unprotect the page */
 	char *zeros; /* a page; hugetlb, BARE_MISSING: what holes are filled with */
 };
 
@@ -40,8 +40,8 @@ void bare_close(struct bare *bare);
 /* Puts the signal handler of an inline rival in place. */
 void bare_enter(struct bare *bare);
 
-/* Lets the page of an address go: 0, or -1 and errno. */
-int bare_let_go(const struct bare *bare, uint64_t address);
+/* Unprotects the page of an address: 0, or -1 and errno. */
+int bare_unprotect(const struct bare *bare, uint64_t address);
 
 /* Arms the whole area. */
 void bare_arm(struct bare *bare);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The small services of bench.h. The CPUs that the program may use are read once, before anybody pins anything.
+ * The small services of bench.h. The CPUs that the program may use are read once, before any thread is pinned.
  *
  * Threads: bench_pin(), bench_now_ns() and bench_preemptions() from any; the rest from the main thread before others
  * run.

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * See child.h. The output is read until its end, which comes when the program and whatever it left behind with that
- * descriptor are gone; the time limit covers that, too.
+ * See child.h. The output is read until its end, which comes when the program and whatever it left with that descriptor
+ * are gone; the time limit covers that, too.
  */
 #include "child.h"
 

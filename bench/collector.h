@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A collector: some way to learn which pages were written, and to arm them again. The library's track and the rival
- * that is no library, a userfaultfd with UFFD_FEATURE_WP_ASYNC and one PAGEMAP_SCAN after the other, stand behind the
+ * A collector: some method to learn which pages were written, and to arm them again. The library's track and the rival
+ * that is no library, a userfaultfd with UFFD_FEATURE_WP_ASYNC and one PAGEMAP_SCAN after the other, stand under the
  * same few functions, so that a trial cannot treat them differently: same memory, same size of the vector, same use of
  * what comes out (a range is added up, set in a bitmap, or given to a function).
  *
@@ -28,7 +28,7 @@ struct collector_setup {
 	size_t stride_pages;       /* from the start of a piece to that of the next */
 	size_t vector;             /* ranges that one answer has room for */
 	const struct pages *pages; /* that a trial writes */
-	int populated;             /* UFFDWP_TRACK_POPULATED, or the masks that mean the same */
+	int populated;             /* UFFDWP_TRACK_START_POPULATED, or the masks that mean the same */
 	int soft_dirty;            /* library: by that mechanism; else by async */
 };
 
@@ -39,7 +39,7 @@ struct collector {
 	struct uffdwp_written *ranges;
 	uint64_t *bitmap;
 	size_t bitmap_bytes;
-	uint64_t called;   /* bytes that the callback was told of */
+	uint64_t called;   /* bytes that the callback was called with */
 	uint64_t added_ns; /* what it took to add all pieces */
 
 	struct uffdwp *runtime; /* library */

@@ -47,7 +47,7 @@ const char *collector_bare_refused(void)
 	return reason;
 }
 
-static __attribute__((noinline)) void told(void *user, const struct uffdwp_written *range)
+static __attribute__((noinline)) void called_back(void *user, const struct uffdwp_written *range)
 {
 	struct collector *collector = user;
 
@@ -80,7 +80,7 @@ static uint64_t take(struct collector *collector, size_t count)
 		if (collector->shape == COLLECTOR_BITMAP)
 			set_bits(collector, range);
 		else if (collector->shape == COLLECTOR_CALLBACK)
-			told(collector, range);
+			called_back(collector, range);
 	}
 	return bytes;
 }

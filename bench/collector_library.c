@@ -9,19 +9,19 @@
 #include "collector.h"
 #include "contender.h"
 
-static void must(const struct collector *collector, int error, const char *what)
+static void must(int error, const char *what)
 {
 	char text[512];
 
 	if (error >= 0)
 		return;
-	uffdwp_error_text(collector->runtime, text, sizeof(text));
+	uffdwp_error_text(text, sizeof(text));
 	if (error == -EOPNOTSUPP || error == -EPERM)
 		bench_skip("%s: %s", what, text);
 	bench_die("%s: %s (%s)", what, text, strerror(-error));
 }
 
-static void told(void *user, const struct uffdwp_written *range)
+static void called_back(void *user, const struct uffdwp_written *range)
 {
 	struct collector *collector = user;
 
@@ -42,7 +42,7 @@ static void place(struct collector *collector, struct uffdwp_collect *call)
 		call->bitmap_bytes = collector->bitmap_bytes;
 		return;
 	default:
-		call->callback = told;
+		call->callback = called_back;
 		call->user = collector;
 	}
 }
@@ -56,8 +56,7 @@ static uint64_t sum(const struct uffdwp_collect *call)
 	return bytes;
 }
 
-/* Ranges are added up here, as one who uses them would look at each; a bitmap and a callback are told by the library.
- */
+/* Ranges are added up here, as a user would look at each; a bitmap and a callback are served by the library. */
 static uint64_t collect(struct collector *collector)
 {
 	struct uffdwp_collect call = UFFDWP_COLLECT_INIT;
@@ -66,7 +65,7 @@ static uint64_t collect(struct collector *collector)
 	place(collector, &call);
 	collector->called = 0;
 	do {
-		must(collector, uffdwp_track_collect(collector->track, &call), "uffdwp_track_collect");
+		must(uffdwp_track_collect(collector->track, &call), "uffdwp_track_collect");
 		bytes += collector->shape == COLLECTOR_RANGES ? sum(&call) : call.bytes;
 		call.start = call.next;
 	} while (call.next);
@@ -75,7 +74,7 @@ static uint64_t collect(struct collector *collector)
 
 static void close_library(struct collector *collector)
 {
-	must(collector, uffdwp_track_stop(collector->track), "uffdwp_track_stop");
+	must(uffdwp_track_stop(collector->track), "uffdwp_track_stop");
 	bench_must(uffdwp_close(collector->runtime), "uffdwp_close");
 }
 
@@ -88,7 +87,7 @@ static void add_pieces(struct collector *collector)
 	for (size_t i = 0; i < setup->pieces; i++) {
 		char *piece = collector_page(collector, i * setup->piece_pages);
 
-		must(collector, uffdwp_track_add(collector->track, piece, piece_bytes, 0), "uffdwp_track_add");
+		must(uffdwp_track_add(collector->track, piece, piece_bytes, 0), "uffdwp_track_add");
 	}
 	collector->added_ns = bench_now_ns() - from;
 }
@@ -98,8 +97,8 @@ static int start(const struct collector_setup *setup, struct uffdwp *runtime, st
 	struct uffdwp_track_options options = UFFDWP_TRACK_OPTIONS_INIT;
 
 	options.mechanism = setup->soft_dirty ? UFFDWP_MECHANISM_SOFT_DIRTY : UFFDWP_MECHANISM_ASYNC;
-	options.flags =
-	        (setup->populated ? UFFDWP_TRACK_POPULATED : 0) | (setup->soft_dirty ? UFFDWP_TRACK_RESET_PROCESS : 0);
+	options.flags = (setup->populated ? UFFDWP_TRACK_START_POPULATED : 0) |
+	                (setup->soft_dirty ? UFFDWP_TRACK_START_RESET_PROCESS : 0);
 	return uffdwp_track_start(runtime, &options, track);
 }
 
@@ -111,7 +110,7 @@ const char *collector_soft_dirty_refused(void)
 	struct uffdwp_track *track;
 	int error = start(&setup, runtime, &track);
 
-	uffdwp_error_text(runtime, text, sizeof(text));
+	uffdwp_error_text(text, sizeof(text));
 	if (!error)
 		error = uffdwp_track_stop(track) < 0;
 	bench_must(uffdwp_close(runtime), "uffdwp_close");
@@ -122,7 +121,7 @@ void collector_open_library(struct collector *collector, const struct collector_
 {
 	collector_init(collector, setup);
 	collector->runtime = library_runtime(0, NULL);
-	must(collector, start(setup, collector->runtime, &collector->track), "uffdwp_track_start");
+	must(start(setup, collector->runtime, &collector->track), "uffdwp_track_start");
 	collector->collect = collect;
 	collector->close = close_library;
 	add_pieces(collector);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The measurement itself: see contender.h. The calling thread is the writer; whoever calls has pinned it.
+ * The measurement itself: see contender.h. The calling thread is the writer; the caller has pinned it.
  */
 #include "contender.h"
 

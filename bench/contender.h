@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A contender: some way to notice the first write to a page. All contenders of one measurement write the same number of
- * pages in the same order, a window each in turn, so that whatever disturbs the machine disturbs all of them alike.
+ * A contender: some method to notice the first write to a page. All contenders of one measurement write the same number
+ * of pages in the same order, a window each in turn, so that whatever disturbs the machine disturbs all of them alike.
  *
  * Life: open (by the contender's own function), then for each round arm once and, before each window, enter (which puts
  * its signal handler in place: contenders that use the same signal cannot all have theirs installed at once); close.
@@ -60,6 +60,7 @@ void library_region(struct uffdwp *runtime, const struct library_setup *setup, s
                     struct area *area);
 
 /* Whether a mechanism works here for this memory by this delivery; NULL, or why not. Cached. */
+const char *library_refuses_move(enum uffdwp_memory memory);
 const char *library_refuses(enum uffdwp_memory memory, enum uffdwp_mechanism mechanism, enum uffdwp_delivery delivery);
 
 /* What the library takes by itself; bench_skip() where nothing works. */

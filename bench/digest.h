@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A digest of bytes in their order, to compare an image with the memory at its cut. It detects differences that happen,
- * not ones that somebody made on purpose.
+ * not ones that were made on purpose.
  */
 #ifndef UFFDWP_BENCH_DIGEST_H
 #define UFFDWP_BENCH_DIGEST_H

@@ -2,16 +2,16 @@
 /*
  * Question: does an image come as fast as the disk takes it, and go back as fast as the disk gives it?
  *
- * image: the library's whole snapshot of a region that nobody writes, from the begin call until the image is durable
- * under its name, against dd with O_DIRECT, requests of 1 MiB and an fsync, which copies the same bytes (the file
- * behind the region's memory) into the same folder.
+ * image: the library's whole snapshot of a region that is not written, from the begin call until the image is durable
+ * under its name, against dd with O_DIRECT, requests of 1 MiB and an fsync, which copies the same bytes (the file of
+ * the region's memory) into the same folder.
  *
  * restore: the library's whole restore of such an image into the region, against dd with O_DIRECT and requests of 1
  * MiB, which reads the same file into /dev/null. The page cache is asked to forget the file before each turn.
  *
  * lazy: when the first read is there, and the rest, of a lazy restore (disk_lazy.c).
  *
- * Of the first two the library and dd take turns in one run, in an order that changes; a ratio is that of the rates of
+ * In the first two the library and dd take turns in one run, in an order that changes; a ratio is that of the rates of
  * one turn, its median over the turns stands for it.
  */
 #include <errno.h>
@@ -31,7 +31,7 @@
 #define PATH_SIZE 300
 #define DD_SECONDS_MAX 600
 
-enum way { WAY_LIBRARY, WAY_DD, WAYS };
+enum method { METHOD_LIBRARY, METHOD_DD, METHODS };
 enum job { JOB_IMAGE, JOB_RESTORE, JOBS };
 
 struct settings {
@@ -86,22 +86,22 @@ static error_t parse(int key, char *argument, struct argp_state *state)
 
 static const struct argp_child children[] = {{&bench_argp, 0, NULL, 0}, {0}};
 static const struct argp argp = {
-        options,  parse, NULL, "An image that nobody disturbs, and back: the library against dd on the same disk.",
+        options,  parse, NULL, "An undisturbed image, and back: the library against dd on the same disk.",
         children, NULL,  NULL};
 
 /* ------------------------------------------------------------------------------------------------ one turn -- */
 
-static void path_of(enum way way, char path[PATH_SIZE])
+static void path_of(enum method method, char path[PATH_SIZE])
 {
-	snprintf(path, PATH_SIZE, "%s/%s", disk.folder, way == WAY_DD ? "dd" : "image");
+	snprintf(path, PATH_SIZE, "%s/%s", disk.folder, method == METHOD_DD ? "dd" : "image");
 }
 
 static void remove_folder(void)
 {
 	char path[PATH_SIZE];
 
-	for (enum way way = 0; way < WAYS; way++) {
-		path_of(way, path);
+	for (enum method method = 0; method < METHODS; method++) {
+		path_of(method, path);
 		unlink(path);
 	}
 	rmdir(disk.folder);
@@ -118,7 +118,7 @@ static void by_library(const char *path)
 
 	snapshot_options.path = path;
 	if (uffdwp_snapshot_begin(disk.region, &snapshot_options, &snapshot)) {
-		uffdwp_error_text(disk.runtime, text, sizeof(text));
+		uffdwp_error_text(text, sizeof(text));
 		bench_die("uffdwp_snapshot_begin: %s", text);
 	}
 	disk.begin_ns = bench_now_ns() - from_ns;
@@ -170,7 +170,7 @@ static void back_by_library(const char *path)
 
 	restore_options.path = path;
 	if (uffdwp_restore(disk.region, &restore_options, &progress)) {
-		uffdwp_error_text(disk.runtime, text, sizeof(text));
+		uffdwp_error_text(text, sizeof(text));
 		bench_die("uffdwp_restore: %s", text);
 	}
 	disk.direct &= (int)progress.direct;
@@ -196,18 +196,18 @@ void disk_forget_cache(const char *path)
 	close(fd);
 }
 
-/* What was written before is on the disk, and what it left behind is gone, before the clock runs. */
-static double image_turn(enum way way)
+/* What was written before is on the disk, and what it left is gone, before the clock runs. */
+static double image_turn(enum method method)
 {
 	struct stat image;
 	char path[PATH_SIZE];
 	uint64_t from_ns;
 	uint64_t took_ns;
 
-	path_of(way, path);
+	path_of(method, path);
 	sync();
 	from_ns = bench_now_ns();
-	if (way == WAY_DD)
+	if (method == METHOD_DD)
 		by_dd(path);
 	else
 		by_library(path);
@@ -219,21 +219,21 @@ static double image_turn(enum way way)
 }
 
 /* The image stands there since before the first turn. */
-static double restore_turn(enum way way)
+static double restore_turn(enum method method)
 {
 	char path[PATH_SIZE];
 	uint64_t from_ns;
 	uint64_t took_ns;
 
-	path_of(WAY_LIBRARY, path);
+	path_of(METHOD_LIBRARY, path);
 	disk_forget_cache(path);
 	from_ns = bench_now_ns();
-	if (way == WAY_DD)
+	if (method == METHOD_DD)
 		run_dd(path, "/dev/null", "iflag=direct", NULL);
 	else
 		back_by_library(path);
 	took_ns = bench_now_ns() - from_ns;
-	if (way == WAY_LIBRARY && disk_sum(&disk.area) != disk.sum)
+	if (method == METHOD_LIBRARY && disk_sum(&disk.area) != disk.sum)
 		bench_die("the memory is not what the image was made of");
 	return (double)took_ns;
 }
@@ -243,7 +243,7 @@ static void prepare_restore(void)
 	char path[PATH_SIZE];
 
 	disk.sum = disk_sum(&disk.area);
-	path_of(WAY_LIBRARY, path);
+	path_of(METHOD_LIBRARY, path);
 	by_library(path);
 }
 
@@ -282,40 +282,40 @@ static double mib_per_s(double took_ns)
 	return (double)disk.area.length_bytes / (1 << 20) / (took_ns / 1e9);
 }
 
-static const char *const way_names[WAYS] = {"library", "dd"};
+static const char *const method_names[METHODS] = {"library", "dd"};
 static const char *const job_names[JOBS] = {"image", "restore"};
 
-static void print_job(enum job job, const double medians[WAYS], double ratio, double low, double high)
+static void print_job(enum job job, const double medians[METHODS], double ratio, double low, double high)
 {
-	for (enum way way = 0; way < WAYS; way++)
-		printf("%-8s %-10s %10.1f %10.0f\n", job_names[job], way_names[way], medians[way] / 1e6,
-		       mib_per_s(medians[way]));
+	for (enum method method = 0; method < METHODS; method++)
+		printf("%-8s %-10s %10.1f %10.0f\n", job_names[job], method_names[method], medians[method] / 1e6,
+		       mib_per_s(medians[method]));
 	printf("%-8s the library's rate is %.2f of dd's (%.2f to %.2f)\n", job_names[job], ratio, low, high);
 }
 
 static void measure(struct report *report, const struct settings *settings, enum job job)
 {
-	static double times[WAYS][REPEAT_MAX];
+	static double times[METHODS][REPEAT_MAX];
 	static double ratios[REPEAT_MAX];
 	static double begins[REPEAT_MAX];
-	double medians[WAYS];
+	double medians[METHODS];
 	double ratio;
 
 	for (unsigned i = 0; i < settings->repeat; i++) {
-		for (unsigned place = 0; place < WAYS; place++) {
-			enum way way = (enum way)((place + i) % WAYS);
+		for (unsigned place = 0; place < METHODS; place++) {
+			enum method method = (enum method)((place + i) % METHODS);
 
-			times[way][i] = job == JOB_IMAGE ? image_turn(way) : restore_turn(way);
+			times[method][i] = job == JOB_IMAGE ? image_turn(method) : restore_turn(method);
 		}
 		begins[i] = (double)disk.begin_ns;
-		ratios[i] = times[WAY_DD][i] / times[WAY_LIBRARY][i];
+		ratios[i] = times[METHOD_DD][i] / times[METHOD_LIBRARY][i];
 	}
 	ratio = report_add_median(report, ratios, settings->repeat, "%s.library.rate_ratio_dd", job_names[job]);
 	if (job == JOB_IMAGE)
 		report_add_median(report, begins, settings->repeat, "image.library.begin_ns");
-	for (enum way way = 0; way < WAYS; way++)
-		medians[way] = report_add_median(report, times[way], settings->repeat, "%s.%s.total_ns", job_names[job],
-		                                 way_names[way]);
+	for (enum method method = 0; method < METHODS; method++)
+		medians[method] = report_add_median(report, times[method], settings->repeat, "%s.%s.total_ns",
+		                                    job_names[job], method_names[method]);
 	if (!settings->common.json)
 		print_job(job, medians, ratio, ratios[0], ratios[settings->repeat - 1]);
 }
@@ -340,14 +340,14 @@ int disk_main(int argc, char **argv)
 	report_note(&report, "runs", "%u of each, in turns", settings.repeat);
 	if (!settings.common.json) {
 		report_print_notes(&report);
-		printf("\n%-8s %-10s %10s %10s\n", "job", "way", "total ms", "MiB/s");
+		printf("\n%-8s %-10s %10s %10s\n", "job", "method", "total ms", "MiB/s");
 	}
 	measure(&report, &settings, JOB_IMAGE);
 	prepare_restore();
 	measure(&report, &settings, JOB_RESTORE);
 	char path[PATH_SIZE];
 
-	path_of(WAY_LIBRARY, path);
+	path_of(METHOD_LIBRARY, path);
 	disk_measure_lazy(&report, disk.runtime, path, disk.area.length_bytes, disk.sum, settings.repeat,
 	                  settings.common.json);
 	if (!settings.common.json && !(disk.direct && disk.uring))

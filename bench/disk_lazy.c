@@ -36,7 +36,7 @@ static uint64_t read_random_page(void)
 	return bench_now_ns() - from_ns;
 }
 
-static struct uffdwp_restore *begin(struct uffdwp *runtime, const char *path)
+static struct uffdwp_restore *begin(const char *path)
 {
 	struct uffdwp_restore_options options = UFFDWP_RESTORE_OPTIONS_INIT;
 	struct uffdwp_restore *restore;
@@ -44,7 +44,7 @@ static struct uffdwp_restore *begin(struct uffdwp *runtime, const char *path)
 
 	options.path = path;
 	if (uffdwp_restore_begin(lazy.region, &options, &restore)) {
-		uffdwp_error_text(runtime, text, sizeof(text));
+		uffdwp_error_text(text, sizeof(text));
 		bench_die("uffdwp_restore_begin: %s", text);
 	}
 	return restore;
@@ -59,11 +59,11 @@ static void open_region(struct uffdwp *runtime, size_t length_bytes)
 	lazy.area = (struct area){.base = uffdwp_region_base(lazy.region), .length_bytes = length_bytes};
 }
 
-static void run(struct uffdwp *runtime, const char *path, unsigned turn)
+static void run(const char *path, unsigned turn)
 {
 	disk_forget_cache(path);
 	uint64_t from_ns = bench_now_ns();
-	struct uffdwp_restore *restore = begin(runtime, path);
+	struct uffdwp_restore *restore = begin(path);
 
 	lazy.begin_ns[turn] = (double)(bench_now_ns() - from_ns);
 	(void)read_random_page();
@@ -77,7 +77,7 @@ static void run(struct uffdwp *runtime, const char *path, unsigned turn)
 	bench_must(uffdwp_restore_free(restore), "uffdwp_restore_free");
 }
 
-static void tell(struct report *report, unsigned repeat, int json)
+static void add_figures(struct report *report, unsigned repeat, int json)
 {
 	double p50_ns = histogram_quantile(&lazy.reads, 0.5);
 	double p99_ns = histogram_quantile(&lazy.reads, 0.99);
@@ -109,10 +109,10 @@ void disk_measure_lazy(struct report *report, struct uffdwp *runtime, const char
 	histogram_clear(&lazy.reads);
 	for (unsigned turn = 0; turn < repeat; turn++) {
 		open_region(runtime, length_bytes);
-		run(runtime, path, turn);
+		run(path, turn);
 		if (disk_sum(&lazy.area) != sum)
 			bench_die("the memory is not what the image was made of");
 		bench_must(uffdwp_region_close(lazy.region), "uffdwp_region_close");
 	}
-	tell(report, repeat, json);
+	add_figures(report, repeat, json);
 }

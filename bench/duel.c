@@ -15,7 +15,7 @@
 
 /* At most, and as long as they take less than a quarter of a turn. */
 #define WARM_ROUNDS 3
-#define PATIENCE 4
+#define RETRIES 4
 
 static int ascending(const void *a, const void *b)
 {
@@ -76,14 +76,14 @@ double duel_noise(struct duel_ratio control)
 	return fabs(control.value - 1.0) + control.half;
 }
 
-/* Where nearly every trial is disturbed, trying again helps nobody: hence a bound for the turn, too. */
+/* Where nearly every trial is disturbed, trying again does not help: hence a bound for the turn, too. */
 static uint64_t try_undisturbed(struct duel *duel, const struct duel_side *side)
 {
 	uint64_t took_ns;
 	int disturbed = 0;
 
 	took_ns = side->trial(side->self, &disturbed);
-	for (int i = 0; i < PATIENCE && disturbed && duel->spare_trials; i++) {
+	for (int i = 0; i < RETRIES && disturbed && duel->spare_trials; i++) {
 		duel->spare_trials--;
 		disturbed = 0;
 		took_ns = side->trial(side->self, &disturbed);
@@ -91,7 +91,7 @@ static uint64_t try_undisturbed(struct duel *duel, const struct duel_side *side)
 	return took_ns ? took_ns : 1;
 }
 
-/* The order goes round, and backwards every other time: nobody always comes after the same one. */
+/* The order goes round, and backwards every other time: no side always comes after the same one. */
 static void fight_round(struct duel *duel, unsigned round, uint64_t seed, size_t keep)
 {
 	duel->before_round(duel->user, seed);
@@ -110,7 +110,8 @@ static int is_long(const struct duel *duel)
 	return duel->round_ns >= duel->budget_ns / DUEL_TURNS / 4;
 }
 
-/* Rounds that are not kept. Of long ones the first turn's is enough: who changes places looks at all of his memory. */
+/* Rounds that are not kept. For long ones the first turn's is enough: a side that changes places looks at all of its
+ * memory. */
 static void warm_up(struct duel *duel, uint64_t *seed)
 {
 	duel->spare_trials = 0;
@@ -217,7 +218,7 @@ void duel_print_times(const struct duel *duel, size_t side)
 void duel_print_noise(const struct duel *duel)
 {
 	if (duel->noise > duel->tolerance)
-		printf("  noise %.0f %% in attempt %u: cannot tell %.0f %%", duel->noise * 100, duel->attempts,
+		printf("  noise %.0f %% in attempt %u: cannot resolve %.0f %%", duel->noise * 100, duel->attempts,
 		       duel->tolerance * 100);
 	else if (duel->attempts > 1)
 		printf("  attempt %u, for noise", duel->attempts);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A duel: several ways to do the same, tried in turns within one run. A round tries each side once, on the same choice
+ * A duel: several methods for the same, tried in turns within one run. A round tries each side once, on the same choice
  * of pages; the order changes from round to round. What is compared are pairs of one round, so that whatever slows the
  * machine down for a while slows both of a pair.
  *
@@ -11,12 +11,12 @@
  * A trial in whose timed part the kernel gave the CPU to another program is made again, a few times: the work is the
  * same each time, and how long others had the CPU says nothing of it.
  *
- * One rival is there twice: what these two differ by is what the duel cannot tell (an A/A control). Its noise is the
+ * One rival is there twice: what these two differ by is what the duel cannot resolve (an A/A control). Its noise is the
  * far end of the 95 % interval of their ratio, as a distance from 1. A duel whose noise exceeds its tolerance is fought
  * again from the start, twice at most. The decision looks at the control only, never at the side that is judged; all
  * figures are of the last attempt, and say which it was.
  *
- * Threads: the caller's, who has pinned it.
+ * Threads: the caller's, which is pinned.
  */
 #ifndef UFFDWP_BENCH_DUEL_H
 #define UFFDWP_BENCH_DUEL_H
@@ -91,7 +91,7 @@ double duel_noise(struct duel_ratio control);
 /* Fights the next turn, unless the duel is decided: 1 if it was fought. */
 int duel_turn(struct duel *duel);
 
-/* 1: all turns were fought, and the noise allows to tell, or there is no other attempt. */
+/* 1: all turns were fought, and the noise allows an answer, or there is no other attempt. */
 int duel_is_decided(const struct duel *duel);
 
 /* The ratio of two sides of a duel that is decided. */
@@ -106,7 +106,7 @@ void duel_report_ratio(const struct duel *duel, struct report *report, const cha
 /* Standard output: a side's p50 and p99 in microseconds. */
 void duel_print_times(const struct duel *duel, size_t side);
 
-/* Standard output: says that the duel was fought again, or that it cannot tell; else nothing. */
+/* Standard output: says that the duel was fought again, or that it has no answer; else nothing. */
 void duel_print_noise(const struct duel *duel);
 
 #endif

@@ -50,23 +50,23 @@ struct row {
 
 /* The library's rows first, the best mechanism at the top; bare rows are measured where a row is compared with them. */
 static const struct row rows[] = {
-        {"marker", ROW_LIBRARY, UFFDWP_MECHANISM_MARKER, LOSS_NONE, BARE_MARK, ALL_MEMORY, {"bare", NULL}},
-        {"rearm", ROW_LIBRARY, UFFDWP_MECHANISM_REARM, LOSS_NONE, BARE_MARK, ALL_MEMORY, {"bare", "marker"}},
-        {"rearm_zap", ROW_LIBRARY, UFFDWP_MECHANISM_REARM, LOSS_ZAP, BARE_MARK, FILES, {"bare_minor", NULL}},
+        {"marker", ROW_LIBRARY, UFFDWP_MECHANISM_MARKER, LOSS_NONE, BARE_WP, ALL_MEMORY, {"bare", NULL}},
+        {"rearm", ROW_LIBRARY, UFFDWP_MECHANISM_REARM, LOSS_NONE, BARE_WP, ALL_MEMORY, {"bare", "marker"}},
+        {"rearm_zap", ROW_LIBRARY, UFFDWP_MECHANISM_REARM, LOSS_ZAP, BARE_WP, FILES, {"bare_minor", NULL}},
         {"rearm_zap",
          ROW_LIBRARY,
          UFFDWP_MECHANISM_REARM,
          LOSS_ZAP,
-         BARE_MARK,
+         BARE_WP,
          1u << UFFDWP_MEMORY_ANON,
          {"bare_missing", NULL}},
-        {"rearm_hole", ROW_LIBRARY, UFFDWP_MECHANISM_REARM, LOSS_HOLE, BARE_MARK, FILES, {"bare_missing", NULL}},
-        {"minor", ROW_LIBRARY, UFFDWP_MECHANISM_MINOR, LOSS_NONE, BARE_MARK, FILES, {"bare_minor", NULL}},
-        {"mprotect", ROW_LIBRARY, UFFDWP_MECHANISM_MPROTECT, LOSS_NONE, BARE_MARK, ALL_MEMORY, {"bare_mprotect", NULL}},
-        {"bare", ROW_BARE, UFFDWP_MECHANISM_AUTO, LOSS_NONE, BARE_MARK, ALL_MEMORY, {NULL, NULL}},
+        {"rearm_hole", ROW_LIBRARY, UFFDWP_MECHANISM_REARM, LOSS_HOLE, BARE_WP, FILES, {"bare_missing", NULL}},
+        {"minor", ROW_LIBRARY, UFFDWP_MECHANISM_MINOR, LOSS_NONE, BARE_WP, FILES, {"bare_minor", NULL}},
+        {"mprotect", ROW_LIBRARY, UFFDWP_MECHANISM_MPROTECT, LOSS_NONE, BARE_WP, ALL_MEMORY, {"bare_mprotect", NULL}},
+        {"bare", ROW_BARE, UFFDWP_MECHANISM_AUTO, LOSS_NONE, BARE_WP, ALL_MEMORY, {NULL, NULL}},
         {"bare_minor", ROW_BARE, UFFDWP_MECHANISM_AUTO, LOSS_NONE, BARE_MINOR, FILES, {NULL, NULL}},
         {"bare_missing", ROW_BARE, UFFDWP_MECHANISM_AUTO, LOSS_NONE, BARE_MISSING, ALL_MEMORY, {NULL, NULL}},
-        {"bare_mprotect", ROW_BARE_MPROTECT, UFFDWP_MECHANISM_AUTO, LOSS_NONE, BARE_MARK, ALL_MEMORY, {NULL, NULL}},
+        {"bare_mprotect", ROW_BARE_MPROTECT, UFFDWP_MECHANISM_AUTO, LOSS_NONE, BARE_WP, ALL_MEMORY, {NULL, NULL}},
 };
 
 #define ROWS (sizeof(rows) / sizeof(rows[0]))
@@ -175,7 +175,7 @@ static void print_head(const struct settings *settings)
 {
 	if (settings->common.json)
 		return;
-	printf("\nmicroseconds\n%-10s %-13s %9s %9s %9s %9s %9s %9s  %s\n", "placement", "who", "seq p50", "rand p50",
+	printf("\nmicroseconds\n%-10s %-13s %9s %9s %9s %9s %9s %9s  %s\n", "placement", "side", "seq p50", "rand p50",
 	       "p50", "p99", "p99.9", "max", "its p50 is this of the p50 of");
 }
 

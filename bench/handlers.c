@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Question: how many handler threads should a runtime have, and where should they run? It is the measurement behind the
- * library's defaults.
+ * Question: how many handler threads should a runtime have, and where should they run? The library's defaults follow
+ * from this measurement.
  *
  * Each setting has a runtime with one region for each of two writers, which are pinned to the first two CPUs and write
  * their armed pages in random order at the same time. The settings take turns within each round. Figures: the latency

@@ -24,7 +24,7 @@ int image_direct_works(const char *folder);
 /* Names the file and opens its folder, which ends the program where it fails; nothing is created yet. */
 void image_prepare(struct image *image, const char *folder, int direct);
 
-/* These: 0, or a negative errno. Nothing stays behind when one has failed, and after image_commit(). */
+/* These: 0, or a negative errno. Nothing stays when one has failed, and after image_commit(). */
 int image_create(struct image *image);
 int image_append(struct image *image, const char *bytes, size_t length);
 int image_commit(struct image *image, const char *path);

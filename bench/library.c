@@ -12,18 +12,17 @@
 #include "bench.h"
 #include "contender.h"
 
-static void die_with_text(struct uffdwp *runtime, const char *what, int error)
+static void die_with_text(const char *what, int error)
 {
 	char text[512];
 
-	uffdwp_error_text(runtime, text, sizeof(text));
+	uffdwp_error_text(text, sizeof(text));
 	if (error == -EPERM || error == -EACCES || error == -ENOSYS || error == -EOPNOTSUPP || error == -ENOMEM)
 		bench_skip("%s: %s", what, text);
 	bench_die("%s: %s (%s)", what, text, strerror(-error));
 }
 
-static const char *const mechanism_names[UFFDWP_MECHANISM_COUNT] = {"auto",     "marker", "rearm",     "minor",
-                                                                    "mprotect", "async",  "soft-dirty"};
+static const char *const mechanism_names[] = {"auto", "marker", "rearm", "minor", "mprotect", "async", "soft-dirty"};
 
 const char *library_mechanism_name(enum uffdwp_mechanism mechanism)
 {
@@ -39,35 +38,36 @@ enum uffdwp_mechanism library_mechanism_of(const char *name)
 	bench_die("%s: no such mechanism; marker, rearm, minor or mprotect", name);
 }
 
-static const struct uffdwp_probe_memory *probed(enum uffdwp_memory memory)
+static const struct uffdwp_probe *probed(void)
 {
-	static struct uffdwp_probe_report report;
+	static struct uffdwp_probe *probe;
 
-	if (!report.sz) {
-		report.sz = sizeof(report);
-		bench_must(uffdwp_probe(&report), "uffdwp_probe");
-	}
-	return &report.memory[memory];
+	if (!probe)
+		bench_must(uffdwp_probe_run(&probe), "uffdwp_probe_run");
+	return probe;
 }
 
 enum uffdwp_mechanism library_best(enum uffdwp_memory memory)
 {
-	const struct uffdwp_probe_memory *found = probed(memory);
+	struct uffdwp_probe_memory found = {.sz = sizeof(found)};
 
-	if (found->mechanism == UFFDWP_MECHANISM_AUTO)
-		bench_skip("no mechanism works here: %s", found->reason);
-	return (enum uffdwp_mechanism)found->mechanism;
+	bench_must(uffdwp_probe_memory(probed(), memory, &found), "uffdwp_probe_memory");
+	if (found.mechanism == UFFDWP_MECHANISM_AUTO)
+		bench_skip("no mechanism works here: %s", found.reason);
+	return (enum uffdwp_mechanism)found.mechanism;
 }
 
 const char *library_refuses(enum uffdwp_memory memory, enum uffdwp_mechanism mechanism, enum uffdwp_delivery delivery)
 {
-	const struct uffdwp_probe_rung *rung = &probed(memory)->rungs[mechanism];
+	static struct uffdwp_probe_rung rung; /* its reason is the answer */
 
-	if (!rung->works)
-		return rung->reason;
+	rung.sz = sizeof(rung);
+	bench_must(uffdwp_probe_rung(probed(), memory, mechanism, &rung), "uffdwp_probe_rung");
+	if (!rung.works)
+		return rung.reason;
 	if (delivery == UFFDWP_DELIVERY_INLINE)
-		return rung->inline_works ? NULL : "not by inline delivery";
-	return rung->thread_works ? NULL : "not by a handler thread";
+		return rung.inline_works ? NULL : "not by inline delivery";
+	return rung.thread_works ? NULL : "not by a handler thread";
 }
 
 struct uffdwp *library_runtime(uint32_t handler_threads, const char *cpus)
@@ -80,7 +80,7 @@ struct uffdwp *library_runtime(uint32_t handler_threads, const char *cpus)
 	options.handler_cpus = cpus;
 	error = uffdwp_open(&options, &runtime);
 	if (error)
-		die_with_text(NULL, "opening the library", error);
+		die_with_text("opening the library", error);
 	return runtime;
 }
 
@@ -93,7 +93,7 @@ void library_region(struct uffdwp *runtime, const struct library_setup *setup, s
 	options.mechanism = setup->mechanism;
 	options.delivery = setup->delivery;
 	if (setup->memory == UFFDWP_MEMORY_HUGETLB)
-		options.flags |= UFFDWP_REGION_HUGETLB;
+		options.flags |= UFFDWP_REGION_CREATE_HUGETLB;
 	if (setup->memory == UFFDWP_MEMORY_ANON) {
 		area_map(area, setup->memory, setup->length_bytes);
 		error = uffdwp_region_attach(runtime, area->base, area->length_bytes, &options, region);
@@ -101,7 +101,7 @@ void library_region(struct uffdwp *runtime, const struct library_setup *setup, s
 		error = uffdwp_region_create(runtime, setup->length_bytes, &options, region);
 	}
 	if (error)
-		die_with_text(runtime, "opening a region", error);
+		die_with_text("opening a region", error);
 	area->memory = setup->memory;
 	area->base = uffdwp_region_base(*region);
 	area->length_bytes = setup->length_bytes;
@@ -109,6 +109,14 @@ void library_region(struct uffdwp *runtime, const struct library_setup *setup, s
 	/* Where first touches fault, this populates the pages without. */
 	bench_must(uffdwp_prepare_write(*region, 0, area->length_bytes), "uffdwp_prepare_write");
 	area_fill(area->base, area->length_bytes, 1);
+}
+
+const char *library_refuses_move(enum uffdwp_memory memory)
+{
+	static struct uffdwp_probe_arming found = {.sz = sizeof(found)};
+
+	bench_must(uffdwp_probe_arming(probed(), memory, UFFDWP_ARMING_MOVE, &found), "uffdwp_probe_arming");
+	return found.works ? NULL : found.reason;
 }
 
 static struct uffdwp_region_stats stats_of(const struct library *library)
@@ -133,7 +141,7 @@ void library_expect_faults(const struct library *library, uint64_t faults)
 		          (unsigned long long)lost, (unsigned long long)faults);
 }
 
-/* By ways that the library is not told of. */
+/* By means that the library does not know of. */
 static void lose(const struct library *library)
 {
 	size_t length_bytes = library->area.length_bytes;

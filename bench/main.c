@@ -20,8 +20,8 @@ static const struct question questions[] = {
          faults_main},
         {"handlers", "how many handler threads, and on which CPUs", handlers_main},
         {"snapshot", "a live snapshot: the library against fork() and what one could write by hand", snapshot_main},
-        {"disk", "an image that nobody disturbs, and back: as fast as dd on the same disk?", disk_main},
-        {"track", "which pages were written: the library against the bare ioctl and the older ways", track_main},
+        {"disk", "an undisturbed image, and back: as fast as dd on the same disk?", disk_main},
+        {"track", "which pages were written: the library against the bare ioctl and the older methods", track_main},
         {"gc", "a garbage collector's pauses: with the library's write barrier, with its own, with none", gc_main},
 };
 
@@ -38,7 +38,7 @@ static void help(FILE *to)
 	      to);
 }
 
-/* Also after --help, which ends inside of argp. Figures that nobody can read are no success. */
+/* Also after --help, which ends inside of argp. Figures that were not written are no success. */
 static void close_output(void)
 {
 	if (fflush(stdout) == 0 && !ferror(stdout))

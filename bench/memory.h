@@ -4,7 +4,7 @@
  * it forked. Pss counts a page that n processes map as 1/n page in each, so the sum over both is what they take
  * together; Private is what only one of them has.
  *
- * A look walks all page tables of the program and holds off those who change its mappings meanwhile: what runs beside a
+ * A look walks all page tables of the program and delays threads that change its mappings meanwhile: what runs beside a
  * sampler is not timed.
  *
  * Threads: start, child and stop are the main thread's; the sampler has one of its own, which allocates nothing.

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * See pages.h. A choice is made as bits, unit by unit (a page or a block), and drawn again where the unit is taken. Of
+ * See pages.h. A choice is made as bits, unit by unit (a page or a block), and drawn again where the unit is taken. For
  * more than half, what is left out is drawn, so that the draws that fail stay few.
  */
 #include "pages.h"
@@ -14,17 +14,17 @@ void pages_init(struct pages *pages, size_t total)
 {
 	memset(pages, 0, sizeof(*pages));
 	pages->total = total;
-	pages->marks_bytes = (total + 63) / 64 * sizeof(uint64_t);
+	pages->bits_bytes = (total + 63) / 64 * sizeof(uint64_t);
 	pages->list = calloc(total, sizeof(*pages->list));
-	pages->marks = calloc(1, pages->marks_bytes);
-	if (!pages->list || !pages->marks)
+	pages->bits = calloc(1, pages->bits_bytes);
+	if (!pages->list || !pages->bits)
 		bench_die("no memory for a choice of pages");
 }
 
 void pages_fini(struct pages *pages)
 {
 	free(pages->list);
-	free(pages->marks);
+	free(pages->bits);
 	memset(pages, 0, sizeof(*pages));
 }
 
@@ -35,18 +35,18 @@ size_t pages_share(size_t total, unsigned permille)
 	return count == 0 && permille ? 1 : count;
 }
 
-static int is_marked(const struct pages *pages, size_t page)
+static int is_chosen(const struct pages *pages, size_t page)
 {
-	return (pages->marks[page / 64] >> page % 64 & 1) != 0;
+	return (pages->bits[page / 64] >> page % 64 & 1) != 0;
 }
 
 static void flip(struct pages *pages, size_t page)
 {
-	pages->marks[page / 64] ^= (uint64_t)1 << page % 64;
+	pages->bits[page / 64] ^= (uint64_t)1 << page % 64;
 }
 
-/* Flips `count` pages that are not `marked`, a unit at a time. */
-static void draw(struct pages *pages, size_t count, size_t unit, int marked, uint64_t seed)
+/* Flips `count` pages that are not `chosen`, a unit at a time. */
+static void draw(struct pages *pages, size_t count, size_t unit, int chosen, uint64_t seed)
 {
 	uint64_t state = seed * 0x9e3779b97f4a7c15u | 1; /* small seeds lie far apart */
 	size_t units = (pages->total + unit - 1) / unit;
@@ -54,18 +54,18 @@ static void draw(struct pages *pages, size_t count, size_t unit, int marked, uin
 	while (count && units) {
 		size_t page = (size_t)(bench_random(&state) % units) * unit;
 
-		if (is_marked(pages, page) == marked)
+		if (is_chosen(pages, page) == chosen)
 			continue;
 		for (size_t end = page + unit; count && page < end && page < pages->total; page++, count--)
 			flip(pages, page);
 	}
 }
 
-static void list_marked(struct pages *pages)
+static void list_chosen(struct pages *pages)
 {
 	pages->count = 0;
 	for (size_t page = 0; page < pages->total; page++) {
-		if (is_marked(pages, page))
+		if (is_chosen(pages, page))
 			pages->list[pages->count++] = (uint32_t)page;
 	}
 }
@@ -75,11 +75,11 @@ void pages_choose(struct pages *pages, size_t count, enum pages_spread spread, u
 	size_t unit = spread == PAGES_CLUSTERED ? PAGES_BLOCK : 1;
 	int leave_out = count > pages->total / 2;
 
-	memset(pages->marks, 0, pages->marks_bytes);
+	memset(pages->bits, 0, pages->bits_bytes);
 	for (size_t page = 0; leave_out && page < pages->total; page++)
 		flip(pages, page);
 	draw(pages, leave_out ? pages->total - count : count, unit, !leave_out, seed);
-	list_marked(pages);
+	list_chosen(pages);
 }
 
 size_t pages_runs(const struct pages *pages)

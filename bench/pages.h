@@ -20,10 +20,10 @@ enum pages_spread { PAGES_CLUSTERED, PAGES_SCATTERED };
 
 struct pages {
 	size_t total;
-	size_t count;    /* chosen */
-	uint32_t *list;  /* page numbers, ascending */
-	uint64_t *marks; /* the same as bits: bit n of the whole is page n */
-	size_t marks_bytes;
+	size_t count;   /* chosen */
+	uint32_t *list; /* page numbers, ascending */
+	uint64_t *bits; /* the same as bits: bit n of the whole is page n */
+	size_t bits_bytes;
 };
 
 /* Ends the program where there is no memory. */

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Part of the question `faults`: what uffdwp_prepare_write() costs where there is nothing to do. A region is armed and
- * all of it let go again; then a page after the other, in random order, is announced as about to be written, in windows
- * whose time is taken. Beside it stands the same loop with an empty function: what the measurement itself costs, which
- * is taken off, window by window in turns.
+ * all of it disarmed again; then a page after the other, in random order, is announced as about to be written, in
+ * windows whose time is taken. Beside it stands the same loop with an empty function: what the measurement itself
+ * costs, which is taken off, window by window in turns.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -89,7 +89,7 @@ void prepare_measure(struct report *report, enum uffdwp_memory memory, uint64_t 
 	if (print)
 		printf("uffdwp_prepare_write() of 64 bytes, nothing to do: %.1f ns on memory that was never armed, "
 		       "%.1f ns "
-		       "on a page that was let go\n\n",
+		       "on a page that was disarmed\n\n",
 		       report_find(report, "faults.prepare.never_armed.p50_ns")->value,
 		       report_find(report, "faults.prepare.disarmed.p50_ns")->value);
 	free(order);

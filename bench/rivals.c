@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The rivals: the bare loops, mprotect() with SIGSEGV, fork() and its copy on write, and memory that nobody armed (the
- * floor: what the measurement itself costs). The last two work on private anonymous memory, which is what a program
- * that forks for its snapshots has.
+ * The rivals: the bare loops, mprotect() with SIGSEGV, fork() and its copy on write, and memory that was never armed
+ * (the floor: what the measurement itself costs). The last two work on private anonymous memory, which is what a
+ * program that forks for its snapshots has.
  *
  * These two take turns in one process, so the child of the one must not share (and so slow down) the memory of the
  * other: that is MADV_DONTFORK.

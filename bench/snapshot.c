@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Question: what does an image of live memory cost, by the library, by fork(), and by what one could write by hand?
+ * Question: what does an image of live memory cost, by the library, by fork(), and by what a program could do by hand?
  *
- * In each case (snapshot.h) all ways take turns; the order is turned round from one repetition to the next. Before the
- * first repetition each way takes images that are compared with the memory at their cut; after the last one it takes
+ * In each case (snapshot.h) all methods take turns; the order is reversed from one repetition to the next. Before the
+ * first repetition each method takes images that are compared with the memory at their cut; after the last one it takes
  * one more while its memory is looked at.
  *
- * Which cases: those that the bars are about and one of each sort, unless --size, --writers or --kind ask for
- * others: then all combinations of what is asked for. --bar leaves the cases and ways whose figures it names, and fork.
+ * Which cases: those that the bars are about and one of each sort, unless --size, --writers or --kind ask for others:
+ * then all combinations of what is asked for. --bar leaves the cases and methods whose figures it names, and fork.
  *
- * Times of writes are shown twice, and never one without the other: `during` ends when that way's image is durable,
- * `write` ends with a window that is the same for all ways (README.md says what each can tell).
+ * Times of writes are shown twice, and never one without the other: `during` ends when that method's image is durable,
+ * `write` ends with a window that is the same for all methods (README.md says what each can show).
  *
  * Threads: the main thread measures; one waits for signals that end the program, and removes the folder of the images.
  */
@@ -27,17 +27,18 @@
 
 #include "bench.h"
 #include "contender.h"
+#include "duel.h"
 #include "image.h"
 #include "snapshot.h"
+#include "window.h"
 
 #define CASES_MAX 128
 #define LIST_MAX 8
 #define REPEAT_FIRST 5
 #define REPEAT_SERIES 2
 #define WINDOW_SECONDS_MAX 3600
-#define WINDOW_PER_FORK 1.25 /* so that a trial of fork that takes somewhat longer than its first still fits */
-#define WINDOW_MIN_NS 1000000000u
 #define WINDOW_QUICK_NS 50000000u
+#define REST_BYTES (UINT64_C(64) << 20)   /* a pass is short, so that few are disturbed */
 #define SPARE_BYTES (UINT64_C(512) << 20) /* of memory, beyond twice the size of a case */
 
 #ifdef UFFDWP_BENCH_PARENT
@@ -46,13 +47,15 @@
 #define HAS_PARENT 0
 #endif
 
-static const struct trial_way *const all_ways[SNAPSHOT_WAYS] = {
-        &trial_inline, &trial_thread, &trial_fork, &trial_fork_direct, &trial_mprotect, &trial_uffd_loop, &trial_stop,
+static const struct trial_method *const all_methods[SNAPSHOT_METHODS] = {
+        &trial_inline,   &trial_thread,    &trial_fork, &trial_fork_direct,
+        &trial_mprotect, &trial_uffd_loop, &trial_stop, &trial_move,
 };
 
-#define WAYS_ALL ((1u << SNAPSHOT_WAYS) - 1)
-#define WAY_FORK (1u << 2)
-#define WAYS_MAIN (1u << 0 | 1u << 1 | WAY_FORK)
+#define METHODS_ALL ((1u << SNAPSHOT_METHODS) - 1)
+#define METHOD_FORK (1u << 2)
+#define METHODS_MAIN (1u << 0 | 1u << 1 | METHOD_FORK)
+#define METHODS_FIRST (METHODS_MAIN | 1u << 7) /* each snapshot of a move begins anew */
 
 struct settings {
 	struct bench_settings common;
@@ -61,9 +64,11 @@ struct settings {
 	unsigned series;          /* snapshots after the first one */
 	int verify;
 	int sample;
+	int at_rest;       /* this case alone */
 	unsigned patterns; /* bits; 0: all */
-	unsigned ways;     /* bits; 0: those of the case */
+	unsigned methods;  /* bits; 0: those of the case */
 	unsigned kinds;    /* bits; 0: the plan */
+	int kinds_asked;
 	uint64_t sizes[LIST_MAX];
 	size_t size_count; /* 0: the plan */
 	unsigned writers[LIST_MAX];
@@ -78,28 +83,32 @@ static char *folder_to_remove;
 /* ---------------------------------------------------------------------------------------------------- options -- */
 
 enum { KEY_SIZE = 's', KEY_WRITERS = 'w', KEY_POOL = 'b', KEY_DIR = 'd', KEY_PIN = 'p', KEY_REPEAT = 'n' };
-enum { KEY_LOAD = 'l', KEY_WAY = 'o', KEY_UNVERIFIED = 'u', KEY_WINDOW = 'i', KEY_MECHANISM = 'c' };
-enum { KEY_KIND = 'k', KEY_SERIES = 'e', KEY_PLOT = 'g', KEY_NO_MEMORY = 'm' };
+enum { KEY_LOAD = 'l', KEY_METHOD = 'o', KEY_UNVERIFIED = 'u', KEY_WINDOW = 'i', KEY_MECHANISM = 'c' };
+enum { KEY_KIND = 'k', KEY_SERIES = 'e', KEY_PLOT = 'g', KEY_NO_MEMORY = 'm', KEY_AT_REST = 'r' };
 
 static const struct argp_option options[] = {
         {"size", KEY_SIZE, "BYTES,...", 0, "Sizes of the memory, such as 1G,2G,4G", 0},
         {"writers", KEY_WRITERS, "N,...", 0, "Threads that write; the n-th on the n-th CPU", 0},
         {"kind", KEY_KIND, "NAME,...", 0, "Of first, repeated, incremental snapshots these only", 0},
-        {"load", KEY_LOAD, "NAME,...", 0, "Of uniform, zipf, sequential these only", 0},
-        {"way", KEY_WAY, "NAME,...", 0,
-         "Of inline, thread, fork, fork_direct, mprotect, uffd_loop, stop_copy these only", 0},
+        {"load", KEY_LOAD, "NAME,...", 0, "Of uniform, zipf, sequential, paced_20k, paced_100k these only", 0},
+        {"method", KEY_METHOD, "NAME,...", 0,
+         "Of inline, thread, fork, fork_direct, mprotect, uffd_loop, stop_copy, move these only", 0},
         {"pool", KEY_POOL, "BYTES", 0, "Bound on the library's pre-images (default 64M)", 0},
         {"dir", KEY_DIR, "FOLDER", 0, "Where images go (default: the current folder)", 0},
         {"pin", KEY_PIN, "WHERE", 0, "The library's threads and fork's child: free (default) or other (second CPU)", 0},
-        {"repeat", KEY_REPEAT, "N", 0, "Trials of each way (default 5; of series 2)", 0},
+        {"repeat", KEY_REPEAT, "N", 0, "Trials of each method (default 5; of series 2)", 0},
         {"series", KEY_SERIES, "N", 0, "Snapshots of a series, after its first, which is not counted (default 5)", 0},
         {"window", KEY_WINDOW, "SECONDS", 0,
-         "Stretch of time from the cut on that is compared (default 0: a little more than fork's snapshot takes)", 0},
+         "Stretch of time from the call of begin on that is compared (default 0: a little more than fork's snapshot "
+         "takes)",
+         0},
         {"mechanism", KEY_MECHANISM, "NAME", 0,
          "The library's: marker, rearm, minor or mprotect (default: the best that works here)", 0},
         {"plot", KEY_PLOT, "FOLDER", 0, "Draw pictures into this folder, by gnuplot; their data lie beside them", 0},
-        {"no-verify", KEY_UNVERIFIED, NULL, 0, "Leave out the comparison of an image of each way with the memory", 0},
+        {"no-verify", KEY_UNVERIFIED, NULL, 0, "Leave out the comparison of an image of each method with the memory",
+         0},
         {"no-memory", KEY_NO_MEMORY, NULL, 0, "Leave out the trial that measures extra memory", 0},
+        {"at-rest", KEY_AT_REST, NULL, 0, "Only writes to memory whose snapshot is over, and was not kept", 0},
         {0},
 };
 
@@ -130,10 +139,10 @@ static int kind_of(const char *name)
 	return -1;
 }
 
-static int way_of(const char *name)
+static int method_of(const char *name)
 {
-	for (int i = 0; i < SNAPSHOT_WAYS; i++) {
-		if (!strcmp(name, all_ways[i]->name))
+	for (int i = 0; i < SNAPSHOT_METHODS; i++) {
+		if (!strcmp(name, all_methods[i]->name))
 			return i;
 	}
 	return -1;
@@ -196,12 +205,13 @@ static error_t parse_cases(int key, char *argument, struct argp_state *state)
 		return 0;
 	case KEY_KIND:
 		settings->kinds = bits_of(argument, kind_of, "kind of snapshots", state);
+		settings->kinds_asked = 1;
 		return 0;
 	case KEY_LOAD:
 		settings->patterns = bits_of(argument, load_pattern_of, "load", state);
 		return 0;
-	case KEY_WAY:
-		settings->ways = bits_of(argument, way_of, "way", state);
+	case KEY_METHOD:
+		settings->methods = bits_of(argument, method_of, "method", state);
 		return 0;
 	default:
 		return ARGP_ERR_UNKNOWN;
@@ -245,6 +255,9 @@ static error_t parse(int key, char *argument, struct argp_state *state)
 		return 0;
 	case KEY_NO_MEMORY:
 		settings->sample = 0;
+		return 0;
+	case KEY_AT_REST:
+		settings->at_rest = 1;
 		return 0;
 	default:
 		return parse_cases(key, argument, state);
@@ -348,19 +361,19 @@ struct plan {
 };
 
 /* The least of it that the bars of --bar need; 0: nothing. */
-static unsigned ways_of_bars(const struct settings *settings, const struct snapshot_case *one)
+static unsigned methods_of_bars(const struct settings *settings, const struct snapshot_case *one)
 {
-	unsigned ways = 0;
+	unsigned methods = 0;
 	char name[64];
 	char prefix[128];
 
 	snapshot_case_name(one, name, sizeof(name));
-	for (unsigned i = 0; i < SNAPSHOT_WAYS; i++) {
-		snprintf(prefix, sizeof(prefix), "snapshot.%s.%s.", name, all_ways[i]->name);
+	for (unsigned i = 0; i < SNAPSHOT_METHODS; i++) {
+		snprintf(prefix, sizeof(prefix), "snapshot.%s.%s.", name, all_methods[i]->name);
 		if (report_bars_have(settings->common.bars, settings->common.bar, prefix))
-			ways |= 1u << i;
+			methods |= 1u << i;
 	}
-	return ways ? ways | WAY_FORK : 0;
+	return methods ? methods | METHOD_FORK : 0;
 }
 
 static int is_planned(const struct plan *plan, const struct snapshot_case *one)
@@ -375,19 +388,28 @@ static int is_planned(const struct plan *plan, const struct snapshot_case *one)
 	return 0;
 }
 
+/* Each kind of trial and each kind of writer once. */
+static int is_quick(const struct snapshot_case *one)
+{
+	return one->pattern == LOAD_UNIFORM ||
+	       (one->kind == TRIAL_FIRST && (one->pattern == LOAD_SEQUENTIAL || one->pattern == LOAD_PACED_20K));
+}
+
 static void add_case(struct plan *plan, const struct settings *settings, struct snapshot_case one)
 {
 	if (settings->patterns && !(settings->patterns >> one.pattern & 1))
 		return;
-	if (settings->common.quick && one.kind != TRIAL_FIRST && one.pattern != LOAD_UNIFORM)
+	if (settings->common.quick && !is_quick(&one))
 		return;
+	if (settings->common.quick && (one.pattern != LOAD_UNIFORM || one.kind != TRIAL_FIRST))
+		one.methods &= METHODS_FIRST;
 	if (is_planned(plan, &one))
 		return;
-	if (settings->ways)
-		one.ways = settings->ways;
+	if (settings->methods)
+		one.methods = settings->methods;
 	if (settings->common.bar)
-		one.ways = ways_of_bars(settings, &one);
-	if (one.ways == 0)
+		one.methods = methods_of_bars(settings, &one);
+	if (one.methods == 0)
 		return;
 	if (plan->count == CASES_MAX)
 		bench_die("more than %d cases", CASES_MAX);
@@ -402,11 +424,11 @@ static void add_sizes(struct plan *plan, const struct settings *settings, struct
 
 	large.size_bytes = 4 * SNAPSHOT_COMMON_BYTES;
 	add_case(&trial, settings, large);
-	if (trial.count && !settings->ways)
-		one.ways = trial.cases[0].ways;
+	if (trial.count && !settings->methods)
+		one.methods = trial.cases[0].methods;
 	if (trial.count && settings->common.bar && !is_planned(plan, &one) &&
 	    (!settings->patterns || settings->patterns >> one.pattern & 1)) {
-		one.ways |= ways_of_bars(settings, &one);
+		one.methods |= methods_of_bars(settings, &one);
 		plan->cases[plan->count++] = one;
 	}
 	add_case(plan, settings, one);
@@ -418,15 +440,18 @@ static void add_default_cases(struct plan *plan, const struct settings *settings
 	struct snapshot_case one = {.kind = TRIAL_FIRST, .writer_count = 1, .size_bytes = SNAPSHOT_COMMON_BYTES};
 	unsigned cpus = (unsigned)bench_cpus() < LOAD_WRITERS_MAX ? (unsigned)bench_cpus() : LOAD_WRITERS_MAX;
 
-	one.ways = WAYS_ALL;
 	for (int pattern = 0; pattern < LOAD_PATTERN_COUNT; pattern++) {
 		one.pattern = (enum load_pattern)pattern;
+		one.methods = load_pattern_rate(one.pattern) ? METHODS_FIRST : METHODS_ALL;
 		add_case(plan, settings, one);
 	}
-	one.ways = WAYS_MAIN;
+	one.methods = METHODS_FIRST;
 	one.pattern = LOAD_UNIFORM;
+	one.writer_count = 2;
+	add_case(plan, settings, one);
 	one.writer_count = cpus;
 	add_case(plan, settings, one);
+	one.methods = METHODS_MAIN;
 	one.kind = TRIAL_REPEATED;
 	one.writer_count = 1;
 	add_sizes(plan, settings, one);
@@ -458,10 +483,24 @@ static void add_cases_of_size(struct plan *plan, const struct settings *settings
 	}
 }
 
+/* Where no other case is asked for, or the bars ask for it. */
+static int is_rest_wanted(const struct settings *settings)
+{
+	if (settings->at_rest)
+		return 1;
+	if (settings->patterns || settings->methods || settings->kinds_asked || settings->writers_count)
+		return 0;
+	if (settings->common.bar)
+		return report_bars_have(settings->common.bars, settings->common.bar, "snapshot.at_rest.");
+	return settings->common.quick || !settings->size_count;
+}
+
 static void make_plan(struct plan *plan, const struct settings *settings)
 {
-	struct snapshot_case one = {.size_bytes = SNAPSHOT_COMMON_BYTES, .ways = WAYS_ALL};
+	struct snapshot_case one = {.size_bytes = SNAPSHOT_COMMON_BYTES, .methods = METHODS_ALL};
 
+	if (settings->at_rest)
+		return;
 	if (!settings->size_count && !settings->writers_count && !settings->kinds)
 		add_default_cases(plan, settings);
 	else if (!settings->size_count)
@@ -470,7 +509,7 @@ static void make_plan(struct plan *plan, const struct settings *settings)
 		one.size_bytes = settings->sizes[i];
 		add_cases_of_size(plan, settings, one);
 	}
-	if (!plan->count)
+	if (!plan->count && !is_rest_wanted(settings))
 		bench_die("no case is left of what was asked for%s%s", settings->common.bar ? ": no bar matches " : "",
 		          settings->common.bar ? settings->common.bar : "");
 }
@@ -503,32 +542,34 @@ static const char *case_refused(const struct settings *settings, const struct sn
 
 /* -------------------------------------------------------------------------------------------------- measuring -- */
 
-/* Why a way cannot be had here, or NULL. */
-static const char *way_refused(const struct settings *settings, const struct trial_way *way)
+/* Why a method is not available here, or NULL. */
+static const char *method_refused(const struct settings *settings, const struct trial_method *method)
 {
-	if (way == &trial_fork_direct)
+	if (method == &trial_fork_direct)
 		return settings->trial.direct ? NULL : "no O_DIRECT in the folder of the images";
-	if (way == &trial_uffd_loop)
+	if (method == &trial_uffd_loop)
 		return library_refuses(UFFDWP_MEMORY_SHMEM, UFFDWP_MECHANISM_MARKER, UFFDWP_DELIVERY_THREAD);
-	if (way != &trial_inline && way != &trial_thread)
+	if (method == &trial_move)
+		return library_refuses_move(UFFDWP_MEMORY_SHMEM);
+	if (method != &trial_inline && method != &trial_thread)
 		return NULL;
-	return library_refuses(UFFDWP_MEMORY_SHMEM, settings->trial.mechanism, (enum uffdwp_delivery)way->variant);
+	return library_refuses(UFFDWP_MEMORY_SHMEM, settings->trial.mechanism, (enum uffdwp_delivery)method->variant);
 }
 
-static void choose_ways(const struct settings *settings, struct snapshot_table *table)
+static void choose_methods(const struct settings *settings, struct snapshot_table *table)
 {
-	for (size_t i = 0; i < SNAPSHOT_WAYS; i++) {
+	for (size_t i = 0; i < SNAPSHOT_METHODS; i++) {
 		const char *reason;
 
-		if (!(table->one.ways >> i & 1))
+		if (!(table->one.methods >> i & 1))
 			continue;
-		reason = way_refused(settings, all_ways[i]);
+		reason = method_refused(settings, all_methods[i]);
 		if (reason) {
-			fprintf(stderr, "uffdwp-bench: %s: %s is left out: %s\n", table->name, all_ways[i]->name,
+			fprintf(stderr, "uffdwp-bench: %s: %s is left out: %s\n", table->name, all_methods[i]->name,
 			        reason);
 			continue;
 		}
-		table->rows[table->count].way = all_ways[i];
+		table->rows[table->count].method = all_methods[i];
 		table->rows[table->count++].number = i;
 	}
 }
@@ -538,13 +579,13 @@ static uint64_t choose_window(const struct trial_setup *asked)
 {
 	struct trial_setup setup = *asked;
 	static struct trial_result warm_up;
-	uint64_t window_ns;
 
-	if (asked->kind != TRIAL_FIRST || asked->window_ns)
-		return asked->kind != TRIAL_FIRST ? 0 : asked->window_ns;
+	if (asked->window_ns)
+		return asked->window_ns;
+	setup.kind = TRIAL_FIRST;
+	setup.snapshots = 1;
 	trial_run(&trial_fork, &setup, &warm_up, NULL);
-	window_ns = (uint64_t)(warm_up.values[TRIAL_TOTAL_NS] * WINDOW_PER_FORK);
-	return window_ns < WINDOW_MIN_NS ? WINDOW_MIN_NS : window_ns;
+	return window_length_ns(warm_up.values[TRIAL_TOTAL_NS]);
 }
 
 static void verify_all(const struct trial_setup *asked, const struct snapshot_table *table)
@@ -556,7 +597,7 @@ static void verify_all(const struct trial_setup *asked, const struct snapshot_ta
 	setup.window_ns = 0;
 	setup.snapshots = setup.kind == TRIAL_FIRST ? 1 : 2;
 	for (size_t i = 0; i < table->count; i++)
-		trial_run(table->rows[i].way, &setup, unused, NULL);
+		trial_run(table->rows[i].method, &setup, unused, NULL);
 }
 
 static void sample_all(const struct trial_setup *asked, struct snapshot_table *table)
@@ -567,7 +608,7 @@ static void sample_all(const struct trial_setup *asked, struct snapshot_table *t
 	setup.snapshots = setup.kind == TRIAL_FIRST ? 1 : 2;
 	for (size_t i = 0; i < table->count; i++) {
 		setup.sampler = &table->rows[i].memory;
-		trial_run(table->rows[i].way, &setup, unused, NULL);
+		trial_run(table->rows[i].method, &setup, unused, NULL);
 	}
 }
 
@@ -581,7 +622,7 @@ static void repeat_all(const struct trial_setup *setup, unsigned repeat, struct 
 		for (size_t i = 0; i < table->count; i++) {
 			struct snapshot_row *row = &table->rows[turn % 2 ? table->count - 1 - i : i];
 
-			trial_run(row->way, setup, series, &row->timeline);
+			trial_run(row->method, setup, series, &row->timeline);
 			for (unsigned k = first; k < setup->snapshots; k++)
 				row->trials[row->count++] = series[k];
 		}
@@ -621,7 +662,7 @@ static int measure(struct report *report, const struct settings *settings, const
 	if (reason)
 		fprintf(stderr, "uffdwp-bench: %s is left out: %s\n", table.name, reason);
 	else
-		choose_ways(settings, &table);
+		choose_methods(settings, &table);
 	if (!table.count)
 		return 0;
 	if (settings->verify)
@@ -641,6 +682,28 @@ static int measure(struct report *report, const struct settings *settings, const
 	return 1;
 }
 
+/* 1 if it was. */
+static unsigned measure_rest(struct report *report, const struct settings *settings)
+{
+	struct snapshot_rest_setup setup = {
+	        .common = settings->common,
+	        .mechanism = settings->trial.mechanism,
+	        .size_bytes = settings->common.quick ? settings->sizes[0] : REST_BYTES,
+	        .folder = settings->folder,
+	};
+	uint64_t needed = DUEL_SIDES * setup.size_bytes + SPARE_BYTES;
+	uint64_t available = bench_meminfo_bytes("MemAvailable");
+
+	if (needed > available) {
+		fprintf(stderr,
+		        "uffdwp-bench: at_rest is left out: it needs %llu MiB of memory, and %llu are available\n",
+		        (unsigned long long)needed >> 20, (unsigned long long)available >> 20);
+		return 0;
+	}
+	snapshot_rest(report, &setup);
+	return 1;
+}
+
 static void note_settings(struct report *report, const struct settings *settings)
 {
 	const struct trial_setup *trial = &settings->trial;
@@ -649,17 +712,19 @@ static void note_settings(struct report *report, const struct settings *settings
 	            "library, uffd_loop: shmem; others: private anonymous; pool of the library %llu MiB",
 	            (unsigned long long)trial->pool_bytes >> 20);
 	report_note(report, "mechanism", "%s", library_mechanism_name(trial->mechanism));
-	report_note(report, "load", "unthrottled writers of 64-byte records, pinned from CPU %d on; zipf: theta %.2f",
+	report_note(report, "load",
+	            "writers of 64-byte records, pinned from CPU %d on, unthrottled, or paced (zipf); zipf: theta %.2f",
 	            bench_cpu(0), ZIPF_THETA);
 	report_note(report, "seed", "%u for writer 0 and for the pages' ranks", LOAD_SEED);
 	report_note(report, "placement", "the library's threads, and fork's child: %s",
 	            trial->pin_other ? "on the second CPU" : "free");
-	report_note(report, "runs", "first: %u of each way, in turns; series: %u of 1 + %u",
+	report_note(report, "runs", "first: %u of each method, in turns; series: %u of 1 + %u",
 	            repeat_of(settings, TRIAL_FIRST), repeat_of(settings, TRIAL_REPEATED), settings->series);
 	report_note(report, "images", "%s; all synced",
 	            settings->verify ? "of one more compared with the memory at the cut" : "not compared");
 	if (trial->window_ns)
-		report_note(report, "window", "%.3f s from the cut on, as asked for", (double)trial->window_ns / 1e9);
+		report_note(report, "window", "%.3f s from the call of begin on, as asked for",
+		            (double)trial->window_ns / 1e9);
 	else
 		report_note(report, "window", "1.25 x the time of one snapshot by fork, not counted; at least 1 s");
 	if (!TRIAL_HAS_KEEP)
@@ -691,6 +756,8 @@ int snapshot_main(int argc, char **argv)
 	note_settings(&report, &settings);
 	for (size_t i = 0; i < plan.count; i++)
 		measured += measure(&report, &settings, &plan.cases[i]) ? 1 : 0;
+	if (is_rest_wanted(&settings))
+		measured += measure_rest(&report, &settings);
 	if (!measured)
 		bench_skip("none of the cases that were asked for can be measured here");
 	if (settings.plot)

@@ -1,20 +1,22 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the files of the question `snapshot` share: its cases, and what the ways showed in one of them.
+ * What the files of the question `snapshot` share: its cases, and what the methods showed in one of them.
  *
  * A case is a load, a kind of snapshot, a number of writers and a size. Its name, LOAD[.KIND][.wN][.SIZE], leaves out
- * what is most common: first snapshots, one writer, 1 GiB. All ways of a case take turns.
+ * what is most common: first snapshots, one writer, 1 GiB. All methods of a case take turns.
  *
- * snapshot.c chooses and measures, snapshot_rows.c makes figures and tables of it, snapshot_plot.c pictures.
+ * snapshot.c chooses and measures, snapshot_rows.c makes figures and tables of it, snapshot_plot.c pictures;
+ * snapshot_rest.c has the memory that is at rest again.
  */
 #ifndef UFFDWP_BENCH_SNAPSHOT_H
 #define UFFDWP_BENCH_SNAPSHOT_H
 
+#include "bench.h"
 #include "report.h"
 #include "trial.h"
 
-#define SNAPSHOT_WAYS 7
-#define SNAPSHOT_TRIALS_MAX 64 /* of a way in a case */
+#define SNAPSHOT_METHODS 8
+#define SNAPSHOT_TRIALS_MAX 64 /* of a method in a case */
 #define SNAPSHOT_COMMON_BYTES (UINT64_C(1) << 30)
 
 struct snapshot_case {
@@ -22,13 +24,13 @@ struct snapshot_case {
 	enum trial_kind kind;
 	unsigned writer_count;
 	uint64_t size_bytes;
-	unsigned ways; /* bits */
+	unsigned methods; /* bits */
 };
 
-/* What one way showed in a case. */
+/* What one method showed in a case. */
 struct snapshot_row {
-	const struct trial_way *way;
-	size_t number; /* of the way among all */
+	const struct trial_method *method;
+	size_t number; /* of the method among all */
 	struct trial_result trials[SNAPSHOT_TRIALS_MAX];
 	unsigned count; /* of trials */
 	double values[TRIAL_FIGURES];
@@ -42,9 +44,9 @@ struct snapshot_row {
 struct snapshot_table {
 	struct snapshot_case one;
 	char name[64];
-	struct snapshot_row rows[SNAPSHOT_WAYS];
+	struct snapshot_row rows[SNAPSHOT_METHODS];
 	size_t count;
-	uint64_t window_ns; /* 0: a series, which has none */
+	uint64_t window_ns;
 	uint64_t pool_bytes;
 };
 
@@ -57,6 +59,16 @@ void snapshot_add(struct report *report, struct snapshot_table *table);
 void snapshot_print(const struct snapshot_table *table);
 /* Standard error or output: which trials took longer than the window. */
 void snapshot_print_beyond(FILE *to, const struct snapshot_table *table);
+
+struct snapshot_rest_setup {
+	struct bench_settings common;
+	enum uffdwp_mechanism mechanism; /* of arming in rounds */
+	uint64_t size_bytes;             /* of each side's memory */
+	const char *folder;              /* of the images */
+};
+
+/* Case at_rest: figures and a table. */
+void snapshot_rest(struct report *report, const struct snapshot_rest_setup *setup);
 
 /* Pictures; the folder is made if need be. After snapshot_add(). */
 void snapshot_plot_open(const char *folder);

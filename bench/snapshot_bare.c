@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The rivals that keep a page before its first write, by hand and as bare as can be: mprotect() with a SIGSEGV handler
- * in the writer, and a userfaultfd with one thread that reads it, copies, and lets one page go at a time. Their copies
- * lie in a shadow as large as the memory, of which only what is copied takes memory; nothing bounds it. The main thread
- * saves all pages in their order, MiB by MiB, and gives up the copies that it has passed.
+ * in the writer, and a userfaultfd with one thread that reads it, copies, and unprotects one page at a time. Their
+ * copies lie in a shadow as large as the memory, of which only what is copied takes memory; nothing bounds it. The main
+ * thread saves all pages in their order, MiB by MiB, and gives up the copies that it has passed.
  *
- * A page is ARMED, then BUSY for whoever won it, then COPIED (by a fault; it may be written) or OPEN (saved). The cut
- * is the end of arming: by mprotect() the kernel holds off the handler's own mprotect() meanwhile, by userfaultfd the
- * thread waits for a lock.
+ * A page is ARMED, then BUSY for the thread that claimed it, then COPIED (by a fault; it may be written) or OPEN
+ * (saved). The cut is the end of arming: by mprotect() the kernel delays the handler's own mprotect() meanwhile, by
+ * userfaultfd the thread waits for a lock.
  *
  * mprotect() splits mappings, of which a process may have vm.max_map_count: when they are used up, a writer whose page
  * is copied waits until the main thread comes by, which takes mappings away.
@@ -52,10 +52,10 @@ static char *page_at(char *base, size_t page)
 }
 
 /* 0, or -1: no mappings are left. */
-static int let_go(size_t page)
+static int unprotect(size_t page)
 {
 	if (bare.variant == BY_UFFD)
-		return bare_let_go(&bare.bare, (uint64_t)(uintptr_t)page_at(bare.area.base, page));
+		return bare_unprotect(&bare.bare, (uint64_t)(uintptr_t)page_at(bare.area.base, page));
 	return mprotect(page_at(bare.area.base, page), bare.area.page_bytes, PROT_READ | PROT_WRITE);
 }
 
@@ -71,8 +71,9 @@ static void keep(size_t page)
 		atomic_store(&bare.states[page], PAGE_COPIED);
 		expected = PAGE_COPIED;
 	}
-	if (expected == PAGE_COPIED ? let_go(page) : bare.variant == BY_MPROTECT)
-		sched_yield(); /* whoever saves it lets it go; by mprotect() the writer comes again until then */
+	if (expected == PAGE_COPIED ? unprotect(page) : bare.variant == BY_MPROTECT)
+		sched_yield(); /* the thread that saves it unprotects it; by mprotect() the writer comes again until
+		                  then */
 }
 
 static void on_violation(int number, siginfo_t *info, void *context)
@@ -114,7 +115,7 @@ static void open_area(size_t length)
 	struct sigaction action = {.sa_sigaction = on_violation, .sa_flags = SA_SIGINFO};
 
 	if (bare.variant == BY_UFFD) {
-		bare.bare = (struct bare){.kind = BARE_MARK,
+		bare.bare = (struct bare){.kind = BARE_WP,
 		                          .delivery = UFFDWP_DELIVERY_THREAD,
 		                          .cpu = BENCH_ANY_CPU,
 		                          .on_fault = on_fault};
@@ -126,10 +127,10 @@ static void open_area(size_t length)
 	sigaction(SIGSEGV, &action, &bare.former);
 }
 
-static void open_bare(const struct trial_way *way, const struct trial_setup *setup, struct area *area)
+static void open_bare(const struct trial_method *method, const struct trial_setup *setup, struct area *area)
 {
 	memset(&bare, 0, sizeof(bare));
-	bare.variant = (enum variant)way->variant;
+	bare.variant = (enum variant)method->variant;
 	pthread_mutex_init(&bare.arming, NULL);
 	open_area(setup->size_bytes);
 	bare.states = map_private(setup->size_bytes / bare.area.page_bytes);
@@ -146,11 +147,11 @@ static void arm(void)
 		bench_die("mprotect: %s", strerror(errno));
 }
 
-static void begin(const struct trial_way *way, const struct trial_setup *setup, const struct trial_cut *cut)
+static void begin(const struct trial_method *method, const struct trial_setup *setup, const struct trial_cut *cut)
 {
 	uint64_t from;
 
-	(void)way;
+	(void)method;
 	image_prepare(&bare.image, setup->folder, setup->direct);
 	snprintf(bare.path, sizeof(bare.path), "%s", cut->path);
 	bench_must(image_create(&bare.image), "creating an image");
@@ -180,14 +181,14 @@ static unsigned take_page(size_t page, char *to)
 }
 
 /* One call for all by mprotect(), which makes a mapping of them; page by page by userfaultfd. */
-static void let_all_go(size_t first, size_t count)
+static void unprotect_all(size_t first, size_t count)
 {
 	if (bare.variant == BY_MPROTECT) {
 		while (mprotect(page_at(bare.area.base, first), count * bare.area.page_bytes, PROT_READ | PROT_WRITE))
 			sched_yield();
 	}
 	for (size_t page = first; page < first + count; page++) {
-		if (bare.variant == BY_UFFD && let_go(page))
+		if (bare.variant == BY_UFFD && unprotect(page))
 			bench_die("UFFDIO_WRITEPROTECT: %s", strerror(errno));
 		atomic_store(&bare.states[page], PAGE_OPEN);
 	}
@@ -204,7 +205,7 @@ static void save_piece(size_t first, size_t count)
 		bare.held_peak = held;
 	madvise(page_at(bare.shadow, first), count * bare.area.page_bytes, MADV_DONTNEED);
 	atomic_fetch_sub(&bare.held, used);
-	let_all_go(first, count);
+	unprotect_all(first, count);
 	bench_must(image_append(&bare.image, bare.bounce, count * bare.area.page_bytes), "writing an image");
 }
 
@@ -254,7 +255,7 @@ static void close_bare(void)
 	area_unmap(&bare.area);
 }
 
-const struct trial_way trial_mprotect = {"mprotect", BY_MPROTECT, open_bare,  begin, save_all,
-                                         result_of,  end,         close_bare, NULL};
-const struct trial_way trial_uffd_loop = {"uffd_loop", BY_UFFD, open_bare,  begin, save_all,
-                                          result_of,   end,     close_bare, NULL};
+const struct trial_method trial_mprotect = {"mprotect", BY_MPROTECT, open_bare,  begin, save_all,
+                                            result_of,  end,         close_bare, NULL};
+const struct trial_method trial_uffd_loop = {"uffd_loop", BY_UFFD, open_bare,  begin, save_all,
+                                             result_of,   end,     close_bare, NULL};

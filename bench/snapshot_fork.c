@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The rival's way to an image: fork(), and the child writes out the memory as it was, while copy on write keeps it so.
- * Private anonymous memory, no transparent huge pages; pieces of 1 MiB; through the page cache, or with O_DIRECT. As
- * durable as the library's: written aside, fsync, rename, fsync of the folder.
+ * The rival's method to make an image: fork(), and the child writes out the memory as it was, while copy on write keeps
+ * it so. Private anonymous memory, no transparent huge pages; pieces of 1 MiB; through the page cache, or with
+ * O_DIRECT. As durable as the library's: written aside, fsync, rename, fsync of the folder.
  *
  * The child of a program with threads calls nothing that is not async-signal-safe, and ends with its parent.
  */
@@ -24,9 +24,9 @@ static struct {
 	struct image image;
 } forked;
 
-static void open_fork(const struct trial_way *way, const struct trial_setup *setup, struct area *area)
+static void open_fork(const struct trial_method *method, const struct trial_setup *setup, struct area *area)
 {
-	(void)way;
+	(void)method;
 	area_map(&forked.area, UFFDWP_MEMORY_ANON, setup->size_bytes);
 	*area = forked.area;
 }
@@ -45,11 +45,11 @@ static int write_image(const char *path)
 	return -error;
 }
 
-static void begin(const struct trial_way *way, const struct trial_setup *setup, const struct trial_cut *cut)
+static void begin(const struct trial_method *method, const struct trial_setup *setup, const struct trial_cut *cut)
 {
 	uint64_t from;
 
-	image_prepare(&forked.image, setup->folder, way->variant);
+	image_prepare(&forked.image, setup->folder, method->variant);
 	from = bench_now_ns();
 	forked.child = fork();
 	if (forked.child == 0)
@@ -84,6 +84,7 @@ static void result_of(const struct load_result *during, struct trial_result *res
 	double copied = (double)during->minor_faults;
 
 	result->values[TRIAL_PAUSE_NS] = (double)forked.pause_ns;
+	result->values[TRIAL_BEGIN_NS] = (double)forked.pause_ns;
 	result->values[TRIAL_FAULTS] = copied;
 	result->values[TRIAL_PAGES_FAULT] = copied;
 	result->values[TRIAL_PREIMAGE_PEAK_BYTES] = copied * (double)forked.area.page_bytes;
@@ -100,6 +101,6 @@ static void close_fork(void)
 	area_unmap(&forked.area);
 }
 
-const struct trial_way trial_fork = {"fork", 0, open_fork, begin, wait_for_child, result_of, end, close_fork, child};
-const struct trial_way trial_fork_direct = {"fork_direct", 1,   open_fork,  begin, wait_for_child,
-                                            result_of,     end, close_fork, child};
+const struct trial_method trial_fork = {"fork", 0, open_fork, begin, wait_for_child, result_of, end, close_fork, child};
+const struct trial_method trial_fork_direct = {"fork_direct", 1,   open_fork,  begin, wait_for_child,
+                                               result_of,     end, close_fork, child};

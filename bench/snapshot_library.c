@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The library's way to an image, by its public interface only: a runtime and a shmem region of its own for each trial.
+ * The library's method to make an image, by its public interface only: a runtime and a shmem region of its own for each
+ * trial.
  *
  * What a kind asks for is asked of the library where it has it (TRIAL_HAS_KEEP; UFFDWP_BENCH_PARENT, which the build
  * finds in the public header); elsewhere all kinds are snapshots that begin anew.
@@ -19,12 +20,12 @@ static struct {
 	struct uffdwp_snapshot_progress progress;
 } library;
 
-static void open_library(const struct trial_way *way, const struct trial_setup *setup, struct area *area)
+static void open_library(const struct trial_method *method, const struct trial_setup *setup, struct area *area)
 {
 	struct library_setup region = {
 	        .memory = UFFDWP_MEMORY_SHMEM,
-	        .mechanism = setup->mechanism,
-	        .delivery = (enum uffdwp_delivery)way->variant,
+	        .mechanism = method == &trial_move ? UFFDWP_MECHANISM_REARM : setup->mechanism,
+	        .delivery = (enum uffdwp_delivery)method->variant,
 	        .length_bytes = setup->size_bytes,
 	};
 	char cpus[16];
@@ -50,20 +51,22 @@ static void set_kind(enum trial_kind kind, const struct trial_cut *cut, struct u
 #endif
 }
 
-static void begin(const struct trial_way *way, const struct trial_setup *setup, const struct trial_cut *cut)
+static void begin(const struct trial_method *method, const struct trial_setup *setup, const struct trial_cut *cut)
 {
 	struct uffdwp_snapshot_options options = UFFDWP_SNAPSHOT_OPTIONS_INIT;
 	int error;
 
-	(void)way;
 	options.path = cut->path;
 	options.pool_bytes = setup->pool_bytes;
-	set_kind(setup->kind, cut, &options);
+	if (method == &trial_move)
+		options.arming = UFFDWP_ARMING_MOVE;
+	else
+		set_kind(setup->kind, cut, &options);
 	error = uffdwp_snapshot_begin(library.region, &options, &library.snapshot);
 	if (error) {
 		char text[512];
 
-		uffdwp_error_text(library.runtime, text, sizeof(text));
+		uffdwp_error_text(text, sizeof(text));
 		bench_die("uffdwp_snapshot_begin: %s (%s)", text, strerror(-error));
 	}
 }
@@ -124,9 +127,12 @@ static void close_library(void)
 	bench_must(uffdwp_close(library.runtime), "uffdwp_close");
 }
 
-const struct trial_way trial_inline = {
+const struct trial_method trial_inline = {
         "inline", UFFDWP_DELIVERY_INLINE, open_library, begin, wait_for_commit, result_of, end, close_library, NULL,
 };
-const struct trial_way trial_thread = {
+const struct trial_method trial_thread = {
         "thread", UFFDWP_DELIVERY_THREAD, open_library, begin, wait_for_commit, result_of, end, close_library, NULL,
+};
+const struct trial_method trial_move = {
+        "move", UFFDWP_DELIVERY_THREAD, open_library, begin, wait_for_commit, result_of, end, close_library, NULL,
 };

@@ -3,7 +3,7 @@
  * Pictures of the question `snapshot`: for each, NAME.dat (its numbers), NAME.gp (how gnuplot draws them) and, where
  * gnuplot is there, NAME.svg. The first two are enough to draw it again elsewhere: gnuplot NAME.gp in their folder.
  *
- * A file appears under its name when it is whole. NAME.dat has a block for each way, whose first line is its title.
+ * A file appears under its name when it is whole. NAME.dat has a block for each method, whose first line is its title.
  *
  * Threads: the main thread only.
  */
@@ -26,14 +26,14 @@
 #define GNUPLOT_SECONDS 60
 #define TIMELINE_SLOTS 6 /* of the load's, to one of the picture: 25 ms */
 
-/* By the number of a way: what a stranger reads, and a colour that all pictures share (M. Okabe and K. Ito). */
+/* By the number of a method: what a reader sees, and a colour that all pictures share (M. Okabe and K. Ito). */
 static const struct {
 	const char *title;
 	const char *colour;
-} looks[SNAPSHOT_WAYS] = {
+} looks[SNAPSHOT_METHODS] = {
         {"library, inline", "#0072B2"},  {"library, thread", "#56B4E9"}, {"fork()", "#D55E00"},
         {"fork(), O_DIRECT", "#E69F00"}, {"mprotect()", "#009E73"},      {"bare userfaultfd loop", "#CC79A7"},
-        {"stop and copy", "#000000"},
+        {"stop and copy", "#000000"},    {"library, moved", "#F0E442"},
 };
 
 struct picture {
@@ -45,7 +45,7 @@ struct picture {
 
 struct pause {
 	struct snapshot_case one;
-	size_t way;
+	size_t method;
 	double pause_ns;
 };
 
@@ -124,24 +124,24 @@ static void open_picture(struct picture *picture, const char *what, const char *
 }
 
 /* A curve: the block of data that comes next. */
-static void open_block(struct picture *picture, size_t way, const char *style)
+static void open_block(struct picture *picture, size_t method, const char *style)
 {
 	if (picture->blocks == 0)
 		fprintf(picture->script, "plot ");
 	else
 		fputs(", \\\n     ", picture->script);
 	fprintf(picture->script, "'%s.dat' index %u using 1:2 with %s lc rgb '%s' title '%s'", picture->name,
-	        picture->blocks, style, looks[way].colour, looks[way].title);
-	fprintf(picture->data, "%s# %s\n", picture->blocks ? "\n\n" : "", looks[way].title);
+	        picture->blocks, style, looks[method].colour, looks[method].title);
+	fprintf(picture->data, "%s# %s\n", picture->blocks ? "\n\n" : "", looks[method].title);
 	picture->blocks++;
 }
 
-/* The same once more, without a place in the legend: marks on the curve before. */
-static void open_marks(struct picture *picture, size_t way)
+/* The same once more, without a place in the legend: signs on the curve before. */
+static void open_signs(struct picture *picture, size_t method)
 {
 	fprintf(picture->script, ", \\\n     '%s.dat' index %u using 1:2 with points pt 7 ps 1.2 lc rgb '%s' notitle",
-	        picture->name, picture->blocks, looks[way].colour);
-	fprintf(picture->data, "\n\n# %s: the image is durable\n", looks[way].title);
+	        picture->name, picture->blocks, looks[method].colour);
+	fprintf(picture->data, "\n\n# %s: the image is durable\n", looks[method].title);
 	picture->blocks++;
 }
 
@@ -241,7 +241,7 @@ static void plot_timeline(const struct snapshot_table *table)
 			        rate_at(timeline, slot));
 		if (slots == 0)
 			continue;
-		open_marks(&picture, row->number);
+		open_signs(&picture, row->number);
 		fprintf(picture.data, "%.4f %.6g\n", ((double)timeline->durable_ns - begun_ns) / 1e9,
 		        rate_at(timeline, durable < slots ? durable : slots - 1));
 	}
@@ -308,21 +308,21 @@ static int is_first_of_its_kind(size_t which)
 	return 1;
 }
 
-/* How many sizes a way was measured with. */
-static unsigned sizes_of(const struct snapshot_case *one, size_t way)
+/* How many sizes a method was measured with. */
+static unsigned sizes_of(const struct snapshot_case *one, size_t method)
 {
 	unsigned count = 0;
 
 	for (size_t i = 0; i < plot.pause_count; i++)
-		count += plot.pauses[i].way == way && differ_in_size_only(&plot.pauses[i].one, one);
+		count += plot.pauses[i].method == method && differ_in_size_only(&plot.pauses[i].one, one);
 	return count;
 }
 
 /* One size makes no curve. */
 static int has_sizes(const struct snapshot_case *one)
 {
-	for (size_t way = 0; way < SNAPSHOT_WAYS; way++) {
-		if (sizes_of(one, way) > 1)
+	for (size_t method = 0; method < SNAPSHOT_METHODS; method++) {
+		if (sizes_of(one, method) > 1)
 			return 1;
 	}
 	return 0;
@@ -354,14 +354,14 @@ static void plot_pauses_of(const struct snapshot_case *one)
 	      "set ylabel 'pause (median), milliseconds'\n"
 	      "set format y '%g'\nset offsets graph 0.05, graph 0.05, 0, 0\n",
 	      picture.script);
-	for (size_t way = 0; way < SNAPSHOT_WAYS; way++) {
-		if (!sizes_of(one, way))
+	for (size_t method = 0; method < SNAPSHOT_METHODS; method++) {
+		if (!sizes_of(one, method))
 			continue;
-		open_block(&picture, way, "linespoints lw 2 pt 7 ps 0.8");
+		open_block(&picture, method, "linespoints lw 2 pt 7 ps 0.8");
 		for (size_t i = 0; i < plot.pause_count; i++) {
 			const struct pause *pause = &plot.pauses[i];
 
-			if (pause->way == way && differ_in_size_only(&pause->one, one))
+			if (pause->method == method && differ_in_size_only(&pause->one, one))
 				fprintf(picture.data, "%.6g %.6g\n",
 				        (double)pause->one.size_bytes / (double)SNAPSHOT_COMMON_BYTES,
 				        pause->pause_ns / 1e6);

@@ -4,16 +4,19 @@
  * peak of copies, which are the worst of all; the stall is the median of the largest writes. Extra memory is of a trial
  * of its own.
  */
+#include <math.h>
 #include <stdio.h>
 
 #include "bench.h"
 #include "snapshot.h"
+#include "window.h"
 
 static const struct {
 	const char *name;
 	int worst; /* the worst of the trials stands for them, not the median */
 } figures[TRIAL_FIGURES] = {
         [TRIAL_PAUSE_NS] = {"pause_ns", 0},
+        [TRIAL_BEGIN_NS] = {"begin_ns", 0},
         [TRIAL_TOTAL_NS] = {"total_ns", 0},
         [TRIAL_DURING_P50_NS] = {"during_p50_ns", 0},
         [TRIAL_DURING_P99_NS] = {"during_p99_ns", 0},
@@ -30,6 +33,9 @@ static const struct {
         [TRIAL_WRITES_PER_S] = {"writes_per_s", 0},
         [TRIAL_WRITES_SHARE] = {"writes_share", 0},
         [TRIAL_AFTER_SHARE] = {"after_share", 0},
+        [TRIAL_UNDISTURBED_WRITES] = {"undisturbed_writes", 0},
+        [TRIAL_WINDOW_WRITES] = {"window_writes", 0},
+        [TRIAL_LOST_SHARE] = {"lost_share", 0},
         [TRIAL_FAULTS] = {"faults", 0},
         [TRIAL_WRITES_PER_FAULT] = {"during_writes_per_fault", 0},
         [TRIAL_PAGES_FAULT] = {"pages_fault", 0},
@@ -52,6 +58,8 @@ static const struct {
 } ratios[] = {
         {"time_ratio_fork", "total", TRIAL_TOTAL_NS},
         {"pause_ratio_fork", "pause", TRIAL_PAUSE_NS},
+        {"begin_ratio_fork", "begin", TRIAL_BEGIN_NS},
+        {"lost_ratio_fork", "lost", TRIAL_LOST_SHARE},
         {"write_p999_ratio_fork", "p99.9 in window", TRIAL_WINDOW_P999_NS},
         {"during_p999_ratio_fork", "p99.9 during", TRIAL_DURING_P999_NS},
         {"writes_share_ratio_fork", "writes%", TRIAL_WRITES_SHARE},
@@ -94,7 +102,7 @@ void snapshot_case_name(const struct snapshot_case *one, char *name, size_t size
 const struct snapshot_row *snapshot_find_fork(const struct snapshot_table *table)
 {
 	for (size_t i = 0; i < table->count; i++) {
-		if (table->rows[i].way == &trial_fork)
+		if (table->rows[i].method == &trial_fork)
 			return &table->rows[i];
 	}
 	return NULL;
@@ -102,7 +110,7 @@ const struct snapshot_row *snapshot_find_fork(const struct snapshot_table *table
 
 static int is_library(const struct snapshot_row *row)
 {
-	return row->way == &trial_inline || row->way == &trial_thread;
+	return row->method == &trial_inline || row->method == &trial_thread || row->method == &trial_move;
 }
 
 /* ---------------------------------------------------------------------------------------------------- figures -- */
@@ -122,7 +130,9 @@ static int is_measured(const struct snapshot_table *table, const struct snapshot
 {
 	if (figure >= TRIAL_ROUNDS && figure <= TRIAL_PAGES_ROUNDS)
 		return TRIAL_HAS_KEEP && is_library(row);
-	return table->window_ns || figure < TRIAL_WINDOW_P50_NS || figure > TRIAL_WINDOW_MAX_NS;
+	if (figure == TRIAL_LOST_SHARE)
+		return table->window_ns && !load_pattern_rate(table->one.pattern);
+	return 1;
 }
 
 static void add_row(struct report *report, const struct snapshot_table *table, struct snapshot_row *row)
@@ -136,13 +146,13 @@ static void add_row(struct report *report, const struct snapshot_table *table, s
 			continue;
 		row->values[figure] = worst;
 		if (figures[figure].worst)
-			report_add(report, worst, "%s.%s.%s", table->name, row->way->name, figures[figure].name);
+			report_add(report, worst, "%s.%s.%s", table->name, row->method->name, figures[figure].name);
 		else
 			row->values[figure] = report_add_median(report, values, row->count, "%s.%s.%s", table->name,
-			                                        row->way->name, figures[figure].name);
+			                                        row->method->name, figures[figure].name);
 	}
 	gather(row, TRIAL_DURING_MAX_NS, values);
-	row->stall_ns = report_add_median(report, values, row->count, "%s.%s.stall_ns", table->name, row->way->name);
+	row->stall_ns = report_add_median(report, values, row->count, "%s.%s.stall_ns", table->name, row->method->name);
 	for (unsigned i = 0; i < row->count; i++)
 		histogram_merge(&row->during, &row->trials[i].during);
 }
@@ -150,11 +160,9 @@ static void add_row(struct report *report, const struct snapshot_table *table, s
 /* A trial that took longer than the window is compared over another stretch of time than the rest. */
 static void add_beyond(struct report *report, const struct snapshot_table *table, struct snapshot_row *row)
 {
-	if (!table->window_ns)
-		return;
 	for (unsigned i = 0; i < row->count; i++)
 		row->beyond += row->trials[i].values[TRIAL_TOTAL_NS] > (double)table->window_ns;
-	report_add(report, row->beyond, "%s.%s.trials_beyond_window", table->name, row->way->name);
+	report_add(report, row->beyond, "%s.%s.trials_beyond_window", table->name, row->method->name);
 }
 
 static double share_of(double a, double b)
@@ -162,19 +170,29 @@ static double share_of(double a, double b)
 	return b > 0 ? a / b : 0;
 }
 
-static double ratio(size_t which, const struct snapshot_row *row, const struct snapshot_row *fork_row)
+/* NAN: there is none. */
+static double ratio(const struct snapshot_table *table, size_t which, const struct snapshot_row *row,
+                    const struct snapshot_row *fork_row)
 {
-	return share_of(row->values[ratios[which].figure], fork_row->values[ratios[which].figure]);
+	enum trial_figure figure = ratios[which].figure;
+
+	if (!is_measured(table, row, (int)figure))
+		return (double)NAN;
+	if (figure == TRIAL_LOST_SHARE)
+		return window_lost_ratio(row->values[figure], fork_row->values[figure]);
+	return share_of(row->values[figure], fork_row->values[figure]);
 }
 
+/* Where fork has lost nothing there is no figure, so that its bar does not hold by mistake. */
 static void add_ratios(struct report *report, const struct snapshot_table *table, const struct snapshot_row *row)
 {
 	const struct snapshot_row *fork_row = snapshot_find_fork(table);
 
 	for (size_t i = 0; fork_row && row != fork_row && i < RATIOS; i++) {
-		if (is_measured(table, row, (int)ratios[i].figure))
-			report_add(report, ratio(i, row, fork_row), "%s.%s.%s", table->name, row->way->name,
-			           ratios[i].name);
+		double value = ratio(table, i, row, fork_row);
+
+		if (!isnan(value))
+			report_add(report, value, "%s.%s.%s", table->name, row->method->name, ratios[i].name);
 	}
 }
 
@@ -184,12 +202,12 @@ static void add_memory(struct report *report, const struct snapshot_table *table
 
 	if (!row->memory.count)
 		return;
-	report_add(report, extra, "%s.%s.extra_bytes", table->name, row->way->name);
+	report_add(report, extra, "%s.%s.extra_bytes", table->name, row->method->name);
 	report_add(report, (double)memory_extra_private(&row->memory), "%s.%s.extra_private_bytes", table->name,
-	           row->way->name);
+	           row->method->name);
 	if (is_library(row))
 		report_add(report, extra / (double)table->pool_bytes, "%s.%s.extra_ratio_pool", table->name,
-		           row->way->name);
+		           row->method->name);
 }
 
 static void add_faults_per_page(struct report *report, const struct snapshot_table *table,
@@ -199,7 +217,7 @@ static void add_faults_per_page(struct report *report, const struct snapshot_tab
 
 	if (pages > 0)
 		report_add(report, row->values[TRIAL_FAULTS] / pages, "%s.%s.faults_per_page", table->name,
-		           row->way->name);
+		           row->method->name);
 }
 
 static void add_rounds(struct report *report, const struct snapshot_table *table, const struct snapshot_row *row)
@@ -209,7 +227,7 @@ static void add_rounds(struct report *report, const struct snapshot_table *table
 	if (TRIAL_HAS_KEEP && is_library(row))
 		report_add(report,
 		           row->values[TRIAL_ROUNDS_NS] / 1e9 * (double)SNAPSHOT_COMMON_BYTES / (double)size_bytes,
-		           "%s.%s.rounds_s_per_gib", table->name, row->way->name);
+		           "%s.%s.rounds_s_per_gib", table->name, row->method->name);
 }
 
 /* The same case with 1 GiB must have been measured before. */
@@ -223,17 +241,16 @@ static void add_pause_against_common(struct report *report, const struct snapsho
 
 	common.size_bytes = SNAPSHOT_COMMON_BYTES;
 	snapshot_case_name(&common, prefix, sizeof(prefix));
-	snprintf(name, sizeof(name), "%s.%s.%s.pause_ns", report->question, prefix, row->way->name);
+	snprintf(name, sizeof(name), "%s.%s.%s.pause_ns", report->question, prefix, row->method->name);
 	pause = table->one.size_bytes == SNAPSHOT_COMMON_BYTES ? NULL : report_find(report, name);
 	if (pause)
 		report_add(report, share_of(row->values[TRIAL_PAUSE_NS], pause->value), "%s.%s.pause_ratio_1g",
-		           table->name, row->way->name);
+		           table->name, row->method->name);
 }
 
 void snapshot_add(struct report *report, struct snapshot_table *table)
 {
-	if (table->window_ns)
-		report_add(report, (double)table->window_ns, "%s.window_ns", table->name);
+	report_add(report, (double)table->window_ns, "%s.window_ns", table->name);
 	for (size_t i = 0; i < table->count; i++) {
 		struct snapshot_row *row = &table->rows[i];
 
@@ -256,32 +273,36 @@ static void print_head(const struct snapshot_table *table)
 
 	printf("\n%s: %s writes by %u, %s snapshots of %llu MiB", table->name, load_pattern_name(one->pattern),
 	       one->writer_count, kind_names[one->kind], (unsigned long long)one->size_bytes >> 20);
-	if (table->window_ns)
-		printf(", window %.3f s", (double)table->window_ns / 1e9);
-	printf("\n%-11s %9s %9s | %-52s | %-17s |\n", "", "", "", "writes during the snapshot", "in the window");
-	printf("%-11s %9s %9s | %7s %7s %8s %8s %9s %8s | %8s %8s | %8s %8s %8s %6s | %7s %7s %7s", "way", "pause ms",
-	       "total ms", "p50 us", "p99 us", "p99.9 us", "stall us", "max us", "writes%", "p99.9 us", "max us",
-	       "faults", "by fault", "by sweep", "waits", "cop MiB", "mem MiB", "out MiB");
+	printf(", window %.3f s", (double)table->window_ns / 1e9);
+	printf("\n%-11s %9s %9s %9s | %-52s | %-26s |\n", "", "", "", "", "writes during the snapshot",
+	       "in the window");
+	printf("%-11s %9s %9s %9s | %7s %7s %8s %8s %9s %8s | %8s %8s %8s | %8s %8s %8s %6s | %7s %7s %7s", "method",
+	       "pause ms", "begin ms", "total ms", "p50 us", "p99 us", "p99.9 us", "stall us", "max us", "writes%",
+	       "p99.9 us", "max us", "lost%", "faults", "by fault", "by sweep", "waits", "cop MiB", "mem MiB",
+	       "out MiB");
 	printf("%s\n", TRIAL_HAS_KEEP ? " | rounds      ms  brake ms" : "");
 }
 
-static void print_window(const struct snapshot_table *table, const double *v)
+static void print_window(const struct snapshot_table *table, const struct snapshot_row *row)
 {
-	if (table->window_ns)
-		printf(" | %8.2f %8.0f |", v[TRIAL_WINDOW_P999_NS] / 1e3, v[TRIAL_WINDOW_MAX_NS] / 1e3);
+	const double *v = row->values;
+
+	printf(" | %8.2f %8.0f", v[TRIAL_WINDOW_P999_NS] / 1e3, v[TRIAL_WINDOW_MAX_NS] / 1e3);
+	if (is_measured(table, row, TRIAL_LOST_SHARE))
+		printf(" %8.2f |", v[TRIAL_LOST_SHARE] * 100);
 	else
-		printf(" | %8s %8s |", "-", "-");
+		printf(" %8s |", "-");
 }
 
 static void print_row(const struct snapshot_table *table, const struct snapshot_row *row)
 {
 	const double *v = row->values;
 
-	printf("%-11s %9.3f %9.1f | %7.2f %7.2f %8.2f %8.0f %9.0f %8.1f", row->way->name, v[TRIAL_PAUSE_NS] / 1e6,
-	       v[TRIAL_TOTAL_NS] / 1e6, v[TRIAL_DURING_P50_NS] / 1e3, v[TRIAL_DURING_P99_NS] / 1e3,
-	       v[TRIAL_DURING_P999_NS] / 1e3, row->stall_ns / 1e3, v[TRIAL_DURING_MAX_NS] / 1e3,
-	       v[TRIAL_WRITES_SHARE] * 100);
-	print_window(table, v);
+	printf("%-11s %9.3f %9.3f %9.1f | %7.2f %7.2f %8.2f %8.0f %9.0f %8.1f", row->method->name,
+	       v[TRIAL_PAUSE_NS] / 1e6, v[TRIAL_BEGIN_NS] / 1e6, v[TRIAL_TOTAL_NS] / 1e6, v[TRIAL_DURING_P50_NS] / 1e3,
+	       v[TRIAL_DURING_P99_NS] / 1e3, v[TRIAL_DURING_P999_NS] / 1e3, row->stall_ns / 1e3,
+	       v[TRIAL_DURING_MAX_NS] / 1e3, v[TRIAL_WRITES_SHARE] * 100);
+	print_window(table, row);
 	printf(" %8.0f %8.0f %8.0f %6.0f | %7.1f", v[TRIAL_FAULTS], v[TRIAL_PAGES_FAULT], v[TRIAL_PAGES_SWEEP],
 	       v[TRIAL_WAITS], v[TRIAL_PREIMAGE_PEAK_BYTES] / (1 << 20));
 	if (row->memory.count)
@@ -305,12 +326,14 @@ static void print_ratios(const struct snapshot_table *table, const struct snapsh
 
 		if (row == fork_row)
 			continue;
-		printf("%-12s", row->way->name);
+		printf("%-12s", row->method->name);
 		for (size_t k = 0; k < RATIOS; k++) {
-			if (is_measured(table, row, (int)ratios[k].figure))
-				printf(" %16.5f", ratio(k, row, fork_row));
-			else
+			double value = ratio(table, k, row, fork_row);
+
+			if (isnan(value))
 				printf(" %16s", "-");
+			else
+				printf(" %16.5f", value);
 		}
 		printf("\n");
 	}
@@ -335,6 +358,6 @@ void snapshot_print_beyond(FILE *to, const struct snapshot_table *table)
 
 		if (row->beyond)
 			fprintf(to, "%s: %u of %u trials took longer than the window; theirs ended when they did\n",
-			        row->way->name, row->beyond, row->count);
+			        row->method->name, row->beyond, row->count);
 	}
 }

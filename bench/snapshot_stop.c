@@ -23,19 +23,19 @@ static struct {
 	uint64_t pause_ns;
 } stopped;
 
-static void open_area(const struct trial_way *way, const struct trial_setup *setup, struct area *area)
+static void open_area(const struct trial_method *method, const struct trial_setup *setup, struct area *area)
 {
-	(void)way;
+	(void)method;
 	area_map(&stopped.area, UFFDWP_MEMORY_ANON, setup->size_bytes);
 	*area = stopped.area;
 }
 
-static void begin(const struct trial_way *way, const struct trial_setup *setup, const struct trial_cut *cut)
+static void begin(const struct trial_method *method, const struct trial_setup *setup, const struct trial_cut *cut)
 {
 	size_t length = stopped.area.length_bytes;
 	uint64_t from;
 
-	(void)way;
+	(void)method;
 	image_prepare(&stopped.image, setup->folder, setup->direct);
 	snprintf(stopped.path, sizeof(stopped.path), "%s", cut->path);
 	bench_must(image_create(&stopped.image), "creating an image");
@@ -75,4 +75,4 @@ static void close_area(void)
 	area_unmap(&stopped.area);
 }
 
-const struct trial_way trial_stop = {"stop_copy", 0, open_area, begin, write_copy, result_of, end, close_area, NULL};
+const struct trial_method trial_stop = {"stop_copy", 0, open_area, begin, write_copy, result_of, end, close_area, NULL};

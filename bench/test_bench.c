@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What the figures stand on: the histogram against sorted values, the choice of pages, duels whose outcome is known,
- * programs that are run, and the bars against known figures. test_load.c has the writers.
+ * the arithmetic of windows and due times, programs that are run, and the bars against known figures. test_load.c has
+ * the writers.
  */
 #include <check.h>
 #include <errno.h>
 #include <limits.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +18,7 @@
 #include "histogram.h"
 #include "pages.h"
 #include "report.h"
+#include "window.h"
 
 #define VALUES 20000
 
@@ -117,15 +120,15 @@ END_TEST
 
 static void check_choice(const struct pages *pages, size_t count)
 {
-	size_t marked = 0;
+	size_t chosen = 0;
 
 	ck_assert_uint_eq(pages->count, count);
 	for (size_t page = 0; page < pages->total; page++)
-		marked += pages->marks[page / 64] >> page % 64 & 1;
-	ck_assert_uint_eq(marked, count);
+		chosen += pages->bits[page / 64] >> page % 64 & 1;
+	ck_assert_uint_eq(chosen, count);
 	for (size_t i = 0; i < count; i++) {
 		ck_assert_uint_lt(pages->list[i], pages->total);
-		ck_assert(pages->marks[pages->list[i] / 64] >> pages->list[i] % 64 & 1);
+		ck_assert(pages->bits[pages->list[i] / 64] >> pages->list[i] % 64 & 1);
 		ck_assert(i == 0 || pages->list[i - 1] < pages->list[i]);
 	}
 }
@@ -163,9 +166,9 @@ START_TEST(test_choice_follows_from_its_seed)
 	pages_init(&b, 10000);
 	pages_choose(&a, 100, PAGES_SCATTERED, seed);
 	pages_choose(&b, 100, PAGES_SCATTERED, seed);
-	ck_assert_mem_eq(a.marks, b.marks, a.marks_bytes);
+	ck_assert_mem_eq(a.bits, b.bits, a.bits_bytes);
 	pages_choose(&b, 100, PAGES_SCATTERED, seed + 1);
-	ck_assert_mem_ne(a.marks, b.marks, a.marks_bytes);
+	ck_assert_mem_ne(a.bits, b.bits, a.bits_bytes);
 	pages_fini(&a);
 	pages_fini(&b);
 }
@@ -370,6 +373,102 @@ START_TEST(test_trials_that_are_always_disturbed_come_to_an_end)
 }
 END_TEST
 
+/* ----------------------------------------------------------------------------------------------------- windows -- */
+
+START_TEST(test_window_is_a_quarter_longer_than_a_snapshot_by_fork)
+{
+	ck_assert_uint_eq(window_length_ns(4e9), 5000000000u);
+	ck_assert_uint_eq(window_length_ns(800e6), WINDOW_MIN_NS);
+	ck_assert_uint_eq(window_length_ns(0), WINDOW_MIN_NS);
+}
+END_TEST
+
+START_TEST(test_window_holds_its_first_moment_and_not_its_end)
+{
+	ck_assert_int_eq(window_holds(100, 200, 99), 0);
+	ck_assert_int_eq(window_holds(100, 200, 100), 1);
+	ck_assert_int_eq(window_holds(100, 200, 199), 1);
+	ck_assert_int_eq(window_holds(100, 200, 200), 0);
+	ck_assert_int_eq(window_holds(100, 100, 100), 0);
+}
+END_TEST
+
+/* One bound is written before the other: a writer that sees an old one of them finds no window. */
+START_TEST(test_window_that_is_half_set_holds_nothing)
+{
+	ck_assert_int_eq(window_holds(UINT64_MAX, 200, 150), 0);
+	ck_assert_int_eq(window_holds(UINT64_MAX, UINT64_MAX, UINT64_MAX), 0);
+	ck_assert_int_eq(window_holds(100, 0, 150), 0);
+	ck_assert_int_eq(window_holds(300, 200, 250), 0);
+}
+END_TEST
+
+START_TEST(test_lost_writes_are_a_share_of_the_undisturbed_ones)
+{
+	ck_assert_double_eq_tol(window_lost_share(750, 1000), 0.25, 1e-12);
+	ck_assert_double_eq_tol(window_lost_share(1000, 1000), 0, 1e-12);
+	ck_assert_double_eq_tol(window_lost_share(0, 1000), 1, 1e-12);
+	ck_assert_double_eq_tol(window_lost_share(1010, 1000), -0.01, 1e-12);
+	ck_assert(isnan(window_lost_share(10, 0)));
+}
+END_TEST
+
+/* Rates say that the second method is the better one; the writes that a user gets done say that the first one is. */
+START_TEST(test_method_that_is_done_sooner_loses_less_than_one_that_drags_on)
+{
+	const double per_s = 1000000;
+	double soon = window_lost_share((uint64_t)(0.5 * 0.2 * per_s + 4.5 * per_s), (uint64_t)(5 * per_s));
+	double late = window_lost_share((uint64_t)(4.0 * 0.6 * per_s + 1.0 * per_s), (uint64_t)(5 * per_s));
+
+	ck_assert_double_eq_tol(soon, 0.08, 1e-9);
+	ck_assert_double_eq_tol(late, 0.32, 1e-9);
+	ck_assert_double_eq_tol(window_lost_ratio(soon, late), 0.25, 1e-9);
+}
+END_TEST
+
+/* A ratio of 0 would hold every bar. */
+START_TEST(test_there_is_no_ratio_to_what_lost_nothing)
+{
+	ck_assert_double_eq_tol(window_lost_ratio(-0.01, 0.2), -0.05, 1e-12);
+	ck_assert(isnan(window_lost_ratio(0.1, 0)));
+	ck_assert(isnan(window_lost_ratio(0.1, -0.2)));
+	ck_assert(isnan(window_lost_ratio(0.1, (double)NAN)));
+}
+END_TEST
+
+START_TEST(test_due_times_follow_the_rate_and_no_error_adds_up)
+{
+	ck_assert_uint_eq(window_due_ns(7, 0, 20000), 7);
+	ck_assert_uint_eq(window_due_ns(7, 1, 20000), 50007);
+	ck_assert_uint_eq(window_due_ns(7, 20000 * 3600ull, 20000), 3600000000007ull);
+	ck_assert_uint_eq(window_due_ns(0, 1, 3), 333333333);
+	ck_assert_uint_eq(window_due_ns(0, 2, 3), 666666666);
+	ck_assert_uint_eq(window_due_ns(0, 3000000003ull, 3), 1000000001ull * 1000000000ull);
+}
+END_TEST
+
+/* The second witness is the due time of each write. */
+START_TEST(test_count_of_due_writes_is_that_of_their_times)
+{
+	static const uint64_t rates[] = {3, 20000, 100000, 999983};
+	uint64_t seed = seed_of_run();
+
+	for (size_t i = 0; i < 1000; i++) {
+		uint64_t rate = rates[i % 4];
+		uint64_t origin = bench_random(&seed) % 1000000007u;
+		uint64_t until = origin + bench_random(&seed) % 4000000000u;
+		uint64_t count = window_due_count(origin, until, rate);
+
+		ck_assert_uint_ge(window_due_ns(origin, count, rate), until);
+		if (count)
+			ck_assert_uint_lt(window_due_ns(origin, count - 1, rate), until);
+	}
+	ck_assert_uint_eq(window_due_count(10, 10, 20000), 0);
+	ck_assert_uint_eq(window_due_count(10, 9, 20000), 0);
+	ck_assert_uint_eq(window_due_count(10, 11, 20000), 1);
+}
+END_TEST
+
 /* -------------------------------------------------------------------------------------------------- programs -- */
 
 static int run_shell(const char *script, unsigned timeout_s, char *output, size_t size)
@@ -564,6 +663,7 @@ static Suite *suite(void)
 	TCase *histogram = tcase_create("histogram");
 	TCase *pages = tcase_create("pages");
 	TCase *duel = tcase_create("duel");
+	TCase *window = tcase_create("window");
 	TCase *child = tcase_create("child");
 	TCase *report = tcase_create("report");
 
@@ -588,6 +688,15 @@ static Suite *suite(void)
 	tcase_add_test(duel, test_disturbed_trial_is_made_again);
 	tcase_add_test(duel, test_trials_that_are_always_disturbed_come_to_an_end);
 	suite_add_tcase(suite, duel);
+	tcase_add_test(window, test_window_is_a_quarter_longer_than_a_snapshot_by_fork);
+	tcase_add_test(window, test_window_holds_its_first_moment_and_not_its_end);
+	tcase_add_test(window, test_window_that_is_half_set_holds_nothing);
+	tcase_add_test(window, test_lost_writes_are_a_share_of_the_undisturbed_ones);
+	tcase_add_test(window, test_method_that_is_done_sooner_loses_less_than_one_that_drags_on);
+	tcase_add_test(window, test_there_is_no_ratio_to_what_lost_nothing);
+	tcase_add_test(window, test_due_times_follow_the_rate_and_no_error_adds_up);
+	tcase_add_test(window, test_count_of_due_writes_is_that_of_their_times);
+	suite_add_tcase(suite, window);
 	tcase_add_test(child, test_program_is_run_to_its_end_and_heard);
 	tcase_add_test(child, test_program_that_does_not_end_is_killed);
 	tcase_set_timeout(child, 120);

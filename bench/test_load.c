@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the question `snapshot` stands on: the phases, the gate and the timeline of the writers, the Zipf distribution
- * against its formula, and the sampler of memory against memory that is taken.
+ * What the question `snapshot` stands on: the phases, the gate, the window and the timeline of the writers, paced ones,
+ * the Zipf distribution against its formula, and the sampler of memory against memory that is taken.
  */
 #include <check.h>
 #include <errno.h>
@@ -16,6 +16,7 @@
 #include "bench.h"
 #include "load.h"
 #include "memory.h"
+#include "window.h"
 #include "zipf.h"
 
 static uint64_t seed_of_run(void)
@@ -29,7 +30,7 @@ static uint64_t seed_of_run(void)
 
 /* -------------------------------------------------------------------------------------------------------- load -- */
 
-/* Lets the writers go in a phase until at least one write of it is kept. How many are kept then. */
+/* Lets the writers run in a phase until at least one write of it is kept. How many are kept then. */
 static uint64_t write_in(struct load *load, enum load_phase phase)
 {
 	static struct load_result result;
@@ -90,7 +91,7 @@ START_TEST(test_write_that_meets_a_closed_gate_is_as_long_as_it_is_closed)
 }
 END_TEST
 
-/* In HOLD nobody is at the gate, and none comes. */
+/* In HOLD no writer is at the gate, and none comes. */
 START_TEST(test_gate_closes_while_writers_stand_still)
 {
 	static char memory[1 << 16];
@@ -122,6 +123,140 @@ START_TEST(test_timeline_and_histogram_count_the_same_writes)
 	load_result(&load, LOAD_DURING, &result);
 	ck_assert_uint_eq(result.times.count, 0);
 	load_free(&load);
+}
+END_TEST
+
+/* A window over all of the time has all writes, one that has not begun has none; what is counted is never lost. */
+START_TEST(test_window_counts_the_writes_that_were_done_in_it)
+{
+	static char memory[1 << 16];
+	static struct load_result result;
+	struct load load;
+	uint64_t counted;
+
+	load_start(&load, LOAD_UNIFORM, memory, sizeof(memory), 2);
+	write_in(&load, LOAD_BEFORE);
+	ck_assert_uint_eq(load_window_writes(&load), 0);
+	load_open_window(&load, bench_now_ns(), 3600000000000u);
+	write_in(&load, LOAD_DURING);
+	load_result(&load, LOAD_DURING, &result);
+	counted = load_window_writes(&load);
+	ck_assert_uint_eq(counted, result.times.count);
+	load_open_window(&load, bench_now_ns() + 3600000000000u, 3600000000000u);
+	write_in(&load, LOAD_AFTER);
+	ck_assert_uint_eq(load_window_writes(&load), counted);
+	load_stop(&load);
+	load_free(&load);
+}
+END_TEST
+
+/* The window ends while the writers go on: the second witness is the timeline, in whole slots. */
+START_TEST(test_window_ends_while_writers_go_on)
+{
+	static char memory[1 << 16];
+	static struct load_result result;
+	struct load load;
+	uint64_t inside = 0;
+	uint64_t around = 0;
+
+	load_start(&load, LOAD_UNIFORM, memory, sizeof(memory), 1);
+	load_open_window(&load, load.origin_ns + 2 * LOAD_SLOT_NS, 8 * LOAD_SLOT_NS);
+	load_phase(&load, LOAD_DURING);
+	while (bench_now_ns() < load.origin_ns + 12 * LOAD_SLOT_NS)
+		nanosleep(&(struct timespec){0, 1000000}, NULL);
+	load_stop(&load);
+	load_result(&load, LOAD_DURING, &result);
+	for (size_t slot = 0; slot < 12; slot++) {
+		inside += slot >= 2 && slot < 10 ? load_timeline(&load, slot) : 0;
+		around += load_timeline(&load, slot);
+	}
+	/* A write that begins in one slot may be done in the next: one at each end. */
+	ck_assert_uint_le(load_window_writes(&load), inside + 1);
+	ck_assert_uint_ge(load_window_writes(&load) + 1, inside);
+	ck_assert_uint_le(around, result.times.count);
+	load_free(&load);
+}
+END_TEST
+
+static struct load_result paced[LOAD_KEPT];
+
+/* 20 ms at a closed gate, then on: what was due meanwhile comes late, and in the phase in which it was due. */
+static void write_late(struct load *load)
+{
+	struct timespec pause = {0, 20000000};
+
+	load_phase(load, LOAD_DURING);
+	load_close_gate(load);
+	nanosleep(&pause, NULL);
+	load_phase(load, LOAD_AFTER);
+	nanosleep(&pause, NULL);
+	load_open_gate(load);
+	load_phase(load, LOAD_HOLD);
+	load_result(load, LOAD_DURING, &paced[LOAD_DURING]);
+	load_result(load, LOAD_AFTER, &paced[LOAD_AFTER]);
+}
+
+/* No verdict by the clock: as many times as writes were due, by the moments at which the phases changed. */
+START_TEST(test_each_write_that_was_due_has_a_time_in_its_phase_however_late)
+{
+	static char memory[1 << 16];
+	struct load load;
+
+	load_start(&load, LOAD_PACED_100K, memory, sizeof(memory), 2);
+	for (int round = 0; round < 5; round++) {
+		uint64_t kept;
+		uint64_t during;
+		uint64_t least;
+		uint64_t most;
+
+		write_late(&load);
+		during = window_due_count(load.since_ns[LOAD_DURING], load.since_ns[LOAD_AFTER], 100000);
+		kept = paced[LOAD_DURING].times.count + paced[LOAD_AFTER].times.count;
+		least = load_due_writes(&load, &most);
+		ck_assert_uint_ge(kept, least);
+		ck_assert_uint_le(kept, most);
+		ck_assert_uint_eq(paced[LOAD_DURING].times.count, 2 * during);
+		load_forget(&load, LOAD_DURING);
+		load_forget(&load, LOAD_AFTER);
+	}
+	load_stop(&load);
+	load_free(&load);
+}
+END_TEST
+
+/* Each write that was due while the gate was closed has waited until it was opened, not only the one that met it. */
+START_TEST(test_delay_is_found_in_every_write_that_it_delays)
+{
+	static char memory[1 << 16];
+	struct load load;
+
+	load_start(&load, LOAD_PACED_20K, memory, sizeof(memory), 1);
+	write_late(&load);
+	load_stop(&load);
+	/* Those of the first 19 of 20 ms were due at least 21 ms before. */
+	ck_assert_uint_ge(paced[LOAD_DURING].times.count, 19 * 20);
+	ck_assert_double_ge(histogram_quantile(&paced[LOAD_DURING].times, 0.5), 20e6 * 0.99);
+	ck_assert_uint_ge(paced[LOAD_DURING].times.largest_ns, 39000000);
+	load_free(&load);
+}
+END_TEST
+
+START_TEST(test_moment_belongs_to_the_phase_that_began_last_before_it)
+{
+	static struct load load;
+
+	memset(&load, 0, sizeof(load));
+	load.since_ns[LOAD_HOLD] = 10;
+	load.since_ns[LOAD_DURING] = 20;
+	load.since_ns[LOAD_AFTER] = 30;
+	ck_assert_uint_eq(load_phase_at(&load, 15), LOAD_HOLD);
+	ck_assert_uint_eq(load_phase_at(&load, 20), LOAD_DURING);
+	ck_assert_uint_eq(load_phase_at(&load, 29), LOAD_DURING);
+	ck_assert_uint_eq(load_phase_at(&load, 30), LOAD_AFTER);
+	load.since_ns[LOAD_HOLD] = 40;
+	ck_assert_uint_eq(load_phase_at(&load, 25), LOAD_DURING);
+	ck_assert_uint_eq(load_phase_at(&load, 39), LOAD_AFTER);
+	ck_assert_uint_eq(load_phase_at(&load, 41), LOAD_HOLD);
 }
 END_TEST
 
@@ -259,7 +394,7 @@ static char *take_memory(void)
 	return memory;
 }
 
-/* The sampler looks once more when it is told to stop. */
+/* The sampler looks once more when it is asked to stop. */
 START_TEST(test_sampler_finds_memory_that_was_taken)
 {
 	static struct memory_sampler sampler;
@@ -331,6 +466,11 @@ static Suite *suite(void)
 	tcase_add_test(load, test_write_that_meets_a_closed_gate_is_as_long_as_it_is_closed);
 	tcase_add_test(load, test_gate_closes_while_writers_stand_still);
 	tcase_add_test(load, test_timeline_and_histogram_count_the_same_writes);
+	tcase_add_test(load, test_window_counts_the_writes_that_were_done_in_it);
+	tcase_add_test(load, test_window_ends_while_writers_go_on);
+	tcase_add_test(load, test_each_write_that_was_due_has_a_time_in_its_phase_however_late);
+	tcase_add_test(load, test_delay_is_found_in_every_write_that_it_delays);
+	tcase_add_test(load, test_moment_belongs_to_the_phase_that_began_last_before_it);
 	tcase_set_timeout(load, 120);
 	suite_add_tcase(suite, load);
 	tcase_add_test(zipf, test_zipf_table_has_the_share_of_each_rank);

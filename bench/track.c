@@ -3,9 +3,9 @@
  * Question: what does it cost to know which pages were written since the last time, and how much of that is the
  * library's?
  *
- * Parts: `collect` (the call that tells and arms again), `pieces` (the same of 10,000 ranges), `write` (the first write
- * to a page afterwards), `cycle` (write 1 % and collect, by every means). What a part compares takes turns within one
- * run: duel.h says how, and what becomes of noise; contender.h for single writes.
+ * Parts: `collect` (the call that reports and arms again), `pieces` (the same of 10,000 ranges), `write` (the first
+ * write to a page afterwards), `cycle` (write 1 % and collect, by every means). What a part compares takes turns within
+ * one run: duel.h says how, and what becomes of noise; contender.h for single writes.
  *
  * Placement: all that is timed runs on the first CPU of the program. Under async no other thread takes part; handler
  * threads of the mechanisms that have faults run on that CPU, too.
@@ -28,7 +28,7 @@ static const struct {
 };
 
 enum { KEY_MEMORY = 'm', KEY_SIZE = 's', KEY_PART = 'p', KEY_VECTOR = 'v', KEY_BUDGET = 'b', KEY_RANGES = 'n' };
-enum { KEY_PATIENCE = 'w' };
+enum { KEY_TIME_LIMIT = 'w' };
 
 static const struct argp_option options[] = {
         {"part", KEY_PART, "NAME,...", 0, "Of collect, pieces, write, cycle these only", 0},
@@ -37,7 +37,7 @@ static const struct argp_option options[] = {
         {"vector", KEY_VECTOR, "N", 0, "Ranges that one answer has room for (default 4096)", 0},
         {"ranges", KEY_RANGES, "N", 0, "Ranges of the part `pieces` (default 10000)", 0},
         {"budget", KEY_BUDGET, "MS", 0, "Time for one comparison (default 100)", 0},
-        {"patience", KEY_PATIENCE, "SECONDS", 0,
+        {"time-limit", KEY_TIME_LIMIT, "SECONDS", 0,
          "What was too noisy is measured again while the run is younger (default 60)", 0},
         {0},
 };
@@ -93,8 +93,8 @@ static error_t parse(int key, char *argument, struct argp_state *state)
 	case KEY_BUDGET:
 		settings->budget_ns = bench_number(argument, 1000000) * UINT64_C(1000000);
 		return 0;
-	case KEY_PATIENCE:
-		settings->patience_s = bench_number(argument, 1000000);
+	case KEY_TIME_LIMIT:
+		settings->time_limit_s = bench_number(argument, 1000000);
 		return 0;
 	default:
 		return ARGP_ERR_UNKNOWN;
@@ -104,7 +104,7 @@ static error_t parse(int key, char *argument, struct argp_state *state)
 static const struct argp_child children[] = {{&bench_argp, 0, NULL, 0}, {0}};
 static const struct argp argp = {
         options,  parse,
-        NULL,     "Which pages were written: the library's track against the bare ioctl and the older ways.",
+        NULL,     "Which pages were written: the library's track against the bare ioctl and the older methods.",
         children, NULL,
         NULL};
 
@@ -163,7 +163,7 @@ static void make_quick(struct track_settings *settings)
 	settings->size_bytes = 32 << 20;
 	settings->budget_ns = 10000000;
 	settings->rounds_min = 1;
-	settings->patience_s = 5;
+	settings->time_limit_s = 5;
 	settings->pieces = 500;
 	settings->written_bytes = 1 << 20;
 	settings->write_rounds = 2;
@@ -199,7 +199,7 @@ int track_main(int argc, char **argv)
 	        .vector = 4096,
 	        .budget_ns = 100000000,
 	        .rounds_min = 2,
-	        .patience_s = 60,
+	        .time_limit_s = 60,
 	        .pieces = 10000,
 	        .written_bytes = 32 << 20,
 	        .write_rounds = 2,
@@ -211,7 +211,7 @@ int track_main(int argc, char **argv)
 
 	bench_parse(&argp, argc, argv, &settings);
 	check_settings(&settings);
-	settings.retry_until_ns = bench_now_ns() + settings.patience_s * UINT64_C(1000000000);
+	settings.retry_until_ns = bench_now_ns() + settings.time_limit_s * UINT64_C(1000000000);
 	report_init(&report, "track");
 	add_notes(&report, &settings);
 	if (!settings.common.json)

@@ -22,7 +22,7 @@ struct track_settings {
 	size_t pieces;          /* ranges, part pieces */
 	uint64_t written_bytes; /* of each side's memory, part write */
 	unsigned write_rounds;
-	unsigned patience_s;
+	unsigned time_limit_s;
 	uint64_t retry_until_ns; /* on bench_now_ns(): later nothing is measured again for noise */
 	unsigned parts;          /* bits of enum track_part */
 	unsigned memories;       /* bits of enum uffdwp_memory */

@@ -4,7 +4,7 @@
  * share of written pages. A round chooses pages; each side writes them to memory of its own, untimed, and collects,
  * timed. The answer is judged after each trial, so that both did the same work and missed nothing.
  *
- * Where both types of memory are measured, shared memory is so with the most telling rows only: the kernel walks the
+ * Where both types of memory are measured, shared memory is so with the most useful rows only: the kernel walks the
  * same page tables.
  */
 #include <stdio.h>

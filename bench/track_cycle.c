@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Part `cycle`: write 1 % of the memory, learn which pages these were, arm again; by the library, by the bare ioctl,
- * and by the two older ways, each as bare as it can be:
+ * and by the two older methods, each as bare as it can be:
  *
  * mprotect     PROT_READ over all; the handler of SIGSEGV notes the page and makes it writable; then the list is taken
  *              and all is made PROT_READ again
  * soft_dirty   /proc/self/pagemap is read, bit 55 of each entry looked at, and "4" written to /proc/self/clear_refs. It
- *              clears the marks of the whole process, and loses what is written between the two
+ *              clears the soft-dirty bits of the whole process, and loses what is written between the two
  *
  * All of it is timed: the writes with their faults, too. Soft-dirty has a duel of its own, since its clearing would
  * cost the writes of the others a fault each.
@@ -36,7 +36,7 @@ static const struct track_density densities[] = {
 
 #define DENSITIES (sizeof(densities) / sizeof(densities[0]))
 
-/* The older way has a place of its own, the others change theirs. */
+/* The older method has a place of its own, the others change theirs. */
 static struct {
 	const struct track_settings *settings;
 	struct area areas[SIDES];
@@ -55,12 +55,12 @@ static void write_pages(const struct area *area)
 }
 
 /* What was found must be what was written; found more: it was not the same work. */
-static void judge(const char *who, const uint32_t *found, size_t count)
+static void judge(const char *side, const uint32_t *found, size_t count)
 {
 	if (count != field.bout.pages.count)
-		bench_die("%s found %zu pages where %zu were written", who, count, field.bout.pages.count);
+		bench_die("%s found %zu pages where %zu were written", side, count, field.bout.pages.count);
 	if (count && memcmp(found, field.bout.pages.list, count * sizeof(*found)) != 0)
-		bench_die("%s found other pages than were written", who);
+		bench_die("%s found other pages than were written", side);
 }
 
 /* --------------------------------------------------------------------------------------------------- mprotect -- */
@@ -177,7 +177,7 @@ static uint64_t trial_soft_dirty(void *self, int *disturbed)
 	(void)self;
 	write_pages(&dirty.area);
 	count = read_dirty();
-	bench_must(clear(), "clearing the soft-dirty marks");
+	bench_must(clear(), "clearing the soft-dirty bits");
 	took_ns = bench_now_ns() - from;
 	*disturbed = bench_preemptions() != preemptions;
 	judge("soft-dirty", dirty.found, count);
@@ -194,16 +194,16 @@ static void close_soft_dirty(void)
 	free(dirty.found);
 }
 
-/* By trial: after clearing no page may have the mark, and after a write that page alone. NULL, or why not. */
+/* By trial: after clearing no page may have the soft-dirty bit, and after a write that page alone. NULL, or why not. */
 static const char *try_soft_dirty(void)
 {
 	if (dirty.pagemap < 0 || dirty.clear_refs < 0)
 		return "no access to /proc/self/pagemap or clear_refs";
 	if (clear() || read_dirty() != 0)
-		return "pages keep their marks";
+		return "pages keep their soft-dirty bits";
 	*(volatile char *)dirty.area.base = 1;
 	if (read_dirty() != 1 || dirty.found[0] != 0)
-		return "a write leaves no mark: this kernel lacks CONFIG_MEM_SOFT_DIRTY";
+		return "a write sets no soft-dirty bit: this kernel lacks CONFIG_MEM_SOFT_DIRTY";
 	return clear() ? "no clearing" : NULL;
 }
 
@@ -323,7 +323,8 @@ void track_cycle(struct report *report, const struct track_settings *settings)
 	if (!settings->common.json)
 		printf("\ncycle: anon; write 1 %%, collect, arm again, microseconds\n"
 		       "%-15s %10s %10s %10s %10s %-10s %10s %10s  %s\n",
-		       "written", "p50", "p99", "bare p50", "bare p99", "older way", "p50", "p99", "the library takes");
+		       "written", "p50", "p99", "bare p50", "bare p99", "older method", "p50", "p99",
+		       "the library takes");
 	for (size_t i = 0; i < SIDES; i++)
 		area_map_touched(&field.areas[i], UFFDWP_MEMORY_ANON, settings->size_bytes);
 	pages_init(&field.bout.pages, field.areas[0].length_bytes / field.areas[0].page_bytes);

@@ -7,8 +7,8 @@
  * side, the bare one and its twin change places, so that where memory lies matters to none. The answer of each collect
  * must have every page that was written, and a region must have counted one fault for each: nothing else was timed.
  * Mechanisms with faults track a region; a handler thread, where there is one, runs on the writer's CPU. Soft-dirty
- * clears the marks of the whole process, which would cost all others a fault each: it is measured after them, beside a
- * bare rival of its own.
+ * clears the soft-dirty bits of the whole process, which would cost all others a fault each: it is measured after them,
+ * beside a bare rival of its own.
  */
 #include <stdio.h>
 #include <string.h>
@@ -192,7 +192,7 @@ static void set_up_bare_field(const char *first, int soft_dirty)
 	field.attempts = 0;
 }
 
-/* All are the library's, which installs its handlers once: nobody may put back what was there before. */
+/* All are the library's, which installs its handlers once: no side may put back what was there before. */
 static void keep_handlers(void)
 {
 	for (size_t i = REGIONS; i < field.count; i++) {
@@ -269,7 +269,7 @@ static void print_row(size_t i)
 	for (size_t k = 0; i != BARE && k < QUANTILES; k++)
 		printf(" %9.3f", quantile_ratio(i, quantiles[k].quantile));
 	if (i == AGAIN && noise() > 0.10)
-		printf("  noise in attempt %u: cannot tell 10 %%", field.attempts);
+		printf("  noise in attempt %u: cannot resolve 10 %%", field.attempts);
 	else if (i == AGAIN && field.attempts > 1)
 		printf("  attempt %u, for noise", field.attempts);
 	printf("\n");
@@ -330,7 +330,7 @@ void track_write(struct report *report, const struct track_settings *settings)
 		printf("\nwrite: the first write to a page after a collect, microseconds, and over the bare async "
 		       "fault\n"
 		       "%-6s %-16s %9s %9s %9s %9s %9s %9s\n",
-		       "memory", "who", "p50", "p99", "p99.9", "p50/bare", "p99/bare", "p99.9/b.");
+		       "memory", "side", "p50", "p99", "p99.9", "p50/bare", "p99/bare", "p99.9/b.");
 	for (size_t i = 0; i < sizeof(memories) / sizeof(memories[0]); i++) {
 		if (!(settings->memories >> memories[i] & 1))
 			continue;

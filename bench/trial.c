@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The frame of a trial: see trial.h. The main thread makes the cut and waits; it, and whatever it starts for a way,
+ * The frame of a trial: see trial.h. The main thread makes the cut and waits; it, and whatever it starts for a method,
  * runs on any CPU or, where asked, on the second one. The writers pin themselves.
  */
 #include "trial.h"
@@ -13,8 +13,9 @@
 
 #include "bench.h"
 #include "digest.h"
+#include "window.h"
 
-#define REST_MS 200 /* between two snapshots of a series */
+#define REST_NS 200000000u /* between two snapshots of a series, at least */
 #define SAMPLE_NS 20000000u
 
 static void sleep_ms(unsigned ms)
@@ -52,37 +53,45 @@ static void add_quantiles(double *values, const struct histogram *times)
 	values[3] = (double)times->largest_ns;
 }
 
-/* The writes per second before the snapshot. */
-static double warm_up(struct load *load, unsigned before_ms, struct trial_result *result)
-{
-	static struct load_result before;
-	uint64_t from;
-	uint64_t took_ns;
-
-	load_phase(load, LOAD_WARM);
-	sleep_ms(before_ms / 4);
-	from = bench_now_ns();
-	load_phase(load, LOAD_BEFORE);
-	sleep_ms(before_ms);
-	load_phase(load, LOAD_HOLD);
-	took_ns = bench_now_ns() - from;
-	load_result(load, LOAD_BEFORE, &before);
-	add_quantiles(&result->values[TRIAL_BEFORE_P50_NS], &before.times);
-	return (double)before.times.count * 1e9 / (double)took_ns;
-}
-
 /* What is the same for all snapshots of a series. */
 struct series {
-	const struct trial_way *way;
+	const struct trial_method *method;
 	const struct trial_setup *setup;
 	struct load load;
 	struct area area;
 	double before_per_s;
-	uint64_t begun_ns; /* of the snapshot that is taken; on bench_now_ns() */
+	uint64_t undisturbed;   /* writes in a window without a snapshot */
+	uint64_t window_writes; /* in all windows so far */
+	uint64_t begun_ns;      /* of the snapshot that is taken; on bench_now_ns() */
+	uint64_t begin_ns;      /* how long its caller waited */
 	uint64_t durable_ns;
 	uint64_t ended_ns; /* the writers stand still */
 	uint64_t digest;   /* of the memory at the cut, where the trial verifies */
 };
+
+/* A window without a snapshot, before the first one. Where times are thrown away, a short look is enough. */
+static void warm_up(struct series *series, struct trial_result *result)
+{
+	static struct load_result before;
+	const struct trial_setup *setup = series->setup;
+	struct load *load = &series->load;
+	uint64_t length_ns = setup->before_ms * UINT64_C(1000000);
+	uint64_t window_ns = setup->sampler || setup->verify ? 0 : setup->window_ns;
+	uint64_t from_ns;
+
+	load_phase(load, LOAD_WARM);
+	sleep_ms(setup->before_ms / 4);
+	load_phase(load, LOAD_BEFORE);
+	from_ns = bench_now_ns();
+	load_open_window(load, from_ns, window_ns);
+	sleep_until(from_ns + (window_ns > length_ns ? window_ns : length_ns));
+	load_phase(load, LOAD_HOLD);
+	length_ns = bench_now_ns() - from_ns;
+	load_result(load, LOAD_BEFORE, &before);
+	add_quantiles(&result->values[TRIAL_BEFORE_P50_NS], &before.times);
+	series->undisturbed = load_window_writes(load);
+	series->before_per_s = (double)before.times.count * 1e9 / (double)length_ns;
+}
 
 static void add_times(const struct series *series, const struct load_result *during, const struct load_result *after,
                       struct trial_result *result)
@@ -99,6 +108,32 @@ static void add_times(const struct series *series, const struct load_result *dur
 	values[TRIAL_AFTER_SHARE] = (double)after->times.count * 1e9 /
 	                            (double)(series->ended_ns - series->durable_ns + 1) / series->before_per_s;
 	result->during = during->times;
+}
+
+static void add_lost(struct series *series, double *values)
+{
+	uint64_t writes = load_window_writes(&series->load);
+
+	values[TRIAL_UNDISTURBED_WRITES] = (double)series->undisturbed;
+	values[TRIAL_WINDOW_WRITES] = (double)(writes - series->window_writes);
+	if (series->undisturbed)
+		values[TRIAL_LOST_SHARE] = window_lost_share(writes - series->window_writes, series->undisturbed);
+	series->window_writes = writes;
+}
+
+/* Every write that was due is one of the times, however late it was. */
+static void check_due(const struct series *series, const struct load_result *during, const struct load_result *after)
+{
+	uint64_t kept = during->times.count + after->times.count;
+	uint64_t least;
+	uint64_t most;
+
+	if (!series->load.writes_per_s)
+		return;
+	least = load_due_writes(&series->load, &most);
+	if (kept < least || kept > most)
+		bench_die("%s: %llu writes were due, and %llu have a time", series->method->name,
+		          (unsigned long long)least, (unsigned long long)kept);
 }
 
 static void image_name(const struct trial_setup *setup, unsigned number, char *path, size_t size)
@@ -122,16 +157,18 @@ static void begin(struct series *series, unsigned number)
 		cut.parent = parent;
 	}
 	series->begun_ns = bench_now_ns();
-	series->way->begin(series->way, setup, &cut);
+	load_open_window(&series->load, series->begun_ns, setup->window_ns);
+	series->method->begin(series->method, setup, &cut);
+	series->begin_ns = bench_now_ns() - series->begun_ns;
 }
 
-/* A series rests for as long each time; one snapshot fills its window. */
+/* What is left of the window; a series rests for a while in any case. */
 static void rest(const struct series *series)
 {
-	if (series->setup->snapshots > 1)
-		sleep_ms(REST_MS);
-	else
-		sleep_until(series->begun_ns + series->setup->window_ns);
+	uint64_t end_ns = series->begun_ns + series->setup->window_ns;
+	uint64_t rested_ns = series->durable_ns + (series->setup->snapshots > 1 ? REST_NS : 0);
+
+	sleep_until(end_ns > rested_ns ? end_ns : rested_ns);
 }
 
 /* Cut, image, and what is left of the window. */
@@ -147,11 +184,11 @@ static void take(struct series *series, unsigned number)
 	else
 		load_phase(&series->load, LOAD_DURING);
 	begin(series, number);
-	if (sampler && series->way->child)
-		memory_sampler_child(sampler, series->way->child());
+	if (sampler && series->method->child)
+		memory_sampler_child(sampler, series->method->child());
 	if (setup->verify)
 		load_phase(&series->load, LOAD_DURING);
-	series->way->wait();
+	series->method->wait();
 	series->durable_ns = bench_now_ns();
 	if (sampler)
 		memory_sampler_child(sampler, 0);
@@ -172,9 +209,12 @@ static void collect(struct series *series, struct trial_result *result)
 	load_result(&series->load, LOAD_AFTER, &after);
 	load_forget(&series->load, LOAD_DURING);
 	load_forget(&series->load, LOAD_AFTER);
+	result->values[TRIAL_BEGIN_NS] = (double)series->begin_ns;
 	result->values[TRIAL_TOTAL_NS] = (double)(series->durable_ns - series->begun_ns);
 	add_times(series, &during, &after, result);
-	series->way->result(&during, result);
+	add_lost(series, result->values);
+	check_due(series, &during, &after);
+	series->method->result(&during, result);
 	if (result->values[TRIAL_FAULTS] > 0)
 		result->values[TRIAL_WRITES_PER_FAULT] = (double)during.times.count / result->values[TRIAL_FAULTS];
 }
@@ -189,11 +229,11 @@ static void check_image(const struct series *series, unsigned number)
 		return;
 	image_name(setup, number, path, sizeof(path));
 	if (digest_file(path, series->area.length_bytes) != series->digest)
-		bench_die("%s, %s, snapshot %u: the image is not the memory at the cut", series->way->name,
+		bench_die("%s, %s, snapshot %u: the image is not the memory at the cut", series->method->name,
 		          load_pattern_name(setup->pattern), number + 1);
 }
 
-static void mark_timeline(const struct series *series, struct trial_timeline *timeline)
+static void add_timeline_sign(const struct series *series, struct trial_timeline *timeline)
 {
 	uint64_t origin_ns = series->load.origin_ns;
 
@@ -210,9 +250,9 @@ static void take_all(struct series *series, struct trial_result *results, struct
 		take(series, i);
 		collect(series, &results[i]);
 		check_image(series, i);
-		series->way->end();
+		series->method->end();
 		if (timeline && i == 0)
-			mark_timeline(series, timeline);
+			add_timeline_sign(series, timeline);
 	}
 }
 
@@ -234,25 +274,26 @@ static void remove_images(const struct trial_setup *setup)
 	}
 }
 
-void trial_run(const struct trial_way *way, const struct trial_setup *setup, struct trial_result *results,
+void trial_run(const struct trial_method *method, const struct trial_setup *setup, struct trial_result *results,
                struct trial_timeline *timeline)
 {
 	static struct series series;
 
 	memset(&series, 0, sizeof(series));
 	memset(results, 0, setup->snapshots * sizeof(*results));
-	series.way = way;
+	series.method = method;
 	series.setup = setup;
 	settle(setup->folder);
 	bench_pin(setup->pin_other ? bench_cpu(1) : BENCH_ANY_CPU);
-	way->open(way, setup, &series.area);
+	method->open(method, setup, &series.area);
 	load_start(&series.load, setup->pattern, series.area.base, series.area.length_bytes, setup->writer_count);
-	series.before_per_s = warm_up(&series.load, setup->before_ms, &results[0]);
+	warm_up(&series, &results[0]);
+	series.window_writes = series.undisturbed;
 	take_all(&series, results, timeline);
 	load_stop(&series.load);
 	if (timeline)
 		keep_timeline(&series.load, timeline);
 	remove_images(setup);
 	load_free(&series.load);
-	way->close();
+	method->close();
 }

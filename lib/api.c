@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The only exporter, with api_region.c and api_snapshot.c: checks every argument and state, then calls. The logic below
- * never checks again. What can be refused is refused here before anything moves, with a text that says what to do.
+ * The exporters are this file and api_*.c: they check every argument and state, then call. The logic below never checks
+ * again. What can be refused is refused here before anything moves, with a text that says what to do. The rule and the
+ * shared functions are in api_private.h.
  *
- * Threads: as uffdwp.h says. The slow calls on a region take its lock here.
+ * Threads: as uffdwp.h says.
  */
 #include "api_private.h"
 
@@ -12,38 +13,39 @@
 #include <unistd.h>
 
 #include "api.h"
-#include "kernel/probe.h"
+#include "base/trace.h"
+#include "image/pack.h"
+#include "kernel/nodes.h"
+#include "kernel/process.h"
+#include "snapshot/nbdlink.h"
 
 #define TEXT_OF_VERSION(major, minor, patch) #major "." #minor "." #patch
 #define VERSION_TEXT(major, minor, patch) TEXT_OF_VERSION(major, minor, patch)
-
-/* The smallest structure that was ever released: what a caller's sz must reach. */
-#define OPTIONS_SZ_MIN sizeof(struct uffdwp_options)
-
-/* Why uffdwp_open() or uffdwp_probe() failed in this thread. */
-static _Thread_local struct text thread_text = {.lock = PTHREAD_MUTEX_INITIALIZER};
-
-struct text *api_thread_text(void)
-{
-	return &thread_text;
-}
 
 UFFDWP_EXPORT const char *uffdwp_version(void)
 {
 	return VERSION_TEXT(UFFDWP_VERSION_MAJOR, UFFDWP_VERSION_MINOR, UFFDWP_VERSION_PATCH);
 }
 
+UFFDWP_EXPORT uint32_t uffdwp_built(void)
+{
+	return UFFDWP_BUILT_URING | (pack_built() ? UFFDWP_BUILT_ZSTD : 0) | (nodes_built() ? UFFDWP_BUILT_NUMA : 0) |
+	       (nbdlink_built() ? UFFDWP_BUILT_NBD : 0);
+}
+
 /* Copies a caller's structure of whatever age over `out`, which holds the defaults. */
-int api_take_options(struct text *text, const void *given, size_t least, void *out, size_t ours)
+int api_take_options(struct text *text, const void *given, void *out, size_t ours)
 {
 	size_t sz;
 
 	if (!given)
 		return 0;
 	memcpy(&sz, given, sizeof(sz));
-	if (sz < least)
-		return text_fail(text, -EINVAL, "the options' sz is %zu, at least %zu is needed: use the *_INIT macro",
-		                 sz, least);
+	if (sz < API_SZ_LEAST)
+		return text_fail(text, -EINVAL, "the options' sz is %zu, at least %d is needed: use the *_INIT macro",
+		                 sz, API_SZ_LEAST);
+	if (sz % sizeof(void *)) /* no age of them ends inside of a pointer, half of which would be taken */
+		return text_fail(text, -EINVAL, "the options' sz is %zu, which is no structure's: use sizeof", sz);
 	if (sz > 4096)
 		return text_fail(text, -E2BIG, "the options' sz is %zu: not a size of options", sz);
 	for (size_t i = ours; i < sz; i++) {
@@ -57,26 +59,46 @@ int api_take_options(struct text *text, const void *given, size_t least, void *o
 	return 0;
 }
 
-/* The part of an answer that the caller has room for, his sz left as it is. */
-int api_give_answer(void *to, size_t least, const void *answer, size_t ours)
+int api_check_answer(struct text *text, const void *to, const char *what)
+{
+	size_t sz = 0;
+
+	if (to)
+		memcpy(&sz, to, sizeof(sz));
+	if (!to)
+		return text_fail(text, -EINVAL, "%s is NULL", what);
+	if (sz < API_SZ_LEAST)
+		return text_fail(text, -EINVAL, "the sz of %s is %zu, at least %d is needed: set it to sizeof", what,
+		                 sz, API_SZ_LEAST);
+	return 0;
+}
+
+/* The part of an answer that the caller has room for; the caller's sz is left as it is. */
+void api_give_answer(void *to, const void *answer, size_t ours)
 {
 	size_t sz;
 
 	memcpy(&sz, to, sizeof(sz));
-	if (sz < least)
-		return -EINVAL;
 	memcpy((unsigned char *)to + sizeof(sz), (const unsigned char *)answer + sizeof(sz),
 	       (sz < ours ? sz : ours) - sizeof(sz));
-	return 0;
 }
 
-int api_unknown_flags(struct text *text, uint32_t flags, uint32_t known, uint32_t reserved)
+int api_unknown_flags(struct text *text, const char *call, uint32_t flags, uint32_t known, uint32_t reserved)
 {
 	if (flags & ~known)
-		return text_fail(text, -EINVAL, "unknown flags %#x", (unsigned)(flags & ~known));
+		return text_fail(text, -EINVAL,
+		                 "%s() takes no flag %#x: a flag belongs to the call that its name has "
+		                 "(UFFDWP_<NOUN>_<CALL>_...)",
+		                 call, (unsigned)(flags & ~known));
 	if (reserved)
 		return text_fail(text, -EINVAL, "reserved must be 0");
 	return 0;
+}
+
+int api_check_mode(struct text *text, uint32_t mode)
+{
+	return mode & ~0777u ? text_fail(text, -EINVAL, "mode %#o has more than permission bits (0777)", (unsigned)mode)
+	                     : 0;
 }
 
 /* ---- runtime ---- */
@@ -84,55 +106,53 @@ int api_unknown_flags(struct text *text, uint32_t flags, uint32_t known, uint32_
 int api_open(const struct kernel_ops *k, const struct uffdwp_options *given, struct uffdwp **out)
 {
 	struct uffdwp_options options = UFFDWP_OPTIONS_INIT;
-	struct text *text = &thread_text;
+	struct text *text = NULL; /* the thread's */
 
 	if (!out)
 		return text_fail(text, -EINVAL, "out is NULL");
-	int error = api_take_options(text, given, OPTIONS_SZ_MIN, &options, sizeof(options));
+	int error = api_take_options(text, given, &options, sizeof(options));
 
 	if (!error)
-		error = api_unknown_flags(text, options.flags, UFFDWP_OPEN_NO_URING | UFFDWP_OPEN_USER_MODE,
-		                          options.reserved);
+		error = api_unknown_flags(text, "uffdwp_open", options.flags,
+		                          UFFDWP_OPEN_NO_URING | UFFDWP_OPEN_USER_MODE, 0);
 	if (!error && options.handler_threads > RUNTIME_HANDLERS_MAX)
 		error = text_fail(text, -EINVAL, "handler_threads is %u, at most %d", (unsigned)options.handler_threads,
 		                  RUNTIME_HANDLERS_MAX);
-	if (!error && options.numa_node < -1)
-		error = text_fail(text, -EINVAL, "numa_node is %d; -1 means any", (int)options.numa_node);
 	return error ? error : runtime_open(k, &options, text, out);
 }
 
 UFFDWP_EXPORT int uffdwp_open(const struct uffdwp_options *options, struct uffdwp **out)
 {
+	API_CALL();
 	return api_open(&kernel_real, options, out);
 }
 
 /* A child of fork() has the handles, but none of the threads and none of the registrations. */
 int api_is_foreign(const struct uffdwp *runtime)
 {
-	return runtime->process != getpid();
+	if (runtime->process == getpid() && runtime->process_number == process_number())
+		return 0;
+	text_fail(NULL, -ECHILD,
+	          "this is a child of fork(), and the handle is its parent's: open a runtime of its own");
+	return 1;
 }
 
 UFFDWP_EXPORT int uffdwp_close(struct uffdwp *runtime)
 {
+	API_CALL();
 	if (!runtime)
 		return 0;
 	return api_is_foreign(runtime) ? -ECHILD : runtime_close(runtime);
 }
 
-UFFDWP_EXPORT size_t uffdwp_error_text(struct uffdwp *runtime, char *buffer, size_t size)
+UFFDWP_EXPORT int uffdwp_log_to(uffdwp_log_fn log, void *user)
 {
-	return text_copy(runtime ? &runtime->text : &thread_text, buffer, size);
+	API_CALL();
+	trace_to(log, user);
+	return 0;
 }
 
-UFFDWP_EXPORT int uffdwp_probe(struct uffdwp_probe_report *report)
+UFFDWP_EXPORT size_t uffdwp_error_text(char *buffer, size_t size)
 {
-	struct uffdwp_probe_report answer = {.sz = sizeof(answer)};
-
-	if (!report || report->sz < sizeof(answer))
-		return text_fail(&thread_text, -EINVAL, "the report's sz is too small");
-	int error = probe_run(&kernel_real, &answer);
-
-	if (error)
-		return text_fail(&thread_text, error, "the probe failed: %s", strerror(-error));
-	return api_give_answer(report, sizeof(answer), &answer, sizeof(answer));
+	return text_copy(NULL, buffer, size);
 }

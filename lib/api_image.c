@@ -1,21 +1,27 @@
 /* SPDX-License-Identifier: MIT */
-/* Images, as api.c: checks, then calls. What needs no runtime keeps its text by thread, or with the image. */
+/* Images, as api.c: checks, then calls. */
 #include <errno.h>
 #include <string.h>
 
 #include "api_private.h"
+#include "base/signals.h"
 #include "image/chain.h"
-
-/* The smallest structures that were ever released. */
-#define IMAGE_OPTIONS_SZ_MIN sizeof(struct uffdwp_image_options)
-#define MERGE_OPTIONS_SZ_MIN sizeof(struct uffdwp_image_merge_options)
+#include "image/pack.h"
 
 #define COMPRESS_MOST 19
 #define MERGE_THREADS_MOST 64
 
-static int check_open(const char *path, const struct uffdwp_image_options *options, struct text *text)
+/* Damage that a read met becomes the text of the thread that calls. */
+static int image_say(struct uffdwp_image *image, int error)
 {
-	int error = api_unknown_flags(text, options->flags, UFFDWP_IMAGE_RAW, 0);
+	if (error && atomic_load_explicit(&image->bad, memory_order_acquire) == 1 && image->bad_error == error)
+		chain_form_text(image);
+	return error;
+}
+
+static int api_image_check_open(const char *path, const struct uffdwp_image_options *options, struct text *text)
+{
+	int error = api_unknown_flags(text, "uffdwp_image_open", options->flags, UFFDWP_IMAGE_OPEN_RAW, 0);
 
 	if (!error && (!path || !*path))
 		error = text_fail(text, -EINVAL, "an image needs a path");
@@ -34,14 +40,15 @@ static int check_open(const char *path, const struct uffdwp_image_options *optio
 UFFDWP_EXPORT int uffdwp_image_open(const char *path, const struct uffdwp_image_options *given,
                                     struct uffdwp_image **out)
 {
+	API_CALL();
 	struct uffdwp_image_options options = UFFDWP_IMAGE_OPTIONS_INIT;
-	struct text *text = api_thread_text();
-	int error = api_take_options(text, given, IMAGE_OPTIONS_SZ_MIN, &options, sizeof(options));
+	struct text *text = NULL; /* the thread's */
+	int error = api_take_options(text, given, &options, sizeof(options));
 
 	if (!error && !out)
 		error = text_fail(text, -EINVAL, "out is NULL");
 	if (!error)
-		error = check_open(path, &options, text);
+		error = api_image_check_open(path, &options, text);
 	if (error)
 		return error;
 	struct chain_options chain = {options.flags, options.contexts, options.paths, options.path_count};
@@ -51,6 +58,7 @@ UFFDWP_EXPORT int uffdwp_image_open(const char *path, const struct uffdwp_image_
 
 UFFDWP_EXPORT int uffdwp_image_close(struct uffdwp_image *image)
 {
+	API_CALL();
 	if (image)
 		chain_close(image);
 	return 0;
@@ -58,24 +66,31 @@ UFFDWP_EXPORT int uffdwp_image_close(struct uffdwp_image *image)
 
 UFFDWP_EXPORT size_t uffdwp_image_text(struct uffdwp_image *image, char *buffer, size_t size)
 {
-	if (!image)
-		return text_copy(api_thread_text(), buffer, size);
+	API_CALL();
 	chain_form_text(image);
 	return text_copy(&image->text, buffer, size);
 }
 
 UFFDWP_EXPORT int uffdwp_image_info(const struct uffdwp_image *image, uint32_t link, struct uffdwp_image_info *info)
 {
+	API_CALL();
 	struct uffdwp_image_info answer = {.sz = sizeof(answer)};
 
+	int error = api_check_answer(NULL, info, "the info");
+
+	if (error)
+		return error;
 	if (link >= image->link_count)
-		return -ERANGE;
+		return text_fail(NULL, -ERANGE, "there is no link %u: the chain has %u", (unsigned)link,
+		                 (unsigned)image->link_count);
 	chain_info(image, link, &answer);
-	return api_give_answer(info, sizeof(answer), &answer, sizeof(answer));
+	api_give_answer(info, &answer, sizeof(answer));
+	return 0;
 }
 
-UFFDWP_EXPORT int uffdwp_image_read(struct uffdwp_image *image, uint64_t offset, void *buffer, size_t length)
+UFFDWP_EXPORT int uffdwp_image_read(struct uffdwp_image *image, uint64_t offset, void *buffer, uint64_t length)
 {
+	API_CALL();
 	if (offset + length < offset)
 		return -EOVERFLOW;
 	if (offset + length > image->length_bytes)
@@ -86,24 +101,31 @@ UFFDWP_EXPORT int uffdwp_image_read(struct uffdwp_image *image, uint64_t offset,
 UFFDWP_EXPORT int uffdwp_image_next(const struct uffdwp_image *image, uint64_t offset,
                                     struct uffdwp_image_extent *extent)
 {
+	API_CALL();
 	struct uffdwp_image_extent answer = {.sz = sizeof(answer)};
 
-	if (extent->sz < sizeof(answer))
-		return -EINVAL;
+	int error = api_check_answer(NULL, extent, "the extent");
+
+	if (error)
+		return error;
 	if (!chain_next(image, offset, &answer))
 		return 0;
-	return api_give_answer(extent, sizeof(answer), &answer, sizeof(answer)) ? -EINVAL : 1;
+	api_give_answer(extent, &answer, sizeof(answer));
+	return 1;
 }
 
 UFFDWP_EXPORT int uffdwp_image_verify(struct uffdwp_image *image, struct uffdwp_image_verified *verified)
 {
+	API_CALL();
 	struct uffdwp_image_verified answer = {.sz = sizeof(answer)};
 
-	if (verified->sz < sizeof(answer))
-		return -EINVAL;
-	int error = chain_verify(image, &answer);
+	int error = api_check_answer(&image->text, verified, "what was verified");
 
-	return api_give_answer(verified, sizeof(answer), &answer, sizeof(answer)) ? -EINVAL : error;
+	if (error)
+		return error;
+	error = chain_verify(image, &answer);
+	api_give_answer(verified, &answer, sizeof(answer));
+	return image_say(image, error);
 }
 
 int api_check_compress(struct text *text, uint32_t compress, int is_delta)
@@ -113,12 +135,20 @@ int api_check_compress(struct text *text, uint32_t compress, int is_delta)
 		                 "only deltas are compressed: a raw image stays what other tools can open");
 	if (compress > COMPRESS_MOST)
 		return text_fail(text, -EINVAL, "compress is %u, at most %d", (unsigned)compress, COMPRESS_MOST);
+	if (compress && !pack_built())
+		return text_fail(text, -EOPNOTSUPP,
+		                 "compress is %u, and this library was built without zstd (UFFDWP_ZSTD)",
+		                 (unsigned)compress);
 	return 0;
 }
 
-static int check_merge(const struct uffdwp_image_merge_options *options, struct text *text)
+static int api_image_check_merge(const struct uffdwp_image_merge_options *options, struct text *text)
 {
-	int error = api_unknown_flags(text, options->flags, UFFDWP_MERGE_BUFFERED, 0);
+	int error = api_unknown_flags(text, "uffdwp_image_merge", options->flags, UFFDWP_IMAGE_MERGE_BUFFERED,
+	                              options->reserved);
+
+	if (!error)
+		error = api_check_mode(text, options->mode);
 
 	if (!error)
 		error = api_check_compress(text, options->compress, options->deltas > 0);
@@ -131,25 +161,36 @@ static int check_merge(const struct uffdwp_image_merge_options *options, struct 
 UFFDWP_EXPORT int uffdwp_image_merge(struct uffdwp_image *image, const char *path,
                                      const struct uffdwp_image_merge_options *given)
 {
+	API_CALL();
 	struct uffdwp_image_merge_options options = UFFDWP_IMAGE_MERGE_OPTIONS_INIT;
-	int error = api_take_options(&image->text, given, MERGE_OPTIONS_SZ_MIN, &options, sizeof(options));
+	int error = api_take_options(&image->text, given, &options, sizeof(options));
 
 	if (!error && (!path || !*path))
 		error = text_fail(&image->text, -EINVAL, "the result needs a path");
 	if (!error)
-		error = check_merge(&options, &image->text);
-	return error ? error : chain_merge(image, path, &options);
+		error = api_image_check_merge(&options, &image->text);
+	if (error)
+		return error;
+	struct signals_held held;
+
+	signals_hold_io(&held);
+	error = chain_merge(image, path, &options);
+	signals_release_io(&held, error);
+	return image_say(image, error);
 }
 
 UFFDWP_EXPORT int uffdwp_image_diff(struct uffdwp_image *from, struct uffdwp_image *to, struct uffdwp_image_diff *diff)
 {
+	API_CALL();
 	struct uffdwp_image_diff taken = UFFDWP_IMAGE_DIFF_INIT;
 	struct text *text = &from->text;
-	int error = diff ? api_take_options(text, diff, sizeof(*diff), &taken, sizeof(taken))
-	                 : text_fail(text, -EINVAL, "diff is NULL");
+	int error =
+	        diff ? api_take_options(text, diff, &taken, sizeof(taken)) : text_fail(text, -EINVAL, "diff is NULL");
 
 	if (!error)
-		error = api_unknown_flags(text, taken.flags, 0, 0);
+		error = api_unknown_flags(text, "uffdwp_image_diff", taken.flags, 0, taken.reserved);
+	if (!error)
+		error = api_check_mode(text, taken.mode);
 	if (!error)
 		error = api_check_compress(text, taken.compress, 1);
 	if (!error && taken.path && !*taken.path)
@@ -158,8 +199,13 @@ UFFDWP_EXPORT int uffdwp_image_diff(struct uffdwp_image *from, struct uffdwp_ima
 		return error;
 	taken.ranges = 0;
 	taken.bytes = 0;
+	struct signals_held held;
+
+	signals_hold_io(&held);
 	error = chain_diff(from, to, &taken);
+	signals_release_io(&held, error);
 	if (error)
 		return error;
-	return api_give_answer(diff, sizeof(taken), &taken, sizeof(taken));
+	api_give_answer(diff, &taken, sizeof(taken));
+	return 0;
 }

@@ -1,31 +1,51 @@
 /* SPDX-License-Identifier: MIT */
-/* What the exporting files share: how structures of callers are taken and given. */
+/*
+ * What the exporting files share: how structures of callers are taken and given.
+ *
+ * The rule of api.c and api_*.c: a public function checks its arguments and the state of its handle, makes one call,
+ * and hands its answer over. Logic (a loop that is no check, a lock, an epoch, blocked signals, a protocol of several
+ * steps) belongs to the module that it is about, and what is only true under a lock is checked by the function that
+ * takes the lock. tests/check-layers.sh finds what breaks the rule.
+ */
 #ifndef UFFDWP_API_PRIVATE_H
 #define UFFDWP_API_PRIVATE_H
 
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/cancel.h"
 #include "base/text.h"
 #include "fault/runtime.h"
 #include "uffdwp.h"
 
-/* The text of calls of this thread that have no handle. */
-struct text *api_thread_text(void);
+/* First in each exported function that may meet a cancellation point: no thread is cancelled inside of the library
+ * (base/cancel.h). tests/unit/test_api_calls.sh finds one that lacks it. */
+#define API_CALL() CANCEL_DISABLED()
+
+/* The smallest sz that is taken, of options and of answers of any age: sz itself and the fields beside it. A number,
+ * never the size of today's structure, which grows; tests/abi freezes it. */
+#define API_SZ_LEAST 16
 
 /* Copies a caller's structure of whatever age over `out`, which holds the defaults. -EINVAL, -E2BIG. */
-int api_take_options(struct text *text, const void *given, size_t least, void *out, size_t ours);
+int api_take_options(struct text *text, const void *given, void *out, size_t ours);
 
-/* The part of an answer that the caller has room for, his sz left as it is. -EINVAL. */
-int api_give_answer(void *to, size_t least, const void *answer, size_t ours);
+/* 0 where `to` can take an answer of some age; `what` names it in the text. -EINVAL. */
+int api_check_answer(struct text *text, const void *to, const char *what);
 
-/* -EINVAL for a flag that is not known, or a reserved word that is not 0. */
-int api_unknown_flags(struct text *text, uint32_t flags, uint32_t known, uint32_t reserved);
+/* Fills `to`, which was checked, as far as its sz goes; sz is left as it is. */
+void api_give_answer(void *to, const void *answer, size_t ours);
 
-/* -EINVAL for a level that zstd has not, or for any where nothing is compressed. */
+/* -EINVAL for a flag that `call` does not take, or a reserved word that is not 0. */
+int api_unknown_flags(struct text *text, const char *call, uint32_t flags, uint32_t known, uint32_t reserved);
+
+/* -EINVAL for a level that zstd has not, or for any where nothing is compressed; -EOPNOTSUPP: built without zstd. */
 int api_check_compress(struct text *text, uint32_t compress, int is_delta);
 
-/* A child of fork() has the handles, but none of the threads and none of the registrations. */
+/* -EINVAL for what are no permission bits. */
+int api_check_mode(struct text *text, uint32_t mode);
+
+/* A child of fork() has the handles, but none of the threads and none of the registrations.
+ * Forms the text of -ECHILD. */
 int api_is_foreign(const struct uffdwp *runtime);
 
 #endif

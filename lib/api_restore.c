@@ -1,23 +1,22 @@
 /* SPDX-License-Identifier: MIT */
 /* Restores, whole and lazy, as api.c: checks, then calls. */
 #include <errno.h>
+#include <string.h>
 
 #include "api_private.h"
 #include "fault/fault.h"
 #include "restore/restore.h"
 #include "restore/whole.h"
 
-/* The smallest structures that were ever released. */
-#define RESTORE_OPTIONS_SZ_MIN sizeof(struct uffdwp_restore_options)
-#define RESTORE_PROGRESS_SZ_MIN sizeof(struct uffdwp_restore_progress)
-
-static int take_options(struct text *text, const struct uffdwp_restore_options *given, uint32_t known,
-                        struct uffdwp_restore_options *options)
+static int api_restore_take_options(struct text *text, const struct uffdwp_restore_options *given, uint32_t known,
+                                    struct uffdwp_restore_options *options)
 {
-	int error = api_take_options(text, given, RESTORE_OPTIONS_SZ_MIN, options, sizeof(*options));
+	int error = api_take_options(text, given, options, sizeof(*options));
 
 	if (!error)
-		error = api_unknown_flags(text, options->flags, known, 0);
+		error = api_unknown_flags(
+		        text, known & UFFDWP_RESTORE_BEGIN_ON_DEMAND ? "uffdwp_restore_begin" : "uffdwp_restore",
+		        options->flags, known, 0);
 	if (!error && (!options->path || !*options->path))
 		error = text_fail(text, -EINVAL, "a restore needs the path of an image");
 	if (!error && options->threads > RESTORE_THREADS_MAX)
@@ -34,11 +33,12 @@ static int take_options(struct text *text, const struct uffdwp_restore_options *
 	return error;
 }
 
-static struct whole_wish whole_wish_of(const struct uffdwp_region *region, const struct uffdwp_restore_options *options)
+static struct whole_request api_restore_whole_request(const struct uffdwp_region *region,
+                                                      const struct uffdwp_restore_options *options)
 {
-	return (struct whole_wish){
+	return (struct whole_request){
 	        .path = options->path,
-	        .chain = {.flags = options->flags & UFFDWP_RESTORE_RAW ? UFFDWP_IMAGE_RAW : 0,
+	        .chain = {.flags = options->flags & UFFDWP_RESTORE_RAW ? UFFDWP_IMAGE_OPEN_RAW : 0,
 	                  .contexts = options->threads,
 	                  .paths = options->paths,
 	                  .path_count = options->path_count},
@@ -50,66 +50,120 @@ static struct whole_wish whole_wish_of(const struct uffdwp_region *region, const
 UFFDWP_EXPORT int uffdwp_restore(struct uffdwp_region *region, const struct uffdwp_restore_options *given,
                                  struct uffdwp_restore_progress *progress)
 {
+	API_CALL();
 	struct uffdwp_restore_options options = UFFDWP_RESTORE_OPTIONS_INIT;
-	struct uffdwp_restore_progress answer = {.sz = sizeof(answer), .state = UFFDWP_RESTORE_FAILED};
+	struct uffdwp_restore_progress answer = {.sz = sizeof(answer), .state = UFFDWP_RESTORE_STATE_FAILED};
 
-	if (progress && progress->sz < RESTORE_PROGRESS_SZ_MIN)
-		return text_fail(region->text, -EINVAL, "the progress's sz is too small");
 	if (api_is_foreign(region->runtime))
 		return -ECHILD;
-	int error = take_options(region->text, given, UFFDWP_RESTORE_RAW, &options);
+	int error = progress ? api_check_answer(region->text, progress, "the progress") : 0;
+
+	if (error)
+		return error;
+	error = api_restore_take_options(region->text, given, UFFDWP_RESTORE_RAW, &options);
+	if (!error)
+		error = runtime_check_faults(region);
 
 	if (!error) {
-		struct whole_wish wish = whole_wish_of(region, &options);
+		struct whole_request request = api_restore_whole_request(region, &options);
 
-		error = whole_restore(region, &wish, &answer);
+		error = whole_restore(region, &request, &answer);
 	}
 	answer.error = error;
 	if (progress)
-		(void)api_give_answer(progress, RESTORE_PROGRESS_SZ_MIN, &answer, sizeof(answer));
+		api_give_answer(progress, &answer, sizeof(answer));
 	return error;
 }
 
 UFFDWP_EXPORT int uffdwp_restore_begin(struct uffdwp_region *region, const struct uffdwp_restore_options *given,
                                        struct uffdwp_restore **out)
 {
+	API_CALL();
 	struct uffdwp_restore_options options = UFFDWP_RESTORE_OPTIONS_INIT;
 	struct text *text = region->text;
 
 	if (api_is_foreign(region->runtime))
 		return -ECHILD;
-	int error = take_options(text, given, UFFDWP_RESTORE_RAW | UFFDWP_RESTORE_ON_DEMAND, &options);
+	int error =
+	        api_restore_take_options(text, given, UFFDWP_RESTORE_RAW | UFFDWP_RESTORE_BEGIN_ON_DEMAND, &options);
 
 	if (!error && !out)
 		error = text_fail(text, -EINVAL, "out is NULL");
 	if (error)
 		return error;
-	struct restore_wish wish = {.path = options.path,
-	                            .flags = options.flags,
-	                            .threads = options.threads,
-	                            .paths = options.paths,
-	                            .path_count = options.path_count};
+	struct restore_request request = {.path = options.path,
+	                                  .flags = options.flags,
+	                                  .threads = options.threads,
+	                                  .paths = options.paths,
+	                                  .path_count = options.path_count};
 
-	return restore_begin(region, &wish, text, out);
+	error = runtime_check_own(region->runtime, region);
+	if (!error)
+		error = runtime_check_faults(region);
+	return error ? error : restore_begin(region, &request, text, out);
 }
 
 UFFDWP_EXPORT int uffdwp_restore_wait(struct uffdwp_restore *restore, int timeout_ms,
                                       struct uffdwp_restore_progress *progress)
 {
+	API_CALL();
 	struct uffdwp_restore_progress answer = {.sz = sizeof(answer)};
 
-	if (progress && progress->sz < sizeof(answer))
-		return -EINVAL;
 	if (api_is_foreign(restore->region->runtime))
 		return -ECHILD;
+	int error = progress ? api_check_answer(restore->region->text, progress, "the progress") : 0;
+
+	if (error)
+		return error;
 	int result = restore_wait(restore, timeout_ms);
 
 	restore_progress(restore, &answer);
-	return progress && api_give_answer(progress, sizeof(answer), &answer, sizeof(answer)) ? -EINVAL : result;
+	if (progress)
+		api_give_answer(progress, &answer, sizeof(answer));
+	return result;
+}
+
+UFFDWP_EXPORT int uffdwp_restore_poll(struct uffdwp_restore *restore, struct uffdwp_restore_progress *progress)
+{
+	API_CALL();
+	struct uffdwp_restore_progress answer = {.sz = sizeof(answer)};
+	int error = api_check_answer(NULL, progress, "the progress");
+
+	if (error)
+		return error;
+	restore_progress(restore, &answer);
+	api_give_answer(progress, &answer, sizeof(answer));
+	return 0;
+}
+
+UFFDWP_EXPORT int uffdwp_restore_fd(struct uffdwp_restore *restore)
+{
+	API_CALL();
+	if (api_is_foreign(restore->region->runtime))
+		return -ECHILD;
+	int fd = restore_fd(restore);
+
+	return fd < 0 ? text_fail(NULL, fd, "no descriptor for the restore's end: %s", strerror(-fd)) : fd;
+}
+
+UFFDWP_EXPORT int uffdwp_restore_abort(struct uffdwp_restore *restore)
+{
+	API_CALL();
+	if (api_is_foreign(restore->region->runtime))
+		return -ECHILD;
+	lazy_stop(restore->lazy, -ECANCELED);
+	return 0;
+}
+
+UFFDWP_EXPORT size_t uffdwp_restore_text(struct uffdwp_restore *restore, char *buffer, size_t size)
+{
+	API_CALL();
+	return text_copy(&restore->text, buffer, size);
 }
 
 UFFDWP_EXPORT int uffdwp_restore_check(struct uffdwp_restore *restore, uint64_t offset, uint64_t length)
 {
+	API_CALL();
 	struct uffdwp_region *region = restore->region;
 
 	if (offset + length < offset)
@@ -124,6 +178,7 @@ UFFDWP_EXPORT int uffdwp_restore_check(struct uffdwp_restore *restore, uint64_t 
 
 UFFDWP_EXPORT int uffdwp_restore_free(struct uffdwp_restore *restore)
 {
+	API_CALL();
 	if (!restore)
 		return 0;
 	if (api_is_foreign(restore->region->runtime))

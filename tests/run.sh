@@ -9,15 +9,17 @@ usage() {
 usage: tests/run.sh [OPTION]... [-- CTEST-ARGUMENT...]
 
   -R REGEX          only tests whose name matches
-  -L REGEX          only groups that match: unit, kernel, inject, stress, tools, consumer
+  -L REGEX          only groups that match: unit, abi, kernel, inject, habits, stress, tools, consumer
   --sanitize=LIST   build with -fsanitize=LIST: "address,undefined" or "thread"
   --cc=clang        build with clang instead of the system's compiler
+  --no-invariants   link the tests with the library as it is installed, which asserts none of the named invariants
   --build-only      do not run
   --no-install      take the packages that are there
   --help
 
 Each combination of compiler and sanitizer has a build folder of its own: build, build-asan, build-tsan, build-clang,
-build-clang-asan, build-clang-tsan. UFFDWP_SEED=N repeats the random tests of a former run, which printed N.
+build-clang-asan, build-clang-tsan; with --no-invariants "-unasserted" is added. UFFDWP_SEED=N repeats the random tests of a
+former run, which printed N.
 UFFDWP_STRESS_SECONDS=N makes the stress test as long as that.
 
 Run it as root to test everything: swap, huge pages and sysctls are switched by the tests that need them, and put back.
@@ -28,6 +30,7 @@ END
 sanitize=
 cc=
 build_only=0
+invariants=ON
 install=1
 ctest_arguments=()
 
@@ -48,6 +51,7 @@ parse() {
 			;;
 		--sanitize=*) sanitize=${1#*=} ;;
 		--cc=*) cc=${1#*=} ;;
+		--no-invariants) invariants=OFF ;;
 		--build-only) build_only=1 ;;
 		--no-install) install=0 ;;
 		--)
@@ -72,6 +76,7 @@ build_folder() {
 	*thread*) folder+=-tsan ;;
 	*) folder+=-asan ;;
 	esac
+	[[ $invariants == OFF ]] && folder+=-unasserted
 	echo "$folder"
 }
 
@@ -86,7 +91,8 @@ compiler_pair() {
 build() {
 	local compilers
 	read -ra compilers <<<"$(compiler_pair)"
-	cmake -S . -B "$folder" -DCMAKE_BUILD_TYPE=RelWithDebInfo "-DUFFDWP_SANITIZE=$sanitize" "${compilers[@]}"
+	cmake -S . -B "$folder" -DCMAKE_BUILD_TYPE=RelWithDebInfo "-DUFFDWP_SANITIZE=$sanitize" \
+		"-DUFFDWP_INVARIANTS=$invariants" "${compilers[@]}"
 	cmake --build "$folder" -j "$(nproc)"
 }
 
@@ -109,7 +115,16 @@ run() {
 	fixed_addresses ctest --test-dir "$folder" --output-on-failure --no-tests=error -j "$(nproc)" \
 		"${ctest_arguments[@]}" </dev/null 2>&1 | tee "$log" || status=1
 	summary "$log"
+	invariants | tee -a "$log"
 	return "$status"
+}
+
+# How often the programs of this run checked each named invariant.
+invariants() {
+	[[ -f $folder/Testing/Temporary/LastTest.log ]] || return 0
+	awk '/^invariants checked:/ { for (i = 3; i < NF; i += 2) sum[$i] += $(i + 1) }
+		END { for (name in sum) printf "  %-15s checked %12d times\n", name, sum[name] }' \
+		"$folder/Testing/Temporary/LastTest.log" | sort
 }
 
 summary() {

@@ -9,9 +9,11 @@ usage() {
 usage: tools/install-deps.sh [--list] GROUP...
 
 Groups:
+  quickstart  what tools/quickstart.sh is built from and uses: the fewest packages, no CMake, no service
   build   compiler, CMake and the libraries that libuffdwp and its tools are made from
   test    what the tests use beside that
   check   what .ci/run uses beside that: clang and the checkers
+  reach   what tests/debian.sh, musl.sh and aarch64.sh use: systems of other suites, musl, sources of packages
   vm      what tests/vm/run.sh uses: an emulator, what its guests are made of, and what a kernel is built with
 
   --list  print the packages that are missing instead of installing them
@@ -20,21 +22,23 @@ END
 
 packages_of() {
 	case $1 in
+	quickstart) echo gcc libc6-dev liburing-dev libnuma-dev libzstd-dev libxxhash-dev libsqlite3-dev libjson-c-dev sqlite3 ;;
 	build)
 		echo gcc g++ libc6-dev binutils make cmake pkg-config liburing-dev libnuma-dev libzstd-dev libxxhash-dev \
 			libsqlite3-dev libjson-c-dev libgc-dev libnbd-dev systemtap-sdt-dev
 		;;
 	test)
-		echo check sqlite3 util-linux mount coreutils python3 redis-server redis-tools libxml2-utils gnuplot-nox \
+		echo check sqlite3 util-linux mount coreutils python3 redis-tools libxml2-utils gnuplot-nox \
 			nbdkit libnbd-bin
 		;;
 	check) echo clang libclang-rt-14-dev clang-format clang-tidy cppcheck shellcheck git ;;
+	reach) echo debootstrap debian-archive-keyring dpkg-dev musl-tools mount util-linux ;;
 	vm)
 		echo qemu-system-x86 busybox-static cpio kmod xz-utils zstd debian-archive-keyring \
 			flex bison bc perl libelf-dev libssl-dev
 		;;
 	*)
-		echo "install-deps.sh: unknown group '$1' (build, test, check, vm)" >&2
+		echo "install-deps.sh: unknown group '$1' (quickstart, build, test, check, reach, vm)" >&2
 		exit 2
 		;;
 	esac

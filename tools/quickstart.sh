@@ -16,7 +16,7 @@ Takes a copy of DATABASE (a file of SQLite's; it is not changed, and others may 
 and exit code 0.
 
   --size=BYTES           of the generated database (256M; 64M for each of --mechanism=all)
-  --delivery=NAME        who resolves a write fault: auto, thread or inline
+  --delivery=NAME        what resolves a write fault: auto, thread or inline
   --mechanism=NAME       how writes are caught: auto, marker, rearm, minor or mprotect; or all: one after the other,
                          a line for each, three snapshots, those that this machine does not offer with the reason
   --out=DIR              keep the images there
@@ -103,7 +103,7 @@ check_arguments() {
 		size=256M
 		[[ $mechanism != all ]] || size=64M
 	fi
-	[[ $size =~ ^[0-9]+[KkMmGg]?$ ]] || die "--size=$size: not a number of bytes with K, M or G behind it"
+	[[ $size =~ ^[0-9]+[KkMmGg]?$ ]] || die "--size=$size: not a number of bytes with K, M or G after it"
 	[[ -z $out || (-d $out && -w $out) ]] || die "$out: not a folder that can be written"
 	[[ -z $database ]] || check_database
 }
@@ -118,7 +118,7 @@ wanted_mib() {
 	echo $((bytes / 1048576 + 64))
 }
 
-# Five images, and at a time one of a rival's with what it needs beside; of all mechanisms three of each.
+# Five images, and at a time one of a rival's with what it needs beside; with all mechanisms three of each.
 check_room() {
 	local image_mib free_mib memory_mib images=7
 	[[ $mechanism != all ]] || images=14
@@ -133,15 +133,24 @@ check_room() {
 		die "$memory_mib MiB of memory are free, $((image_mib + 256)) MiB are needed"
 }
 
-# The folder and the options of tests/run.sh: either command may come first, and neither builds twice. Of all targets
+# CMake is used where all is there that a build of everything needs; the compiler alone does it elsewhere.
+can_configure() {
+	command -v cmake >/dev/null && [[ -z $(./tools/install-deps.sh --list build test) ]]
+}
+
+# The folder and the options of tests/run.sh: either command may come first, and neither builds twice. From all targets
 # only those that are needed.
 build() {
 	local log=build/quickstart.log
 	mkdir -p build
 	echo "building in build/ ..." >&2
 	{
-		[[ -f build/CMakeCache.txt ]] || cmake -S . -B build -DCMAKE_BUILD_TYPE=RelWithDebInfo
-		cmake --build build -j "$(nproc)" --target uffdwp-bank uffdwp_sqlite uffdwp-ctl
+		if can_configure; then
+			[[ -f build/CMakeCache.txt ]] || cmake -S . -B build -DCMAKE_BUILD_TYPE=RelWithDebInfo
+			cmake --build build -j "$(nproc)" --target uffdwp-bank uffdwp_sqlite uffdwp-ctl
+		else
+			./tools/plain-build.sh build
+		fi
 	} >"$log" 2>&1 || {
 		tail -n 40 "$log" >&2
 		die "the build failed, see $log"
@@ -178,7 +187,7 @@ refusal_of() {
 	ask <<END
 WITH rung(it) AS (SELECT json_extract(CAST(readfile('doctor.json') AS TEXT), '\$.memory.shmem.ladder.$1'))
 SELECT CASE
-	WHEN it IS NULL THEN 'uffdwp-ctl doctor does not tell of it'
+	WHEN it IS NULL THEN 'uffdwp-ctl doctor does not list it'
 	WHEN NOT json_extract(it, '\$.works') THEN json_extract(it, '\$.reason')
 	WHEN '$delivery' <> 'auto' AND NOT json_extract(it, '\$.${delivery}_works')
 	THEN 'it cannot be delivered by $delivery'
@@ -197,7 +206,7 @@ run_one() {
 	local reason options=()
 	if [[ $mechanism != auto ]]; then
 		reason=$(refusal_of "$mechanism")
-		[[ -z $reason ]] || die "mechanism $mechanism is not to be had here: $reason"
+		[[ -z $reason ]] || die "mechanism $mechanism is not available here: $reason"
 	fi
 	[[ $json -eq 0 ]] || options=(--json)
 	run_bank "$mechanism" "$out" "${options[@]}"
@@ -207,9 +216,10 @@ run_one() {
 print_line() {
 	ask <<'END'
 WITH document(it) AS (SELECT CAST(readfile('result.json') AS TEXT))
-SELECT printf('%-10s delivery %-6s  verified %d/%d  pause %8.3f ms  longest stall %8.3f ms  (no save %8.3f ms)',
+SELECT printf('%-10s delivery %-6s  verified %d/%d  pause %8.3f ms  begin %8.3f ms  longest stall %8.3f ms  (no save %8.3f ms)',
 	json_extract(it, '$.mechanism'), json_extract(it, '$.delivery'), json_extract(it, '$.verified'),
 	json_extract(it, '$.snapshots'), json_extract(it, '$.rows[1].pause_ns') / 1e6,
+	json_extract(it, '$.rows[1].begin_ns') / 1e6,
 	json_extract(it, '$.rows[1].max_ns') / 1e6, json_extract(it, '$.rows[0].max_ns') / 1e6)
 FROM document;
 END
@@ -252,7 +262,7 @@ check_arguments
 choose_folders
 check_room
 if [[ $install -eq 1 ]]; then
-	./tools/install-deps.sh build test >&2
+	./tools/install-deps.sh quickstart >&2
 fi
 build
 # It exits with more than 0 where something is amiss; what it says is all the same.

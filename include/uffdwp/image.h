@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* Part of uffdwp.h, which includes it: images in files, and chains of them. The conventions are those told there. */
+/* Part of uffdwp.h, whose top states what the library cannot see and the conventions that hold for all calls. Here:
+ * images in files, and chains of them. */
 #ifndef UFFDWP_IMAGE_H
 #define UFFDWP_IMAGE_H
 
-#include "../uffdwp.h"
+#include "runtime.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -25,39 +26,40 @@ struct uffdwp_image_id {
 	uint64_t high;
 };
 
-/* open: the file is raw, also if it begins as a delta does (memory may hold anything) */
-#define UFFDWP_IMAGE_RAW (1u << 0)
+/* The file is raw, also if it begins as a delta does (memory may hold anything) */
+#define UFFDWP_IMAGE_OPEN_RAW (1u << 0)
 
 struct uffdwp_image_options {
-	size_t sz;                /* sizeof(struct uffdwp_image_options) */
-	uint32_t flags;           /* UFFDWP_IMAGE_* */
-	uint32_t contexts;        /* reads of compressed pages at the same time, 1 to 64; 0: 16. More wait; a signal
-	                           * handler that reads must find one idle */
-	const char *const *paths; /* where ancestors may be, by any name; NULL: none */
+	size_t sz;         /* sizeof(struct uffdwp_image_options) */
+	uint32_t flags;    /* UFFDWP_IMAGE_OPEN_* */
+	uint32_t contexts; /* reads of compressed pages at the same time, 1 to 64; 0: 16. A further reader waits for a
+	                      free one; a read in a signal handler needs a free one */
+	const char *const *paths; /* files (no folders) that may be ancestors, under any name; NULL: none */
 	size_t path_count;
 };
-/* clang-format off */
-#define UFFDWP_IMAGE_OPTIONS_INIT { sizeof(struct uffdwp_image_options), 0, 0, NULL, 0 }
-/* clang-format on */
+#define UFFDWP_IMAGE_OPTIONS_INIT UFFDWP_INIT(struct uffdwp_image_options)
 
 /*
- * Opens an image for reading. Of a delta all ancestors are opened: each is looked for among `paths`, then under the
- * name that its child has for it, beside the child. Headers and indexes of all deltas are checked; pages when they are
- * read. Whether the raw image is the one that is meant is checked by its length only: uffdwp_image_verify(),
- * uffdwp_image_merge() and uffdwp_image_diff() read it all and know. The files must not be changed meanwhile.
+ * Opens an image for reading. With a delta all its ancestors are opened (a chain has at most 512 files): each is looked
+ * for among `paths`, then under the name that its child has for it, beside the child. Headers and indexes of all deltas
+ * are checked; pages when they are read. Whether the raw image is the one that is meant is checked by its length only,
+ * so that an open of a chain whose raw image was replaced by another one of that length answers 0:
+ * uffdwp_image_verify(), uffdwp_image_merge() and uffdwp_image_diff() read it all and know. The files must not be
+ * changed meanwhile.
  *
  * Errors: -EINVAL, -E2BIG, -ENOENT (it or an ancestor), -EISDIR, -EACCES, -ENAMETOOLONG, -EMFILE, -EBADMSG (damaged:
  * the text names file, byte and field), -EXDEV (what is found in an ancestor's place is another image), -ENOTSUP (a
- * later version of the format), -ELOOP (more than 512 links), -EIO, -ENOMEM. The text: uffdwp_image_text(NULL, ...) in
- * the calling thread. Since 0.1.
+ * later version of the format), -ELOOP (more than 512 links), -EOPNOTSUPP (compressed pages, and the library was built
+ * without zstd), -EIO, -ENOMEM. Since 0.1.
  */
 UFFDWP_MUST_CHECK UFFDWP_EXPORT int uffdwp_image_open(const char *path, const struct uffdwp_image_options *options,
                                                       struct uffdwp_image **out);
 
-/* Closes an image and its ancestors; nobody reads it any more. Since 0.1. */
+/* Closes an image and its ancestors; no thread may read it any more. Since 0.1. */
 UFFDWP_EXPORT int uffdwp_image_close(struct uffdwp_image *image);
 
-/* As uffdwp_error_text(), of this image; NULL: of the last failed uffdwp_image_open() of this thread. Since 0.1. */
+/* As uffdwp_error_text(), what was last found wrong with this image, in whatever thread, also by uffdwp_image_read()
+ * (which leaves nothing in uffdwp_error_text()); not -ERANGE and -EOVERFLOW. Since 0.1. */
 UFFDWP_EXPORT size_t uffdwp_image_text(struct uffdwp_image *image, char *buffer, size_t size);
 
 enum uffdwp_image_kind { UFFDWP_IMAGE_KIND_RAW = 0, UFFDWP_IMAGE_KIND_DELTA = 1 };
@@ -79,6 +81,7 @@ struct uffdwp_image_info {
 	struct uffdwp_image_id parent; /* delta */
 	const char *path;              /* valid until the image is closed */
 	const char *parent_name;       /* delta; else NULL */
+	uint64_t allocated_bytes;      /* what the file system holds of the file: less, where it has holes */
 };
 
 /*
@@ -92,12 +95,12 @@ UFFDWP_EXPORT int uffdwp_image_info(const struct uffdwp_image *image, uint32_t l
  * buffer's content is undefined. Takes no lock and allocates nothing; async-signal-safe where no page of the range is
  * compressed, or a context is idle. -ERANGE (outside), -EOVERFLOW, -EBADMSG (damaged), -EIO. Since 0.1.
  */
-UFFDWP_EXPORT int uffdwp_image_read(struct uffdwp_image *image, uint64_t offset, void *buffer, size_t length);
+UFFDWP_EXPORT int uffdwp_image_read(struct uffdwp_image *image, uint64_t offset, void *buffer, uint64_t length);
 
 enum uffdwp_extent_kind {
-	UFFDWP_EXTENT_ZEROS = 0,  /* zeros, stored nowhere */
-	UFFDWP_EXTENT_DATA = 1,   /* as they are, in a file */
-	UFFDWP_EXTENT_PACKED = 2, /* compressed: uffdwp_image_read() */
+	UFFDWP_EXTENT_ZEROS = 0, /* zeros, stored nowhere */
+	UFFDWP_EXTENT_DATA = 1,  /* as they are, in a file */
+	UFFDWP_EXTENT_PACKED = 2 /* compressed: uffdwp_image_read() */
 };
 
 struct uffdwp_image_extent {
@@ -130,30 +133,32 @@ struct uffdwp_image_verified {
 /*
  * Reads all files of the chain and checks every byte: of deltas each page and the whole file, and that the raw image is
  * the one that its child names. 0: all is well; -EBADMSG (damaged), -EXDEV (the raw image is another one, or was
- * changed), -EIO, -ENOMEM: the text names the file and the byte; `verified` is filled in any case but -EINVAL (sz).
- * Since 0.1.
+ * changed), -EFBIG (the raw image is longer than 128 TiB), -EIO, -ENOMEM: the text names the file and the byte;
+ * `verified` is filled in any case but -EINVAL (sz). Since 0.1.
  */
 UFFDWP_EXPORT int uffdwp_image_verify(struct uffdwp_image *image, struct uffdwp_image_verified *verified);
 
-#define UFFDWP_MERGE_BUFFERED (1u << 0) /* write through the page cache */
+#define UFFDWP_IMAGE_MERGE_BUFFERED (1u << 1) /* write through the page cache */
 
 struct uffdwp_image_merge_options {
 	size_t sz;         /* sizeof(struct uffdwp_image_merge_options) */
-	uint32_t flags;    /* UFFDWP_MERGE_* */
+	uint32_t flags;    /* UFFDWP_IMAGE_MERGE_* */
 	uint32_t deltas;   /* 0: the result is a raw image; else a delta that stands for so many, the newest */
 	uint32_t compress; /* of a delta: level of zstd, 0 to 19 */
 	uint32_t threads;  /* raw: that read and write, 1 to 64; 0: 4 */
+	uint32_t mode;     /* permission bits of the result, from which the umask takes; 0: 0600 */
+	uint32_t reserved; /* 0 */
 };
-/* clang-format off */
-#define UFFDWP_IMAGE_MERGE_OPTIONS_INIT { sizeof(struct uffdwp_image_merge_options), 0, 0, 0, 0 }
-/* clang-format on */
+#define UFFDWP_IMAGE_MERGE_OPTIONS_INIT UFFDWP_INIT(struct uffdwp_image_merge_options)
 
 /*
  * Writes what a chain shows into one file at `path`, which appears complete and synced, or not at all: as a raw image,
  * with holes where zeros are; or several deltas as one, whose parent is that of the oldest of them. All that is read is
  * checked, for a raw result also that the raw image is the right one (-EXDEV). An image of the chain cannot be replaced
- * (-EINVAL). Errors: those of uffdwp_image_open() and of writing (-ENOSPC, -EDQUOT, -EROFS, ...), -ERANGE (not so many
- * deltas), -EAGAIN (no thread). The text is the image's. Since 0.1.
+ * (-EINVAL). A symbolic link as `path` is followed: the file takes the place of the one that it leads to. Errors: those
+ * of uffdwp_image_open() and of writing (-ENOSPC, -EDQUOT, -EROFS, -EFBIG: the file system has no file of this length,
+ * ...), -ERANGE (not so many deltas), -EAGAIN (no thread), -EOPNOTSUPP (`compress`, and the library was built without
+ * zstd). Since 0.1.
  */
 UFFDWP_EXPORT int uffdwp_image_merge(struct uffdwp_image *image, const char *path,
                                      const struct uffdwp_image_merge_options *options);
@@ -166,22 +171,23 @@ struct uffdwp_image_diff {
 	uint32_t flags;          /* 0 */
 	uint32_t compress;       /* with a path: level of zstd, 0 to 19 */
 	const char *path;        /* a delta that leads from the one to the other; NULL: none is written */
-	uffdwp_diff_fn callback; /* called for each range, in order, in the calling thread; NULL: nobody */
+	uffdwp_diff_fn callback; /* called for each range, in order, in the calling thread; NULL: none */
 	void *user;
 
 	/* The answer. */
 	uint64_t ranges; /* that differ, in pages of `page_bytes` */
 	uint64_t bytes;  /* the sum of them */
 	uint64_t page_bytes;
+
+	uint32_t mode;     /* asked, with a path: permission bits of the delta, from which the umask takes; 0: 0600 */
+	uint32_t reserved; /* 0 */
 };
-/* clang-format off */
-#define UFFDWP_IMAGE_DIFF_INIT { sizeof(struct uffdwp_image_diff), 0, 0, NULL, NULL, NULL, 0, 0, 0 }
-/* clang-format on */
+#define UFFDWP_IMAGE_DIFF_INIT UFFDWP_INIT(struct uffdwp_image_diff)
 
 /*
  * Compares what two images show, page by page; what one has beyond the other's end is compared with zeros (where only
  * their lengths differ there is no range). The delta's parent is `from`. Errors as of uffdwp_image_merge(), -EINVAL
- * (sz, flags), and what the callback returned. The text is that of `from`, whichever failed. Since 0.1.
+ * (sz, flags), and what the callback returned. Since 0.1.
  */
 UFFDWP_EXPORT int uffdwp_image_diff(struct uffdwp_image *from, struct uffdwp_image *to, struct uffdwp_image_diff *diff);
 

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* Part of uffdwp.h, which includes it: images back into regions. The conventions are those told there. */
+/* Part of uffdwp.h, whose top states what the library cannot see and the conventions that hold for all calls. Here:
+ * images back into regions. */
 #ifndef UFFDWP_RESTORE_H
 #define UFFDWP_RESTORE_H
 
-#include "../uffdwp.h"
+#include "region.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -12,22 +13,27 @@ extern "C" {
 /* The file is raw, also if it begins as a delta does. */
 #define UFFDWP_RESTORE_RAW (1u << 0)
 
-/* Nobody fetches what is not accessed: a lazy restore ends when the last page was touched, or is aborted. */
-#define UFFDWP_RESTORE_ON_DEMAND (1u << 1)
+/* Only accesses fetch: each brings its page and its neighbours up to 64 KiB, up to 1 MiB where accesses go upwards
+ * (pages_demand counts the pages that were waited for, not their neighbours). With this flag uffdwp_restore_wait()
+ * returns only when every page has been touched, or read by a snapshot, or the restore was aborted; give it a
+ * timeout. */
+#define UFFDWP_RESTORE_BEGIN_ON_DEMAND (1u << 1)
 
 struct uffdwp_restore_options {
 	size_t sz;                /* sizeof(struct uffdwp_restore_options) */
-	uint32_t flags;           /* UFFDWP_RESTORE_* */
+	uint32_t flags;           /* UFFDWP_RESTORE_*; _BEGIN_*: uffdwp_restore_begin() only */
 	uint32_t threads;         /* that fetch, 1 to 64; 0: 4 */
 	const char *path;         /* the image: raw, or the newest delta of a chain */
-	const char *const *paths; /* where its ancestors may be, as of uffdwp_image_options; NULL: beside it */
+	const char *const *paths; /* files that may be its ancestors, as of uffdwp_image_options; NULL: beside it */
 	size_t path_count;
 };
-/* clang-format off */
-#define UFFDWP_RESTORE_OPTIONS_INIT { sizeof(struct uffdwp_restore_options), 0, 0, NULL, NULL, 0 }
-/* clang-format on */
+#define UFFDWP_RESTORE_OPTIONS_INIT UFFDWP_INIT(struct uffdwp_restore_options)
 
-enum uffdwp_restore_state { UFFDWP_RESTORE_RUNNING = 0, UFFDWP_RESTORE_DONE = 1, UFFDWP_RESTORE_FAILED = 2 };
+enum uffdwp_restore_state {
+	UFFDWP_RESTORE_STATE_RUNNING = 0,
+	UFFDWP_RESTORE_STATE_DONE = 1,
+	UFFDWP_RESTORE_STATE_FAILED = 2
+};
 
 struct uffdwp_restore_progress {
 	size_t sz;             /* set by the caller */
@@ -37,7 +43,7 @@ struct uffdwp_restore_progress {
 	uint64_t length_bytes; /* of the image */
 	uint64_t pages_total;  /* of the region, that the image covers */
 	uint64_t pages_done;   /* that are there, or were discarded since */
-	uint64_t pages_demand; /* of these, fetched because somebody waited */
+	uint64_t pages_demand; /* of these, fetched because a thread waited */
 	uint64_t pages_failed; /* that could not be fetched: accessing them raises SIGBUS */
 	uint64_t bytes_read;   /* of the image's content */
 	uint64_t begin_ns;     /* what begin took: from then on the memory may be used */
@@ -47,15 +53,21 @@ struct uffdwp_restore_progress {
 };
 
 /*
- * Reads an image into a region, whole, and returns when all of it is there. What the region held is discarded; behind
- * the image's end it is zeros. Nobody else may use the memory meanwhile. The image must not be longer than the region.
- * All that has checksums is checked, and of a chain also that the raw image is the right one. `progress`, if it is not
- * NULL, is filled in any case but -EINVAL (sz). Any thread.
+ * Reads an image into a region, whole, and returns when all of it is there. The region may have any length that the
+ * image fits in, and lie at any address: uffdwp_image_open() and uffdwp_image_info() give length_bytes (a region has
+ * whole pages: round it up); a memory full of pointers needs the address that it had (`address` in struct
+ * uffdwp_region_options). The region's content is discarded; beyond the image's end it is zeros. No other thread may
+ * use the memory meanwhile. The image must not be longer than the region. All that has checksums is checked, and of a
+ * chain also that the raw image is the right one. `progress`, if it is not NULL, is filled in any case but -EINVAL
+ * (sz). Any thread.
+ *
+ * A file that does not begin as a delta does is a raw image of its own length, whatever it holds, and a raw image alone
+ * has no checksum: one that was cut off restores as a shorter one, with 0. Compare length_bytes with what you expect.
  *
  * Errors, the content is undefined then: those of uffdwp_image_open(), -EINVAL, -E2BIG, -ERANGE (the image is longer
  * than the region), -EBUSY (a snapshot or a restore has not been freed, or a view is open), -ESTALE (unmapped),
- * -EBADMSG (damaged: the text names the place), -EXDEV (the raw image is not the one that its child names), -EIO,
- * -ENOMEM. Since 0.1.
+ * -EBADMSG (damaged: the text names the place), -EXDEV (the raw image is not the one that its child names), -EFBIG
+ * (that one is longer than 128 TiB), -EIO, -ENOMEM. Since 0.1.
  */
 UFFDWP_MUST_CHECK UFFDWP_EXPORT int uffdwp_restore(struct uffdwp_region *region,
                                                    const struct uffdwp_restore_options *options,
@@ -67,17 +79,22 @@ struct uffdwp_restore;
 /*
  * Begins to read an image into a region and returns at once: the memory may be used, written, armed, tracked and
  * snapshotted from now on. A page is fetched at its first access, which waits for it, or by threads of the library that
- * fetch the rest meanwhile. What the region held is discarded before, which takes as long as freeing it does.
+ * fetch the rest meanwhile. The region's content is discarded before, which takes as long as freeing it does.
  *
- * A page that cannot be read, or is damaged, raises SIGBUS when it is accessed, and is told by the progress; it never
- * shows zeros. A snapshot that needs it fails with the same error. So it stays until it is discarded by
+ * A page that cannot be read, or is damaged, raises SIGBUS when it is accessed, and is counted in the progress; it
+ * never shows zeros. After a SIGBUS uffdwp_restore_check() says why. A snapshot that needs it fails with the same
+ * error, or with -ENOLINK where the restore was aborted or freed. So it stays until it is discarded by
  * uffdwp_region_punch(), or the region is restored anew or closed.
  *
- * Of regions whose mechanism sees accesses to empty pages: ask for UFFDWP_MECHANISM_REARM when the region is made.
- * Without UFFDIO_POISON (before Linux 6.6) inline delivery is needed, too. Not seen: other mappings of the same file,
- * and read(2) on it, show holes until a page was fetched; content that was not fetched yet can be discarded by
- * uffdwp_region_punch() only. The files of the chain must stay as they are until the restore was freed. Of a chain's
- * raw image only the length is checked, as by uffdwp_image_open().
+ * Only for regions whose mechanism sees accesses to empty pages, which only UFFDWP_MECHANISM_REARM does; AUTO does not
+ * take it on a current kernel, so name it when the region is created. It stays the region's mechanism afterwards: the
+ * first touch of a page that was never touched, or was lost, costs a fault. While a lazy restore is not freed, no view
+ * can be opened and no second restore begun. Without UFFDIO_POISON (before Linux 6.6) inline delivery is needed, too.
+ * Not seen: other mappings of the same file, and read(2) on it, show holes until a page was fetched; content that was
+ * not fetched yet can be discarded by uffdwp_region_punch() only. The files of the chain must stay as they are until
+ * the restore was freed. Only the length of a chain's raw image is checked, as by uffdwp_image_open(): a lazy restore
+ * does not notice that it was replaced by another file of the same length, and shows wrong memory. Run
+ * uffdwp_image_verify() first if that can have happened; uffdwp_restore() does it.
  *
  * Errors, nothing changed: those of uffdwp_image_open(), -EINVAL, -E2BIG, -ERANGE (the image is longer than the
  * region), -EBUSY (a snapshot or a restore has not been freed, or a view is open), -EOPNOTSUPP (the mechanism or
@@ -87,16 +104,33 @@ UFFDWP_MUST_CHECK UFFDWP_EXPORT int uffdwp_restore_begin(struct uffdwp_region *r
                                                          const struct uffdwp_restore_options *options,
                                                          struct uffdwp_restore **out);
 
+/* Looks at a restore without waiting. -EINVAL (sz too small). Since 0.1. */
+UFFDWP_EXPORT int uffdwp_restore_poll(struct uffdwp_restore *restore, struct uffdwp_restore_progress *progress);
+
+/* A descriptor that becomes readable when the restore has ended; as uffdwp_snapshot_fd(). Since 0.1. */
+UFFDWP_EXPORT int uffdwp_restore_fd(struct uffdwp_restore *restore);
+
+/*
+ * Asks the restore to end: what was not fetched fails with -ECANCELED, and accessing it raises SIGBUS, as after
+ * uffdwp_restore_free(). Does not wait. Nothing happens if it has ended already. Since 0.1.
+ */
+UFFDWP_EXPORT int uffdwp_restore_abort(struct uffdwp_restore *restore);
+
 /*
  * Waits until all pages are there, or timeout_ms have passed (-1: for ever; 0: only looks). 0: all are there;
  * -ETIMEDOUT: still running; else the error that the restore ended with when everything that can be fetched was.
- * `progress` may be NULL. Any thread. -EINVAL (sz too small). Since 0.1.
+ * `progress` may be NULL; it is filled in any case, also on -ETIMEDOUT, but not on -EINVAL (sz too small) and -ECHILD.
+ * After an error the pages that were not fetched raise SIGBUS when they are accessed. Any thread. Since 0.1.
  */
 UFFDWP_EXPORT int uffdwp_restore_wait(struct uffdwp_restore *restore, int timeout_ms,
                                       struct uffdwp_restore_progress *progress);
 
+/* Why the restore failed, and where; as uffdwp_error_text(). Empty before uffdwp_restore_wait() answered so. Since 0.1.
+ */
+UFFDWP_EXPORT size_t uffdwp_restore_text(struct uffdwp_restore *restore, char *buffer, size_t size);
+
 /*
- * Waits until the pages of [offset, offset + length) are there: for callers who want an error instead of SIGBUS. 0,
+ * Waits until the pages of [offset, offset + length) are there: for callers that want an error instead of SIGBUS. 0,
  * also where the restore has nothing to fetch; or the error of the first page that could not be fetched. The range need
  * not be aligned. Async-signal-safe. -ERANGE (outside of the region), -EOVERFLOW. Since 0.1.
  */
@@ -104,8 +138,8 @@ UFFDWP_EXPORT int uffdwp_restore_check(struct uffdwp_restore *restore, uint64_t 
 
 /*
  * Ends it, with its threads and files. Pages that were not fetched until then fail with -ECANCELED: accessing them
- * raises SIGBUS. NULL is nothing. To be called before the region is closed; nobody else may use the handle any more.
- * Since 0.1.
+ * raises SIGBUS. NULL is ignored. To be called before the region is closed; no other thread may use the handle any
+ * more. Since 0.1.
  */
 UFFDWP_EXPORT int uffdwp_restore_free(struct uffdwp_restore *restore);
 

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* Part of uffdwp.h, which includes it: views, which show an instant of a region in the same process. The conventions
- * are those told there. */
+/* Part of uffdwp.h, whose top states what the library cannot see and the conventions that hold for all calls. Here:
+ * views, which show an instant of a region in the same process. */
 #ifndef UFFDWP_VIEW_H
 #define UFFDWP_VIEW_H
 
-#include "../uffdwp.h"
+#include "region.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -13,13 +13,17 @@ extern "C" {
 /*
  * A read-only mapping in the same process that keeps showing the region as it was at one instant, while writers go on.
  * It costs memory only for pages that are written while it is open. Several may be open at a time, taken at different
- * instants, beside snapshots and tracks. Of created or attached shmem whose file is known, by mechanism marker or
+ * instants, beside snapshots and tracks. Only of created or attached shmem whose file is known, by mechanism marker or
  * rearm.
  *
- * Not seen are the writes listed at the top of this file; content that is discarded behind the library's back (not by
+ * Not seen are the writes listed at the top of uffdwp.h; content that is discarded outside of the library (not by
  * uffdwp_region_punch()) changes in a view, too. Read it with the CPU or hand it to write(2); do not let devices read
- * from it by pinned pages (O_DIRECT, io_uring fixed buffers): what is pinned is the live page, and may be torn.
- * A child of fork() does not have it.
+ * from it by pinned pages (O_DIRECT, io_uring fixed buffers): what is pinned is the live page, and may be torn. A child
+ * of fork() does not have it.
+ *
+ * A view ends no chain of increments or deltas: it may be opened and closed between two snapshots with
+ * UFFDWP_SNAPSHOT_KEEP, and the later one may be an increment of the earlier, with all that was written between. (Only
+ * an open that fails in its pause, because the kernel refused to arm, ends a chain.)
  */
 struct uffdwp_view;
 
@@ -35,17 +39,15 @@ struct uffdwp_view_options {
 	void (*cut_leave)(void *cut_user);
 	void *cut_user;
 };
-/* clang-format off */
-#define UFFDWP_VIEW_OPTIONS_INIT { sizeof(struct uffdwp_view_options), 0, 0, NULL, NULL, NULL }
-/* clang-format on */
+#define UFFDWP_VIEW_OPTIONS_INIT UFFDWP_INIT(struct uffdwp_view_options)
 
 /*
  * Makes the cut, as uffdwp_snapshot_begin() does, and opens a view of all that the region has then; returns when every
  * later write is excluded from it. From then on the first write to each page costs a fault and a copy for each view
  * that has not got the page yet. Errors, nothing changed: -EINVAL, -E2BIG, -EOPNOTSUPP (other memory or another
- * mechanism; the kernel forbids to write to read-only mappings by /proc/self/mem), -EBUSY (a snapshot has not been
- * freed, or another view is being opened), -EMFILE (UFFDWP_VIEWS_MAX), what cut_enter refused with, -ESTALE, -ENOMEM,
- * -EACCES. Since 0.1.
+ * mechanism; the kernel forbids to write to read-only mappings by /proc/self/mem), -EBUSY (a snapshot or a
+ * restore has not been freed, pages that a restore could not fetch are left, or another view is being opened), -EMFILE
+ * (UFFDWP_VIEWS_MAX), what cut_enter refused with, -ESTALE, -ENOMEM, -EACCES. Since 0.1.
  */
 UFFDWP_MUST_CHECK UFFDWP_EXPORT int
 uffdwp_view_open(struct uffdwp_region *region, const struct uffdwp_view_options *options, struct uffdwp_view **out);
@@ -58,14 +60,15 @@ struct uffdwp_view_info {
 	uint64_t length_bytes;  /* of the region at the cut */
 	uint64_t private_bytes; /* memory of its own: pages that were written since */
 	uint64_t pause_ns;      /* from when faults began to wait until the cut was made */
-	int32_t error;          /* not 0: there was no memory for a page; reading such pages raises SIGSEGV */
+	int32_t error;          /* not 0: there was no memory for a page, or (-ESTALE, -EOWNERDEAD) writes to the region
+	                         * are not seen any more; reading pages that are not the view's own raises SIGSEGV */
 	uint32_t reserved;
 };
 
 /* Looks at a view; any thread. -EINVAL (sz too small). Since 0.1. */
 UFFDWP_EXPORT int uffdwp_view_info(const struct uffdwp_view *view, struct uffdwp_view_info *info);
 
-/* Unmaps it: nobody may read it any more. NULL is nothing. Since 0.1. */
+/* Unmaps it: no thread may read it any more. NULL is ignored. Since 0.1. */
 UFFDWP_EXPORT int uffdwp_view_close(struct uffdwp_view *view);
 
 #ifdef __cplusplus

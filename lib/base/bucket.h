@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A token bucket, for a bound on bytes per second, told as the moment from which on the next bytes may go: whoever
- * sends `bytes` moves it by the time that they take at the rate. Nobody is refused; who does not wait is late for
- * longer. What was not used in the last BUCKET_SLACK_NS may be made up for, what was not used before is lost.
+ * A token bucket, for a bound on bytes per second, kept as the moment from which on the next bytes may go: a thread
+ * that sends `bytes` moves it by the time that they take at the rate. No thread is refused; a thread that does not wait
+ * is late for longer. What was not used in the last BUCKET_SLACK_NS may be made up for, what was not used before is
+ * lost.
  *
- * So of somebody who always waits: bytes sent in any stretch of T ns <= rate x (T + BUCKET_SLACK_NS), plus one piece.
+ * So a thread that always waits sends in any stretch of T ns <= rate x (T + BUCKET_SLACK_NS), plus one piece.
  *
  * Threads: one at a time. The clock is the caller's.
  */

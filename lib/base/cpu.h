@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What a thread tells its CPU while it spins. */
+/* The hint of a spinning thread to its CPU. */
 #ifndef UFFDWP_BASE_CPU_H
 #define UFFDWP_BASE_CPU_H
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * An epoch: who is inside? Readers enter and leave without waiting (two atomic additions on a cache line that few
- * share); epoch_wait() returns when everybody who was inside when it was called has left. It is what "a change of phase
- * waits for the faults that began under the former phase" is made of, and what protects a table that readers look at
- * without a lock (publish the new one, epoch_wait(), free the old one).
+ * An epoch counts the threads that are inside. Readers enter and leave without waiting (two atomic additions on a cache
+ * line that few share); epoch_wait() returns when all that were inside when it was called have left. It is what "a
+ * change of phase waits for the faults that began under the former phase" is made of, and what protects a table that
+ * readers look at without a lock (publish the new one, epoch_wait(), free the old one).
  *
  * Threads: enter and leave from any thread, also in a signal handler; a thread may be inside several times.
  * epoch_wait() from one thread at a time (the caller's lock), never from inside.
@@ -35,7 +35,7 @@ void epoch_init(struct epoch *epoch);
 epoch_ticket epoch_enter(struct epoch *epoch);
 void epoch_leave(epoch_ticket ticket);
 
-/* Spins shortly, then yields the CPU, until all who were inside have left. */
+/* Spins shortly, then yields the CPU, until all that were inside have left. */
 void epoch_wait(struct epoch *epoch);
 
 #endif

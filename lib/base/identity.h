@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Who an image is: 128 bits that follow from its content, and how a file that was written just now is known again
- * without being read.
+ * The identity of an image: 128 bits that follow from its content, and how a file that was written just now is
+ * recognized without being read.
  */
 #ifndef UFFDWP_BASE_IDENTITY_H
 #define UFFDWP_BASE_IDENTITY_H
@@ -26,12 +26,12 @@ struct image_identity {
 	uint64_t length_bytes; /* of the region that it shows */
 };
 
-static inline int image_id_equal(struct image_id a, struct image_id b)
+static inline int identity_equal(struct image_id a, struct image_id b)
 {
 	return a.low == b.low && a.high == b.high;
 }
 
-static inline int image_id_is_none(struct image_id id)
+static inline int identity_is_none(struct image_id id)
 {
 	return id.low == 0 && id.high == 0;
 }

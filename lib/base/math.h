@@ -1,37 +1,37 @@
 /* SPDX-License-Identifier: MIT */
-/* Small arithmetic that every module wants the same way. */
+/* Small arithmetic that every module wants alike. */
 #ifndef UFFDWP_BASE_MATH_H
 #define UFFDWP_BASE_MATH_H
 
 #include <stdint.h>
 
-static inline uint64_t min_u64(uint64_t a, uint64_t b)
+static inline uint64_t math_min_u64(uint64_t a, uint64_t b)
 {
 	return a < b ? a : b;
 }
 
-static inline int is_power_of_two(uint64_t value)
+static inline int math_is_power_of_two(uint64_t value)
 {
 	return value != 0 && (value & (value - 1)) == 0;
 }
 
-static inline int is_aligned(uint64_t value, uint64_t unit)
+static inline int math_is_aligned(uint64_t value, uint64_t unit)
 {
 	return (value & (unit - 1)) == 0;
 }
 
-static inline uint64_t round_up(uint64_t value, uint64_t unit)
+static inline uint64_t math_round_up(uint64_t value, uint64_t unit)
 {
 	return (value + unit - 1) & ~(unit - 1);
 }
 
 /* The lowest `count` bits; 64 and more: all. */
-static inline uint64_t low_bits(uint64_t count)
+static inline uint64_t math_low_bits(uint64_t count)
 {
 	return count < 64 ? (1ull << count) - 1 : UINT64_MAX;
 }
 
-static inline uint32_t next_power_of_two(uint32_t value)
+static inline uint32_t math_next_power_of_two(uint32_t value)
 {
 	uint32_t power = 1;
 

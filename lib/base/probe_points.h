@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Static probe points (USDT) for perf, bpftrace and SystemTap: provider `uffdwp`. Each is one nop until somebody
+ * Static probe points (USDT) for perf, bpftrace and SystemTap: provider `uffdwp`. Each is one nop until a tracer
  * attaches, and so may stand in the fault path. Without <sys/sdt.h> (package systemtap-sdt-dev) there are none.
  *
  *   fault(region, page, access, by)     a fault, or a barrier, is about to be resolved (enum fault_access, fault_by)
  *   save(region, first, end)            pre-images of pages [first, end) were kept
- *   release(region, first, end)         pages are about to be let go
+ *   release(region, first, end)         pages are about to be unprotected
  *   round(region, number, pages, calls) a round of arming has ended
- *   cut(region, pause_ns, pages)        faults are let loose again
+ *   cut(region, pause_ns, pages)        faults are resumed
  *   commit(region, error, bytes)        a snapshot has ended: 0, or a negative errno
  *
  *     bpftrace -e 'usdt:LIBUFFDWP:uffdwp:cut { @pause_ns = hist(arg1); }'

@@ -3,8 +3,8 @@
  * The bounded queue of ring.h.
  *
  * Words: a position counts all pushes (tail) or pops (head) for ever, modulo 2^32; a cell serves the positions that are
- * equal to its index modulo the size. The cell's turn says whose it is: equal to position p, the push of p may fill it;
- * p + 1, the pop of p may empty it; p + size, it waits for the push of the next lap.
+ * equal to its index modulo the size. The cell's turn says which position owns it: equal to position p, the push of p
+ * may fill it; p + 1, the pop of p may empty it; p + size, it waits for the push of the next lap.
  *
  * What must never happen: a value is read before it was written, or overwritten before it was read. Each turn is stored
  * with release after the value was touched, and loaded with acquire before.
@@ -25,7 +25,7 @@ void ring_init(struct ring *ring, struct ring_cell *cells, uint32_t size)
 
 /* Claims the next position of one end, once its cell has reached the turn position + offset. NULL: it has not, which is
  * "full" for pushes and "empty" for pops. */
-static struct ring_cell *claim(struct ring *ring, _Atomic uint32_t *end, uint32_t offset, uint32_t *position)
+static struct ring_cell *ring_claim(struct ring *ring, _Atomic uint32_t *end, uint32_t offset, uint32_t *position)
 {
 	uint32_t at = atomic_load_explicit(end, memory_order_relaxed);
 
@@ -50,7 +50,7 @@ static struct ring_cell *claim(struct ring *ring, _Atomic uint32_t *end, uint32_
 int ring_push(struct ring *ring, uint32_t value)
 {
 	uint32_t position;
-	struct ring_cell *cell = claim(ring, &ring->tail, 0, &position);
+	struct ring_cell *cell = ring_claim(ring, &ring->tail, 0, &position);
 
 	if (!cell)
 		return 0;
@@ -63,7 +63,7 @@ int ring_push(struct ring *ring, uint32_t value)
 int ring_pop(struct ring *ring, uint32_t *value)
 {
 	uint32_t position;
-	struct ring_cell *cell = claim(ring, &ring->head, 1, &position);
+	struct ring_cell *cell = ring_claim(ring, &ring->head, 1, &position);
 
 	if (!cell)
 		return 0;

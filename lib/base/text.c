@@ -7,42 +7,78 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/escape.h"
+
 void text_init(struct text *text)
 {
-	pthread_mutex_init(&text->lock, NULL);
+	lock_init(&text->lock);
 	text->line[0] = '\0';
 }
 
 void text_fini(struct text *text)
 {
-	pthread_mutex_destroy(&text->lock);
+	lock_fini(&text->lock);
+}
+
+/* The last text of this thread. */
+static _Thread_local char text_of_thread[TEXT_BYTES];
+
+static void text_put(struct text *text, const char line[TEXT_BYTES])
+{
+	memcpy(text_of_thread, line, TEXT_BYTES);
+	if (!text)
+		return;
+	lock_take(&text->lock);
+	memcpy(text->line, line, TEXT_BYTES);
+	lock_give(&text->lock);
 }
 
 int text_fail(struct text *text, int error, const char *format, ...)
 {
+	char line[TEXT_BYTES] = "";
 	int saved = errno;
 	va_list arguments;
 
 	va_start(arguments, format);
-	pthread_mutex_lock(&text->lock);
-	vsnprintf(text->line, sizeof(text->line), format, arguments);
-	pthread_mutex_unlock(&text->lock);
+	char raw[sizeof(line)];
+
+	vsnprintf(raw, sizeof(raw), format, arguments);
+	escape_text(line, sizeof(line), raw, 0);
 	va_end(arguments);
+	text_put(text, line);
 	errno = saved;
+	return error;
+}
+
+static size_t text_copy_line(const char *line, char *buffer, size_t size)
+{
+	size_t length = strlen(line);
+
+	if (buffer && size > 0) {
+		size_t part = length < size - 1 ? length : size - 1;
+
+		memcpy(buffer, line, part);
+		buffer[part] = '\0';
+	}
+	return length;
+}
+
+int text_adopt(struct text *text, int error)
+{
+	char line[TEXT_BYTES];
+
+	text_copy(text, line, sizeof(line));
+	memcpy(text_of_thread, line, strlen(line) + 1);
 	return error;
 }
 
 size_t text_copy(struct text *text, char *buffer, size_t size)
 {
-	pthread_mutex_lock(&text->lock);
-	size_t length = strlen(text->line);
+	if (!text)
+		return text_copy_line(text_of_thread, buffer, size);
+	lock_take(&text->lock);
+	size_t length = text_copy_line(text->line, buffer, size);
 
-	if (size > 0) {
-		size_t part = length < size - 1 ? length : size - 1;
-
-		memcpy(buffer, text->line, part);
-		buffer[part] = '\0';
-	}
-	pthread_mutex_unlock(&text->lock);
+	lock_give(&text->lock);
 	return length;
 }

@@ -1,26 +1,35 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The text of the last error, for people. Formed on the way out of a call that failed, never in the fault path: it
- * takes a lock and uses stdio's formatting.
+ * The text of the last error, for people. Formed at the end of a call that failed, never in the fault path: it takes a
+ * lock and uses stdio's formatting. Each thread has one, which no other thread overwrites; what fails in the background
+ * has a text of its own, for the thread that waits for it.
  */
 #ifndef UFFDWP_BASE_TEXT_H
 #define UFFDWP_BASE_TEXT_H
 
-#include <pthread.h>
 #include <stddef.h>
 
+#include "base/lock.h"
+
+#define TEXT_BYTES 512
+
+/* A pointer to one that is NULL stands for the calling thread's text only. */
 struct text {
-	pthread_mutex_t lock;
-	char line[512];
+	struct lock lock;
+	char line[TEXT_BYTES];
 };
 
 void text_init(struct text *text);
 void text_fini(struct text *text);
 
-/* Keeps "what happened: what to do" and returns `error`, so that a refusal is one statement. errno is kept. */
+/* Keeps "what happened: what to do", names in it escaped (escape.h), in `text` and as the calling thread's, and returns
+ * `error`, so that a refusal is one statement. errno is kept. */
 int text_fail(struct text *text, int error, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
-/* As snprintf(buffer, size, "%s", text). */
+/* What another thread of ours has kept in `text` becomes the calling thread's. Returns `error`. */
+int text_adopt(struct text *text, int error);
+
+/* As snprintf(buffer, size, "%s", text); NULL: the calling thread's. */
 size_t text_copy(struct text *text, char *buffer, size_t size);
 
 #endif

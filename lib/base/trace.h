@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * UFFDWP_DEBUG=1 in the environment: the story of a run, a line for each thing that was decided, on standard error.
- * Never in the fault path: it formats and writes. Without the variable it costs a load and a branch.
+ * trace_to() passes the lines to a function of the program instead. Never in the fault path: it formats and writes.
+ * Without the variable it costs a load and a branch.
  */
 #ifndef UFFDWP_BASE_TRACE_H
 #define UFFDWP_BASE_TRACE_H
@@ -12,6 +13,11 @@
 extern _Atomic int trace_wanted;
 
 int trace_ask(void);
+
+/* Passes lines to `log` from now on; NULL: to standard error again, where the environment asks for it. Waits for calls
+ * of the function of before. */
+void trace_to(void (*log)(void *user, const char *line), void *user);
+
 void trace_line(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 #define TRACE(...)                                                                                                     \

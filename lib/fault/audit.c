@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * See audit.h. The ledger is read before and after the kernel's view: a page that is ARMED both times was ARMED
- * between, because nobody arms while the lock is held. So a page that was seen unprotected is one, although writers go
- * on.
+ * between, because no thread arms while the lock is held. So a page that was seen unprotected is one, although writers
+ * go on.
  *
  * What is found is claimed, armed again, and ARMED again: the sweep and others wait for the claim. A snapshot that has
  * not saved it yet fails, because it may have been written.
@@ -10,13 +10,18 @@
 #include "fault/audit.h"
 
 #include <errno.h>
-#include <sched.h>
+#include <string.h>
 
+#include "base/invariant.h"
 #include "base/math.h"
+#include "base/signals.h"
 #include "fault/events.h"
 #include "fault/fault.h"
+#include "fault/runtime.h"
 #include "kernel/abi.h"
+#include "kernel/backoff.h"
 #include "kernel/maps.h"
+#include "region/lazy.h"
 
 #define ARM_TRIES 1000
 
@@ -26,70 +31,111 @@ struct audit {
 	int error;
 };
 
-/* Which of pages [first, end) the ledger holds for armed. */
-static uint64_t armed_bits(const struct uffdwp_region *region, uint64_t first, uint64_t end)
+/* Which of pages [first, end) are armed in the ledger. */
+static uint64_t audit_armed_bits(const struct uffdwp_region *region, uint64_t first, uint64_t end)
 {
 	uint64_t bits = 0;
 
 	for (uint64_t page = first; page < end; page++)
-		bits |= (uint64_t)ledger_is_marked(ledger_get(&region->ledger, page)) << (page - first);
+		bits |= (uint64_t)ledger_is_protected(ledger_get(&region->ledger, page)) << (page - first);
+	return bits;
+}
+
+/* For INV-OPEN. Pages in `open` were FREE or OPEN before the entries were read; those that still are carry no wp bit.
+ */
+static inline int audit_open_are_bare(const struct uffdwp_region *region, uint64_t open, uint64_t first, uint64_t end,
+                                      const uint64_t *entries)
+{
+	for (uint64_t page = first; page < end; page++) {
+		if (open >> (page - first) & 1 && entries[page - first] & PAGEMAP_UFFD_WP &&
+		    ledger_has(&region->ledger, page, page + 1, LEDGER_BIT(FREE) | LEDGER_BIT(OPEN)))
+			return 0;
+	}
+	return 1;
+}
+
+/* For an assertion only. */
+__attribute__((unused)) static uint64_t audit_open_bits(const struct uffdwp_region *region, uint64_t first,
+                                                        uint64_t end)
+{
+	uint64_t bits = 0;
+
+	for (uint64_t page = first; page < end; page++)
+		bits |= (uint64_t)ledger_has(&region->ledger, page, page + 1, LEDGER_BIT(FREE) | LEDGER_BIT(OPEN))
+		        << (page - first);
 	return bits;
 }
 
 /* 1: nothing would stop a write through this entry. */
-static int is_open(const struct uffdwp_region *region, uint64_t entry)
+static int audit_is_open(const struct uffdwp_region *region, uint64_t entry)
 {
 	int present = (entry & (PAGEMAP_PRESENT | PAGEMAP_SWAPPED)) != 0;
-	int marked = (entry & PAGEMAP_UFFD_WP) != 0;
+	int wp = (entry & PAGEMAP_UFFD_WP) != 0;
 
 	if (!region_owns_empty(region))
-		return !marked;
-	return present && !marked;
+		return !wp;
+	return present && !wp;
 }
 
-/* Arms a page that is ARMED or WATCHED in the ledger. 0; 1: somebody let it go meanwhile; or -errno. */
-static int arm_again(struct uffdwp_region *region, uint64_t page)
+/* Arms a page that is ARMED or WATCHED in the ledger. 0; 1: it was unprotected meanwhile; or -errno. A signal handler
+ * that wrote to the region inside of the epoch would wait for itself. */
+static int audit_arm_again(struct uffdwp_region *region, uint64_t page)
 {
+	sigset_t before;
+
+	signals_block(&before);
 	epoch_ticket ticket = epoch_enter(&fault_epoch);
 	enum ledger_state state = ledger_get(&region->ledger, page);
 	int error = 1;
 
-	if (ledger_is_marked(state) && ledger_move(&region->ledger, page, state, LEDGER_CLAIMED)) {
+	if (ledger_is_protected(state) && ledger_move(&region->ledger, page, state, LEDGER_CLAIMED)) {
 		error = region->mechanism->arm(region, page, page + 1);
 		ledger_set(&region->ledger, page, state);
 		fault_wake_pages(region, page, page + 1);
 	}
 	epoch_leave(ticket);
+	signals_restore(&before);
 	return error;
 }
 
-static int arm_again_patiently(struct uffdwp_region *region, uint64_t page)
+static int audit_arm_again_with_retry(struct uffdwp_region *region, uint64_t page)
 {
 	int error = -EAGAIN;
+	unsigned turn = BACKOFF_YIELD;
 
 	for (int i = 0; i < ARM_TRIES && error == -EAGAIN; i++) {
-		error = arm_again(region, page);
+		error = audit_arm_again(region, page);
 		if (error == -EAGAIN)
-			sched_yield();
+			kernel_back_off(region->k, &turn);
 	}
 	return error;
 }
 
-static void found_lost(struct audit *audit, uint64_t page)
+static void audit_fail_safely(struct uffdwp_region *region, uint64_t page)
+{
+	sigset_t before;
+
+	signals_block(&before);
+	fault_fail_running(region, -ENODATA, page);
+	signals_restore(&before);
+}
+
+static void audit_found_lost(struct audit *audit, uint64_t page)
 {
 	struct uffdwp_region *region = audit->region;
 	int was_armed = ledger_get(&region->ledger, page) != LEDGER_WATCHED;
-	int error = arm_again_patiently(region, page);
+	int error = audit_arm_again_with_retry(region, page);
 
-	if (error == -ENOENT) { /* so is all else: lose_all() */
+	if (error == -ENOENT) { /* so is all else: audit_lose_all() */
 		audit->error = error;
 		return;
 	}
 	audit->found->pages_lost++;
+	region_note_bare(region);
 	loss_note(region, UFFDWP_LOSS_UNKNOWN, page);
 	region_note_written(region, page);
 	if (was_armed) /* also when the sweep has just taken it: too late, perhaps */
-		fault_fail_running(region, -ENODATA, page);
+		audit_fail_safely(region, page);
 	if (error < 0 && !audit->error)
 		audit->error = error;
 	if (error)
@@ -102,19 +148,24 @@ static void audit_entries(struct audit *audit, int pagemap, uint64_t first, uint
 {
 	struct uffdwp_region *region = audit->region;
 	uint64_t entries[64];
-	uint64_t armed = armed_bits(region, first, end);
+	uint64_t armed = audit_armed_bits(region, first, end);
+	uint64_t open = 0;
+
+	INVARIANT_NOTE(open = audit_open_bits(region, first, end));
 	int error = armed ? region_entries(region, pagemap, first, end, entries) : 0;
 
 	if (error) {
 		audit->error = error;
 		return;
 	}
+	INVARIANT(OPEN, !armed || audit_open_are_bare(region, open, first, end, entries));
+	(void)open;
 	audit->found->pages_armed += (uint64_t)__builtin_popcountll(armed);
 	for (uint64_t page = first; page < end; page++) {
 		/* The poison of a page that could not be restored looks like something that is swapped out. */
-		if (armed >> (page - first) & 1 && is_open(region, entries[page - first]) &&
-		    !fault_is_absent(region, page) && ledger_is_marked(ledger_get(&region->ledger, page)))
-			found_lost(audit, page);
+		if (armed >> (page - first) & 1 && audit_is_open(region, entries[page - first]) &&
+		    !region_is_absent(region, page) && ledger_is_protected(ledger_get(&region->ledger, page)))
+			audit_found_lost(audit, page);
 	}
 }
 
@@ -124,11 +175,11 @@ static void audit_writable(void *user, uint64_t from, uint64_t to)
 	struct audit *audit = user;
 	struct uffdwp_region *region = audit->region;
 	uint64_t base = (uint64_t)atomic_load(&region->base);
-	uint64_t end = min_u64((to - base) >> region->page_shift, region_pages(region));
+	uint64_t end = math_min_u64((to - base) >> region->page_shift, region_pages(region));
 
 	for (uint64_t page = (from - base) >> region->page_shift; page < end; page++) {
-		if (ledger_is_marked(ledger_get(&region->ledger, page)))
-			found_lost(audit, page);
+		if (ledger_is_protected(ledger_get(&region->ledger, page)))
+			audit_found_lost(audit, page);
 	}
 }
 
@@ -138,13 +189,13 @@ static int audit_mappings(struct audit *audit)
 	struct uffdwp_region *region = audit->region;
 	uint64_t base = (uint64_t)atomic_load(&region->base);
 
-	audit->found->pages_armed = ledger_count_marked(&region->ledger, 0, region_pages(region));
+	audit->found->pages_armed = ledger_count_protected(&region->ledger, 0, region_pages(region));
 	return maps_each_writable(base, base + atomic_load(&region->length_bytes), audit_writable, audit);
 }
 
-/* One armed page tells of all, because a registration is given and taken in whole: to protect it once more answers
- * -ENOENT. Without marks nothing asks so harmlessly, but the registration can be given once more. */
-static int check_registration(struct uffdwp_region *region)
+/* One armed page shows the state of all, because a registration is given and taken in whole: to protect it once more
+ * answers -ENOENT. Without wp bits no call asks so harmlessly, but the registration can be given once more. */
+static int audit_check_registration(struct uffdwp_region *region)
 {
 	uint64_t pages = region_pages(region);
 
@@ -152,9 +203,9 @@ static int check_registration(struct uffdwp_region *region)
 		return region_register(region);
 
 	for (uint64_t page = 0; page < pages; page++) {
-		if (!ledger_is_marked(ledger_get(&region->ledger, page)))
+		if (!ledger_is_protected(ledger_get(&region->ledger, page)))
 			continue;
-		int error = arm_again_patiently(region, page);
+		int error = audit_arm_again_with_retry(region, page);
 
 		if (error != 1)
 			return error;
@@ -162,30 +213,74 @@ static int check_registration(struct uffdwp_region *region)
 	return 0;
 }
 
-static void lose_all(struct uffdwp_region *region)
+static void audit_lose_all(struct uffdwp_region *region)
 {
 	uint64_t pages = region_pages(region);
 
 	for (uint64_t page = 0; page < pages; page++) {
-		if (ledger_is_marked(ledger_get(&region->ledger, page)))
+		if (ledger_is_protected(ledger_get(&region->ledger, page)))
 			loss_note(region, UFFDWP_LOSS_UNKNOWN, page);
 	}
-	events_die(region, -ESTALE, 0);
+	events_lose_sight(region, -ESTALE);
 }
 
 int audit_run(struct uffdwp_region *region, int pagemap, struct uffdwp_audit *found)
 {
 	struct audit audit = {.region = region, .found = found};
+	INVARIANT(LOCK, invariant_holds(&region->lock));
 	uint64_t pages = region_pages(region);
 
 	if (region->uffd < 0)
 		audit.error = audit_mappings(&audit);
 	for (uint64_t page = 0; region->uffd >= 0 && page < pages && !audit.error; page += 64)
-		audit_entries(&audit, pagemap, page, min_u64(page + 64, pages));
+		audit_entries(&audit, pagemap, page, math_min_u64(page + 64, pages));
 	if (region->uffd >= 0 && !audit.error) /* not before: it would mend what is to be found */
-		audit.error = check_registration(region);
+		audit.error = audit_check_registration(region);
 	if (audit.error != -ENOENT)
 		return audit.error;
-	lose_all(region);
+	audit_lose_all(region);
 	return -ESTALE;
+}
+
+/* wp bits are looked for in the pagemap, which an old kernel leaves out: nothing can be known then. An open pagemap, or
+ * -errno with text. */
+static int audit_witness(struct uffdwp_region *region)
+{
+	int has_bits = region->uffd >= 0 && region->mechanism->register_modes[region->memory] & UFFDIO_REGISTER_MODE_WP;
+	int shows = has_bits ? runtime_shows_wp_bits(region->runtime) : 1;
+
+	if (shows < 0)
+		return text_fail(region->text, shows, "whether the pagemap shows wp bits could not be tried: %s",
+		                 strerror(-shows));
+	if (!shows)
+		return text_fail(region->text, -EOPNOTSUPP,
+		                 "this kernel's pagemap does not show uffd-wp bits (Linux 5.13 does): an audit "
+		                 "cannot know");
+	int pagemap = runtime_pagemap(region->runtime);
+
+	return pagemap < 0
+	               ? text_fail(region->text, pagemap, "/proc/self/pagemap cannot be opened: %s", strerror(-pagemap))
+	               : pagemap;
+}
+
+int audit_region(struct uffdwp_region *region, struct uffdwp_audit *found)
+{
+	int pagemap = audit_witness(region);
+	sigset_t before;
+
+	if (pagemap < 0)
+		return pagemap;
+	lock_take(&region->lock);
+	signals_block(&before); /* a signal handler that wrote to the region would wait, inside the epoch */
+	int error = audit_run(region, pagemap, found);
+
+	signals_restore(&before);
+	lock_give(&region->lock);
+	region->k->close(pagemap);
+	losses_report(region);
+	if (error)
+		return text_fail(region->text, error, "the audit failed: %s",
+		                 error == -ESTALE ? "the registration was taken away, the region is dead"
+		                                  : strerror(-error));
+	return 0;
 }

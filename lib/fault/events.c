@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * See events.h. The caller of madvise(2) and its like goes on as soon as its event was read: by the time we act,
- * content may have vanished. So a snapshot that still needed it fails; nothing can be saved from behind.
+ * content may have vanished. So a snapshot that still needed it fails; nothing can be saved afterwards.
  */
 #include "fault/events.h"
 
@@ -11,10 +11,20 @@
 #include "base/trace.h"
 #include "fault/fault.h"
 #include "kernel/abi.h"
+#include "kernel/backoff.h"
 #include "region/lazy.h"
+#include "region/tables.h"
+#include "region/view.h"
+
+/* How often the place that a region was moved from is looked at while the kernel says that an event is pending. */
+#define MOVE_TRIES 1000
+
+/* Pages that are noted at a stretch, inside the epoch: a cut waits so long. */
+#define NOTE_PAGES 4096
 
 /* The pages of the region that [start, end) touches; 0: none. */
-static int pages_of(const struct uffdwp_region *region, uint64_t start, uint64_t end, uint64_t *first, uint64_t *last)
+static int events_pages_of(const struct uffdwp_region *region, uint64_t start, uint64_t end, uint64_t *first,
+                           uint64_t *last)
 {
 	uint64_t base = (uint64_t)atomic_load(&region->base);
 	uint64_t limit = base + region->capacity_bytes;
@@ -26,8 +36,8 @@ static int pages_of(const struct uffdwp_region *region, uint64_t start, uint64_t
 	return 1;
 }
 
-/* Marks and content of [first, end) are gone. A page being claimed at this moment may have been copied too late. */
-static void lose_pages(struct uffdwp_region *region, uint64_t first, uint64_t end)
+/* Wp bits and content of [first, end) are gone. A page being claimed at this moment may have been copied too late. */
+static void events_lose_pages(struct uffdwp_region *region, uint64_t first, uint64_t end)
 {
 	for (uint64_t page = first; page < end; page++) {
 		int armed = ledger_move(&region->ledger, page, LEDGER_ARMED, LEDGER_LOST);
@@ -40,7 +50,7 @@ static void lose_pages(struct uffdwp_region *region, uint64_t first, uint64_t en
 }
 
 /* The content of [first, end) may be gone: a snapshot that has not saved it yet cannot know. */
-static void distrust_pages(struct uffdwp_region *region, uint64_t first, uint64_t end)
+static void events_distrust_pages(struct uffdwp_region *region, uint64_t first, uint64_t end)
 {
 	for (uint64_t page = first; page < end; page++) {
 		enum ledger_state state = ledger_get(&region->ledger, page);
@@ -52,60 +62,125 @@ static void distrust_pages(struct uffdwp_region *region, uint64_t first, uint64_
 	}
 }
 
-static void take_remove(struct uffdwp_region *region, const struct uffd_msg *message)
+/* Inside the epoch: a cut gives the bitmap of changed pages to its snapshot, which frees it. */
+static void events_note_discarded(struct uffdwp_region *region, uint64_t first, uint64_t end)
+{
+	for (uint64_t page = first; page < end; page += NOTE_PAGES) {
+		epoch_ticket ticket = epoch_enter(&fault_epoch);
+
+		region_note_written_range(region, page, page + NOTE_PAGES < end ? page + NOTE_PAGES : end);
+		epoch_leave(ticket);
+	}
+}
+
+static void events_take_remove(struct uffdwp_region *region, const struct uffd_msg *message)
 {
 	uint64_t first;
 	uint64_t end;
 
 	atomic_fetch_add_explicit(&region->counters.events_remove, 1, memory_order_relaxed);
-	if (!pages_of(region, message->arg.remove.start, message->arg.remove.end, &first, &end))
+	if (!events_pages_of(region, message->arg.remove.start, message->arg.remove.end, &first, &end))
 		return;
-	/* What was discarded is not what it was: tracks are told, also where MADV_DONTNEED kept the content. */
-	region_note_written_range(region, first, end);
-	/* Of shmem and hugetlb MADV_DONTNEED keeps the content; the sweep compares, but without the file it could not
-	 * tell. Empty entries that are ours are found at their next access. */
-	if (region_loses_marks(region))
-		lose_pages(region, first, end);
+	/* What was discarded is not what it was: it is reported to tracks, also where MADV_DONTNEED kept the
+	 * content. */
+	events_note_discarded(region, first, end);
+	/* On shmem and hugetlb MADV_DONTNEED keeps the content; the sweep compares, but without the file it could not
+	 * know. Empty entries that are ours are found at their next access. */
+	if (region_loses_wp_bits(region))
+		events_lose_pages(region, first, end);
 	else if (region->fd < 0)
-		distrust_pages(region, first, end);
+		events_distrust_pages(region, first, end);
 }
 
 /* What was armed there is watched no more. */
-static void lose_mapping(struct uffdwp_region *region, uint64_t first, uint64_t end)
+static void events_lose_mapping(struct uffdwp_region *region, uint64_t first, uint64_t end)
 {
 	for (uint64_t page = first; page < end; page++) {
-		if (ledger_is_marked(ledger_get(&region->ledger, page)))
+		if (ledger_is_protected(ledger_get(&region->ledger, page)))
 			loss_add(region, UFFDWP_LOSS_UNMAPPED, page);
 	}
 }
 
-static void take_remap(struct uffdwp_region *region, const struct uffd_msg *message)
+/* Where a mapping was moved from, and to. */
+struct move {
+	uint64_t from;
+	uint64_t to;
+	uint64_t length;
+};
+
+/*
+ * 1: memory of the region is still mapped at the old place (MREMAP_DONTUNMAP), empty, and registered. A new mapping may
+ * lie there already, which is not registered with this uffd. What cannot be known counts as still there.
+ */
+static int events_stays_at_old_place(struct uffdwp_region *region, const struct move *move)
 {
+	unsigned char ignored;
+	unsigned turn = BACKOFF_YIELD;
+	int error = region->k->mincore((void *)(uintptr_t)move->from, 1, &ignored);
+
+	if (error == -ENOMEM || region->uffd < 0)
+		return 0;
+	if (!(region->mechanism->register_modes[region->memory] & UFFDIO_REGISTER_MODE_WP))
+		return 1;
+	for (int i = 0; i < MOVE_TRIES; i++) { /* -EAGAIN: the thread that moved it was woken, and runs soon */
+		error = region->k->uffd_writeprotect(region->uffd, move->from, region->page_bytes, 0);
+		if (error != -EAGAIN)
+			break;
+		kernel_back_off(region->k, &turn);
+	}
+	return error != -ENOENT;
+}
+
+/* Faults of a moved part come from its new place, where no page of the region is: no thread may wait there. */
+static void events_release_moved(struct uffdwp_region *region, const struct move *move)
+{
+	uint64_t first;
+	uint64_t end;
+
+	if (events_pages_of(region, move->from, move->from + move->length, &first, &end)) {
+		fault_seal_at(region, first, end, (uintptr_t)move->from);
+		fault_seal_at(region, first, end, (uintptr_t)move->to);
+	}
+	registry_note_gone((uintptr_t)move->to, (uintptr_t)(move->to + move->length));
+	region->k->uffd_unregister(region->uffd, move->to, move->length);
+	if (events_stays_at_old_place(region, move))
+		region->k->uffd_unregister(region->uffd, move->from, move->length);
+}
+
+static void events_take_remap(struct uffdwp_region *region, const struct uffd_msg *message)
+{
+	const struct move move = {message->arg.remap.from, message->arg.remap.to, message->arg.remap.len};
+
+	if (tables_is_own_move(region, (uintptr_t)move.to))
+		return;
+	int whole = move.from == atomic_load(&region->base) && move.length == region->capacity_bytes;
+
 	atomic_fetch_add_explicit(&region->counters.events_remap, 1, memory_order_relaxed);
-	if (message->arg.remap.from == atomic_load(&region->base) && message->arg.remap.len == region->capacity_bytes) {
-		registry_move(region, (uintptr_t)message->arg.remap.to);
+	if (whole && !events_stays_at_old_place(region, &move)) {
+		registry_move(region, (uintptr_t)move.to);
 		return;
 	}
 	atomic_store(&region->unmapped, 1);
-	lose_mapping(region, 0, region->ledger.count);
-	events_die(region, -ESTALE, 0);
+	events_lose_mapping(region, 0, region->ledger.count);
+	events_lose_sight(region, -ESTALE);
+	events_release_moved(region, &move);
 }
 
-static void take_unmap(struct uffdwp_region *region, const struct uffd_msg *message)
+static void events_take_unmap(struct uffdwp_region *region, const struct uffd_msg *message)
 {
 	uint64_t first;
 	uint64_t end;
 
 	/* The old place of a region that moved is reported too: not ours any more. */
-	if (!pages_of(region, message->arg.remove.start, message->arg.remove.end, &first, &end))
+	if (!events_pages_of(region, message->arg.remove.start, message->arg.remove.end, &first, &end))
 		return;
 	atomic_fetch_add_explicit(&region->counters.events_unmap, 1, memory_order_relaxed);
 	atomic_store(&region->unmapped, 1);
-	lose_mapping(region, first, end);
+	events_lose_mapping(region, first, end);
 	events_die(region, -ESTALE, first);
 }
 
-static void stop_restore(struct uffdwp_region *region, int error)
+static void events_stop_restore(struct uffdwp_region *region, int error)
 {
 	epoch_ticket ticket = epoch_enter(&fault_epoch);
 	struct lazy *lazy = atomic_load(&region->lazy);
@@ -115,11 +190,17 @@ static void stop_restore(struct uffdwp_region *region, int error)
 	epoch_leave(ticket);
 }
 
+void events_lose_sight(struct uffdwp_region *region, int error)
+{
+	events_die(region, error, 0);
+	view_fail_all(region, error);
+}
+
 void events_die(struct uffdwp_region *region, int error, uint64_t page)
 {
 	TRACE("region %p: dead, %s", (void *)region, strerror(-error));
 	atomic_store(&region->dead, 1);
-	stop_restore(region, error);
+	events_stop_restore(region, error);
 	fault_fail_running(region, error, page);
 }
 
@@ -127,13 +208,13 @@ void events_take(struct uffdwp_region *region, const struct uffd_msg *message)
 {
 	switch (message->event) {
 	case UFFD_EVENT_REMOVE:
-		take_remove(region, message);
+		events_take_remove(region, message);
 		break;
 	case UFFD_EVENT_REMAP:
-		take_remap(region, message);
+		events_take_remap(region, message);
 		break;
 	case UFFD_EVENT_UNMAP:
-		take_unmap(region, message);
+		events_take_unmap(region, message);
 		break;
 	default:
 		break;

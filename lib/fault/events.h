@@ -13,4 +13,7 @@ void events_take(struct uffdwp_region *region, const struct uffd_msg *message);
 /* The mapping is gone (or its handler): a running snapshot fails with `error`; the region stays, to be closed. */
 void events_die(struct uffdwp_region *region, int error, uint64_t page);
 
+/* The same, and writes may go unseen from now on: views of the region fail, too. */
+void events_lose_sight(struct uffdwp_region *region, int error);
+
 #endif

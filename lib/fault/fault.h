@@ -1,21 +1,32 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The fault path: what happens when somebody is about to write to an armed page. Both deliveries, the explicit barrier
+ * The fault path: what happens when a thread is about to write to an armed page. Both deliveries, the explicit barrier
  * and the punch come through fault_resolve(); it is the only place that claims pages besides the sweep.
  *
- * This is a place with rules: nothing in preserve.c, empty.c, inline.c and pool.c allocates, logs, takes a lock, or
- * waits while inside the epoch (tests/check-fault-path.sh holds the list of what they may call).
+ * This is a place with rules: nothing in the files of the fault path allocates, logs, takes a lock, or waits while
+ * inside the epoch (tests/fault-path-symbols.txt lists the files, and what they may call).
  *
- * INV-EPOCH: whoever looks at a region's phase and acts on it (claims, copies, disarms) does so inside fault_epoch;
- * whoever moves the phase calls epoch_wait() before he relies on it. So a fault that began under the former phase has
- * ended, and cannot disarm a page that the new phase has armed.
+ * The fault path goes down only:
+ *
+ *   inline.c, handler.c   deliver: by a signal in the writer, by a thread
+ *   resolve.c             what does this fault mean?
+ *   absent.c, empty.c     the page is not fetched yet; the entry is empty
+ *   preserve.c             claim, copy, set SAVED, unprotect        window.c  what a fault takes along
+ *   fill.c, fail.c        an entry was filled, or could not be; the snapshot fails
+ *   phase.c               the phase                               pool.c    pre-images
+ *   wake.c                wakes, and the sleep of threads that wait for one
+ *
+ * INV-EPOCH: a thread that looks at a region's phase and acts on it (claims, copies, disarms) does so inside
+ * fault_epoch; a thread that moves the phase calls epoch_wait() before it relies on the move. So a fault that began
+ * under the former phase has ended, and cannot disarm a page that the new phase has armed.
  *
  * INV-CUT: no write that depends on an excluded write is included. While the pages of a snapshot are being armed
- * (PHASE_HOLD) no fault is resolved; hence a thread that wrote to a page armed already is still asleep in that write
- * when the last page is armed, and nobody can have seen its effect.
+ * (PHASE_STALL) no fault is resolved; hence a thread that wrote to a page armed already is still asleep in that write
+ * when the last page is armed, and no thread can have seen its effect. Where page tables are moved away at once the
+ * move keeps it (cut/move.c), and PHASE_STALL is for the faults that began before.
  *
- * INV-WAKE: nobody sleeps for ever. A writer whose fault the handler left alone sleeps until (a) the claimant of its
- * page disarms it, or (b) all of the region are woken: when the phase moves (held), when pool memory was freed
+ * INV-WAKE: no thread sleeps for ever. A writer whose fault the handler left alone sleeps until (a) the claimant of its
+ * page disarms it, or (b) all of the region are woken: when the phase moves (stalled), when pool memory was freed
  * (starved), when the snapshot fails, when the region closes. Both flags are raised before the condition is looked at
  * again, and lowered after it was made true: one of the two sides always sees the other.
  *
@@ -45,7 +56,7 @@ struct preserve {
 	uint32_t hot_count;
 	uint32_t window_max;
 	int keeps;       /* the region is tracked since before the cut: what is saved stays protected, WATCHED */
-	int pagemap;     /* of memory that loses its marks with its content: a page without mark was lost; else -1 */
+	int pagemap;     /* /proc/self/pagemap, where it shows wp bits: a page without one was lost; else -1 */
 	uint32_t policy; /* enum uffdwp_policy */
 	uint64_t wait_ns;
 	_Atomic int error; /* first failure, negative errno; the sweep looks at it */
@@ -78,16 +89,16 @@ struct fault {
 	enum fault_by by;
 	enum fault_access access;
 	int was_armed;          /* empty.c: the page was armed when the empty entry was met */
-	enum uffdwp_loss cause; /* empty.c: why the entry is empty, should there be a page of the file behind it */
-	uint64_t until_ns;      /* of threads that nap: when the snapshot fails for want of pool memory; 0 at first */
+	enum uffdwp_loss cause; /* empty.c: why the entry is empty, should the file have the page */
+	uint64_t until_ns;      /* of threads that sleep: when the snapshot fails for want of pool memory; 0 at first */
 	uint32_t brake_ns;      /* afterwards: its thread shall sleep so long, see fault_brake() */
 };
 
 enum fault_verdict {
-	FAULT_DONE,    /* the access may go on, its waiters are awake */
-	FAULT_BUSY,    /* somebody else is saving it, and will disarm it and wake */
-	FAULT_ABSENT,  /* a restore has not fetched it yet: it was asked for, and who fetches it will wake */
-	FAULT_HELD,    /* faults wait for the phase to move */
+	FAULT_DONE,   /* the access may go on, its waiters are awake */
+	FAULT_BUSY,   /* another thread is saving it, and will disarm it and wake */
+	FAULT_ABSENT, /* a restore has not fetched it yet: it was asked for, and the thread that fetches it will wake */
+	FAULT_STALLED, /* faults wait for the phase to move */
 	FAULT_STARVED, /* no pool memory */
 	FAULT_AGAIN,   /* the kernel wants an event to be read first */
 	FAULT_REFUSED, /* the kernel has no page for this entry, or a restore could not fetch it: not our fault */
@@ -99,16 +110,16 @@ extern _Atomic uint32_t fault_change;
 /* Resolves a fault. Inside the epoch. (signal) */
 enum fault_verdict fault_resolve(struct fault *fault);
 
-/* The same for a thread that will come back after a nap: spins for a claimant, and fails the snapshot when the pool has
- * had no memory for too long. Inside the epoch. (signal) */
-enum fault_verdict fault_resolve_patiently(struct fault *fault);
+/* The same for a thread that will come back after a sleep: spins for a claimant, and fails the snapshot when the pool
+ * has had no memory for too long. Inside the epoch. (signal) */
+enum fault_verdict fault_resolve_with_retry(struct fault *fault);
 
 /* Sleeps until what the verdict waits for may have come: fault_change is no longer `seen`, or a short time has passed.
  * Outside the epoch. (signal) */
-void fault_nap(const struct kernel_ops *k, enum fault_verdict verdict, uint32_t seen);
+void fault_sleep(const struct kernel_ops *k, enum fault_verdict verdict, uint32_t seen);
 
-/* Before a cut writers are braked where they dirty memory faster than it can be armed: whoever resolved a fault sleeps.
- * Outside the epoch. (signal) */
+/* Before a cut writers are braked where they dirty memory faster than it can be armed: a thread that resolved a fault
+ * sleeps. Outside the epoch. (signal) */
 void fault_brake(const struct kernel_ops *k, uint32_t brake_ns);
 
 /* For threads with a handle: resolves `page` and possibly more in [page, limit), sleeping as long as it takes. Fills
@@ -118,21 +129,24 @@ void fault_barrier(struct uffdwp_region *region, uint64_t page, uint64_t limit, 
 /* absent.c: 1: a lazy restore has something to say of the page: the verdict is in *verdict. */
 int fault_meets_restore(struct fault *fault, enum phase phase, enum fault_verdict *verdict);
 
-/* absent.c: 1: the page is not there yet, or will never be. Inside the epoch. (signal) */
-int fault_is_absent(struct uffdwp_region *region, uint64_t page);
-
 /* absent.c: asks for pages [first, end) and sleeps until all are there, or *stop is not 0 (NULL: never). 0, the
- * negative errno of the first page that a restore could not fetch (it is in *at, unless that is NULL), or *stop. Of a
- * region without a restore it costs nothing. Not inside the epoch. (signal) */
+ * negative errno of the first page that a restore could not fetch (it is in *at, unless that is NULL), or *stop. It
+ * costs nothing for a region without a restore. Not inside the epoch. (signal) */
 int fault_await(struct uffdwp_region *region, uint64_t first, uint64_t end, const _Atomic int *stop, uint64_t *at);
 
 /* absent.c: the region loses its handler: what was not fetched shall raise SIGBUS all the same (SIGSEGV where the
  * kernel has no poison). */
 void fault_seal(struct uffdwp_region *region);
 
+/* The same of pages [first, end), which lie at `address`: they were moved there. */
+void fault_seal_at(struct uffdwp_region *region, uint64_t first, uint64_t end, uintptr_t address);
+
+/* Filled at a stretch, inside the epoch: a cut waits so long. */
+#define FAULT_SUPPLY_PAGES 16
+
 /* supply.c: fills pages [first, end), FETCHING by the caller, with `bytes`; *until: where it stopped. 0; -EBUSY or
- * -EAGAIN: once more, after a nap; -ENOENT, -ESRCH: not registered there any more; else the kernel has no memory. Wakes
- * nobody. */
+ * -EAGAIN: once more, after a sleep; -ENOENT, -ESRCH: not registered there any more; else the kernel has no memory.
+ * Wakes no thread. */
 int fault_supply(struct uffdwp_region *region, uint64_t first, uint64_t end, const unsigned char *bytes,
                  uint64_t *until);
 
@@ -146,50 +160,30 @@ void fault_begin_punch(struct uffdwp_region *region, uint64_t first, uint64_t en
 /* supply.c: what became of that discard: if it failed, so have the pages whose content was given up. */
 void fault_end_punch(struct uffdwp_region *region, uint64_t first, uint64_t end, int error);
 
+/* 1: some thread sleeps on fault_change. (signal) */
+int fault_has_sleepers(void);
+
 /* Moves fault_change and wakes its sleepers. (signal) */
 void fault_announce(const struct kernel_ops *k);
 
-/* Wakes every writer of the region that sleeps in the kernel: whose page is still armed faults again. (signal) */
+/* Wakes every writer of the region that sleeps in the kernel: a writer with a page that is still armed faults again.
+ * (signal) */
 void fault_wake_region(struct uffdwp_region *region);
 
-/* Moves the phase and waits until every fault that began under the former one has ended. Not inside the epoch. Whoever
- * holds faults has his signals blocked: a handler that wrote to the region would wait for the thread it interrupted. */
-void fault_enter_phase(struct uffdwp_region *region, enum phase phase);
-
-/* Wakes whoever the handler left asleep in this region: after the phase moved. 1: somebody may have slept. */
-int fault_wake_held(struct uffdwp_region *region);
-
-/* Between two holdings of faults, without a lock: who was held gets through before he is held again. */
-void fault_let_pass(const struct uffdwp_region *region, uint64_t held_ns);
-
-/* Pool memory was freed: wakes whoever waits for it. */
+/* Pool memory was freed: wakes the threads that wait for it. */
 void fault_wake_starved(struct uffdwp_region *region);
 
-/* quiet.c: disarms all of a region that nobody watches and no snapshot needs. With its lock held. -errno: the kernel
- * refused, and pages may still fault; whoever meets one lets it go. */
-int fault_let_all_go(struct uffdwp_region *region);
-
 /* preserve.c, for empty.c: what is done to a page that is written to; `phase` is what the fault began with. */
-enum fault_verdict fault_let_go(struct fault *fault, enum phase phase);
+enum fault_verdict fault_unprotect(struct fault *fault, enum phase phase);
 
 /* empty.c: an access to an empty entry. */
 enum fault_verdict fault_empty(struct fault *fault, enum phase phase);
 
-/* empty.c: fills the entry of a page that is being let go, if it is empty, and wakes nobody. enum fill, -EAGAIN, or why
- * there is no page. */
-int fault_fill(struct fault *fault);
-
-/* empty.c: what follows when an entry could not be filled: the negative errno of a fill. */
-enum fault_verdict fault_unfilled(struct fault *fault, int error);
-
-/* empty.c: a claim was given back, the page is ARMED as before: whoever met it may come again. A handler lets him only
- * when it has read everything: the kernel hands out faults before the event that is waited for. (signal) */
-void fault_unclaimed(struct fault *fault, uint64_t page);
-
-/* Wakes who waits at one of pages [first, end): whose page is protected still faults again. (signal) */
+/* Wakes the threads that wait at one of pages [first, end): a thread with a page that is still protected faults again.
+ * (signal) */
 void fault_wake_pages(struct uffdwp_region *region, uint64_t first, uint64_t end);
 
-/* Counts in a relaxed way. (signal) */
+/* Counts by a relaxed addition. (signal) */
 static inline void fault_count(_Atomic uint64_t *counter, uint64_t by)
 {
 	atomic_fetch_add_explicit(counter, by, memory_order_relaxed);
@@ -198,6 +192,13 @@ static inline void fault_count(_Atomic uint64_t *counter, uint64_t by)
 /* Fails the running snapshot once: writers go on at once, the sweep ends. Inside the epoch, or by its owner. (signal)
  */
 void fault_fail(struct uffdwp_region *region, struct preserve *preserve, int error, uint64_t page);
+
+/* The error that a snapshot fails with if it needs a page that a lazy restore did not fetch. An aborted restore is no
+ * aborted snapshot. */
+static inline int fault_unfetched_error(int error)
+{
+	return error == -ECANCELED ? -ENOLINK : error;
+}
 
 /* The same if the page is of the running snapshot; nothing if there is none. Inside the epoch. (signal) */
 void fault_fail_page(struct uffdwp_region *region, int error, uint64_t page);

@@ -4,20 +4,23 @@
 
 #include <errno.h>
 #include <limits.h>
-#include <numa.h>
 #include <pthread.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include "base/signals.h"
+#include "base/thread.h"
 #include "fault/events.h"
 #include "fault/fault.h"
 #include "fault/inline.h"
-#include "fault/loop.h"
+#include "io/loop.h"
 #include "kernel/abi.h"
+#include "kernel/backoff.h"
+#include "kernel/nodes.h"
+#include "kernel/own.h"
 
-#define HANDLER_BATCH 64
+#define HANDLER_BATCH 64       /* a bit of a word for each */
 #define HANDLER_FAILURES_MAX 8 /* of read(2) in a row of one uffd, for other reasons than that it is empty */
 #define STACK_BYTES (1u << 20)
 #define SLICE_NS 100000       /* a writer waits: no other thread on this CPU may finish its milliseconds first */
@@ -39,11 +42,13 @@ struct handler {
 	struct loop *loop;
 	pthread_t thread;
 	int kick;
+	int tag;     /* of the kick, see kernel/own.h */
+	int leaving; /* the thread was asked to end without the kick */
 	int node;
 	void *stack; /* NULL: the C library's */
 	int stopping;
 
-	pthread_mutex_t lock; /* commands, dead */
+	struct lock lock; /* commands, dead */
 	pthread_cond_t served;
 	struct command *commands;
 	_Atomic int dead;
@@ -54,7 +59,7 @@ struct handler {
 	int starving; /* some region waits for pool memory: deadlines are to be watched */
 };
 
-static uint64_t starving_left_ns(struct uffdwp_region *region)
+static uint64_t handler_starving_left_ns(struct uffdwp_region *region)
 {
 	epoch_ticket ticket = epoch_enter(&fault_epoch);
 	struct preserve *preserve = atomic_load(&region->preserve);
@@ -81,7 +86,7 @@ static uint64_t handler_timeout(struct handler *handler)
 	if (!handler->starving)
 		return UINT64_MAX;
 	for (unsigned i = 0; i < atomic_load(&handler->count); i++) {
-		uint64_t left = starving_left_ns(handler->regions[i]);
+		uint64_t left = handler_starving_left_ns(handler->regions[i]);
 
 		least = left < least ? left : least;
 	}
@@ -89,9 +94,9 @@ static uint64_t handler_timeout(struct handler *handler)
 	return least;
 }
 
-static enum fault_verdict resolve(const struct fault *told)
+static enum fault_verdict handler_resolve(const struct fault *reported)
 {
-	struct fault fault = *told; /* resolving may change what it is */
+	struct fault fault = *reported; /* resolving may change what it is */
 	epoch_ticket ticket = epoch_enter(&fault_epoch);
 	enum fault_verdict verdict = fault_resolve(&fault);
 
@@ -100,9 +105,9 @@ static enum fault_verdict resolve(const struct fault *told)
 	return verdict;
 }
 
-/* Leaves the writer asleep: flag up first, then a last look (INV-WAKE). Partners: the exchanges in fault_wake_held()
- * and fault_wake_starved(). Of two exchanges of one flag the later sees what came before the earlier. */
-static enum fault_verdict leave_asleep(const struct fault *fault, _Atomic uint32_t *flag)
+/* Leaves the writer asleep: flag up first, then a last look (INV-WAKE). Partners: the exchanges in phase_wake() and
+ * fault_wake_starved(). The later of two exchanges of one flag sees what came before the earlier. */
+static enum fault_verdict handler_leave_asleep(const struct fault *fault, _Atomic uint32_t *flag)
 {
 	struct uffdwp_region *region = fault->region;
 
@@ -110,10 +115,10 @@ static enum fault_verdict leave_asleep(const struct fault *fault, _Atomic uint32
 		atomic_store(&region->starved_since_ns, kernel_now_ns());
 		atomic_store(&region->starved_page, fault->page);
 	}
-	return resolve(fault);
+	return handler_resolve(fault);
 }
 
-static void count_starved(struct handler *handler, struct uffdwp_region *region)
+static void handler_count_starved(struct handler *handler, struct uffdwp_region *region)
 {
 	handler->starving = 1;
 	epoch_ticket ticket = epoch_enter(&fault_epoch);
@@ -124,97 +129,161 @@ static void count_starved(struct handler *handler, struct uffdwp_region *region)
 	epoch_leave(ticket);
 }
 
-static enum fault_access access_of(uint64_t flags)
+static enum fault_access handler_access_of(uint64_t flags)
 {
 	if (flags & UFFD_PAGEFAULT_FLAG_WP)
 		return FAULT_WRITE;
 	return flags & UFFD_PAGEFAULT_FLAG_WRITE ? FAULT_WRITE_EMPTY : FAULT_READ_EMPTY;
 }
 
-static void take_fault(struct handler *handler, struct uffdwp_region *region, uint64_t address, uint64_t flags)
+static void handler_take_fault(struct handler *handler, struct uffdwp_region *region, uint64_t address, uint64_t flags)
 {
 	struct fault fault = {.region = region,
 	                      .page = (address - atomic_load_explicit(&region->base, memory_order_relaxed)) >>
 	                              region->page_shift,
 	                      .limit = region_pages(region),
 	                      .by = FAULT_BY_HANDLER,
-	                      .access = access_of(flags)};
+	                      .access = handler_access_of(flags)};
 
-	if (fault.page >= region->ledger.count) { /* of before a remap: let it fault again, at a place that is gone */
-		handler->k->uffd_wake(region->uffd, address & ~(region->page_bytes - 1), region->page_bytes);
-		return;
-	}
-	enum fault_verdict verdict = resolve(&fault);
+	enum fault_verdict verdict = handler_resolve(&fault);
 
-	if (verdict == FAULT_HELD)
-		verdict = leave_asleep(&fault, &region->held);
+	if (verdict == FAULT_STALLED)
+		verdict = handler_leave_asleep(&fault, &region->held);
 	if (verdict == FAULT_STARVED)
-		verdict = leave_asleep(&fault, &region->starved);
+		verdict = handler_leave_asleep(&fault, &region->starved);
 	if (verdict == FAULT_STARVED)
-		count_starved(handler, region);
-	if (verdict == FAULT_AGAIN)
+		handler_count_starved(handler, region);
+	if (verdict == FAULT_AGAIN) { /* a snapshot that fails has woken already, perhaps before this writer slept */
+		atomic_store(&region->again, 1);
 		sched_yield();
-	/* Its claimant will wake him. */
+	}
+	/* The claimant will wake the writer. */
 	if (verdict == FAULT_BUSY && fault.access != FAULT_READ_EMPTY)
 		fault_count(&region->counters.faults, 1);
 }
 
-static void take_message(struct handler *handler, struct uffdwp_region *region, const struct uffd_msg *message)
+/* 1: a fault at no address of the region. */
+static int handler_is_stray(const struct uffdwp_region *region, const struct uffd_msg *message)
+{
+	return message->event == UFFD_EVENT_PAGEFAULT &&
+	       (message->arg.pagefault.address - atomic_load(&region->base)) >> region->page_shift >=
+	               region->ledger.count;
+}
+
+/* The kernel has more registered than the region: what the owner's mremap(2) has added. It is taken out; of what was
+ * left at a former place the access comes again, and meets what is there now. */
+static void handler_take_stray(struct handler *handler, struct uffdwp_region *region, uint64_t address)
+{
+	uint64_t page = address & ~(region->page_bytes - 1);
+	epoch_ticket ticket = epoch_enter(&fault_epoch);
+	int is_known = registry_find((uintptr_t)address) != NULL;
+
+	epoch_leave(ticket);
+	if (!is_known)
+		handler->k->uffd_unregister(region->uffd, page, region->page_bytes);
+	handler->k->uffd_wake(region->uffd, page, region->page_bytes);
+}
+
+static void handler_take_message(struct handler *handler, struct uffdwp_region *region, const struct uffd_msg *message)
 {
 	if (message->event == UFFD_EVENT_PAGEFAULT)
-		take_fault(handler, region, message->arg.pagefault.address, message->arg.pagefault.flags);
+		handler_take_fault(handler, region, message->arg.pagefault.address, message->arg.pagefault.flags);
 	else
 		events_take(region, message);
 }
 
-/* Its uffd cannot be served: writers go on unseen, and whoever asks is told that the region is dead. */
-static void give_up(struct uffdwp_region *region)
+/* Its uffd cannot be served: writers go on unseen, and calls report that the region is dead. */
+static void handler_give_up(struct uffdwp_region *region)
 {
-	events_die(region, -EOWNERDEAD, 0);
+	int lost = region->uffd < 0 ? 0 : own_check(region->k, region->uffd, region->tag);
+
+	events_lose_sight(region, lost ? lost : -EOWNERDEAD);
 	fault_seal(region);
-	region_unregister(region);
+	if (!lost)
+		region_unregister(region);
 }
 
-static void drain(struct handler *handler, struct uffdwp_region *region)
+static int handler_has_move(const struct uffd_msg *messages, size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		if (messages[i].event == UFFD_EVENT_REMAP)
+			return 1;
+	}
+	return 0;
+}
+
+/* Strays last: a move that comes along may say that they are none. */
+static void handler_take_batch(struct handler *handler, struct uffdwp_region *region, const struct uffd_msg *messages,
+                               size_t count)
+{
+	uint64_t strays = 0;
+
+	for (size_t i = 0; i < count; i++) {
+		if (handler_is_stray(region, &messages[i]))
+			strays |= 1ull << i;
+		else
+			handler_take_message(handler, region, &messages[i]);
+	}
+	for (; strays; strays &= strays - 1) {
+		const struct uffd_msg *message = &messages[__builtin_ctzll(strays)];
+
+		if (handler_is_stray(region, message))
+			handler_take_stray(handler, region, message->arg.pagefault.address);
+		else
+			handler_take_message(handler, region, message);
+	}
+}
+
+/* Reads once and acts on what was read: bytes, or what read(2) answered. */
+static ssize_t handler_take_messages(struct handler *handler, struct uffdwp_region *region)
 {
 	struct uffd_msg messages[HANDLER_BATCH];
+	int announces = region->delivery == UFFDWP_DELIVERY_INLINE; /* see inline.h */
+
+	if (announces)
+		inline_moves_begin();
+	ssize_t got = handler->k->uffd_read(region->uffd, messages, HANDLER_BATCH);
+	size_t count = got > 0 ? (size_t)got / sizeof(messages[0]) : 0;
+	int moves = announces && handler_has_move(messages, count);
+
+	if (announces && !moves)
+		inline_moves_end();
+	handler_take_batch(handler, region, messages, count);
+	if (moves)
+		inline_moves_end();
+	return got;
+}
+
+/* An event says that the uffd is open, and no child of fork() holds it (registry.c): the number is still its own. */
+static void handler_drain(struct handler *handler, struct uffdwp_region *region)
+{
+	const ssize_t full = HANDLER_BATCH * sizeof(struct uffd_msg);
 	unsigned failures = 0;
-	size_t count;
 	ssize_t got;
 
 	atomic_store(&region->events_in_hand, 1);
 	do {
-		got = handler->k->uffd_read(region->uffd, messages, HANDLER_BATCH);
-		count = got > 0 ? (size_t)got / sizeof(messages[0]) : 0;
+		got = handler_take_messages(handler, region);
 		failures += got < 0 && got != -EAGAIN;
-		for (size_t i = 0; i < count; i++)
-			take_message(handler, region, &messages[i]);
-	} while (count == HANDLER_BATCH || (got < 0 && got != -EAGAIN && failures < HANDLER_FAILURES_MAX));
+	} while (got == full || (got < 0 && got != -EAGAIN && failures < HANDLER_FAILURES_MAX));
 	atomic_store(&region->events_in_hand, 0);
 	if (failures == HANDLER_FAILURES_MAX)
-		give_up(region);
+		handler_give_up(region);
 	/* Everything was read, also the event that kept pages from being disarmed: its owner runs on, then they can be.
 	 */
 	if (atomic_exchange(&region->again, 0)) {
-		sched_yield();
+		unsigned turn = BACKOFF_YIELD + region->again_turns;
+
+		kernel_back_off(region->k, &turn);
+		region->again_turns = turn - BACKOFF_YIELD;
 		fault_wake_region(region);
+	} else {
+		region->again_turns = 0;
 	}
-	losses_tell(region);
+	losses_report(region);
 }
 
-/* Under inline delivery only events come; see inline.h for why they are announced. */
-static void serve_region(struct handler *handler, struct uffdwp_region *region)
-{
-	if (region->delivery != UFFDWP_DELIVERY_INLINE) {
-		drain(handler, region);
-		return;
-	}
-	inline_events_begin();
-	drain(handler, region);
-	inline_events_end();
-}
-
-static int command_add(struct handler *handler, struct uffdwp_region *region)
+static int handler_command_add(struct handler *handler, struct uffdwp_region *region)
 {
 	unsigned count = atomic_load(&handler->count);
 
@@ -224,13 +293,14 @@ static int command_add(struct handler *handler, struct uffdwp_region *region)
 
 	if (error)
 		return error;
+	region->wake_tag = handler->tag;
 	region->wake_fd = handler->kick;
 	handler->regions[count] = region;
 	atomic_store(&handler->count, count + 1);
 	return 0;
 }
 
-static void forget(struct handler *handler, const struct uffdwp_region *region)
+static void handler_forget(struct handler *handler, const struct uffdwp_region *region)
 {
 	unsigned count = atomic_load(&handler->count);
 
@@ -243,13 +313,13 @@ static void forget(struct handler *handler, const struct uffdwp_region *region)
 	}
 }
 
-static int command_run(struct handler *handler, const struct command *command)
+static int handler_command_run(struct handler *handler, const struct command *command)
 {
 	switch (command->kind) {
 	case COMMAND_ADD:
-		return command_add(handler, command->region);
+		return handler_command_add(handler, command->region);
 	case COMMAND_REMOVE:
-		forget(handler, command->region);
+		handler_forget(handler, command->region);
 		return loop_remove(handler->loop, command->region->uffd, (uint64_t)(uintptr_t)command->region);
 	case COMMAND_SYNC:
 		break;
@@ -260,29 +330,26 @@ static int command_run(struct handler *handler, const struct command *command)
 	return 0;
 }
 
-static void run_commands(struct handler *handler)
+static void handler_run_commands(struct handler *handler)
 {
-	uint64_t kicks;
-
-	handler->k->read(handler->kick, &kicks, sizeof(kicks));
-	pthread_mutex_lock(&handler->lock);
+	lock_take(&handler->lock);
 	for (struct command *command = handler->commands; command;) {
 		struct command *next = command->next;
 
-		command->result = command_run(handler, command);
+		command->result = handler_command_run(handler, command);
 		command->done = 1; /* from here on it is the caller's stack again */
 		command = next;
 	}
 	handler->commands = NULL;
 	pthread_cond_broadcast(&handler->served);
-	pthread_mutex_unlock(&handler->lock);
+	lock_give(&handler->lock);
 	/* A writer that found a loss kicks, too. */
 	for (unsigned i = 0; i < atomic_load(&handler->count); i++)
-		losses_tell(handler->regions[i]);
+		losses_report(handler->regions[i]);
 }
 
 /* 1: the region is still ours; a command in the same batch may have taken it away. */
-static int has_region(const struct handler *handler, const struct uffdwp_region *region)
+static int handler_has_region(const struct handler *handler, const struct uffdwp_region *region)
 {
 	for (unsigned i = 0; i < atomic_load(&handler->count); i++) {
 		if (handler->regions[i] == region)
@@ -291,29 +358,36 @@ static int has_region(const struct handler *handler, const struct uffdwp_region 
 	return 0;
 }
 
-/* The loop gave the uffd up: once more, or nobody would serve its writers. */
-static void poll_again(struct handler *handler, struct uffdwp_region *region)
+/* The kernel has ended the poll of a descriptor, for want of memory: once more, or no thread would serve it. */
+static int handler_poll_again(struct handler *handler, int fd, uint64_t token)
 {
-	uint64_t token = (uint64_t)(uintptr_t)region;
-
-	loop_remove(handler->loop, region->uffd, token);
-	if (loop_add(handler->loop, region->uffd, token) == 0) {
-		serve_region(handler, region);
-		return;
-	}
-	give_up(region);
+	loop_remove(handler->loop, fd, token);
+	return loop_add(handler->loop, fd, token);
 }
 
-static void take_event(struct handler *handler, const struct loop_event *event)
+static void handler_take_kick(struct handler *handler, int result)
+{
+	uint64_t kicks;
+
+	if (result < 0 && handler_poll_again(handler, handler->kick, HANDLER_KICK))
+		handler->stopping = 1; /* as if the loop were broken: no command would be heard */
+	if (own_check(handler->k, handler->kick, handler->tag) == 0)
+		handler->k->read(handler->kick, &kicks, sizeof(kicks));
+	handler_run_commands(handler);
+}
+
+static void handler_take_event(struct handler *handler, const struct loop_event *event)
 {
 	struct uffdwp_region *region = (struct uffdwp_region *)(uintptr_t)event->token;
 
 	if (event->token == HANDLER_KICK)
-		run_commands(handler);
-	else if (has_region(handler, region) && event->result >= 0)
-		serve_region(handler, region);
-	else if (has_region(handler, region))
-		poll_again(handler, region);
+		handler_take_kick(handler, event->result);
+	else if (!handler_has_region(handler, region))
+		return;
+	else if (event->result < 0 && handler_poll_again(handler, region->uffd, event->token))
+		handler_give_up(region);
+	else
+		handler_drain(handler, region);
 }
 
 static void handler_loop(struct handler *handler)
@@ -321,24 +395,43 @@ static void handler_loop(struct handler *handler)
 	struct loop_event events[HANDLER_BATCH];
 
 	while (!handler->stopping) {
-		int count = loop_wait(handler->loop, events, HANDLER_BATCH, handler_timeout(handler));
+		uint64_t timeout_ns = handler_timeout(handler);
 
+		/* The only place where the thread may be cancelled: it owns nothing here. */
+		pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, NULL);
+		int count = loop_wait(handler->loop, events, HANDLER_BATCH, timeout_ns);
+
+		pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
 		if (count < 0)
 			break;
 		for (int i = 0; i < count; i++)
-			take_event(handler, &events[i]);
+			handler_take_event(handler, &events[i]);
 	}
 }
 
-/* The thread ends, wanted or not: nobody may be left asleep behind it. */
+/* A thread that moves page tables sleeps until its event was read. Partner: tables_move_to(), which looks whether the
+ * region is dead after it has raised the flag. */
+static void handler_read_move(struct uffdwp_region *region)
+{
+	struct uffd_msg message;
+	unsigned turn = 0;
+
+	while (atomic_load(&region->moving) && !own_check(region->k, region->uffd, region->tag)) {
+		region->k->uffd_read(region->uffd, &message, 1);
+		kernel_back_off(region->k, &turn);
+	}
+}
+
+/* The thread ends, wanted or not: no writer may be left asleep after it. */
 static void handler_die(void *argument)
 {
 	struct handler *handler = argument;
 
 	for (unsigned i = 0; i < atomic_load(&handler->count); i++) {
-		give_up(handler->regions[i]);
+		handler_give_up(handler->regions[i]);
+		handler_read_move(handler->regions[i]);
 	}
-	pthread_mutex_lock(&handler->lock);
+	lock_take(&handler->lock);
 	handler->dead = 1;
 	for (struct command *command = handler->commands; command; command = command->next) {
 		command->result = -EOWNERDEAD;
@@ -346,17 +439,16 @@ static void handler_die(void *argument)
 	}
 	handler->commands = NULL;
 	pthread_cond_broadcast(&handler->served);
-	pthread_mutex_unlock(&handler->lock);
+	lock_give(&handler->lock);
 }
 
 static void *handler_main(void *argument)
 {
 	struct handler *handler = argument;
 
-	pthread_setname_np(pthread_self(), "uffdwp-fault");
+	thread_begin("uffdwp-fault");
 	handler->k->sched_slice(SLICE_NS);
-	if (handler->node >= 0 && numa_available() >= 0)
-		numa_set_preferred(handler->node);
+	nodes_prefer(handler->node);
 	pthread_cleanup_push(handler_die, handler);
 	if (loop_add(handler->loop, handler->kick, HANDLER_KICK) == 0)
 		handler_loop(handler);
@@ -364,41 +456,61 @@ static void *handler_main(void *argument)
 	return NULL;
 }
 
-/* An eventfd takes a 1 at any time; should it not, nothing better is left than to try again. */
-static void kick(const struct handler *handler)
+/* Without the kick: epoll_wait(2) is a cancellation point. */
+static void handler_end_locked(struct handler *handler)
 {
-	static const uint64_t one = 1;
-
-	while (handler->k->write(handler->kick, &one, sizeof(one)) < 0)
-		sched_yield();
+	if (!handler->dead && !handler->leaving)
+		pthread_cancel(handler->thread);
+	handler->leaving = 1;
+	while (!handler->dead)
+		lock_wait(&handler->lock, &handler->served);
 }
 
-static int command_locked(struct handler *handler, enum command_kind kind, struct uffdwp_region *region)
+/* What reaches the thread and wakes it is still ours: 0, or -EBADF, -ESTALE. */
+static int handler_find_lost(const struct handler *handler)
+{
+	int lost = own_check(handler->k, handler->kick, handler->tag);
+
+	return lost ? lost : loop_check(handler->loop);
+}
+
+static int handler_command_locked(struct handler *handler, enum command_kind kind, struct uffdwp_region *region)
 {
 	struct command command = {.kind = kind, .region = region};
+	int lost = handler_find_lost(handler);
 
+	if (lost)
+		handler_end_locked(handler);
 	if (handler->dead)
-		return -EOWNERDEAD;
+		return lost ? lost : -EOWNERDEAD;
 	command.next = handler->commands;
 	handler->commands = &command;
-	kick(handler);
+	if (own_kick(handler->k, handler->kick, handler->tag))
+		handler_end_locked(handler); /* it answers all commands at its end */
 	while (!command.done)
-		pthread_cond_wait(&handler->served, &handler->lock);
+		lock_wait(&handler->lock, &handler->served);
 	return command.result;
 }
 
-/* A signal handler that wrote to a region would wait, with the lock, for the thread that wants it. */
 static int handler_command(struct handler *handler, enum command_kind kind, struct uffdwp_region *region)
 {
-	sigset_t before;
+	lock_take(&handler->lock);
+	int result = handler_command_locked(handler, kind, region);
 
-	signals_block(&before);
-	pthread_mutex_lock(&handler->lock);
-	int result = command_locked(handler, kind, region);
-
-	pthread_mutex_unlock(&handler->lock);
-	signals_restore(&before);
+	lock_give(&handler->lock);
 	return result;
+}
+
+int handler_check(struct handler *handler)
+{
+	int lost = handler_find_lost(handler);
+
+	if (!lost)
+		return 0;
+	lock_take(&handler->lock);
+	handler_end_locked(handler);
+	lock_give(&handler->lock);
+	return lost;
 }
 
 int handler_add(struct handler *handler, struct uffdwp_region *region)
@@ -427,17 +539,16 @@ static void handler_free(struct handler *handler)
 
 	if (handler->loop)
 		loop_free(handler->loop);
-	if (handler->kick >= 0)
-		k->close(handler->kick);
+	own_close(k, handler->kick, handler->tag);
 	pages_free(k, handler->stack, STACK_BYTES);
 	pthread_cond_destroy(&handler->served);
-	pthread_mutex_destroy(&handler->lock);
+	lock_fini(&handler->lock);
 	pages_free(k, handler, sizeof(*handler));
 }
 
 /* A stack of fresh memory, where the node matters: the C library's may have lain elsewhere before. The lowest page is a
  * guard. */
-static int open_stack(struct handler *handler)
+static int handler_open_stack(struct handler *handler)
 {
 	if (handler->node < 0)
 		return 0;
@@ -445,26 +556,9 @@ static int open_stack(struct handler *handler)
 	if (!handler->stack)
 		return -ENOMEM;
 	if (handler->node < 64)
-		handler->k->mbind(handler->stack, STACK_BYTES, MPOL_PREFERRED_NODE, 1ull << handler->node); /* a wish */
+		handler->k->mbind(handler->stack, STACK_BYTES, MPOL_PREFERRED_NODE,
+		                  1ull << handler->node); /* best effort, errors ignored */
 	return handler->k->mprotect(handler->stack, (size_t)sysconf(_SC_PAGESIZE), PROT_NONE);
-}
-
-static int start_thread(struct handler *handler, const struct handler_place *place)
-{
-	pthread_attr_t attributes;
-	sigset_t before;
-
-	pthread_attr_init(&attributes);
-	int error = place->cpus ? pthread_attr_setaffinity_np(&attributes, sizeof(*place->cpus), place->cpus) : 0;
-
-	if (!error && handler->stack)
-		error = pthread_attr_setstack(&attributes, handler->stack, STACK_BYTES);
-	signals_block(&before);
-	if (!error)
-		error = pthread_create(&handler->thread, &attributes, handler_main, handler);
-	signals_restore(&before);
-	pthread_attr_destroy(&attributes);
-	return -error;
 }
 
 int handler_start(const struct kernel_ops *k, const struct handler_place *place, struct handler **out)
@@ -475,16 +569,21 @@ int handler_start(const struct kernel_ops *k, const struct handler_place *place,
 		return -ENOMEM;
 	handler->k = k;
 	handler->node = place->node;
-	pthread_mutex_init(&handler->lock, NULL);
+	lock_init(&handler->lock);
 	pthread_cond_init(&handler->served, NULL);
-	handler->kick = k->eventfd();
-	int error = handler->kick < 0 ? handler->kick
-	                              : loop_new(k, HANDLER_REGIONS_MAX + 1, place->no_uring, &handler->loop);
+	handler->tag = own_new();
+	handler->kick = own_eventfd(k, handler->tag);
+	int error = handler->kick < 0 ? handler->kick : 0;
+
+	/* epoll: a request of io_uring would keep a uffd that the program has closed, and with it the registrations. */
+	if (!error)
+		error = loop_new(k, HANDLER_REGIONS_MAX + 1, 1, &handler->loop);
+	if (!error)
+		error = handler_open_stack(handler);
+	const struct thread_place of_thread = {place->cpus, handler->stack, STACK_BYTES};
 
 	if (!error)
-		error = open_stack(handler);
-	if (!error)
-		error = start_thread(handler, place);
+		error = thread_spawn(&handler->thread, &of_thread, handler_main, handler);
 	if (error) {
 		handler_free(handler);
 		return error;

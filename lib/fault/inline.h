@@ -5,12 +5,14 @@
 
 struct uffdwp_region;
 
-/* Installs the process's handler of the signal that this region's faults raise, once; it stays. 0 or -errno. */
+/* Sees to it that the handler in front, of the signal that this region's faults raise, is ours. 0; 1: it was put there
+ * now; or -errno (trap.h). */
 int inline_install(const struct uffdwp_region *region);
 
-/* A handler thread says that it is between reading an event and having acted on it (count up, count down): an address
- * that no region has may just be moving. */
-void inline_events_begin(void);
-void inline_events_end(void);
+/* Between these two calls of a handler thread a region may be at a new place that the registry does not know: from
+ * before events are read until none of them is a move that was not acted on. (The owner of the mapping goes on as soon
+ * as its event was read, and may write there.) */
+void inline_moves_begin(void);
+void inline_moves_end(void);
 
 #endif

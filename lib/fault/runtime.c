@@ -3,21 +3,28 @@
 #include "fault/runtime.h"
 
 #include <errno.h>
-#include <numa.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "base/invariant.h"
 #include "base/trace.h"
 #include "fault/inline.h"
+#include "fault/trap.h"
+#include "kernel/caller.h"
+#include "kernel/nodes.h"
+#include "kernel/own.h"
+#include "kernel/pagemap.h"
 #include "kernel/probe.h"
+#include "kernel/process.h"
+#include "region/plan.h"
 #include "region/registry.h"
 
 static const char *const memory_names[UFFDWP_MEMORY_COUNT] = {"shmem", "hugetlb", "anonymous"};
 
 /* Reads a number at *at and moves on; -1: there is none below CPU_SETSIZE. */
-static long cpu_number(const char **at)
+static long runtime_cpu_number(const char **at)
 {
 	char *end;
 
@@ -30,16 +37,16 @@ static long cpu_number(const char **at)
 }
 
 /* "0-3,8" */
-static int cpus_parse(const char *list, cpu_set_t *cpus)
+static int runtime_cpus_parse(const char *list, cpu_set_t *cpus)
 {
 	CPU_ZERO(cpus);
 	for (const char *at = list;; at++) {
-		long first = cpu_number(&at);
+		long first = runtime_cpu_number(&at);
 		long last = first;
 
 		if (first >= 0 && *at == '-') {
 			at++;
-			last = cpu_number(&at);
+			last = runtime_cpu_number(&at);
 		}
 		if (first < 0 || last < first || (*at != ',' && *at != '\0'))
 			return -EINVAL;
@@ -50,49 +57,47 @@ static int cpus_parse(const char *list, cpu_set_t *cpus)
 	}
 }
 
-/* Keeps the CPUs of `cpus` (all, where there is no list) that belong to the node. */
-static int cpus_of_node(int node, int listed, cpu_set_t *cpus)
+/* Keeps the CPUs of `cpus` (all, where there is no list) that belong to the nodes. */
+static int runtime_cpus_of_nodes(uint64_t nodes, int listed, cpu_set_t *cpus)
 {
-	if (numa_available() < 0 || node > numa_max_node())
-		return -EINVAL;
-	struct bitmask *mask = numa_allocate_cpumask();
+	cpu_set_t found;
+	int error = 0;
 
-	if (!mask || numa_node_to_cpus(node, mask)) {
-		numa_free_cpumask(mask);
+	if (63 - __builtin_clzll(nodes) > nodes_last())
 		return -EINVAL;
-	}
-	for (size_t cpu = 0; cpu < CPU_SETSIZE; cpu++) {
-		int of_node = cpu < mask->size && numa_bitmask_isbitset(mask, (unsigned)cpu);
-
-		if (!of_node)
-			CPU_CLR(cpu, cpus);
-		else if (!listed)
-			CPU_SET(cpu, cpus);
-	}
-	numa_free_cpumask(mask);
-	return CPU_COUNT(cpus) ? 0 : -EINVAL;
+	CPU_ZERO(&found);
+	for (uint64_t left = nodes; left && !error; left &= left - 1)
+		error = nodes_add_cpus(__builtin_ctzll(left), &found);
+	if (listed)
+		CPU_AND(cpus, cpus, &found);
+	else
+		*cpus = found;
+	return error || !CPU_COUNT(cpus) ? -EINVAL : 0;
 }
 
-static int place_of(const struct uffdwp_options *options, struct text *text, cpu_set_t *cpus,
-                    struct handler_place *place)
+static int runtime_place_of(const struct uffdwp_options *options, struct text *text, cpu_set_t *cpus,
+                            struct handler_place *place)
 {
 	int listed = options->handler_cpus != NULL;
 
 	CPU_ZERO(cpus);
-	if (listed && cpus_parse(options->handler_cpus, cpus))
+	if (listed && runtime_cpus_parse(options->handler_cpus, cpus))
 		return text_fail(text, -EINVAL, "handler_cpus \"%s\" is not a list of CPUs such as 0-3,8",
 		                 options->handler_cpus);
-	if (options->numa_node >= 0 && cpus_of_node(options->numa_node, listed, cpus))
-		return text_fail(text, -EINVAL, "numa_node %d has no CPU that may be used; -1 means any",
-		                 (int)options->numa_node);
-	place->cpus = listed || options->numa_node >= 0 ? cpus : NULL;
-	place->node = options->numa_node;
-	place->no_uring = (options->flags & UFFDWP_OPEN_NO_URING) != 0;
+	if (options->numa_nodes && nodes_last() == -EOPNOTSUPP)
+		return text_fail(text, -EOPNOTSUPP, NODES_NOT_BUILT ": numa_nodes must be 0");
+	if (options->numa_nodes && runtime_cpus_of_nodes(options->numa_nodes, listed, cpus))
+		return text_fail(text, -EINVAL, "numa_nodes %#llx have no CPU that may be used; 0 means any",
+		                 (unsigned long long)options->numa_nodes);
+	place->cpus = listed || options->numa_nodes ? cpus : NULL;
+	place->node = options->numa_nodes ? __builtin_ctzll(options->numa_nodes) : -1;
 	return 0;
 }
 
+static const char *const access_names[] = {"system call", "device", "system call, user mode only", "nothing"};
+
 /* Why there is none, and what to change. */
-static void explain_access(struct uffdwp *runtime, int error, const int errors[KERNEL_ACCESS_COUNT])
+static void runtime_explain_access(struct uffdwp *runtime, int error, const int errors[KERNEL_ACCESS_COUNT])
 {
 	char *text = runtime->access_text;
 	size_t size = sizeof(runtime->access_text);
@@ -111,7 +116,7 @@ static void explain_access(struct uffdwp *runtime, int error, const int errors[K
 }
 
 /* Without a userfaultfd mprotect(2) is left. Only what may be otherwise a moment later is an error. */
-static int find_access(struct uffdwp *runtime, struct text *text)
+static int runtime_find_access(struct uffdwp *runtime, struct text *text)
 {
 	int errors[KERNEL_ACCESS_COUNT];
 	int uffd =
@@ -121,32 +126,181 @@ static int find_access(struct uffdwp *runtime, struct text *text)
 		runtime->k->close(uffd);
 		return 0;
 	}
-	explain_access(runtime, uffd, errors);
+	runtime_explain_access(runtime, uffd, errors);
 	if (uffd == -EMFILE || uffd == -ENFILE || uffd == -ENOMEM)
 		return text_fail(text, uffd, "%s", runtime->access_text);
 	runtime->access = KERNEL_ACCESS_COUNT;
-	text_fail(&runtime->text, uffd, "%s; mechanism mprotect is left", runtime->access_text);
+	text_fail(NULL, uffd, "%s; mechanism mprotect is left", runtime->access_text);
 	return 0;
 }
 
-static void stop_handlers(struct uffdwp *runtime)
+/* Trials are answers about one kind of access to a userfaultfd: with another all is tried anew. With the runtime's
+ * lock. */
+static void runtime_take_access(struct uffdwp *runtime, enum kernel_access access)
+{
+	runtime->access = access;
+	runtime->shows_wp_bits = -1;
+	memset(runtime->tried, 0, sizeof(runtime->tried));
+	runtime->tried_move = 0;
+}
+
+/* A process that gives up rights (setuid, capabilities, a seccomp filter) loses its access to a userfaultfd, and may
+ * have another: faults of user code only. With the runtime's lock. */
+static int runtime_find_access_again(struct uffdwp *runtime)
+{
+	int user_mode = (runtime->flags & UFFDWP_OPEN_USER_MODE) != 0;
+	int errors[KERNEL_ACCESS_COUNT];
+	enum kernel_access access = KERNEL_ACCESS_COUNT;
+	int uffd = kernel_uffd_open(runtime->k, user_mode, &access, errors);
+
+	if (kernel_is_passing(uffd))
+		return text_fail(NULL, uffd, "no userfaultfd: %s", strerror(-uffd));
+	if (uffd >= 0)
+		runtime->k->close(uffd);
+	if (access == runtime->access)
+		return 0;
+	runtime_take_access(runtime, access);
+	TRACE("runtime %p: uffd by %s from now on", (void *)runtime, access_names[access]);
+	if (access == KERNEL_ACCESS_COUNT)
+		runtime_explain_access(runtime, uffd, errors);
+	else if (access == KERNEL_ACCESS_USER_MODE && !user_mode)
+		snprintf(runtime->access_text, sizeof(runtime->access_text),
+		         "since this process gave up rights (system call: %s; /dev/userfaultfd: %s) only faults of "
+		         "user code are caught: a system call that writes into an armed page fails with EFAULT",
+		         strerror(-errors[KERNEL_ACCESS_SYSCALL]), strerror(-errors[KERNEL_ACCESS_DEVICE]));
+	else
+		runtime->access_text[0] = '\0';
+	if (*runtime->access_text)
+		text_fail(NULL, 0, "%s", runtime->access_text);
+	return 0;
+}
+
+int runtime_check_access(struct uffdwp *runtime)
+{
+	int error = 0;
+
+	lock_take(&runtime->lock);
+	int uffd = runtime->access == KERNEL_ACCESS_COUNT ? -EPERM : kernel_uffd_open_by(runtime->k, runtime->access);
+
+	if (uffd >= 0)
+		runtime->k->close(uffd);
+	else if (kernel_is_passing(uffd))
+		error = text_fail(NULL, uffd, "no userfaultfd: %s", strerror(-uffd));
+	else
+		error = runtime_find_access_again(runtime);
+	lock_give(&runtime->lock);
+	return error;
+}
+
+int runtime_check_own(struct uffdwp *runtime, const struct uffdwp_region *region)
+{
+	int error = 0;
+
+	for (unsigned i = 0; i < runtime->handler_count && !error && (!region || region->uffd >= 0); i++)
+		error = handler_check(runtime->handlers[i]);
+	if (!error && region && region->uffd >= 0)
+		error = own_check(region->k, region->uffd, region->tag);
+	if (!error && region)
+		error = region_check_file(region);
+	return error ? text_fail(NULL, error,
+	                         "the program has closed descriptors of the library%s: one that closes what it did "
+	                         "not open has to do so before uffdwp_open()",
+	                         error == -ESTALE ? ", and opened others by their numbers" : "")
+	             : 0;
+}
+
+int runtime_check_own_all(struct uffdwp *runtime, struct uffdwp_region *const *regions, size_t count)
+{
+	int error = 0;
+
+	for (size_t i = 0; i < count && !error; i++)
+		error = runtime_check_own(runtime, regions[i]);
+	return error;
+}
+
+/* Ours is the handler in front, or becomes it. */
+static int runtime_trap(const struct uffdwp_region *region)
+{
+	const char *name = region->uffd < 0 ? "SIGSEGV" : "SIGBUS";
+	int put = region->delivery == UFFDWP_DELIVERY_INLINE ? inline_install(region) : 0;
+
+	if (put > 0)
+		TRACE("%s: the library's handler is in front of that of the program", name);
+	if (put == -EMLINK)
+		return text_fail(NULL, put,
+		                 "too many handlers of %s were installed over the library's, one after the other (%d): "
+		                 "install them before the first region, and pass on what is not theirs",
+		                 name, TRAP_LAYERS);
+	return put < 0 ? text_fail(NULL, put, "the handler of %s could not be installed: %s", name, strerror(-put)) : 0;
+}
+
+/* 1: the thread runs on a stack in some region: a write there while signals are blocked, or faults stalled, is its end.
+ */
+static int runtime_is_on_region(void)
+{
+	epoch_ticket ticket = epoch_enter(&fault_epoch);
+	int is_on = registry_find(caller_stack()) != NULL;
+
+	epoch_leave(ticket);
+	return is_on;
+}
+
+static int runtime_refuse_caller(uintptr_t start, uint64_t length, int waits)
+{
+	const char *what = caller_in(start, start + length, waits);
+
+	if (!what && runtime_is_on_region())
+		what = "the stack of the calling thread";
+	return what ? text_fail(NULL, -EDEADLK,
+	                        "%s lies in a region: it would wait for itself, or the kernel would not get to write "
+	                        "there. Give the thread other memory, or call from another thread",
+	                        what)
+	            : 0;
+}
+
+/* For memory that is to be attached. */
+static int runtime_check_caller(const struct region_plan *plan)
+{
+	int waits = plan->options.delivery != UFFDWP_DELIVERY_INLINE && plan->access != KERNEL_ACCESS_USER_MODE;
+
+	return runtime_refuse_caller((uintptr_t)plan->address, plan->length_bytes, waits);
+}
+
+int runtime_check_faults(const struct uffdwp_region *region)
+{
+	int waits = region->delivery != UFFDWP_DELIVERY_INLINE && region->runtime->access != KERNEL_ACCESS_USER_MODE;
+	int error = runtime_refuse_caller(atomic_load(&region->base), region->capacity_bytes, waits);
+
+	return error ? error : runtime_trap(region);
+}
+
+int runtime_check_faults_all(struct uffdwp_region *const *regions, size_t count)
+{
+	int error = 0;
+
+	for (size_t i = 0; i < count && !error; i++)
+		error = runtime_check_faults(regions[i]);
+	return error;
+}
+
+static void runtime_stop_handlers(struct uffdwp *runtime)
 {
 	while (runtime->handler_count > 0)
 		handler_stop(runtime->handlers[--runtime->handler_count]);
 }
 
 /* As was measured: bench/README.md. */
-static unsigned default_handlers(void)
+static unsigned runtime_default_handlers(void)
 {
 	return sysconf(_SC_NPROCESSORS_ONLN) > 1 ? 2 : 1;
 }
 
-static int start_handlers(struct uffdwp *runtime, const struct uffdwp_options *options, struct text *text)
+static int runtime_start_handlers(struct uffdwp *runtime, const struct uffdwp_options *options, struct text *text)
 {
-	unsigned wanted = options->handler_threads ? options->handler_threads : default_handlers();
+	unsigned wanted = options->handler_threads ? options->handler_threads : runtime_default_handlers();
 	struct handler_place place;
 	cpu_set_t cpus;
-	int error = place_of(options, text, &cpus, &place);
+	int error = runtime_place_of(options, text, &cpus, &place);
 
 	while (!error && runtime->handler_count < wanted) {
 		error = handler_start(runtime->k, &place, &runtime->handlers[runtime->handler_count]);
@@ -158,26 +312,34 @@ static int start_handlers(struct uffdwp *runtime, const struct uffdwp_options *o
 	return error;
 }
 
-static const char *const access_names[] = {"system call", "device", "system call, user mode only", "nothing"};
-
 int runtime_open(const struct kernel_ops *k, const struct uffdwp_options *options, struct text *text,
                  struct uffdwp **out)
 {
+	if (process_begin() || !registry_init() || registry_watch_forks())
+		return text_fail(text, -ENOMEM, "no memory for a runtime");
+	if (process_is_guest())
+		return text_fail(
+		        text, -ECHILD,
+		        "this process shares the memory of another one (vfork(), CLONE_VM): only the other can "
+		        "open a runtime");
 	struct uffdwp *runtime = pages_new(k, sizeof(*runtime));
 
 	if (!runtime)
 		return text_fail(text, -ENOMEM, "no memory for a runtime");
-	registry_init();
 	runtime->k = k;
 	runtime->flags = options->flags;
 	runtime->process = getpid();
-	runtime->shows_marks = -1;
-	pthread_mutex_init(&runtime->lock, NULL);
-	text_init(&runtime->text);
-	int error = find_access(runtime, text);
+	runtime->process_number = process_number();
+	runtime->shows_wp_bits = -1;
+	runtime->tag = own_new();
+	runtime->pagemap = pagemap_open(k);
+	if (runtime->pagemap >= 0 && own_take(k, runtime->pagemap, runtime->tag))
+		runtime->pagemap = -1;
+	lock_init(&runtime->lock);
+	int error = runtime_find_access(runtime, text);
 
 	if (!error)
-		error = start_handlers(runtime, options, text);
+		error = runtime_start_handlers(runtime, options, text);
 	if (error) {
 		runtime_close(runtime);
 		return error;
@@ -188,44 +350,83 @@ int runtime_open(const struct kernel_ops *k, const struct uffdwp_options *option
 	return 0;
 }
 
+int runtime_pagemap(const struct uffdwp *runtime)
+{
+	int fd = pagemap_open(runtime->k);
+
+	if (fd >= 0 && own_take(runtime->k, fd, runtime->tag))
+		return -ENOMEM;
+	if ((fd == -EACCES || fd == -EPERM || fd == -ENOENT) && runtime->pagemap >= 0 &&
+	    !own_check(runtime->k, runtime->pagemap, runtime->tag))
+		return runtime->k->dup(runtime->pagemap);
+	return fd;
+}
+
 int runtime_close(struct uffdwp *runtime)
 {
-	pthread_mutex_lock(&runtime->lock);
+	lock_take(&runtime->lock);
 	unsigned regions = runtime->regions;
 	unsigned tracks = runtime->tracks;
-	pthread_mutex_unlock(&runtime->lock);
+	lock_give(&runtime->lock);
 
-	if (regions)
-		return text_fail(&runtime->text, -EBUSY, "%u regions are still open: close them first", regions);
-	if (tracks)
-		return text_fail(&runtime->text, -EBUSY, "%u tracks are still running: stop them first", tracks);
-	stop_handlers(runtime);
-	text_fini(&runtime->text);
-	pthread_mutex_destroy(&runtime->lock);
+	if (regions || tracks)
+		return text_fail(NULL, -EBUSY,
+		                 "%u region%s and %u track%s of the runtime are open: close the regions, stop the "
+		                 "tracks (which may hold regions of their own)",
+		                 regions, regions == 1 ? "" : "s", tracks, tracks == 1 ? "" : "s");
+	runtime_stop_handlers(runtime);
+	own_close(runtime->k, runtime->pagemap, runtime->tag);
+	lock_fini(&runtime->lock);
 	pages_free(runtime->k, runtime, sizeof(*runtime));
 	return 0;
 }
 
-/* A trial that had all that it needed is kept; another is made again: huge pages or rights may come. */
-void runtime_try(struct uffdwp *runtime, uint32_t memory, struct uffdwp_probe_memory *trial)
+/* 1: some rung of the ladder could not be tried at that moment. */
+static int runtime_is_incomplete(const struct probe_memory *trial)
 {
-	pthread_mutex_lock(&runtime->lock);
-	struct uffdwp_probe_memory *kept = &runtime->trials[memory];
+	for (unsigned id = 0; id < UFFDWP_MECHANISM_COUNT; id++) {
+		if (trial->rungs[id].error)
+			return 1;
+	}
+	return 0;
+}
+
+/* A trial that had all that it needed is kept; another is made again: huge pages, rights or descriptors may come. */
+void runtime_try(struct uffdwp *runtime, uint32_t memory, struct probe_memory *trial)
+{
+	lock_take(&runtime->lock);
+	struct probe_memory *kept = &runtime->trials[memory];
 
 	if (!runtime->tried[memory]) {
 		memset(kept, 0, sizeof(*kept));
-		int error = probe_memory(runtime->k, runtime->access, (enum uffdwp_memory)memory, kept);
+		int error = probe_memory(runtime->k, runtime->access, (runtime->flags & UFFDWP_OPEN_USER_MODE) != 0,
+		                         (enum uffdwp_memory)memory, kept);
 
 		runtime->tried[memory] =
-		        !error && kept->mechanism != UFFDWP_MECHANISM_AUTO &&
+		        !error && kept->mechanism != UFFDWP_MECHANISM_AUTO && !runtime_is_incomplete(kept) &&
 		        (kept->registered || kept->answers[UFFDWP_TRIAL_POPULATED] == UFFDWP_ANSWER_KEPT);
 	}
 	*trial = *kept;
-	pthread_mutex_unlock(&runtime->lock);
+	lock_give(&runtime->lock);
+}
+
+void runtime_try_move(struct uffdwp *runtime, uint32_t memory, struct probe_arming *move)
+{
+	if (memory != UFFDWP_MEMORY_SHMEM) { /* refused without a trial */
+		(void)probe_move(runtime->k, runtime->access, (enum uffdwp_memory)memory, move);
+		return;
+	}
+	lock_take(&runtime->lock);
+	if (!runtime->tried_move) {
+		(void)probe_move(runtime->k, runtime->access, UFFDWP_MEMORY_SHMEM, &runtime->move);
+		runtime->tried_move = !runtime->move.error;
+	}
+	*move = runtime->move;
+	lock_give(&runtime->lock);
 }
 
 /* THREAD, INLINE, or AUTO: neither is possible. */
-static uint32_t delivery_of(const struct uffdwp_probe_rung *rung, uint32_t asked)
+static uint32_t runtime_delivery_of(const struct probe_rung *rung, uint32_t asked)
 {
 	if (rung->thread_works && asked != UFFDWP_DELIVERY_INLINE)
 		return UFFDWP_DELIVERY_THREAD;
@@ -235,75 +436,102 @@ static uint32_t delivery_of(const struct uffdwp_probe_rung *rung, uint32_t asked
 }
 
 /* Why this rung cannot be taken for this plan; NULL: it can. */
-static const char *rung_refusal(const struct uffdwp_probe_rung *rung, const struct mechanism *mechanism,
-                                const struct region_plan *plan)
+static const char *runtime_rung_refusal(const struct probe_rung *rung, const struct mechanism *mechanism,
+                                        const struct region_plan *plan)
 {
 	if (!rung->works)
 		return rung->reason;
 	if (mechanism->owns_empty && plan->memory != UFFDWP_MEMORY_ANON && plan->address && plan->options.fd < 0)
-		return "it needs the file behind the mapping: attach with its fd";
-	if (delivery_of(rung, plan->options.delivery) != UFFDWP_DELIVERY_AUTO)
+		return "it needs the file of the mapping: attach with its fd";
+	if (runtime_delivery_of(rung, plan->options.delivery) != UFFDWP_DELIVERY_AUTO)
 		return NULL;
 	return rung->inline_works ? "it needs inline delivery, where system calls that write into armed pages fail "
 	                            "with EFAULT: ask for UFFDWP_DELIVERY_INLINE or _AUTO"
 	                          : "it cannot be delivered inline here: ask for UFFDWP_DELIVERY_THREAD or _AUTO";
 }
 
-static int take_rung(struct region_plan *plan, const struct mechanism *mechanism,
-                     const struct uffdwp_probe_memory *trial)
+static int runtime_take_rung(struct region_plan *plan, const struct mechanism *mechanism,
+                             const struct probe_memory *trial)
 {
+	INVARIANT(TRIED, trial->rungs[mechanism->id].works);
 	plan->mechanism = mechanism;
 	plan->fills = trial->fills;
-	plan->options.delivery = delivery_of(&trial->rungs[mechanism->id], plan->options.delivery);
+	plan->options.delivery = runtime_delivery_of(&trial->rungs[mechanism->id], plan->options.delivery);
 	return 0;
 }
 
-int runtime_choose(struct uffdwp *runtime, struct region_plan *plan)
+/* What may help against it. */
+static const char *runtime_passing_advice(int error)
+{
+	if (error == -EMFILE)
+		return "; raise the limit of open files (ulimit -n)";
+	if (error == -EAGAIN)
+		return "; after mlockall(MCL_FUTURE) raise the limit of locked memory (ulimit -l)";
+	return "";
+}
+
+static int runtime_choose(struct uffdwp *runtime, struct region_plan *plan)
 {
 	uint32_t asked = plan->options.mechanism;
 	const char *memory = memory_names[plan->memory];
-	struct uffdwp_probe_memory trial;
+	struct probe_memory trial;
 	const char *why = "";
-	const char *whose = "";
+	const char *which_mechanism = "";
 
 	if (asked >= UFFDWP_MECHANISM_REGION_COUNT)
-		return text_fail(&runtime->text, -EOPNOTSUPP, "%s only tells what was written: uffdwp_track_start()",
+		return text_fail(NULL, -EOPNOTSUPP, "%s only reports what was written: uffdwp_track_start()",
 		                 asked == UFFDWP_MECHANISM_ASYNC ? "async" : "soft-dirty");
 	runtime_try(runtime, plan->memory, &trial);
-	if (trial.registered == -EMFILE || trial.registered == -ENFILE || trial.registered == -ENOMEM)
-		return text_fail(&runtime->text, trial.registered, "%s memory could not be tried: %s", memory,
-		                 strerror(-trial.registered));
 	for (uint32_t id = UFFDWP_MECHANISM_AUTO + 1; id < UFFDWP_MECHANISM_REGION_COUNT; id++) {
 		const struct mechanism *mechanism = mechanism_by_id(id);
 		const char *refusal;
 
 		if (asked != UFFDWP_MECHANISM_AUTO && asked != id)
 			continue;
-		refusal = rung_refusal(&trial.rungs[id], mechanism, plan);
+		/* A lesser mechanism is not kept because of a passing want of the better one. */
+		if (trial.rungs[id].error)
+			return text_fail(NULL, trial.rungs[id].error, "%s memory could not be tried by %s: %s%s",
+			                 memory, mechanism->name, strerror(-trial.rungs[id].error),
+			                 runtime_passing_advice(trial.rungs[id].error));
+		refusal = runtime_rung_refusal(&trial.rungs[id], mechanism, plan);
 		if (!refusal)
-			return take_rung(plan, mechanism, &trial);
-		/* Of the whole ladder the lowest rung that works is the one to talk about, else the topmost. */
+			return runtime_take_rung(plan, mechanism, &trial);
+		/* The text names the lowest rung that works, else the topmost. */
 		if (!*why || trial.rungs[id].works) {
 			why = refusal;
-			whose = mechanism->name;
+			which_mechanism = mechanism->name;
 		}
 	}
-	return text_fail(&runtime->text, -EOPNOTSUPP, "%s memory cannot be watched by %s: %s%s%s", memory, whose, why,
+	return text_fail(NULL, -EOPNOTSUPP, "%s memory cannot be watched by %s: %s%s%s", memory, which_mechanism, why,
 	                 *runtime->access_text ? "; " : "", runtime->access_text);
 }
 
-int runtime_shows_marks(struct uffdwp *runtime)
+int runtime_plan(struct uffdwp *runtime, struct region_plan *plan)
 {
-	pthread_mutex_lock(&runtime->lock);
-	if (runtime->shows_marks < 0)
-		runtime->shows_marks = probe_bit57(runtime->k, runtime->access);
-	int shows = runtime->shows_marks;
+	int error = runtime_check_own(runtime, NULL);
 
-	pthread_mutex_unlock(&runtime->lock);
+	if (!error)
+		error = runtime_check_access(runtime);
+	plan->access = runtime->access;
+	if (!error)
+		error = runtime_choose(runtime, plan);
+	if (!error && plan->address)
+		error = plan_check_file(plan);
+	return error || !plan->address ? error : runtime_check_caller(plan);
+}
+
+int runtime_shows_wp_bits(struct uffdwp *runtime)
+{
+	lock_take(&runtime->lock);
+	if (runtime->shows_wp_bits < 0)
+		runtime->shows_wp_bits = probe_bit57(runtime->k, runtime->access);
+	int shows = runtime->shows_wp_bits;
+
+	lock_give(&runtime->lock);
 	return shows;
 }
 
-static struct handler *least_loaded(const struct uffdwp *runtime)
+static struct handler *runtime_least_loaded(const struct uffdwp *runtime)
 {
 	struct handler *best = runtime->handlers[0];
 
@@ -314,51 +542,50 @@ static struct handler *least_loaded(const struct uffdwp *runtime)
 	return best;
 }
 
-static void count_region(struct uffdwp *runtime, int by)
+static void runtime_count_region(struct uffdwp *runtime, int by)
 {
-	pthread_mutex_lock(&runtime->lock);
+	lock_take(&runtime->lock);
 	runtime->regions += (unsigned)by;
-	pthread_mutex_unlock(&runtime->lock);
+	lock_give(&runtime->lock);
 }
 
 void runtime_count_track(struct uffdwp *runtime, int by)
 {
-	pthread_mutex_lock(&runtime->lock);
+	lock_take(&runtime->lock);
 	runtime->tracks += (unsigned)by;
-	pthread_mutex_unlock(&runtime->lock);
+	lock_give(&runtime->lock);
 }
 
-static int join_handler(struct uffdwp *runtime, struct uffdwp_region *region)
+static int runtime_join_handler(struct uffdwp *runtime, struct uffdwp_region *region)
 {
-	struct handler *handler = least_loaded(runtime);
+	struct handler *handler = runtime_least_loaded(runtime);
 	int error = handler_add(handler, region);
 
 	if (error)
-		return text_fail(&runtime->text, error, "the handler thread did not take the region: %s",
+		return text_fail(NULL, error, "the handler thread did not take the region: %s",
 		                 error == -ENFILE ? "each serves at most 1024, ask for more handler_threads"
 		                                  : strerror(-error));
 	region->handler = handler;
 	return 0;
 }
 
-int runtime_join(struct uffdwp *runtime, struct uffdwp_region *region)
+static int runtime_join(struct uffdwp *runtime, struct uffdwp_region *region)
 {
-	int error = region->delivery == UFFDWP_DELIVERY_INLINE ? inline_install(region) : 0;
+	int error = runtime_trap(region);
 
 	if (error)
-		return text_fail(&runtime->text, error, "the signal handler could not be installed: %s",
-		                 strerror(-error));
+		return error;
 	error = registry_add(region, atomic_load(&region->base), region->capacity_bytes);
 	if (error)
-		return text_fail(&runtime->text, error,
+		return text_fail(NULL, error,
 		                 error == -EBUSY ? "the range overlaps a region that is open" : "too many regions (%d)",
 		                 REGISTRY_MAX);
-	error = region->uffd >= 0 ? join_handler(runtime, region) : 0;
+	error = region->uffd >= 0 ? runtime_join_handler(runtime, region) : 0;
 	if (error) {
 		registry_remove(region);
 		return error;
 	}
-	count_region(runtime, 1);
+	runtime_count_region(runtime, 1);
 	TRACE("region %p: %llu bytes at %p, %s, mechanism %s, delivery %s", (void *)region,
 	      (unsigned long long)atomic_load(&region->length_bytes), (void *)atomic_load(&region->base),
 	      memory_names[region->memory], region->mechanism->name,
@@ -366,11 +593,60 @@ int runtime_join(struct uffdwp *runtime, struct uffdwp_region *region)
 	return 0;
 }
 
-void runtime_leave(struct uffdwp *runtime, struct uffdwp_region *region)
+int runtime_start(struct uffdwp *runtime, const struct region_plan *plan, struct uffdwp_region **out)
 {
+	struct uffdwp_region *region = NULL;
+	int error = region_open(plan, &region);
+
+	/* Files of a disk are refused by the registration itself: only it knows which the kernel can watch. */
+	if (error == -EINVAL && plan->address && plan->memory == UFFDWP_MEMORY_SHMEM)
+		return plan_refuse_medium(plan);
+	if (error)
+		return error;
+	error = runtime_join(runtime, region);
+	if (error) {
+		region_unregister(region);
+		region_free(region);
+		return error;
+	}
+	*out = region;
+	return 0;
+}
+
+static int runtime_check_unused(struct uffdwp_region *region)
+{
+	lock_take(&region->lock);
+	int snapshot_open = region->snapshot_open;
+	int restore_open = region->restore_open;
+
+	lock_give(&region->lock);
+	if (restore_open)
+		return text_fail(region->text, -EBUSY,
+		                 "a restore of this region has not been freed: uffdwp_restore_free()");
+	if (atomic_load(&region->tracked))
+		return text_fail(region->text, -EBUSY,
+		                 "a track watches this region: uffdwp_track_remove() or uffdwp_track_stop()");
+	if (atomic_load(&region->view_count))
+		return text_fail(region->text, -EBUSY, "a view of this region is open: uffdwp_view_close()");
+	if (snapshot_open)
+		return text_fail(region->text, -EBUSY,
+		                 "a snapshot of this region has not been freed: uffdwp_snapshot_free()");
+	return 0;
+}
+
+int runtime_end(struct uffdwp *runtime, struct uffdwp_region *region)
+{
+	int error = runtime_check_unused(region);
+
+	if (error)
+		return error;
+	if (!atomic_load(&region->unmapped))
+		region_unregister(region);
 	if (region->handler)
 		handler_remove(region->handler, region);
 	registry_remove(region);
-	count_region(runtime, -1);
+	runtime_count_region(runtime, -1);
 	TRACE("region %p: closed", (void *)region);
+	region_free(region);
+	return 0;
 }

@@ -7,9 +7,11 @@
 #ifndef UFFDWP_FAULT_RUNTIME_H
 #define UFFDWP_FAULT_RUNTIME_H
 
+#include "base/lock.h"
 #include "base/text.h"
 #include "fault/handler.h"
 #include "kernel/kernel.h"
+#include "kernel/probe.h"
 #include "region/region.h"
 #include "uffdwp.h"
 
@@ -21,16 +23,20 @@ struct uffdwp {
 	char access_text[512];
 	uint32_t flags; /* UFFDWP_OPEN_* */
 	pid_t process;  /* that opened it: a child of fork() has none of its threads */
-	struct text text;
+	uint32_t process_number;
 	struct handler *handlers[RUNTIME_HANDLERS_MAX];
 	unsigned handler_count;
 
-	pthread_mutex_t lock;
+	struct lock lock;
 	unsigned regions;
 	unsigned tracks;
-	int shows_marks; /* 1 and 0 as pagemap was seen, -1: not tried */
+	int shows_wp_bits; /* 1 and 0 as pagemap was seen, -1: not tried */
+	int tag;           /* of the pagemap, see kernel/own.h */
+	int pagemap;       /* open since the start, for after the right to open it is gone; -1: none */
 	int tried[UFFDWP_MEMORY_COUNT];
-	struct uffdwp_probe_memory trials[UFFDWP_MEMORY_COUNT];
+	struct probe_memory trials[UFFDWP_MEMORY_COUNT];
+	int tried_move; /* 1: `move` is an answer; only shared memory is asked about */
+	struct probe_arming move;
 };
 
 /* uffdwp_open() on any kernel table; options are valid in size. Texts go to `text`. */
@@ -40,21 +46,52 @@ int runtime_open(const struct kernel_ops *k, const struct uffdwp_options *option
 /* -EBUSY while there are regions. */
 int runtime_close(struct uffdwp *runtime);
 
-/* Decides plan->mechanism, its delivery and fills: what was asked for by name, or the best that a trial proved;
- * -EOPNOTSUPP with the reason. Threads: any. */
-int runtime_choose(struct uffdwp *runtime, struct region_plan *plan);
+/* Looks whether the access to a userfaultfd still works for this process, and for another where it does not: before a
+ * region or a track opens one. 0, also where there is none any more, or an error of the moment. */
+int runtime_check_access(struct uffdwp *runtime);
+
+/* 0; -EBADF, -ESTALE: the program has closed descriptors of the library that the region (NULL: a new one) needs, and
+ * opened others by their numbers. Threads: any. */
+int runtime_check_own(struct uffdwp *runtime, const struct uffdwp_region *region);
+
+/* The same of several regions of one runtime. */
+int runtime_check_own_all(struct uffdwp *runtime, struct uffdwp_region *const *regions, size_t count);
+
+/* Completes a checked plan: is a userfaultfd still available, and which mechanism and delivery serve the region (what
+ * was asked for by name, or the best that a trial proved). 0; -EOPNOTSUPP, -EMEDIUMTYPE with the reason; -EDEADLK: the
+ * calling thread lives on what is to be attached; -errno of the moment. Threads: any. */
+int runtime_plan(struct uffdwp *runtime, struct region_plan *plan);
+
+/* Before each call that arms or stalls faults: 0, or -errno where the region's faults could not be resolved from here
+ * on. -EDEADLK: the calling thread lives on memory of the region (kernel/caller.h), or runs on that of another;
+ * -EMLINK: handlers of the program, see trap.h. Threads: any. */
+int runtime_check_faults(const struct uffdwp_region *region);
+
+/* The same of several regions: the first error. */
+int runtime_check_faults_all(struct uffdwp_region *const *regions, size_t count);
 
 /* What the trials on a type of memory showed: made once, while they had all that they needed. */
-void runtime_try(struct uffdwp *runtime, uint32_t memory, struct uffdwp_probe_memory *trial);
+void runtime_try(struct uffdwp *runtime, uint32_t memory, struct probe_memory *trial);
+
+/* What the trial of a move of page tables showed: made when it is first asked for, and kept unless it could not be
+ * made. Threads: any. */
+void runtime_try_move(struct uffdwp *runtime, uint32_t memory, struct probe_arming *move);
 
 /* A track came (1) or went (-1). */
 void runtime_count_track(struct uffdwp *runtime, int by);
 
-/* Does this kernel's pagemap show marks? 1, 0 or -errno. */
-int runtime_shows_marks(struct uffdwp *runtime);
+/* /proc/self/pagemap, to be closed by the caller; also after the process changed its user or its root folder, where it
+ * cannot be opened any more. -errno. Threads: any. */
+int runtime_pagemap(const struct uffdwp *runtime);
 
-/* A region joins (registry, handler, signal) or leaves. */
-int runtime_join(struct uffdwp *runtime, struct uffdwp_region *region);
-void runtime_leave(struct uffdwp *runtime, struct uffdwp_region *region);
+/* Does this kernel's pagemap show wp bits? 1, 0 or -errno. */
+int runtime_shows_wp_bits(struct uffdwp *runtime);
+
+/* Opens the region of a complete plan; from now on handler, registry and signal handler know it. 0 or -errno, with
+ * text. */
+int runtime_start(struct uffdwp *runtime, const struct region_plan *plan, struct uffdwp_region **out);
+
+/* Closes and frees a region. -EBUSY, with text: a snapshot, restore, track or view of it is open. */
+int runtime_end(struct uffdwp *runtime, struct uffdwp_region *region);
 
 #endif

@@ -2,24 +2,22 @@
 /*
  * The other side of absent.c: what a lazy restore has fetched becomes memory.
  *
- * A page that the ledger holds for marked is claimed, filled with the mark on, and set back (INV-REARM): the fill is no
- * write, to nobody. Others are filled plain. All that inside the epoch and not while faults are held: so no arming
- * comes between a look at the ledger and the fill that follows from it. When a snapshot has failed (RELEASE) marks are
- * taken off in bulk, and what is filled then is let go.
+ * A page that is protected in the ledger is claimed, filled with the wp bit set, and set back (INV-REARM): so no job
+ * takes the fill for a write. Others are filled plain. All that inside the epoch and not while faults are stalled: so
+ * no arming comes between a look at the ledger and the fill that follows from it. When a snapshot has failed (RELEASE)
+ * wp bits are cleared in bulk, and what is filled then is unprotected.
  *
- * Nothing waits here inside the epoch: what has to wait is told the caller, who comes again.
+ * Nothing waits here inside the epoch: a fill that has to wait returns to the caller, which comes again.
  */
 #include <errno.h>
 #include <sys/mman.h>
 
+#include "base/invariant.h"
 #include "base/signals.h"
 #include "fault/fault.h"
 #include "fault/handler.h"
 #include "kernel/abi.h"
 #include "region/lazy.h"
-
-/* Filled at a stretch, inside the epoch: a cut waits so long. */
-#define SUPPLY_PAGES 16
 
 /* Pages [first, end), of one kind. */
 struct run {
@@ -30,7 +28,7 @@ struct run {
 	uint64_t mode;              /* UFFDIO_COPY_MODE_* */
 };
 
-static int copy(const struct run *run, uint64_t first, uint64_t end)
+static int supply_copy(const struct run *run, uint64_t first, uint64_t end)
 {
 	const struct uffdwp_region *region = run->region;
 	unsigned shift = region->page_shift;
@@ -39,33 +37,33 @@ static int copy(const struct run *run, uint64_t first, uint64_t end)
 	                            run->bytes + ((first - run->first) << shift), (end - first) << shift, run->mode);
 }
 
-/* In one call; should that stop on its way, page by page. An entry that is not empty was filled by the first call, or
- * by somebody through the file: it stays. */
-static int copy_run(const struct run *run, uint64_t *until)
+/* In one call; should that stop halfway, page by page. An entry that is not empty was filled by the first call, or
+ * through the file: it stays. */
+static int supply_copy_run(const struct run *run, uint64_t *until)
 {
-	int error = copy(run, run->first, run->end);
+	int error = supply_copy(run, run->first, run->end);
 
 	*until = error ? run->first : run->end;
 	if (!error || (run->end - run->first == 1 && error != -EEXIST))
 		return error;
 	for (; *until < run->end; (*until)++) {
-		error = copy(run, *until, *until + 1);
+		error = supply_copy(run, *until, *until + 1);
 		if (error && error != -EEXIST)
 			return error;
 	}
 	return 0;
 }
 
-static int fill_marked(struct run *run, uint64_t *until)
+static int supply_fill_protected(struct run *run, uint64_t *until)
 {
 	struct ledger *ledger = &run->region->ledger;
-	enum ledger_state states[SUPPLY_PAGES];
+	enum ledger_state states[FAULT_SUPPLY_PAGES];
 	uint64_t page = run->first;
 
-	for (; page < run->end && page - run->first < SUPPLY_PAGES; page++) {
+	for (; page < run->end && page - run->first < FAULT_SUPPLY_PAGES; page++) {
 		enum ledger_state state = ledger_get(ledger, page);
 
-		if (!ledger_is_marked(state) || !ledger_move(ledger, page, state, LEDGER_CLAIMED))
+		if (!ledger_is_protected(state) || !ledger_move(ledger, page, state, LEDGER_CLAIMED))
 			break;
 		states[page - run->first] = state;
 	}
@@ -74,47 +72,49 @@ static int fill_marked(struct run *run, uint64_t *until)
 		return -EBUSY;
 	run->end = page;
 	run->mode |= UFFDIO_COPY_MODE_WP;
-	int error = copy_run(run, until);
+	int error = supply_copy_run(run, until);
 
 	for (page = run->first; page < run->end; page++)
 		ledger_set(ledger, page, states[page - run->first]);
-	fault_wake_pages(run->region, run->first, run->end); /* who met the claim */
+	fault_wake_pages(run->region, run->first, run->end); /* threads that met the claim */
 	return error;
 }
 
-static int fill_plain(struct run *run, uint64_t *until)
+static int supply_fill_plain(struct run *run, uint64_t *until)
 {
 	const struct ledger *ledger = &run->region->ledger;
 	uint64_t page = run->first + 1;
 
-	for (; page < run->end && page - run->first < SUPPLY_PAGES; page++) {
+	for (; page < run->end && page - run->first < FAULT_SUPPLY_PAGES; page++) {
 		enum ledger_state state = ledger_get(ledger, page);
 
-		if (ledger_is_marked(state) || state == LEDGER_CLAIMED)
+		if (ledger_is_protected(state) || state == LEDGER_CLAIMED)
 			break;
 	}
 	run->end = page;
-	return copy_run(run, until);
+	return supply_copy_run(run, until);
 }
 
-static int fill(struct run *run, enum phase phase, uint64_t *until)
+static int supply_fill(struct run *run, enum phase phase, uint64_t *until)
 {
 	struct ledger *ledger = &run->region->ledger;
 	enum ledger_state state = ledger_get(ledger, run->first);
 
+	INVARIANT(EPOCH, invariant_inside() > 0);
+	INVARIANT(ABSENT, region_is_absent(run->region, run->first)); /* FETCHING, by this thread */
 	*until = run->first;
-	if (phase == PHASE_HOLD || state == LEDGER_CLAIMED)
+	if (phase == PHASE_STALL || state == LEDGER_CLAIMED)
 		return -EBUSY;
-	if (!ledger_is_marked(state))
-		return fill_plain(run, until);
+	if (!ledger_is_protected(state))
+		return supply_fill_plain(run, until);
 	if (phase != PHASE_RELEASE)
-		return fill_marked(run, until);
+		return supply_fill_protected(run, until);
 	run->end = run->first + 1;
-	return ledger_leave(ledger, run->first) ? copy_run(run, until) : -EBUSY;
+	return ledger_is_protected(ledger_leave(ledger, run->first)) ? supply_copy_run(run, until) : -EBUSY;
 }
 
 /* Should they vanish before the sweep comes by, it shall miss them. */
-static void note_content(struct uffdwp_region *region, uint64_t first, uint64_t end)
+static void supply_note_content(struct uffdwp_region *region, uint64_t first, uint64_t end)
 {
 	struct preserve *preserve = atomic_load(&region->preserve);
 
@@ -127,9 +127,9 @@ int fault_supply(struct uffdwp_region *region, uint64_t first, uint64_t end, con
 {
 	struct run run = {region, first, end, bytes, UFFDIO_COPY_MODE_DONTWAKE};
 	epoch_ticket ticket = epoch_enter(&fault_epoch);
-	int error = fill(&run, (enum phase)atomic_load(&region->phase), until);
+	int error = supply_fill(&run, (enum phase)atomic_load(&region->phase), until);
 
-	note_content(region, first, *until);
+	supply_note_content(region, first, *until);
 	fault_count(&region->counters.pages_filled, *until - first);
 	epoch_leave(ticket);
 	return error;
@@ -146,8 +146,8 @@ void fault_settle(struct uffdwp_region *region, struct lazy *lazy, uint64_t firs
 
 /* ---- discards ---- */
 
-/* A snapshot that has not saved a page which cannot be had. */
-static void fail_snapshot(struct uffdwp_region *region, struct lazy *lazy, uint64_t page)
+/* Fails a snapshot that has not saved a page which cannot be fetched. */
+static void supply_fail_snapshot(struct uffdwp_region *region, struct lazy *lazy, uint64_t page)
 {
 	int error = lazy_page_error(lazy, page);
 
@@ -160,8 +160,8 @@ static void fail_snapshot(struct uffdwp_region *region, struct lazy *lazy, uint6
 	signals_restore(&before);
 }
 
-/* Whatever can be had. */
-static void await_all(struct uffdwp_region *region, uint64_t first, uint64_t end)
+/* Fetches whatever can be fetched. */
+static void supply_await_all(struct uffdwp_region *region, uint64_t first, uint64_t end)
 {
 	uint64_t failed = first;
 
@@ -170,16 +170,16 @@ static void await_all(struct uffdwp_region *region, uint64_t first, uint64_t end
 }
 
 /* With the region's lock held: `lazy` stays. */
-static int forget_pages(struct uffdwp_region *region, struct lazy *lazy, uint64_t first, uint64_t end)
+static int supply_forget_pages(struct uffdwp_region *region, struct lazy *lazy, uint64_t first, uint64_t end)
 {
 	int failed = 0;
 
 	for (uint64_t page = first; page < end; page++) {
 		uint32_t seen = atomic_load(&fault_change);
 
-		fail_snapshot(region, lazy, page);
+		supply_fail_snapshot(region, lazy, page);
 		while (!lazy_forget(lazy, page, &failed)) {
-			fault_nap(region->k, FAULT_ABSENT, seen);
+			fault_sleep(region->k, FAULT_ABSENT, seen);
 			seen = atomic_load(&fault_change);
 		}
 	}
@@ -205,17 +205,18 @@ void fault_begin_punch(struct uffdwp_region *region, uint64_t first, uint64_t en
 	if (!lazy)
 		return;
 	if (atomic_load(&region->preserve))
-		await_all(region, first, end);
-	int failed = forget_pages(region, lazy, first, end);
+		supply_await_all(region, first, end);
+	int failed = supply_forget_pages(region, lazy, first, end);
 
 	fault_wake_pages(region, first, end);
 	fault_announce(region->k);
 	if (!failed)
 		return;
-	/* Who met a failed page before may still poison it; a hole punched into a file leaves poison where it is. */
+	/* A thread that met a failed page before may still poison it; a hole punched into a file leaves poison where it
+	 * is. */
 	fault_epoch_wait();
 	if (region->memory == UFFDWP_MEMORY_ANON)
 		return;
-	region->k->madvise(region_address(region, first), (end - first) << region->page_shift, MADV_DONTNEED);
+	kernel_discard(region->k, region_address(region, first), (end - first) << region->page_shift);
 	handler_sync(region->handler);
 }

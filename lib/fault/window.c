@@ -4,10 +4,10 @@
 
 #include "base/math.h"
 
-/* How far behind its last window a stream is looked for. */
+/* How far beyond its last window a stream is looked for. */
 #define STREAM_SLACK 32
 
-/* A block is written densely when so many of its 64 pages carry no mark. */
+/* A block is written densely when so many of its 64 pages carry no wp bit. */
 #define BLOCK_DENSE 8
 
 /* A stream remembers where a writer's last window ended; a fault near there doubles the window, a fault anywhere else
@@ -40,9 +40,9 @@ int window_of_block(struct uffdwp_region *region, uint64_t page, uint32_t most, 
 	if (width < 2 || !atomic_load_explicit(&region->coarse, memory_order_relaxed) ||
 	    block + LEDGER_BLOCK_PAGES > region_pages(region))
 		return 0;
-	if (ledger_count_marked(ledger, block, block + LEDGER_BLOCK_PAGES) > LEDGER_BLOCK_PAGES - BLOCK_DENSE)
+	if (ledger_count_protected(ledger, block, block + LEDGER_BLOCK_PAGES) > LEDGER_BLOCK_PAGES - BLOCK_DENSE)
 		return 0;
-	*first = page & ~(min_u64(width, LEDGER_BLOCK_PAGES) - 1);
-	*end = *first + min_u64(width, LEDGER_BLOCK_PAGES);
+	*first = page & ~(math_min_u64(width, LEDGER_BLOCK_PAGES) - 1);
+	*end = *first + math_min_u64(width, LEDGER_BLOCK_PAGES);
 	return 1;
 }

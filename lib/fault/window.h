@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Windows: how many pages a fault takes with it. A fault costs as much as copying a dozen pages, so whoever is about to
- * write to the neighbours, too, should fault once for all of them. Two ways of knowing that:
+ * Windows: how many pages a fault takes with it. A fault costs as much as copying a dozen pages, so a writer that is
+ * about to write to the neighbours, too, should fault once for all of them. Two methods to know that:
  *
- *   streams   a writer that goes up meets the page behind his last window: the window doubles;
+ *   streams   a writer that goes up meets the page after its last window: the window doubles;
  *   blocks    where many pages of a block of 64 were written already, the others will be: a window is the aligned part
- *             of the block around the page. Only in regions that are armed for snapshots of all pages (`coarse`): who
- *             wants to know exactly what was written, by increments or tracks, is not told of pages that were not.
+ *             of the block around the page. Only in regions that are armed for snapshots of all pages (`coarse`):
+ *             to increments and tracks no page is reported as written that was not.
  *
  * Hints only; races do no harm. Part of the fault path.
  */

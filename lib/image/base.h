@@ -15,13 +15,16 @@
 
 #define BASE_BLOCK_BYTES (1ull << 20)
 
+/* The list takes 16 bytes of each block, holes too, and all of it is hashed: a longer file is not worth the wait. */
+#define BASE_LENGTH_MOST (1ull << 47)
+
 struct base_list {
 	const struct kernel_ops *k;
 	struct image_id *blocks; /* all zeros: has not come */
 	uint64_t most;
 };
 
-/* For an image of up to length_bytes. 0 or -ENOMEM. */
+/* For an image of up to length_bytes. 0, -EFBIG (above BASE_LENGTH_MOST), -ENOMEM. */
 int base_open(struct base_list *list, const struct kernel_ops *k, uint64_t length_bytes);
 void base_close(struct base_list *list);
 
@@ -39,8 +42,11 @@ struct base_run {
 void base_put_runs(struct base_list *list, uint64_t offset, const void *data, size_t length,
                    const struct base_run *runs, size_t count);
 
-/* Of an image of length_bytes. */
+/* The id of an image of length_bytes. */
 struct image_id base_id(const struct base_list *list, uint64_t length_bytes);
+
+/* Why base_open() failed, after "no list of the blocks of ...: ". */
+const char *base_refusal(int error);
 
 /* Reads the blocks of a file, holes not at all; -errno, -EBADMSG where the file ends too soon. */
 int base_put_file(struct base_list *list, int fd, uint64_t length_bytes, unsigned char *buffer);

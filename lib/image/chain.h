@@ -7,8 +7,8 @@
  * any delta holds, which link has it newest. What no piece covers is the base's. The content of a page is checked when
  * it is read; that the base is the one that is meant when it is read whole (chain_verify(), chain_merge()).
  *
- * Lengths: a link may be shorter than its parent. What a link cut off does not come back behind it: `clip` of a link is
- * how far its content reaches into the image, the least length of it and all newer ones; behind that are zeros.
+ * Lengths: a link may be shorter than its parent. What a link cut off does not come back beyond it: `clip` of a link is
+ * how far its content reaches into the image, the least length of it and all newer ones; beyond that are zeros.
  *
  * INV-LINK: nothing of a link is used before its id was found to be the one that its child names (of a raw base:
  * before a result that rests on it is committed).
@@ -40,7 +40,8 @@ struct image_link {
 	uint64_t clip;
 	struct delta_header header; /* of a delta; also the rest */
 	struct delta_trailer trailer;
-	unsigned char *index;
+	unsigned char *index;        /* NULL: it has no entry */
+	size_t index_room;           /* bytes of memory that it has */
 	uint64_t kinds[DELTA_KINDS]; /* pages of each kind */
 	char path[CHAIN_PATH_BYTES];
 };
@@ -53,7 +54,7 @@ struct piece {
 
 /* Where compressed pages are unpacked. */
 struct unpacker {
-	void *zstd; /* ZSTD_DCtx */
+	void *state; /* pack.h */
 	unsigned char *packed;
 	unsigned char *page;
 };
@@ -95,6 +96,7 @@ int chain_open(const struct kernel_ops *k, const char *path, const struct chain_
 void chain_close(struct uffdwp_image *image);
 
 /* unpack.c */
+/* -ENOMEM; -EOPNOTSUPP: there are compressed pages, and the library was built without zstd. */
 int unpackers_open(struct uffdwp_image *image, unsigned count);
 void unpackers_close(struct uffdwp_image *image);
 struct unpacker *unpacker_take(struct uffdwp_image *image);
@@ -111,16 +113,16 @@ int chain_read_page(struct uffdwp_image *image, const struct piece *piece, void 
 /* The first piece whose page is not below `page`, by number. */
 uint64_t chain_find(const struct uffdwp_image *image, uint64_t page);
 
-static inline uint32_t piece_link(const struct piece *piece)
+static inline uint32_t chain_piece_link(const struct piece *piece)
 {
 	return (uint32_t)(piece->place >> 48);
 }
 
-static inline struct delta_entry piece_entry(const struct uffdwp_image *image, const struct piece *piece)
+static inline struct delta_entry chain_piece_entry(const struct uffdwp_image *image, const struct piece *piece)
 {
 	uint64_t number = piece->place & ((1ull << 48) - 1);
 
-	return delta_decode_entry(image->links[piece_link(piece)].index + number * DELTA_ENTRY_BYTES);
+	return delta_decode_entry(image->links[chain_piece_link(piece)].index + number * DELTA_ENTRY_BYTES);
 }
 
 /* The raw file at the end of the chain; its clip is how much of it shows. */
@@ -135,8 +137,9 @@ int chain_note_bad(struct uffdwp_image *image, int error, uint32_t link, uint64_
 /* What was noted becomes text. */
 void chain_form_text(struct uffdwp_image *image);
 
-/* The first byte at or behind `offset` that is not known to be zero, or the image's end. */
-uint64_t chain_skip_zeros(const struct uffdwp_image *image, uint64_t offset);
+/* The first byte in [offset, end) that is not known to be zero; `end`, or the image's end if that comes first: there is
+ * none. It takes as long as what it skips has pages. */
+uint64_t chain_skip_zeros(const struct uffdwp_image *image, uint64_t offset, uint64_t end);
 
 int chain_next(const struct uffdwp_image *image, uint64_t offset, struct uffdwp_image_extent *extent);
 void chain_info(const struct uffdwp_image *image, uint32_t link, struct uffdwp_image_info *info);
@@ -152,7 +155,8 @@ int chain_verify(struct uffdwp_image *image, struct uffdwp_image_verified *verif
 int chain_merge(struct uffdwp_image *image, const char *path, const struct uffdwp_image_merge_options *options);
 int chain_diff(struct uffdwp_image *from, struct uffdwp_image *to, struct uffdwp_image_diff *diff);
 
-/* Who this image is, for a delta that follows it. A raw image is not known by itself: `id` is what was found. */
+/* The identity of this image, for a delta that follows it. A raw image is not known by itself: `id` is what was
+ * found. */
 void chain_as_parent(const struct uffdwp_image *image, struct image_id raw_id, struct image_parent *parent);
 
 #endif

@@ -9,7 +9,7 @@
 #include "image/base.h"
 #include "image/chain.h"
 #include "image/io.h"
-#include "region/region.h"
+#include "kernel/pages.h"
 
 #define BLOCK_BYTES BASE_BLOCK_BYTES
 
@@ -24,27 +24,37 @@ struct compare {
 	uint64_t end;                /* of it; equal: none is open */
 };
 
-/* Whether [offset, offset + BLOCK_BYTES) is known to be zeros without reading it. */
-static int is_empty(struct uffdwp_image *image, uint64_t offset)
-{
-	struct uffdwp_image_extent extent;
+/* Where an image has something that is not known to be zeros; looked for again only where that was passed. */
+struct content {
+	const struct uffdwp_image *image;
+	uint64_t next; /* UINT64_MAX: nowhere */
+	int is_known;
+};
 
-	if (!chain_next(image, offset, &extent))
-		return 1;
-	return extent.kind == UFFDWP_EXTENT_ZEROS &&
-	       extent.length >= min_u64(BLOCK_BYTES, image->length_bytes - offset);
+static uint64_t diff_next_content(struct content *content, uint64_t offset)
+{
+	uint64_t length_bytes = content->image->length_bytes;
+
+	if (content->is_known && content->next >= offset)
+		return content->next;
+	content->is_known = 1;
+	content->next = offset < length_bytes ? chain_skip_zeros(content->image, offset, UINT64_MAX) : length_bytes;
+	if (content->next == length_bytes)
+		content->next = UINT64_MAX;
+	return content->next;
 }
 
-/* A block, zeros behind the image's end. */
-static int read_block(struct uffdwp_image *image, uint64_t offset, unsigned char *buffer)
+/* A block, zeros beyond the image's end. */
+static int diff_read_block(struct uffdwp_image *image, uint64_t offset, unsigned char *buffer)
 {
-	size_t part = offset < image->length_bytes ? (size_t)min_u64(BLOCK_BYTES, image->length_bytes - offset) : 0;
+	size_t part =
+	        offset < image->length_bytes ? (size_t)math_min_u64(BLOCK_BYTES, image->length_bytes - offset) : 0;
 
 	memset(buffer + part, 0, BLOCK_BYTES - part);
 	return part ? chain_read(image, offset, buffer, part) : 0;
 }
 
-static int end_range(struct compare *compare)
+static int diff_end_range(struct compare *compare)
 {
 	struct uffdwp_image_diff *diff = compare->diff;
 	uint64_t length = compare->end - compare->start;
@@ -60,54 +70,60 @@ static int end_range(struct compare *compare)
 }
 
 /* A page that differs: joins the open range, or begins one. */
-static int add_page(struct compare *compare, uint64_t offset, uint64_t page_bytes)
+static int diff_add_page(struct compare *compare, uint64_t offset, uint64_t page_bytes)
 {
 	uint64_t most = compare->from->length_bytes > compare->to->length_bytes ? compare->from->length_bytes
 	                                                                        : compare->to->length_bytes;
 	int error = 0;
 
 	if (offset != compare->end) {
-		error = end_range(compare);
+		error = diff_end_range(compare);
 		compare->start = offset;
 	}
-	compare->end = min_u64(offset + page_bytes, most);
+	compare->end = math_min_u64(offset + page_bytes, most);
 	return error;
 }
 
-static int compare_block(struct compare *compare, uint64_t offset)
+static int diff_compare_block(struct compare *compare, uint64_t offset)
 {
 	uint64_t page_bytes = compare->diff->page_bytes;
 	unsigned char *one = compare->buffers;
 	unsigned char *two = compare->buffers + BLOCK_BYTES;
-	int error = read_block(compare->from, offset, one);
+	int error = diff_read_block(compare->from, offset, one);
 
 	if (!error)
-		error = read_block(compare->to, offset, two);
+		error = diff_read_block(compare->to, offset, two);
 	for (uint64_t at = 0; at < BLOCK_BYTES && !error; at += page_bytes) {
 		if (memcmp(one + at, two + at, (size_t)page_bytes) == 0)
 			continue;
-		error = add_page(compare, offset + at, page_bytes);
+		error = diff_add_page(compare, offset + at, page_bytes);
 		if (!error && compare->writer && offset + at < compare->to->length_bytes)
 			error = image_writer_put(compare->writer, (offset + at) / page_bytes, two + at);
 	}
 	return error;
 }
 
-static int compare_all(struct compare *compare)
+/* Zeros of both are passed over, however long they are. */
+static int diff_compare_all(struct compare *compare)
 {
-	uint64_t most = compare->from->length_bytes > compare->to->length_bytes ? compare->from->length_bytes
-	                                                                        : compare->to->length_bytes;
+	struct content from = {.image = compare->from};
+	struct content to = {.image = compare->to};
+	uint64_t offset = 0;
 	int error = 0;
 
-	for (uint64_t offset = 0; offset < most && !error; offset += BLOCK_BYTES) {
-		if (!is_empty(compare->from, offset) || !is_empty(compare->to, offset))
-			error = compare_block(compare, offset);
+	while (!error) {
+		offset = math_min_u64(diff_next_content(&from, offset), diff_next_content(&to, offset));
+		if (offset == UINT64_MAX)
+			break;
+		offset -= offset % BLOCK_BYTES;
+		error = diff_compare_block(compare, offset);
+		offset += BLOCK_BYTES;
 	}
-	return error ? error : end_range(compare);
+	return error ? error : diff_end_range(compare);
 }
 
-/* The text is from's, whoever failed. */
-static int pass_text(struct compare *compare, int error)
+/* The text is from's, whichever image failed. */
+static int diff_pass_text(struct compare *compare, int error)
 {
 	char line[sizeof(compare->to->text.line)];
 
@@ -116,7 +132,7 @@ static int pass_text(struct compare *compare, int error)
 	return text_fail(&compare->from->text, error, "%s", line);
 }
 
-static int check_bases(struct compare *compare)
+static int diff_check_bases(struct compare *compare)
 {
 	struct image_id id;
 	int error = 0;
@@ -126,19 +142,21 @@ static int check_bases(struct compare *compare)
 	if (error || compare->to->link_count == 1)
 		return error;
 	error = chain_check_base(compare->to, &id);
-	return error ? pass_text(compare, error) : 0;
+	return error ? diff_pass_text(compare, error) : 0;
 }
 
-static int open_writer(struct compare *compare)
+static int diff_open_writer(struct compare *compare)
 {
 	const struct uffdwp_image_diff *diff = compare->diff;
 	const struct image_link *newest = &compare->from->links[0];
 	struct image_writer_options options = {
 	        .path = diff->path,
+	        .flags = IMAGE_FILE_NO_URING, /* the thread is the caller's: its callback runs here, too */
+	        .mode = diff->mode,
 	        .compress = diff->compress,
 	        .page_bytes = diff->page_bytes,
 	        .region_page_bytes = newest->is_raw ? diff->page_bytes : newest->header.region_page_bytes,
-	        .pages_most = delta_pages(compare->to->length_bytes, diff->page_bytes),
+	        .pages_most = format_delta_pages(compare->to->length_bytes, diff->page_bytes),
 	};
 	struct text *text = &compare->from->text;
 	int error = chain_check_target(compare->from, diff->path, text);
@@ -148,14 +166,14 @@ static int open_writer(struct compare *compare)
 	return error ? error : image_writer_open(compare->from->k, &options, text, &compare->writer);
 }
 
-static int finish(struct compare *compare, int error)
+static int diff_finish(struct compare *compare, int error)
 {
 	struct image_parent parent;
 	struct image_identity identity;
 	struct text *text = &compare->from->text;
 
 	if (error && atomic_load(&compare->to->bad))
-		return pass_text(compare, error);
+		return diff_pass_text(compare, error);
 	if (error && !atomic_load(&compare->from->bad))
 		return text_fail(text, error, "the comparison ended early: %s", strerror(error < 0 ? -error : error));
 	if (error || !compare->writer)
@@ -167,16 +185,16 @@ static int finish(struct compare *compare, int error)
 int chain_diff(struct uffdwp_image *from, struct uffdwp_image *to, struct uffdwp_image_diff *diff)
 {
 	struct compare compare = {.from = from, .to = to, .diff = diff};
-	int error = check_bases(&compare);
+	int error = diff_check_bases(&compare);
 
 	diff->page_bytes = from->links[0].is_raw ? to->page_bytes : from->page_bytes;
 	if (!error && diff->path)
-		error = open_writer(&compare);
+		error = diff_open_writer(&compare);
 	if (error)
 		return error;
 	compare.buffers = pages_new(from->k, 2 * BLOCK_BYTES);
-	error = compare.buffers ? compare_all(&compare) : -ENOMEM;
-	error = finish(&compare, error);
+	error = compare.buffers ? diff_compare_all(&compare) : -ENOMEM;
+	error = diff_finish(&compare, error);
 	if (compare.writer)
 		image_writer_close(compare.writer, !error);
 	pages_free(from->k, compare.buffers, 2 * BLOCK_BYTES);

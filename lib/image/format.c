@@ -7,6 +7,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/auxv.h>
 
 #include "base/math.h"
 #include "image/hash.h"
@@ -17,42 +18,42 @@ static const unsigned char trailer_magic[8] = {0x89, 'U', 'F', 'F', 'E', 'N', 'D
 
 /* Places in the header. */
 enum {
-	AT_VERSION = 8,
-	AT_FLAGS = 12,
-	AT_PAGE = 16,
-	AT_LENGTH = 24,
-	AT_PARENT_LENGTH = 32,
-	AT_ID = DELTA_HEADER_ID,
-	AT_PARENT = 56,
-	AT_INDEX = 72,
-	AT_COUNT = 80,
-	AT_FILE = 88,
-	AT_COMPRESS = 96,
-	AT_REGION_PAGE = 104,
-	AT_NAME = 112,
-	AT_REST = AT_NAME + DELTA_NAME_BYTES,
-	AT_HASH = DELTA_HEADER_COVERED,
+	PLACE_VERSION = 8,
+	PLACE_FLAGS = 12,
+	PLACE_PAGE = 16,
+	PLACE_LENGTH = 24,
+	PLACE_PARENT_LENGTH = 32,
+	PLACE_ID = DELTA_HEADER_ID,
+	PLACE_PARENT = 56,
+	PLACE_INDEX = 72,
+	PLACE_COUNT = 80,
+	PLACE_FILE = 88,
+	PLACE_COMPRESS = 96,
+	PLACE_REGION_PAGE = 104,
+	PLACE_NAME = 112,
+	PLACE_REST = PLACE_NAME + DELTA_NAME_BYTES,
+	PLACE_HASH = DELTA_HEADER_COVERED,
 };
 
-static void put32(unsigned char *bytes, size_t at, uint32_t value)
+static void format_put32(unsigned char *bytes, size_t at, uint32_t value)
 {
 	value = htole32(value);
 	memcpy(bytes + at, &value, sizeof(value));
 }
 
-static void put64(unsigned char *bytes, size_t at, uint64_t value)
+static void format_put64(unsigned char *bytes, size_t at, uint64_t value)
 {
 	value = htole64(value);
 	memcpy(bytes + at, &value, sizeof(value));
 }
 
-static void put_id(unsigned char *bytes, size_t at, struct image_id id)
+static void format_put_id(unsigned char *bytes, size_t at, struct image_id id)
 {
-	put64(bytes, at, id.low);
-	put64(bytes, at + 8, id.high);
+	format_put64(bytes, at, id.low);
+	format_put64(bytes, at + 8, id.high);
 }
 
-static uint32_t get32(const unsigned char *bytes, size_t at)
+static uint32_t format_get32(const unsigned char *bytes, size_t at)
 {
 	uint32_t value;
 
@@ -60,7 +61,7 @@ static uint32_t get32(const unsigned char *bytes, size_t at)
 	return le32toh(value);
 }
 
-static uint64_t get64(const unsigned char *bytes, size_t at)
+static uint64_t format_get64(const unsigned char *bytes, size_t at)
 {
 	uint64_t value;
 
@@ -68,9 +69,9 @@ static uint64_t get64(const unsigned char *bytes, size_t at)
 	return le64toh(value);
 }
 
-static struct image_id get_id(const unsigned char *bytes, size_t at)
+static struct image_id format_get_id(const unsigned char *bytes, size_t at)
 {
-	return (struct image_id){get64(bytes, at), get64(bytes, at + 8)};
+	return (struct image_id){format_get64(bytes, at), format_get64(bytes, at + 8)};
 }
 
 int delta_is_magic(const unsigned char *bytes)
@@ -80,7 +81,8 @@ int delta_is_magic(const unsigned char *bytes)
 
 int delta_is_trailer(const unsigned char bytes[DELTA_TRAILER_BYTES])
 {
-	return memcmp(bytes, trailer_magic, sizeof(trailer_magic)) == 0 && get64(bytes, 56) == hash64(bytes, 56);
+	return memcmp(bytes, trailer_magic, sizeof(trailer_magic)) == 0 &&
+	       format_get64(bytes, 56) == hash_64(bytes, 56);
 }
 
 void delta_id_text(struct image_id id, char text[DELTA_ID_TEXT])
@@ -92,7 +94,7 @@ uint64_t delta_zeros_hash(uint64_t page_bytes)
 {
 	static const unsigned char zeros[DELTA_PAGE_BYTES_MOST];
 
-	return hash64(zeros, (size_t)page_bytes);
+	return hash_64(zeros, (size_t)page_bytes);
 }
 
 /* ---- encoding ---- */
@@ -101,65 +103,65 @@ void delta_encode_header(const struct delta_header *header, unsigned char bytes[
 {
 	memset(bytes, 0, DELTA_HEADER_BYTES);
 	memcpy(bytes, magic, sizeof(magic));
-	put32(bytes, AT_VERSION, DELTA_VERSION);
-	put32(bytes, AT_FLAGS, header->flags);
-	put64(bytes, AT_PAGE, header->page_bytes);
-	put64(bytes, AT_LENGTH, header->length_bytes);
-	put64(bytes, AT_PARENT_LENGTH, header->parent_length_bytes);
-	put_id(bytes, AT_ID, header->id);
-	put_id(bytes, AT_PARENT, header->parent);
-	put64(bytes, AT_INDEX, header->index_offset);
-	put64(bytes, AT_COUNT, header->index_count);
-	put64(bytes, AT_FILE, header->file_bytes);
-	put32(bytes, AT_COMPRESS, header->compress);
-	put64(bytes, AT_REGION_PAGE, header->region_page_bytes);
-	memcpy(bytes + AT_NAME, header->parent_name, strnlen(header->parent_name, DELTA_NAME_BYTES - 1));
-	put64(bytes, AT_HASH, hash64(bytes, AT_HASH));
+	format_put32(bytes, PLACE_VERSION, DELTA_VERSION);
+	format_put32(bytes, PLACE_FLAGS, header->flags);
+	format_put64(bytes, PLACE_PAGE, header->page_bytes);
+	format_put64(bytes, PLACE_LENGTH, header->length_bytes);
+	format_put64(bytes, PLACE_PARENT_LENGTH, header->parent_length_bytes);
+	format_put_id(bytes, PLACE_ID, header->id);
+	format_put_id(bytes, PLACE_PARENT, header->parent);
+	format_put64(bytes, PLACE_INDEX, header->index_offset);
+	format_put64(bytes, PLACE_COUNT, header->index_count);
+	format_put64(bytes, PLACE_FILE, header->file_bytes);
+	format_put32(bytes, PLACE_COMPRESS, header->compress);
+	format_put64(bytes, PLACE_REGION_PAGE, header->region_page_bytes);
+	memcpy(bytes + PLACE_NAME, header->parent_name, strnlen(header->parent_name, DELTA_NAME_BYTES - 1));
+	format_put64(bytes, PLACE_HASH, hash_64(bytes, PLACE_HASH));
 }
 
 void delta_encode_entry(const struct delta_entry *entry, unsigned char bytes[DELTA_ENTRY_BYTES])
 {
-	put64(bytes, 0, entry->page);
-	put64(bytes, 8, entry->offset);
-	put32(bytes, 16, entry->length);
-	put32(bytes, 20, entry->kind);
-	put64(bytes, 24, entry->hash);
+	format_put64(bytes, 0, entry->page);
+	format_put64(bytes, 8, entry->offset);
+	format_put32(bytes, 16, entry->length);
+	format_put32(bytes, 20, entry->kind);
+	format_put64(bytes, 24, entry->hash);
 }
 
 struct delta_entry delta_decode_entry(const unsigned char bytes[DELTA_ENTRY_BYTES])
 {
-	return (struct delta_entry){.page = get64(bytes, 0),
-	                            .offset = get64(bytes, 8),
-	                            .length = get32(bytes, 16),
-	                            .kind = get32(bytes, 20),
-	                            .hash = get64(bytes, 24)};
+	return (struct delta_entry){.page = format_get64(bytes, 0),
+	                            .offset = format_get64(bytes, 8),
+	                            .length = format_get32(bytes, 16),
+	                            .kind = format_get32(bytes, 20),
+	                            .hash = format_get64(bytes, 24)};
 }
 
 void delta_encode_trailer(const struct delta_trailer *trailer, unsigned char bytes[DELTA_TRAILER_BYTES])
 {
 	memcpy(bytes, trailer_magic, sizeof(trailer_magic));
-	put64(bytes, 8, trailer->header_hash);
-	put_id(bytes, 16, trailer->index_hash);
-	put_id(bytes, 32, trailer->data_hash);
-	put64(bytes, 48, trailer->file_bytes);
-	put64(bytes, 56, hash64(bytes, 56));
+	format_put64(bytes, 8, trailer->header_hash);
+	format_put_id(bytes, 16, trailer->index_hash);
+	format_put_id(bytes, 32, trailer->data_hash);
+	format_put64(bytes, 48, trailer->file_bytes);
+	format_put64(bytes, 56, hash_64(bytes, 56));
 }
 
 /* ---- checks ---- */
 
-static int refuse(struct text *text, const char *path, uint64_t at, const char *field, const char *wrong)
+static int format_refuse(struct text *text, const char *path, uint64_t at, const char *field, const char *wrong)
 {
 	return text_fail(text, -EBADMSG, "\"%s\" is damaged at byte %" PRIu64 " (%s): %s", path, at, field, wrong);
 }
 
-static int refuse_number(struct text *text, const char *path, uint64_t at, const char *field, uint64_t value)
+static int format_refuse_number(struct text *text, const char *path, uint64_t at, const char *field, uint64_t value)
 {
 	return text_fail(text, -EBADMSG, "\"%s\" is damaged at byte %" PRIu64 " (%s): it cannot be %" PRIu64, path, at,
 	                 field, value);
 }
 
-/* A file's name that leads nowhere else: not empty, in this folder, and nothing behind its end. */
-static int is_name(const unsigned char bytes[DELTA_NAME_BYTES])
+/* A file's name that leads nowhere else: not empty, in this folder, and nothing after its end. */
+static int format_is_name(const unsigned char bytes[DELTA_NAME_BYTES])
 {
 	size_t length = strnlen((const char *)bytes, DELTA_NAME_BYTES);
 
@@ -170,89 +172,90 @@ static int is_name(const unsigned char bytes[DELTA_NAME_BYTES])
 	return zeros_only(bytes + length, DELTA_NAME_BYTES - length);
 }
 
-static int is_page_size(uint64_t value)
+static int format_is_page_size(uint64_t value)
 {
-	return is_power_of_two(value) && value >= DELTA_PAGE_BYTES_LEAST && value <= DELTA_PAGE_BYTES_MOST;
+	return math_is_power_of_two(value) && value >= DELTA_PAGE_BYTES_LEAST && value <= DELTA_PAGE_BYTES_MOST;
 }
 
-static int is_region_page_size(const struct delta_header *header)
+static int format_is_region_page_size(const struct delta_header *header)
 {
-	return is_power_of_two(header->region_page_bytes) && header->region_page_bytes >= header->page_bytes &&
+	return math_is_power_of_two(header->region_page_bytes) && header->region_page_bytes >= header->page_bytes &&
 	       header->region_page_bytes <= 1ull << 40;
 }
 
 /* Magic, version and checksum: only then the fields mean something. */
-static int check_outside(const unsigned char *bytes, const char *path, struct text *text)
+static int format_check_outside(const unsigned char *bytes, const char *path, struct text *text)
 {
 	if (!delta_is_magic(bytes))
-		return refuse(text, path, 0, "magic", "this is no delta");
-	if (get64(bytes, AT_HASH) != hash64(bytes, AT_HASH)) {
-		if (get32(bytes, AT_VERSION) != DELTA_VERSION)
-			return refuse_number(text, path, AT_VERSION, "version", get32(bytes, AT_VERSION));
-		return refuse(text, path, AT_HASH, "the header's checksum", "it is not that of the header");
+		return format_refuse(text, path, 0, "magic", "this is no delta");
+	if (format_get64(bytes, PLACE_HASH) != hash_64(bytes, PLACE_HASH)) {
+		if (format_get32(bytes, PLACE_VERSION) != DELTA_VERSION)
+			return format_refuse_number(text, path, PLACE_VERSION, "version",
+			                            format_get32(bytes, PLACE_VERSION));
+		return format_refuse(text, path, PLACE_HASH, "the header's checksum", "it is not that of the header");
 	}
-	if (get32(bytes, AT_VERSION) != DELTA_VERSION)
+	if (format_get32(bytes, PLACE_VERSION) != DELTA_VERSION)
 		return text_fail(
 		        text, -ENOTSUP,
 		        "\"%s\" is of version %u of the format, and this library knows version %d: use a newer "
 		        "one",
-		        path, (unsigned)get32(bytes, AT_VERSION), DELTA_VERSION);
+		        path, (unsigned)format_get32(bytes, PLACE_VERSION), DELTA_VERSION);
 	return 0;
 }
 
 /* The first field that cannot be so, by its place; 0: all can. */
-static unsigned wrong_field(const struct delta_header *header, const unsigned char *bytes)
+static unsigned format_wrong_field(const struct delta_header *header, const unsigned char *bytes)
 {
 	if (header->flags & ~DELTA_PARENT_IS_RAW)
-		return AT_FLAGS;
-	if (!is_page_size(header->page_bytes))
-		return AT_PAGE;
+		return PLACE_FLAGS;
+	if (!format_is_page_size(header->page_bytes))
+		return PLACE_PAGE;
 	if (header->length_bytes > DELTA_LENGTH_MOST)
-		return AT_LENGTH;
+		return PLACE_LENGTH;
 	if (header->parent_length_bytes > DELTA_LENGTH_MOST)
-		return AT_PARENT_LENGTH;
-	if (image_id_is_none(header->parent))
-		return AT_PARENT;
-	if (header->index_offset < DELTA_HEADER_BYTES || !is_aligned(header->index_offset, DELTA_HEADER_BYTES) ||
+		return PLACE_PARENT_LENGTH;
+	if (identity_is_none(header->parent))
+		return PLACE_PARENT;
+	if (header->index_offset < DELTA_HEADER_BYTES || !math_is_aligned(header->index_offset, DELTA_HEADER_BYTES) ||
 	    header->index_offset > DELTA_LENGTH_MOST)
-		return AT_INDEX;
-	if (header->index_count > delta_pages(header->length_bytes, header->page_bytes))
-		return AT_COUNT;
+		return PLACE_INDEX;
+	if (header->index_count > format_delta_pages(header->length_bytes, header->page_bytes))
+		return PLACE_COUNT;
 	if (header->file_bytes != header->index_offset + header->index_count * DELTA_ENTRY_BYTES + DELTA_TRAILER_BYTES)
-		return AT_FILE;
-	if (header->compress > 22 || get32(bytes, AT_COMPRESS + 4))
-		return AT_COMPRESS;
-	if (!is_region_page_size(header))
-		return AT_REGION_PAGE;
-	if (!is_name(bytes + AT_NAME))
-		return AT_NAME;
-	return zeros_only(bytes + AT_REST, AT_HASH - AT_REST) ? 0 : AT_REST;
+		return PLACE_FILE;
+	if (header->compress > 22 || format_get32(bytes, PLACE_COMPRESS + 4))
+		return PLACE_COMPRESS;
+	if (!format_is_region_page_size(header))
+		return PLACE_REGION_PAGE;
+	if (!format_is_name(bytes + PLACE_NAME))
+		return PLACE_NAME;
+	return zeros_only(bytes + PLACE_REST, PLACE_HASH - PLACE_REST) ? 0 : PLACE_REST;
 }
 
-static const char *field_name(unsigned at)
+static const char *format_field_name(unsigned at)
 {
 	switch (at) {
-	case AT_FLAGS:
+	case PLACE_FLAGS:
 		return "flags";
-	case AT_PAGE:
+	case PLACE_PAGE:
 		return "page size";
-	case AT_LENGTH:
+	case PLACE_LENGTH:
 		return "length of the region";
-	case AT_PARENT_LENGTH:
+	case PLACE_PARENT_LENGTH:
 		return "length of the parent";
-	case AT_PARENT:
+	case PLACE_PARENT:
 		return "id of the parent";
-	case AT_INDEX:
+	case PLACE_INDEX:
 		return "place of the index";
-	case AT_COUNT:
+	case PLACE_COUNT:
 		return "entries of the index";
-	case AT_FILE:
+	case PLACE_FILE:
 		return "length of the file";
-	case AT_COMPRESS:
+	case PLACE_COMPRESS:
 		return "compression";
-	case AT_REGION_PAGE:
+	case PLACE_REGION_PAGE:
 		return "page size of the region";
-	case AT_NAME:
+	case PLACE_NAME:
 		return "name of the parent";
 	default:
 		return "unused";
@@ -262,28 +265,28 @@ static const char *field_name(unsigned at)
 int delta_decode_header(const unsigned char bytes[DELTA_HEADER_BYTES], uint64_t file_bytes, const char *path,
                         struct delta_header *header, struct text *text)
 {
-	int error = check_outside(bytes, path, text);
+	int error = format_check_outside(bytes, path, text);
 
 	if (error)
 		return error;
 	*header = (struct delta_header){
-	        .flags = get32(bytes, AT_FLAGS),
-	        .compress = get32(bytes, AT_COMPRESS),
-	        .page_bytes = get64(bytes, AT_PAGE),
-	        .region_page_bytes = get64(bytes, AT_REGION_PAGE),
-	        .length_bytes = get64(bytes, AT_LENGTH),
-	        .parent_length_bytes = get64(bytes, AT_PARENT_LENGTH),
-	        .id = get_id(bytes, AT_ID),
-	        .parent = get_id(bytes, AT_PARENT),
-	        .index_offset = get64(bytes, AT_INDEX),
-	        .index_count = get64(bytes, AT_COUNT),
-	        .file_bytes = get64(bytes, AT_FILE),
+	        .flags = format_get32(bytes, PLACE_FLAGS),
+	        .compress = format_get32(bytes, PLACE_COMPRESS),
+	        .page_bytes = format_get64(bytes, PLACE_PAGE),
+	        .region_page_bytes = format_get64(bytes, PLACE_REGION_PAGE),
+	        .length_bytes = format_get64(bytes, PLACE_LENGTH),
+	        .parent_length_bytes = format_get64(bytes, PLACE_PARENT_LENGTH),
+	        .id = format_get_id(bytes, PLACE_ID),
+	        .parent = format_get_id(bytes, PLACE_PARENT),
+	        .index_offset = format_get64(bytes, PLACE_INDEX),
+	        .index_count = format_get64(bytes, PLACE_COUNT),
+	        .file_bytes = format_get64(bytes, PLACE_FILE),
 	};
-	memcpy(header->parent_name, bytes + AT_NAME, DELTA_NAME_BYTES);
-	unsigned wrong = wrong_field(header, bytes);
+	memcpy(header->parent_name, bytes + PLACE_NAME, DELTA_NAME_BYTES);
+	unsigned wrong = format_wrong_field(header, bytes);
 
 	if (wrong)
-		return refuse(text, path, wrong, field_name(wrong), "its value is out of range");
+		return format_refuse(text, path, wrong, format_field_name(wrong), "its value is out of range");
 	if (header->file_bytes != file_bytes)
 		return text_fail(text, -EBADMSG,
 		                 "\"%s\" is damaged at byte %" PRIu64 ": the file has %" PRIu64
@@ -299,20 +302,21 @@ int delta_decode_trailer(const unsigned char bytes[DELTA_TRAILER_BYTES], uint64_
 	uint64_t at = file_bytes - DELTA_TRAILER_BYTES;
 
 	if (memcmp(bytes, trailer_magic, sizeof(trailer_magic)) != 0)
-		return refuse(text, path, at, "the trailer's magic", "this is no trailer");
-	if (get64(bytes, 56) != hash64(bytes, 56))
-		return refuse(text, path, at + 56, "the trailer's checksum", "it is not that of the trailer");
-	*trailer = (struct delta_trailer){.header_hash = get64(bytes, 8),
-	                                  .index_hash = get_id(bytes, 16),
-	                                  .data_hash = get_id(bytes, 32),
-	                                  .file_bytes = get64(bytes, 48)};
+		return format_refuse(text, path, at, "the trailer's magic", "this is no trailer");
+	if (format_get64(bytes, 56) != hash_64(bytes, 56))
+		return format_refuse(text, path, at + 56, "the trailer's checksum", "it is not that of the trailer");
+	*trailer = (struct delta_trailer){.header_hash = format_get64(bytes, 8),
+	                                  .index_hash = format_get_id(bytes, 16),
+	                                  .data_hash = format_get_id(bytes, 32),
+	                                  .file_bytes = format_get64(bytes, 48)};
 	if (trailer->file_bytes != file_bytes)
-		return refuse_number(text, path, at + 48, "the trailer's length of the file", trailer->file_bytes);
+		return format_refuse_number(text, path, at + 48, "the trailer's length of the file",
+		                            trailer->file_bytes);
 	return 0;
 }
 
 /* Where an entry's bytes are is possible for its kind. */
-static int has_place(const struct delta_entry *entry, const struct delta_header *header)
+static int format_has_place(const struct delta_entry *entry, const struct delta_header *header)
 {
 	if (entry->kind == DELTA_ZEROS)
 		return entry->offset == 0 && entry->length == 0;
@@ -324,68 +328,125 @@ static int has_place(const struct delta_entry *entry, const struct delta_header 
 }
 
 /* NULL: the entry can be so; else which of its fields cannot, and where that is. */
-static const char *wrong_in_entry(const struct delta_entry *entry, const struct delta_header *header, uint64_t least,
-                                  uint64_t zeros, unsigned *at)
+static const char *format_wrong_in_entry(const struct delta_entry *entry, const struct delta_header *header,
+                                         uint64_t least, uint64_t zeros, unsigned *at)
 {
 	*at = 0;
-	if (entry->page < least || entry->page >= delta_pages(header->length_bytes, header->page_bytes))
+	if (entry->page < least || entry->page >= format_delta_pages(header->length_bytes, header->page_bytes))
 		return "page number";
 	*at = 20;
 	if (entry->kind >= DELTA_KINDS)
 		return "kind";
 	*at = 8;
-	if (!has_place(entry, header))
+	if (!format_has_place(entry, header))
 		return "place of the page";
 	*at = 24;
 	return entry->kind == DELTA_ZEROS && entry->hash != zeros ? "checksum of zeros" : NULL;
 }
 
-static int check_entries(const struct delta_header *header, const unsigned char *index, const char *path,
-                         struct text *text)
+/* A number of its own for each place, which no file can know beforehand. */
+static uint64_t format_edge_hash(uint64_t place)
+{
+	uint64_t key = 0;
+	const void *random = (const void *)(uintptr_t)getauxval(AT_RANDOM); /* 16 bytes */
+
+	if (random)
+		memcpy(&key, random, sizeof(key));
+	return XXH3_64bits_withSeed(&place, sizeof(place), key);
+}
+
+/*
+ * Pages lie in the data without gap and overlap, in any order, if and only if each place between 4096 and the end of
+ * them is where as many begin as end, but for these two. (Think of pages as steps upwards: one step more leaves 4096
+ * than comes there, so that above each place but the last exactly one step passes.) So sums of the places' hashes say
+ * it, and no page has to be sorted.
+ */
+static void format_add_edges(struct delta_index_check *check, const struct delta_entry *entry)
+{
+	if (entry->kind == DELTA_ZEROS)
+		return;
+	check->stored_bytes += entry->length;
+	check->edges += format_edge_hash(entry->offset) - format_edge_hash(entry->offset + entry->length);
+}
+
+uint64_t delta_data_end(const struct delta_index_check *check)
+{
+	return DELTA_HEADER_BYTES + check->stored_bytes;
+}
+
+int delta_check_entries(struct delta_index_check *check, const struct delta_header *header,
+                        const unsigned char *entries, uint64_t count, const char *path, struct text *text)
 {
 	uint64_t zeros = delta_zeros_hash(header->page_bytes);
-	uint64_t least = 0;
 	unsigned at;
 
-	for (uint64_t i = 0; i < header->index_count; i++) {
-		struct delta_entry entry = delta_decode_entry(index + i * DELTA_ENTRY_BYTES);
-		const char *wrong = wrong_in_entry(&entry, header, least, zeros, &at);
+	for (uint64_t i = 0; i < count; i++) {
+		struct delta_entry entry = delta_decode_entry(entries + i * DELTA_ENTRY_BYTES);
+		const char *wrong = format_wrong_in_entry(&entry, header, check->least, zeros, &at);
 
 		if (wrong)
 			return text_fail(text, -EBADMSG,
 			                 "\"%s\" is damaged at byte %" PRIu64 " (index entry %" PRIu64
 			                 ", %s): its value is out of range",
-			                 path, header->index_offset + i * DELTA_ENTRY_BYTES + at, i, wrong);
-		least = entry.page + 1;
+			                 path, header->index_offset + check->count * DELTA_ENTRY_BYTES + at,
+			                 check->count, wrong);
+		format_add_edges(check, &entry);
+		check->least = entry.page + 1;
+		check->pages[entry.kind]++;
+		check->count++;
 	}
 	return 0;
 }
 
-static struct image_id id_of(const unsigned char *header_bytes, const unsigned char *index, size_t index_bytes)
+static int format_check_data(const struct delta_index_check *check, const struct delta_header *header, const char *path,
+                             struct text *text)
+{
+	uint64_t end = delta_data_end(check);
+
+	if (check->stored_bytes > header->index_offset - DELTA_HEADER_BYTES ||
+	    check->edges != format_edge_hash(DELTA_HEADER_BYTES) - format_edge_hash(end))
+		return format_refuse(text, path, DELTA_HEADER_BYTES, "data",
+		                     "pages overlap, or there is a gap between them");
+	if (math_round_up(end, DELTA_HEADER_BYTES) != header->index_offset)
+		return format_refuse(text, path, end, "data", "there is more of it than pages need");
+	return 0;
+}
+
+int delta_check_padding(const struct delta_header *header, const unsigned char *padding, size_t length,
+                        const char *path, struct text *text)
+{
+	if (zeros_only(padding, length))
+		return 0;
+	return format_refuse(text, path, header->index_offset - length, "data",
+	                     "what lies after the last page is not zeros");
+}
+
+static struct image_id format_id_of(const unsigned char *header_bytes, const unsigned char *index, size_t index_bytes)
 {
 	static const unsigned char none[16];
 	XXH3_state_t state;
 
 	XXH3_128bits_reset(&state);
-	XXH3_128bits_update(&state, header_bytes, AT_ID);
+	XXH3_128bits_update(&state, header_bytes, PLACE_ID);
 	XXH3_128bits_update(&state, none, sizeof(none));
-	XXH3_128bits_update(&state, header_bytes + AT_ID + 16, AT_HASH - AT_ID - 16);
+	XXH3_128bits_update(&state, header_bytes + PLACE_ID + 16, PLACE_HASH - PLACE_ID - 16);
 	XXH3_128bits_update(&state, index, index_bytes);
 	return hash_id(XXH3_128bits_digest(&state));
 }
 
-int delta_check_index(const struct delta_header *header, const struct delta_trailer *trailer,
-                      const unsigned char *header_bytes, const unsigned char *index, const char *path,
-                      struct text *text)
+int delta_check_index(const struct delta_index_check *check, const struct delta_header *header,
+                      const struct delta_trailer *trailer, const unsigned char *header_bytes,
+                      const unsigned char *index, const char *path, struct text *text)
 {
 	size_t index_bytes = (size_t)header->index_count * DELTA_ENTRY_BYTES;
 
-	if (trailer->header_hash != get64(header_bytes, AT_HASH))
-		return refuse(text, path, header->file_bytes - DELTA_TRAILER_BYTES + 8,
-		              "the trailer's checksum of the header", "header and trailer are of different files");
-	if (!image_id_equal(trailer->index_hash, hash128(index, index_bytes)))
-		return refuse(text, path, header->index_offset, "index", "its checksum is wrong");
-	if (!image_id_equal(header->id, id_of(header_bytes, index, index_bytes)))
-		return refuse(text, path, AT_ID, "id", "it is not that of header and index");
-	return check_entries(header, index, path, text);
+	if (trailer->header_hash != format_get64(header_bytes, PLACE_HASH))
+		return format_refuse(text, path, header->file_bytes - DELTA_TRAILER_BYTES + 8,
+		                     "the trailer's checksum of the header",
+		                     "header and trailer are of different files");
+	if (!identity_equal(trailer->index_hash, hash_128(index, index_bytes)))
+		return format_refuse(text, path, header->index_offset, "index", "its checksum is wrong");
+	if (!identity_equal(header->id, format_id_of(header_bytes, index, index_bytes)))
+		return format_refuse(text, path, PLACE_ID, "id", "it is not that of header and index");
+	return format_check_data(check, header, path, text);
 }

@@ -58,7 +58,7 @@ struct delta_trailer {
 };
 
 /* Pages of an image of length_bytes. */
-static inline uint64_t delta_pages(uint64_t length_bytes, uint64_t page_bytes)
+static inline uint64_t format_delta_pages(uint64_t length_bytes, uint64_t page_bytes)
 {
 	return length_bytes / page_bytes + (length_bytes % page_bytes != 0);
 }
@@ -82,10 +82,29 @@ int delta_decode_trailer(const unsigned char bytes[DELTA_TRAILER_BYTES], uint64_
 /* No check: of an index that delta_check_index() has found to be right. */
 struct delta_entry delta_decode_entry(const unsigned char bytes[DELTA_ENTRY_BYTES]);
 
-/* Every entry in range and in order, the trailer's checksums and the header's id as they should be. */
-int delta_check_index(const struct delta_header *header, const struct delta_trailer *trailer,
-                      const unsigned char *header_bytes, const unsigned char *index, const char *path,
-                      struct text *text);
+/* What is known of an index that is checked as it comes. */
+struct delta_index_check {
+	uint64_t count;              /* entries so far, all in range and in order */
+	uint64_t least;              /* the next page is not below */
+	uint64_t stored_bytes;       /* of their pages */
+	uint64_t edges;              /* hashes of where pages begin, less those of where they end */
+	uint64_t pages[DELTA_KINDS]; /* of each kind */
+};
+
+/* The next `count` entries, at `entries`: each in range, and after the last. */
+int delta_check_entries(struct delta_index_check *check, const struct delta_header *header,
+                        const unsigned char *entries, uint64_t count, const char *path, struct text *text);
+
+/* All entries have come, and are at `index`: their pages lie in the data without gap and overlap, the trailer's
+ * checksums and the header's id are as they should be. */
+int delta_check_index(const struct delta_index_check *check, const struct delta_header *header,
+                      const struct delta_trailer *trailer, const unsigned char *header_bytes,
+                      const unsigned char *index, const char *path, struct text *text);
+
+/* Zeros between the last page and the index, which have been read: [delta_data_end(), index_offset). */
+uint64_t delta_data_end(const struct delta_index_check *check);
+int delta_check_padding(const struct delta_header *header, const unsigned char *padding, size_t length,
+                        const char *path, struct text *text);
 
 /* XXH3-64 of a page of zeros. */
 uint64_t delta_zeros_hash(uint64_t page_bytes);

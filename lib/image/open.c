@@ -6,20 +6,25 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 
+#include "base/invariant.h"
 #include "base/math.h"
 #include "image/chain.h"
 #include "image/file.h"
 #include "image/io.h"
-#include "region/region.h"
+#include "kernel/pages.h"
 
 #define CONTEXTS_DEFAULT 16
 #define RAW_PAGE_BYTES 4096
 
+/* What is read of an index before it is believed. */
+#define INDEX_PIECE_BYTES (1u << 20)
+
 /* ---- one link ---- */
 
-static size_t index_bytes(const struct image_link *link)
+static size_t open_index_bytes(const struct image_link *link)
 {
 	return (size_t)link->header.index_count * DELTA_ENTRY_BYTES;
 }
@@ -44,29 +49,80 @@ static int open_file(struct uffdwp_image *image, struct image_link *link, const 
 	return 0;
 }
 
-static int read_failed(struct text *text, const char *path, uint64_t at, int error)
+static int open_read_failed(struct text *text, const char *path, uint64_t at, int error)
 {
 	return text_fail(text, error, "\"%s\" cannot be read at byte %" PRIu64 ": %s", path, at,
 	                 error == -EBADMSG ? "the file ends there" : strerror(-error));
 }
 
-static int read_index(struct uffdwp_image *image, struct image_link *link, const unsigned char *header_bytes,
-                      struct text *text)
+/* Room for `bytes` of the index, all of it at most; twice as much as before, so that it moves seldom. */
+static int open_grow_index(const struct uffdwp_image *image, struct image_link *link, size_t bytes)
 {
-	link->index = pages_new(image->k, index_bytes(link) + 1);
-	if (!link->index)
-		return text_fail(text, -ENOMEM, "no memory for the index of \"%s\"", link->path);
-	int error = io_read(image->k, link->fd, link->index, index_bytes(link), link->header.index_offset);
+	size_t room = (size_t)math_min_u64(bytes > 2 * link->index_room ? bytes : 2 * link->index_room,
+	                                   open_index_bytes(link));
+	int error;
 
-	if (error)
-		return read_failed(text, link->path, link->header.index_offset, error);
-	error = delta_check_index(&link->header, &link->trailer, header_bytes, link->index, link->path, text);
-	for (uint64_t i = 0; i < link->header.index_count && !error; i++)
-		link->kinds[delta_decode_entry(link->index + i * DELTA_ENTRY_BYTES).kind]++;
+	if (bytes <= link->index_room)
+		return 0;
+	unsigned char *grown =
+	        link->index ? image->k->mremap(link->index, link->index_room, room, MREMAP_MAYMOVE, NULL, &error)
+	                    : pages_new(image->k, room);
+
+	if (!grown)
+		return -ENOMEM;
+	link->index = grown;
+	link->index_room = room;
+	return 0;
+}
+
+/* A file's length costs nothing where it is sparse: no more memory is taken than the entries need that were found to be
+ * right. */
+static int open_read_entries(const struct uffdwp_image *image, struct image_link *link, struct delta_index_check *check,
+                             struct text *text)
+{
+	size_t all = open_index_bytes(link);
+	int error = 0;
+
+	for (size_t at = 0; at < all && !error; at += INDEX_PIECE_BYTES) {
+		size_t part = (size_t)math_min_u64(INDEX_PIECE_BYTES, all - at);
+		uint64_t offset = link->header.index_offset + at;
+
+		if (open_grow_index(image, link, at + part))
+			return text_fail(text, -ENOMEM, "no memory for the index of \"%s\"", link->path);
+		error = io_read(image->k, link->fd, link->index + at, part, offset);
+		error = error ? open_read_failed(text, link->path, offset, error)
+		              : delta_check_entries(check, &link->header, link->index + at, part / DELTA_ENTRY_BYTES,
+		                                    link->path, text);
+	}
 	return error;
 }
 
-static int load_delta(struct uffdwp_image *image, struct image_link *link, struct text *text)
+static int open_check_padding(const struct uffdwp_image *image, const struct image_link *link,
+                              const struct delta_index_check *check, struct text *text)
+{
+	unsigned char bytes[DELTA_HEADER_BYTES];
+	uint64_t end = delta_data_end(check);
+	size_t length = (size_t)(link->header.index_offset - end); /* less than a page: the index was checked */
+	int error = io_read(image->k, link->fd, bytes, length, end);
+
+	return error ? open_read_failed(text, link->path, end, error)
+	             : delta_check_padding(&link->header, bytes, length, link->path, text);
+}
+
+static int open_read_index(const struct uffdwp_image *image, struct image_link *link, const unsigned char *header_bytes,
+                           struct text *text)
+{
+	struct delta_index_check check = {0};
+	int error = open_read_entries(image, link, &check, text);
+
+	if (!error)
+		error = delta_check_index(&check, &link->header, &link->trailer, header_bytes, link->index, link->path,
+		                          text);
+	memcpy(link->kinds, check.pages, sizeof(link->kinds));
+	return error ? error : open_check_padding(image, link, &check, text);
+}
+
+static int open_load_delta(struct uffdwp_image *image, struct image_link *link, struct text *text)
 {
 	unsigned char bytes[DELTA_HEADER_BYTES];
 	unsigned char end[DELTA_TRAILER_BYTES];
@@ -77,21 +133,21 @@ static int load_delta(struct uffdwp_image *image, struct image_link *link, struc
 	int error = io_read(image->k, link->fd, bytes, sizeof(bytes), 0);
 
 	if (error)
-		return read_failed(text, link->path, 0, error);
+		return open_read_failed(text, link->path, 0, error);
 	error = delta_decode_header(bytes, link->file_bytes, link->path, &link->header, text);
 	if (error)
 		return error;
 	error = io_read(image->k, link->fd, end, sizeof(end), link->file_bytes - sizeof(end));
 	if (error)
-		return read_failed(text, link->path, link->file_bytes - sizeof(end), error);
+		return open_read_failed(text, link->path, link->file_bytes - sizeof(end), error);
 	error = delta_decode_trailer(end, link->file_bytes, link->path, &link->trailer, text);
 	link->length_bytes = link->header.length_bytes;
-	return error ? error : read_index(image, link, bytes, text);
+	return error ? error : open_read_index(image, link, bytes, text);
 }
 
 /* By its first bytes, or its last: a delta whose first byte is damaged must not pass for a raw image, nor one that
  * cannot be read. 1 or 0, or -errno with a text. */
-static int is_delta(const struct uffdwp_image *image, const struct image_link *link, struct text *text)
+static int open_is_delta(const struct uffdwp_image *image, const struct image_link *link, struct text *text)
 {
 	unsigned char bytes[DELTA_TRAILER_BYTES];
 	size_t length = link->file_bytes < sizeof(bytes) ? 8 : sizeof(bytes);
@@ -102,26 +158,26 @@ static int is_delta(const struct uffdwp_image *image, const struct image_link *l
 	int error = io_read(image->k, link->fd, bytes, length, 0);
 
 	if (error)
-		return read_failed(text, link->path, 0, error);
+		return open_read_failed(text, link->path, 0, error);
 	if (delta_is_magic(bytes) || length < sizeof(bytes))
 		return delta_is_magic(bytes);
 	error = io_read(image->k, link->fd, bytes, length, last);
-	return error ? read_failed(text, link->path, last, error) : delta_is_trailer(bytes);
+	return error ? open_read_failed(text, link->path, last, error) : delta_is_trailer(bytes);
 }
 
 /* A copy of an export whose snapshot did not come to its end (snapshot/nbd.c). */
-static int check_finished(const struct uffdwp_image *image, const struct image_link *link, struct text *text)
+static int open_check_finished(const struct uffdwp_image *image, const struct image_link *link, struct text *text)
 {
-	static const char mark[] = UFFDWP_NBD_UNFINISHED;
-	char bytes[sizeof(mark) - 1];
+	static const char label[] = UFFDWP_NBD_UNFINISHED;
+	char bytes[sizeof(label) - 1];
 
 	if (link->file_bytes < sizeof(bytes))
 		return 0;
 	int error = io_read(image->k, link->fd, bytes, sizeof(bytes), 0);
 
 	if (error)
-		return read_failed(text, link->path, 0, error);
-	if (memcmp(bytes, mark, sizeof(bytes)) != 0)
+		return open_read_failed(text, link->path, 0, error);
+	if (memcmp(bytes, label, sizeof(bytes)) != 0)
 		return 0;
 	return text_fail(text, -EBADMSG,
 	                 "\"%s\" is the copy of a block device whose snapshot was not finished: take another (or, if "
@@ -129,40 +185,54 @@ static int check_finished(const struct uffdwp_image *image, const struct image_l
 	                 link->path);
 }
 
-static void unload(struct uffdwp_image *image, struct image_link *link)
+static void open_unload(struct uffdwp_image *image, struct image_link *link)
 {
 	if (link->fd >= 0)
 		image->k->close(link->fd);
 	if (link->index)
-		pages_free(image->k, link->index, index_bytes(link) + 1);
+		pages_free(image->k, link->index, link->index_room);
 	memset(link, 0, sizeof(*link));
 	link->fd = -1;
 }
 
-static int load(struct uffdwp_image *image, struct image_link *link, const char *path, int as_raw, struct text *text)
+static int open_load(struct uffdwp_image *image, struct image_link *link, const char *path, int as_raw,
+                     struct text *text)
 {
 	link->fd = -1;
 	int error = open_file(image, link, path, text);
-	int delta = error || as_raw ? 0 : is_delta(image, link, text);
+	int delta = error || as_raw ? 0 : open_is_delta(image, link, text);
 
 	if (delta < 0)
 		error = delta;
 	if (!error && !delta) {
 		link->is_raw = 1;
 		link->length_bytes = link->file_bytes;
-		error = as_raw ? 0 : check_finished(image, link, text);
+		error = as_raw ? 0 : open_check_finished(image, link, text);
 	} else if (!error) {
-		error = load_delta(image, link, text);
+		error = open_load_delta(image, link, text);
 	}
 	if (error)
-		unload(image, link);
+		open_unload(image, link);
 	return error;
 }
 
 /* ---- the parent of a link ---- */
 
+/* For a text: what stands in the place of a raw parent may be a delta, written over it. */
+static int open_chain_seems_delta(const struct uffdwp_image *image, const struct image_link *link)
+{
+	struct text ignored;
+
+	text_init(&ignored);
+	int seems = link->is_raw && open_is_delta(image, link, &ignored) > 0;
+
+	text_fini(&ignored);
+	return seems;
+}
+
 /* 0: this can be it; else which of its features says that it is not. */
-static int judge_parent(const struct image_link *child, const struct image_link *link, struct text *text)
+static int open_judge_parent(const struct uffdwp_image *image, const struct image_link *child,
+                             const struct image_link *link, struct text *text)
 {
 	const struct delta_header *wanted = &child->header;
 	char has[DELTA_ID_TEXT];
@@ -174,53 +244,56 @@ static int judge_parent(const struct image_link *child, const struct image_link 
 		return text_fail(text, -EXDEV, "\"%s\" is not the parent of \"%s\": it is %s, and the parent is %s",
 		                 link->path, child->path, link->is_raw ? "a raw image" : "a delta",
 		                 link->is_raw ? "a delta" : "a raw image");
-	if (!link->is_raw && !image_id_equal(link->header.id, wanted->parent))
+	if (!link->is_raw && !identity_equal(link->header.id, wanted->parent))
 		return text_fail(text, -EXDEV,
 		                 "\"%s\" is not the parent of \"%s\": its id is %s, and the parent's is %s", link->path,
 		                 child->path, has, wants);
 	if (link->length_bytes != wanted->parent_length_bytes)
 		return text_fail(text, -EXDEV,
 		                 "\"%s\" is not the parent of \"%s\": it has %" PRIu64
-		                 " bytes, and the parent has %" PRIu64,
-		                 link->path, child->path, link->length_bytes, wanted->parent_length_bytes);
+		                 " bytes, and the parent has %" PRIu64 "%s",
+		                 link->path, child->path, link->length_bytes, wanted->parent_length_bytes,
+		                 open_chain_seems_delta(image, link)
+		                         ? " (it seems to be a delta, written over the parent)"
+		                         : "");
 	if (!link->is_raw && link->header.page_bytes != wanted->page_bytes)
 		return text_fail(text, -EXDEV, "\"%s\" is not the parent of \"%s\": its pages have another size",
 		                 link->path, child->path);
 	return 0;
 }
 
-static int try_parent(struct uffdwp_image *image, const struct image_link *child, struct image_link *link,
-                      const char *path, struct text *text)
+static int open_try_parent(struct uffdwp_image *image, const struct image_link *child, struct image_link *link,
+                           const char *path, struct text *text)
 {
-	int error = load(image, link, path, (child->header.flags & DELTA_PARENT_IS_RAW) != 0, text);
+	int error = open_load(image, link, path, (child->header.flags & DELTA_PARENT_IS_RAW) != 0, text);
 
 	if (!error)
-		error = judge_parent(child, link, text);
+		error = open_judge_parent(image, child, link, text);
 	if (error)
-		unload(image, link);
+		open_unload(image, link);
 	return error;
 }
 
-/* Of the paths that were given: first those with the name that the child says, then any. 0: found. */
-static int find_given(struct uffdwp_image *image, const struct image_link *child, struct image_link *link,
-                      const struct chain_options *options)
+/* Looks at the paths that were given: first those with the name that the child says, then any. 0: found. */
+static int open_find_given(struct uffdwp_image *image, const struct image_link *child, struct image_link *link,
+                           const struct chain_options *options)
 {
-	struct text unheard;
+	struct text unreported;
 	int found = -ENOENT;
 
-	text_init(&unheard);
+	text_init(&unreported);
 	for (int named = 1; named >= 0 && found; named--) {
 		for (size_t i = 0; i < options->path_count && found; i++) {
 			if ((strcmp(image_name_of(options->paths[i]), child->header.parent_name) == 0) == named)
-				found = try_parent(image, child, link, options->paths[i], &unheard);
+				found = open_try_parent(image, child, link, options->paths[i], &unreported);
 		}
 	}
-	text_fini(&unheard);
+	text_fini(&unreported);
 	return found;
 }
 
-static int find_beside(struct uffdwp_image *image, const struct image_link *child, struct image_link *link,
-                       struct text *text)
+static int open_find_beside(struct uffdwp_image *image, const struct image_link *child, struct image_link *link,
+                            struct text *text)
 {
 	char path[CHAIN_PATH_BYTES];
 	size_t folder = (size_t)(image_name_of(child->path) - child->path);
@@ -228,7 +301,7 @@ static int find_beside(struct uffdwp_image *image, const struct image_link *chil
 	if (folder + strlen(child->header.parent_name) >= sizeof(path))
 		return text_fail(text, -ENAMETOOLONG, "the path of the parent of \"%s\" is too long", child->path);
 	snprintf(path, sizeof(path), "%.*s%s", (int)folder, child->path, child->header.parent_name);
-	int error = try_parent(image, child, link, path, text);
+	int error = open_try_parent(image, child, link, path, text);
 
 	if (error == -ENOENT)
 		return text_fail(text, -ENOENT,
@@ -237,17 +310,19 @@ static int find_beside(struct uffdwp_image *image, const struct image_link *chil
 	return error;
 }
 
-static int load_parent(struct uffdwp_image *image, const struct chain_options *options, struct text *text)
+static int open_load_parent(struct uffdwp_image *image, const struct chain_options *options, struct text *text)
 {
 	struct image_link *child = &image->links[image->link_count - 1];
 	struct image_link *link = &image->links[image->link_count];
 
 	if (image->link_count == CHAIN_LINKS_MAX)
 		return text_fail(text, -ELOOP, "the chain has more than %d links: merge some", CHAIN_LINKS_MAX);
-	int error = find_given(image, child, link, options);
+	int error = open_find_given(image, child, link, options);
 
 	if (error)
-		error = find_beside(image, child, link, text);
+		error = open_find_beside(image, child, link, text);
+	INVARIANT(LINK, error || link->is_raw || identity_equal(link->header.id, child->header.parent));
+	INVARIANT(LINK, error || link->length_bytes == child->header.parent_length_bytes);
 	if (!error)
 		image->link_count++;
 	return error;
@@ -255,18 +330,18 @@ static int load_parent(struct uffdwp_image *image, const struct chain_options *o
 
 /* ---- the table of pieces ---- */
 
-static void set_clips(struct uffdwp_image *image)
+static void open_set_clips(struct uffdwp_image *image)
 {
 	uint64_t clip = UINT64_MAX;
 
 	for (uint32_t i = 0; i < image->link_count; i++) {
-		clip = min_u64(clip, image->links[i].length_bytes);
+		clip = math_min_u64(clip, image->links[i].length_bytes);
 		image->links[i].clip = clip;
 	}
 }
 
 /* By page, the newest link first. */
-static int compare_pieces(const void *a, const void *b)
+static int open_compare_pieces(const void *a, const void *b)
 {
 	const struct piece *one = a;
 	const struct piece *two = b;
@@ -276,7 +351,7 @@ static int compare_pieces(const void *a, const void *b)
 	return one->place < two->place ? -1 : one->place > two->place;
 }
 
-static void collect_pieces(struct uffdwp_image *image)
+static void open_collect_pieces(struct uffdwp_image *image)
 {
 	for (uint32_t i = 0; i + 1 < image->link_count; i++) {
 		const struct image_link *link = &image->links[i];
@@ -289,7 +364,7 @@ static void collect_pieces(struct uffdwp_image *image)
 	}
 }
 
-static void keep_newest(struct uffdwp_image *image)
+static void open_keep_newest(struct uffdwp_image *image)
 {
 	uint64_t kept = 0;
 
@@ -300,7 +375,7 @@ static void keep_newest(struct uffdwp_image *image)
 	image->piece_count = kept;
 }
 
-static int make_pieces(struct uffdwp_image *image, struct text *text)
+static int open_make_pieces(struct uffdwp_image *image, struct text *text)
 {
 	uint64_t room = 0;
 
@@ -312,10 +387,10 @@ static int make_pieces(struct uffdwp_image *image, struct text *text)
 	image->piece_room = room;
 	if (!image->pieces)
 		return text_fail(text, -ENOMEM, "no memory for the index of the chain");
-	collect_pieces(image);
+	open_collect_pieces(image);
 	if (image->link_count > 2) { /* one delta alone is in order */
-		qsort(image->pieces, image->piece_count, sizeof(*image->pieces), compare_pieces);
-		keep_newest(image);
+		qsort(image->pieces, image->piece_count, sizeof(*image->pieces), open_compare_pieces);
+		open_keep_newest(image);
 	}
 	return 0;
 }
@@ -325,7 +400,7 @@ static int make_pieces(struct uffdwp_image *image, struct text *text)
 static int open_links(struct uffdwp_image *image, const char *path, const struct chain_options *options,
                       struct text *text)
 {
-	int error = load(image, &image->links[0], path, (options->flags & UFFDWP_IMAGE_RAW) != 0, text);
+	int error = open_load(image, &image->links[0], path, (options->flags & UFFDWP_IMAGE_OPEN_RAW) != 0, text);
 
 	if (error)
 		return error;
@@ -333,8 +408,22 @@ static int open_links(struct uffdwp_image *image, const char *path, const struct
 	image->length_bytes = image->links[0].length_bytes;
 	image->page_bytes = image->links[0].is_raw ? RAW_PAGE_BYTES : image->links[0].header.page_bytes;
 	while (!error && !image->links[image->link_count - 1].is_raw)
-		error = load_parent(image, options, text);
+		error = open_load_parent(image, options, text);
 	return error;
+}
+
+static int open_unpackers(struct uffdwp_image *image, unsigned count, struct text *text)
+{
+	switch (unpackers_open(image, count)) {
+	case 0:
+		return 0;
+	case -EOPNOTSUPP:
+		return text_fail(
+		        text, -EOPNOTSUPP,
+		        "the image has compressed pages, and this library was built without zstd (UFFDWP_ZSTD)");
+	default:
+		return text_fail(text, -ENOMEM, "no memory for unpacking: ask for less contexts");
+	}
 }
 
 int chain_open(const struct kernel_ops *k, const char *path, const struct chain_options *options, struct text *text,
@@ -351,11 +440,11 @@ int chain_open(const struct kernel_ops *k, const char *path, const struct chain_
 	                         : text_fail(text, -ENOMEM, "no memory for an image");
 
 	if (!error && image->links) {
-		set_clips(image);
-		error = make_pieces(image, text);
+		open_set_clips(image);
+		error = open_make_pieces(image, text);
 	}
-	if (!error && unpackers_open(image, options->contexts ? options->contexts : CONTEXTS_DEFAULT))
-		error = text_fail(text, -ENOMEM, "no memory for unpacking: ask for less contexts");
+	if (!error)
+		error = open_unpackers(image, options->contexts ? options->contexts : CONTEXTS_DEFAULT, text);
 	if (error)
 		chain_close(image);
 	else
@@ -371,7 +460,7 @@ void chain_close(struct uffdwp_image *image)
 	if (image->pieces)
 		pages_free(k, image->pieces, image->piece_room * sizeof(*image->pieces));
 	for (uint32_t i = 0; i < image->link_count; i++)
-		unload(image, &image->links[i]);
+		open_unload(image, &image->links[i]);
 	pages_free(k, image->links, CHAIN_LINKS_MAX * sizeof(*image->links));
 	text_fini(&image->text);
 	pages_free(k, image, sizeof(*image));
@@ -392,7 +481,7 @@ void chain_form_text(struct uffdwp_image *image)
 	atomic_store(&image->bad, 0);
 }
 
-static struct uffdwp_image_id public_id(struct image_id id)
+static struct uffdwp_image_id open_public_id(struct image_id id)
 {
 	return (struct uffdwp_image_id){id.low, id.high};
 }
@@ -400,7 +489,9 @@ static struct uffdwp_image_id public_id(struct image_id id)
 void chain_info(const struct uffdwp_image *image, uint32_t number, struct uffdwp_image_info *info)
 {
 	const struct image_link *link = &image->links[number];
+	struct stat st;
 
+	info->allocated_bytes = image->k->fstat(link->fd, &st) ? link->file_bytes : (uint64_t)st.st_blocks * 512;
 	info->kind = link->is_raw ? UFFDWP_IMAGE_KIND_RAW : UFFDWP_IMAGE_KIND_DELTA;
 	info->links = image->link_count - number;
 	info->length_bytes = link->length_bytes;
@@ -409,7 +500,7 @@ void chain_info(const struct uffdwp_image *image, uint32_t number, struct uffdwp
 	if (link->is_raw) {
 		info->page_bytes = image->page_bytes;
 		if (number > 0)
-			info->id = public_id(image->links[number - 1].header.parent);
+			info->id = open_public_id(image->links[number - 1].header.parent);
 		return;
 	}
 	info->page_bytes = link->header.page_bytes;
@@ -418,8 +509,8 @@ void chain_info(const struct uffdwp_image *image, uint32_t number, struct uffdwp
 	info->pages_raw = link->kinds[DELTA_RAW];
 	info->pages_zeros = link->kinds[DELTA_ZEROS];
 	info->pages_packed = link->kinds[DELTA_ZSTD];
-	info->id = public_id(link->header.id);
-	info->parent = public_id(link->header.parent);
+	info->id = open_public_id(link->header.id);
+	info->parent = open_public_id(link->header.parent);
 	info->parent_name = link->header.parent_name;
 }
 

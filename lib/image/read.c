@@ -7,6 +7,7 @@
 #include "image/chain.h"
 #include "image/hash.h"
 #include "image/io.h"
+#include "image/zeros.h"
 
 /* What one system call reads of pages that follow each other in the file. */
 #define RUN_BYTES_MOST (1u << 20)
@@ -27,7 +28,7 @@ uint64_t chain_find(const struct uffdwp_image *image, uint64_t page)
 	return low;
 }
 
-/* The first damage that is found is what is told. */
+/* The first damage that is found is what is reported. */
 int chain_note_bad(struct uffdwp_image *image, int error, uint32_t link, uint64_t page, uint64_t at)
 {
 	uint32_t none = 0;
@@ -44,10 +45,25 @@ int chain_note_bad(struct uffdwp_image *image, int error, uint32_t link, uint64_
 
 /* ---- one page of a delta ---- */
 
-/* A part of a raw page, through the stack: all of it is read, because all of it is checked. */
-static int read_part(const struct uffdwp_image *image, int fd, const struct delta_entry *entry, size_t skip, void *to,
-                     size_t length)
+/* Bytes [at, at + length) of a page: 1 where those beyond the end of the link's memory are zeros, as they must be. */
+static int read_has_zero_tail(const struct uffdwp_image *image, const struct piece *piece, const unsigned char *bytes,
+                              size_t at, size_t length)
 {
+	uint64_t start = piece->page * image->page_bytes;
+	uint64_t inside = image->links[chain_piece_link(piece)].length_bytes - start;
+
+	if (inside >= at + length)
+		return 1;
+	size_t skip = inside > at ? (size_t)inside - at : 0;
+
+	return zeros_only(bytes + skip, length - skip);
+}
+
+/* A part of a raw page, through the stack: all of it is read, because all of it is checked. */
+static int read_part(const struct uffdwp_image *image, const struct piece *piece, const struct delta_entry *entry,
+                     size_t skip, void *to, size_t length)
+{
+	int fd = image->links[chain_piece_link(piece)].fd;
 	unsigned char bytes[DELTA_PAGE_BYTES_LEAST];
 	XXH3_state_t state;
 	size_t end = skip + length;
@@ -56,6 +72,8 @@ static int read_part(const struct uffdwp_image *image, int fd, const struct delt
 	for (size_t at = 0; at < image->page_bytes; at += sizeof(bytes)) {
 		int error = io_read(image->k, fd, bytes, sizeof(bytes), entry->offset + at);
 
+		if (!error && !read_has_zero_tail(image, piece, bytes, at, sizeof(bytes)))
+			error = -EBADMSG;
 		if (error)
 			return error;
 		XXH3_64bits_update(&state, bytes, sizeof(bytes));
@@ -68,17 +86,19 @@ static int read_part(const struct uffdwp_image *image, int fd, const struct delt
 	return XXH3_64bits_digest(&state) == entry->hash ? 0 : -EBADMSG;
 }
 
-static int read_packed(struct uffdwp_image *image, int fd, const struct delta_entry *entry, size_t skip, void *to,
-                       size_t length)
+static int read_packed(struct uffdwp_image *image, const struct piece *piece, const struct delta_entry *entry,
+                       size_t skip, void *to, size_t length)
 {
 	size_t page_bytes = (size_t)image->page_bytes;
 	struct unpacker *unpacker = unpacker_take(image);
 	unsigned char *page = length == page_bytes ? to : unpacker->page;
-	int error = io_read(image->k, fd, unpacker->packed, entry->length, entry->offset);
+	int error = io_read(image->k, image->links[chain_piece_link(piece)].fd, unpacker->packed, entry->length,
+	                    entry->offset);
 
 	if (!error)
 		error = unpacker_run(unpacker, entry->length, page, page_bytes);
-	if (!error && hash64(page, page_bytes) != entry->hash)
+	if (!error &&
+	    (hash_64(page, page_bytes) != entry->hash || !read_has_zero_tail(image, piece, page, 0, page_bytes)))
 		error = -EBADMSG;
 	if (!error && page != to)
 		memcpy(to, page + skip, length);
@@ -88,17 +108,16 @@ static int read_packed(struct uffdwp_image *image, int fd, const struct delta_en
 
 static int read_piece(struct uffdwp_image *image, const struct piece *piece, size_t skip, void *to, size_t length)
 {
-	struct delta_entry entry = piece_entry(image, piece);
-	int fd = image->links[piece_link(piece)].fd;
+	struct delta_entry entry = chain_piece_entry(image, piece);
 	int error = 0;
 
 	if (entry.kind == DELTA_ZEROS)
 		memset(to, 0, length);
 	else if (entry.kind == DELTA_ZSTD)
-		error = read_packed(image, fd, &entry, skip, to, length);
+		error = read_packed(image, piece, &entry, skip, to, length);
 	else
-		error = read_part(image, fd, &entry, skip, to, length);
-	return error ? chain_note_bad(image, error, piece_link(piece), piece->page, entry.offset) : 0;
+		error = read_part(image, piece, &entry, skip, to, length);
+	return error ? chain_note_bad(image, error, chain_piece_link(piece), piece->page, entry.offset) : 0;
 }
 
 int chain_read_page(struct uffdwp_image *image, const struct piece *piece, void *to)
@@ -108,23 +127,23 @@ int chain_read_page(struct uffdwp_image *image, const struct piece *piece, void 
 
 /* ---- runs of whole raw pages ---- */
 
-static int follows(const struct uffdwp_image *image, const struct piece *a, const struct piece *b)
+static int read_follows(const struct uffdwp_image *image, const struct piece *a, const struct piece *b)
 {
-	struct delta_entry first = piece_entry(image, a);
-	struct delta_entry second = piece_entry(image, b);
+	struct delta_entry first = chain_piece_entry(image, a);
+	struct delta_entry second = chain_piece_entry(image, b);
 
-	return b->page == a->page + 1 && piece_link(a) == piece_link(b) && first.kind == DELTA_RAW &&
+	return b->page == a->page + 1 && chain_piece_link(a) == chain_piece_link(b) && first.kind == DELTA_RAW &&
 	       second.kind == DELTA_RAW && second.offset == first.offset + image->page_bytes;
 }
 
 /* How many pieces from `number` on can be read by one call into `length` bytes: at least one. */
-static uint64_t run_length(const struct uffdwp_image *image, uint64_t number, size_t length)
+static uint64_t read_run_length(const struct uffdwp_image *image, uint64_t number, size_t length)
 {
-	uint64_t most = min_u64(length, RUN_BYTES_MOST) / image->page_bytes;
+	uint64_t most = math_min_u64(length, RUN_BYTES_MOST) / image->page_bytes;
 	uint64_t count = 1;
 
 	while (count < most && number + count < image->piece_count &&
-	       follows(image, &image->pieces[number + count - 1], &image->pieces[number + count]))
+	       read_follows(image, &image->pieces[number + count - 1], &image->pieces[number + count]))
 		count++;
 	return count;
 }
@@ -133,15 +152,16 @@ static int read_run(struct uffdwp_image *image, uint64_t number, uint64_t count,
 {
 	size_t page_bytes = (size_t)image->page_bytes;
 	const struct piece *first = &image->pieces[number];
-	uint32_t link = piece_link(first);
-	struct delta_entry entry = piece_entry(image, first);
+	uint32_t link = chain_piece_link(first);
+	struct delta_entry entry = chain_piece_entry(image, first);
 	int error = io_read(image->k, image->links[link].fd, to, count * page_bytes, entry.offset);
 
 	if (error)
 		return chain_note_bad(image, error, link, first->page, entry.offset);
 	for (uint64_t i = 0; i < count; i++) {
-		entry = piece_entry(image, &first[i]);
-		if (hash64(to + i * page_bytes, page_bytes) != entry.hash)
+		entry = chain_piece_entry(image, &first[i]);
+		if (hash_64(to + i * page_bytes, page_bytes) != entry.hash ||
+		    !read_has_zero_tail(image, &first[i], to + i * page_bytes, 0, page_bytes))
 			return chain_note_bad(image, -EBADMSG, link, first[i].page, entry.offset);
 	}
 	return 0;
@@ -152,7 +172,7 @@ static int read_run(struct uffdwp_image *image, uint64_t number, uint64_t count,
 static int read_base(struct uffdwp_image *image, uint64_t offset, unsigned char *to, size_t length)
 {
 	const struct image_link *base = chain_base(image);
-	size_t part = offset < base->clip ? (size_t)min_u64(length, base->clip - offset) : 0;
+	size_t part = offset < base->clip ? (size_t)math_min_u64(length, base->clip - offset) : 0;
 	int error = part ? io_read(image->k, base->fd, to, part, offset) : 0;
 
 	memset(to + part, 0, length - part);
@@ -165,13 +185,13 @@ static int read_step(struct uffdwp_image *image, uint64_t number, uint64_t offse
 {
 	size_t page_bytes = (size_t)image->page_bytes;
 	const struct piece *piece = &image->pieces[number];
-	uint64_t clip = image->links[piece_link(piece)].clip;
+	uint64_t clip = image->links[chain_piece_link(piece)].clip;
 	size_t skip = (size_t)(offset % page_bytes);
-	size_t part = (size_t)min_u64(page_bytes - skip, length);
+	size_t part = (size_t)math_min_u64(page_bytes - skip, length);
 	int error;
 
-	if (part == page_bytes && piece_entry(image, piece).kind == DELTA_RAW) {
-		uint64_t count = run_length(image, number, length);
+	if (part == page_bytes && chain_piece_entry(image, piece).kind == DELTA_RAW) {
+		uint64_t count = read_run_length(image, number, length);
 
 		part = (size_t)count * page_bytes;
 		error = read_run(image, number, count, to);
@@ -202,7 +222,7 @@ int chain_read(struct uffdwp_image *image, uint64_t offset, void *to, size_t len
 			error = read_step(image, number, offset, at, length, &done);
 			number += done / image->page_bytes ? done / image->page_bytes : 1;
 		} else {
-			done = (size_t)min_u64(length, next - offset);
+			done = (size_t)math_min_u64(length, next - offset);
 			error = read_base(image, offset, at, done);
 		}
 		at += done;
@@ -214,41 +234,39 @@ int chain_read(struct uffdwp_image *image, uint64_t offset, void *to, size_t len
 
 /* ---- where the bytes are ---- */
 
-/* Of the base: where data begins in [offset, end), as far as the file tells. */
-static uint64_t base_data(const struct uffdwp_image *image, uint64_t offset, uint64_t end)
+/* Where data of the base begins in [offset, end), as far as the file system reports it. */
+static uint64_t read_base_data(const struct uffdwp_image *image, uint64_t offset, uint64_t end)
 {
 	const struct image_link *base = chain_base(image);
-	int64_t data = offset < base->clip ? image->k->seek(base->fd, offset, SEEK_DATA) : -ENXIO;
 
-	if (data == -ENXIO)
-		return end;
-	return data < 0 || (uint64_t)data < offset ? offset : min_u64((uint64_t)data, end);
+	return offset < base->clip ? io_next_data(image->k, base->fd, offset, end) : end;
 }
 
-uint64_t chain_skip_zeros(const struct uffdwp_image *image, uint64_t offset)
+uint64_t chain_skip_zeros(const struct uffdwp_image *image, uint64_t offset, uint64_t end)
 {
 	uint64_t number = chain_find(image, offset / image->page_bytes);
 
-	while (offset < image->length_bytes) {
+	end = math_min_u64(end, image->length_bytes);
+	while (offset < end) {
 		const struct piece *piece = number < image->piece_count ? &image->pieces[number] : NULL;
-		uint64_t next = piece ? piece->page * image->page_bytes : image->length_bytes;
+		uint64_t next = math_min_u64(piece ? piece->page * image->page_bytes : end, end);
 
 		if (next > offset) {
-			offset = base_data(image, offset, min_u64(next, image->length_bytes));
+			offset = read_base_data(image, offset, next);
 			if (offset < next)
 				return offset;
-		} else if (piece_entry(image, piece).kind == DELTA_ZEROS) {
+		} else if (chain_piece_entry(image, piece).kind == DELTA_ZEROS) {
 			offset = next + image->page_bytes;
 			number++;
 		} else {
 			return offset;
 		}
 	}
-	return image->length_bytes;
+	return end;
 }
 
 /* [offset, end) is the base's: data or a hole. */
-static void base_extent(const struct uffdwp_image *image, uint64_t end, struct uffdwp_image_extent *extent)
+static void read_base_extent(const struct uffdwp_image *image, uint64_t end, struct uffdwp_image_extent *extent)
 {
 	const struct image_link *base = chain_base(image);
 	uint64_t offset = extent->offset;
@@ -263,7 +281,7 @@ static void base_extent(const struct uffdwp_image *image, uint64_t end, struct u
 		return;
 	}
 	int64_t hole = data < 0 ? -1 : image->k->seek(base->fd, offset, SEEK_HOLE);
-	uint64_t until = min_u64(hole > (int64_t)offset ? (uint64_t)hole : end, min_u64(end, base->clip));
+	uint64_t until = math_min_u64(hole > (int64_t)offset ? (uint64_t)hole : end, math_min_u64(end, base->clip));
 
 	extent->kind = UFFDWP_EXTENT_DATA;
 	extent->length = until - offset;
@@ -271,19 +289,19 @@ static void base_extent(const struct uffdwp_image *image, uint64_t end, struct u
 	extent->file_offset = offset;
 }
 
-static void piece_extent(const struct uffdwp_image *image, uint64_t number, struct uffdwp_image_extent *extent)
+static void read_piece_extent(const struct uffdwp_image *image, uint64_t number, struct uffdwp_image_extent *extent)
 {
 	static const uint32_t kinds[DELTA_KINDS] = {UFFDWP_EXTENT_DATA, UFFDWP_EXTENT_ZEROS, UFFDWP_EXTENT_PACKED};
 	const struct piece *piece = &image->pieces[number];
-	const struct image_link *link = &image->links[piece_link(piece)];
-	struct delta_entry entry = piece_entry(image, piece);
+	const struct image_link *link = &image->links[chain_piece_link(piece)];
+	struct delta_entry entry = chain_piece_entry(image, piece);
 	uint64_t skip = extent->offset - piece->page * image->page_bytes;
 	uint64_t count = 1;
 
 	while (number + count < image->piece_count && entry.kind == DELTA_RAW &&
-	       follows(image, &image->pieces[number + count - 1], &image->pieces[number + count]))
+	       read_follows(image, &image->pieces[number + count - 1], &image->pieces[number + count]))
 		count++;
-	extent->link = piece_link(piece);
+	extent->link = chain_piece_link(piece);
 	extent->kind = kinds[entry.kind];
 	extent->length = count * image->page_bytes - skip;
 	if (extent->offset + extent->length > link->clip) {
@@ -312,9 +330,9 @@ int chain_next(const struct uffdwp_image *image, uint64_t offset, struct uffdwp_
 	extent->fd = -1;
 	extent->file_offset = 0;
 	if (next <= offset)
-		piece_extent(image, number, extent);
+		read_piece_extent(image, number, extent);
 	else
-		base_extent(image, min_u64(next, image->length_bytes), extent);
+		read_base_extent(image, math_min_u64(next, image->length_bytes), extent);
 	if (extent->length > image->length_bytes - offset)
 		extent->length = image->length_bytes - offset;
 	return 1;

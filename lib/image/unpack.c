@@ -1,16 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /* Workplaces for compressed pages, all made when the image is opened; see chain.h. */
-#define ZSTD_STATIC_LINKING_ONLY
-#include <zstd.h>
-
 #include <errno.h>
-#include <sched.h>
 
 #include "base/math.h"
 #include "image/chain.h"
-#include "region/region.h"
+#include "image/pack.h"
+#include "kernel/backoff.h"
+#include "kernel/pages.h"
 
-static int has_packed_pages(const struct uffdwp_image *image)
+static int unpack_has_packed_pages(const struct uffdwp_image *image)
 {
 	for (uint32_t i = 0; i < image->link_count; i++) {
 		if (image->links[i].kinds[DELTA_ZSTD])
@@ -21,11 +19,13 @@ static int has_packed_pages(const struct uffdwp_image *image)
 
 int unpackers_open(struct uffdwp_image *image, unsigned count)
 {
-	size_t zstd_bytes = (size_t)round_up(ZSTD_estimateDCtxSize(), 4096);
-	size_t each = zstd_bytes + 2 * (size_t)image->page_bytes;
+	size_t state_bytes = (size_t)math_round_up(pack_back_bytes(), 4096);
+	size_t each = state_bytes + 2 * (size_t)image->page_bytes;
 
-	if (!has_packed_pages(image))
+	if (!unpack_has_packed_pages(image))
 		return 0;
+	if (!pack_built())
+		return -EOPNOTSUPP;
 	image->unpacker_bytes = each * count;
 	image->unpacker_memory = pages_new(image->k, image->unpacker_bytes);
 	if (!image->unpacker_memory)
@@ -33,9 +33,9 @@ int unpackers_open(struct uffdwp_image *image, unsigned count)
 	for (unsigned i = 0; i < count; i++) {
 		unsigned char *memory = image->unpacker_memory + i * each;
 
-		image->unpackers[i] = (struct unpacker){ZSTD_initStaticDCtx(memory, zstd_bytes), memory + zstd_bytes,
-		                                        memory + zstd_bytes + image->page_bytes};
-		if (!image->unpackers[i].zstd)
+		image->unpackers[i] = (struct unpacker){pack_back_init(memory, state_bytes), memory + state_bytes,
+		                                        memory + state_bytes + image->page_bytes};
+		if (!image->unpackers[i].state)
 			return -ENOMEM;
 	}
 	image->unpacker_count = count;
@@ -49,12 +49,14 @@ void unpackers_close(struct uffdwp_image *image)
 
 struct unpacker *unpacker_take(struct uffdwp_image *image)
 {
+	unsigned turn = BACKOFF_YIELD;
+
 	for (;;) {
 		uint64_t taken = atomic_load(&image->unpackers_taken);
-		uint64_t idle = ~taken & low_bits(image->unpacker_count);
+		uint64_t idle = ~taken & math_low_bits(image->unpacker_count);
 
 		if (!idle) {
-			sched_yield(); /* another thread is done in microseconds */
+			kernel_back_off(image->k, &turn); /* another thread is done in microseconds */
 			continue;
 		}
 		uint64_t bit = idle & (~idle + 1);
@@ -71,7 +73,5 @@ void unpacker_give(struct uffdwp_image *image, struct unpacker *unpacker)
 
 int unpacker_run(struct unpacker *unpacker, size_t packed_bytes, void *to, size_t page_bytes)
 {
-	size_t got = ZSTD_decompressDCtx(unpacker->zstd, to, page_bytes, unpacker->packed, packed_bytes);
-
-	return ZSTD_isError(got) || got != page_bytes ? -EBADMSG : 0;
+	return pack_back_run(unpacker->state, unpacker->packed, packed_bytes, to, page_bytes);
 }

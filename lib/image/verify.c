@@ -9,7 +9,7 @@
 #include "image/chain.h"
 #include "image/hash.h"
 #include "image/io.h"
-#include "region/region.h"
+#include "kernel/pages.h"
 
 #define BUFFER_BYTES BASE_BLOCK_BYTES
 
@@ -22,7 +22,7 @@ static int verify_pages(struct uffdwp_image *image, uint32_t number, unsigned ch
 	for (uint64_t i = 0; i < link->header.index_count && !error; i++) {
 		struct piece piece = {0, (uint64_t)number << 48 | i};
 
-		piece.page = piece_entry(image, &piece).page;
+		piece.page = chain_piece_entry(image, &piece).page;
 		error = chain_read_page(image, &piece, buffer);
 		verified->pages += !error;
 	}
@@ -38,14 +38,14 @@ static int verify_data(struct uffdwp_image *image, uint32_t number, unsigned cha
 
 	XXH3_128bits_reset(&state);
 	for (uint64_t at = DELTA_HEADER_BYTES; at < end; at += BUFFER_BYTES) {
-		size_t part = (size_t)min_u64(BUFFER_BYTES, end - at);
+		size_t part = (size_t)math_min_u64(BUFFER_BYTES, end - at);
 		int error = io_read(image->k, link->fd, buffer, part, at);
 
 		if (error)
 			return chain_note_bad(image, error, number, at / image->page_bytes, at);
 		XXH3_128bits_update(&state, buffer, part);
 	}
-	if (image_id_equal(hash_id(XXH3_128bits_digest(&state)), link->trailer.data_hash))
+	if (identity_equal(hash_id(XXH3_128bits_digest(&state)), link->trailer.data_hash))
 		return 0;
 	return text_fail(&image->text, -EBADMSG,
 	                 "\"%s\" is damaged somewhere in bytes [%d, %" PRIu64
@@ -65,7 +65,7 @@ static int verify_frame(struct uffdwp_image *image, uint32_t number)
 	if (error)
 		return chain_note_bad(image, error, number, 0, 0);
 	error = delta_decode_header(bytes, link->file_bytes, link->path, &header, &image->text);
-	if (!error && !image_id_equal(header.id, link->header.id))
+	if (!error && !identity_equal(header.id, link->header.id))
 		error = text_fail(&image->text, -EBADMSG, "\"%s\" was changed while it was open", link->path);
 	return error;
 }
@@ -93,7 +93,7 @@ int chain_judge_base(struct uffdwp_image *image, struct image_id id)
 		return 0;
 	const struct image_link *child = &image->links[image->link_count - 2];
 
-	if (image_id_equal(id, child->header.parent))
+	if (identity_equal(id, child->header.parent))
 		return 0;
 	delta_id_text(id, has);
 	delta_id_text(child->header.parent, wants);
@@ -111,7 +111,8 @@ int chain_check_base(struct uffdwp_image *image, struct image_id *id)
 
 	if (error) {
 		pages_free(image->k, buffer, BUFFER_BYTES);
-		return text_fail(&image->text, error, "no memory for checking \"%s\"", base->path);
+		return text_fail(&image->text, error, "no list of the blocks of \"%s\": %s", base->path,
+		                 base_refusal(error));
 	}
 	error = base_put_file(&list, base->fd, base->length_bytes, buffer);
 	*id = base_id(&list, base->length_bytes);

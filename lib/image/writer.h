@@ -13,7 +13,7 @@
 #include "image/file.h"
 #include "image/format.h"
 
-/* Who the delta follows. */
+/* The image that the delta follows. */
 struct image_parent {
 	struct image_id id;
 	uint64_t length_bytes;
@@ -24,6 +24,7 @@ struct image_parent {
 struct image_writer_options {
 	const char *path;
 	unsigned flags; /* IMAGE_FILE_BUFFERED, _NO_URING */
+	unsigned mode;  /* as of image_file_open() */
 	uint32_t compress;
 	uint64_t page_bytes;
 	uint64_t region_page_bytes;
@@ -35,7 +36,7 @@ struct image_writer;
 int image_writer_open(const struct kernel_ops *k, const struct image_writer_options *options, struct text *text,
                       struct image_writer **out);
 
-/* The content of a page, all of it: behind the image's end it must be zeros. -EEXIST: it came before. */
+/* The content of a page, all of it: beyond the image's end it must be zeros. -EEXIST: it came before. */
 int image_writer_put(struct image_writer *writer, uint64_t page, const void *data);
 
 /* Pages that are not below length_bytes are left out. */

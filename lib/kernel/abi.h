@@ -10,6 +10,13 @@
 #include <linux/types.h>
 #include <linux/userfaultfd.h>
 #include <sys/ioctl.h>
+#include <sys/syscall.h>
+/* Before 2.37 <sys/mount.h> does not go along with it; nothing of it is needed then. */
+#if defined(__GLIBC_PREREQ)
+#if __GLIBC_PREREQ(2, 37)
+#include <linux/fs.h>
+#endif
+#endif
 
 /* include/uapi/linux/userfaultfd.h */
 #ifndef UFFD_USER_MODE_ONLY /* 5.11 */
@@ -71,6 +78,10 @@ struct uffdio_poison {
 #define UFFD_PAGEFAULT_FLAG_MINOR (1 << 2)
 #endif
 
+#ifndef MAP_FIXED_NOREPLACE /* Linux 4.17 */
+#define MAP_FIXED_NOREPLACE 0x100000
+#endif
+
 /* include/uapi/linux/fs.h, 6.7 */
 #ifndef PAGEMAP_SCAN
 #define PAGEMAP_SCAN _IOWR('f', 16, struct pm_scan_arg)
@@ -106,6 +117,12 @@ struct pm_scan_arg {
 };
 #endif
 
+/* include/uapi/asm-generic/mman-common.h, 5.18: the same number on every architecture */
+#define MADV_DONTNEED_LOCKED_NOW 24
+
+/* include/uapi/linux/mman.h: 5.7, of shared memory 5.13 */
+#define MREMAP_DONTUNMAP_NOW 4
+
 /* include/uapi/linux/mman.h and asm-generic/unistd.h, 6.5; under names of our own beside those of newer headers */
 #define SYS_CACHESTAT_NOW 451
 struct cachestat_range_now {
@@ -119,6 +136,11 @@ struct cachestat_now {
 	__u64 nr_evicted;
 	__u64 nr_recently_evicted;
 };
+
+/* include/uapi/asm-generic/unistd.h */
+#ifndef SYS_epoll_pwait2 /* 5.11 */
+#define SYS_epoll_pwait2 441
+#endif
 
 /* include/uapi/linux/sched/types.h: struct sched_attr, SCHED_ATTR_SIZE_VER0, which every kernel takes */
 struct thread_attributes {
@@ -140,6 +162,9 @@ struct thread_attributes {
 /* include/uapi/asm-generic/mman-common.h */
 #ifndef MADV_PAGEOUT /* 5.4 */
 #define MADV_PAGEOUT 21
+#endif
+#ifndef MADV_POPULATE_READ /* 5.14 */
+#define MADV_POPULATE_READ 22
 #endif
 #ifndef MADV_POPULATE_WRITE /* 5.14 */
 #define MADV_POPULATE_WRITE 23

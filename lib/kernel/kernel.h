@@ -3,17 +3,20 @@
  * The border with the kernel: every system call of the library goes through one table of operations, so that unit
  * tests put a fake kernel there and fault-injection tests refuse the n-th call.
  *
- * Contract of all operations: they return what the man page gives on success and -errno on failure; errno is left as
- * it was. None allocates. Those marked (signal) are called in the fault path, also inside a signal handler: an
+ * Contract of all operations: they return what the man page gives on success and -errno on failure; errno is left as it
+ * was. None allocates. Those with (signal) are called in the fault path, also inside a signal handler: an
  * implementation must be async-signal-safe.
  */
 #ifndef UFFDWP_KERNEL_KERNEL_H
 #define UFFDWP_KERNEL_KERNEL_H
 
+#include <errno.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
 #include <sys/uio.h>
+
+#include "base/counts.h"
 
 struct io_uring;
 struct pm_scan_arg;
@@ -29,6 +32,7 @@ struct kernel_ops {
 	int (*uffd_api)(int uffd, uint64_t *features);
 	/* UFFDIO_REGISTER. */
 	int (*uffd_register)(int uffd, uint64_t start, uint64_t length, uint64_t mode);
+	/* (signal) UFFDIO_UNREGISTER: also wakes all threads that wait there. */
 	int (*uffd_unregister)(int uffd, uint64_t start, uint64_t length);
 	/* (signal) UFFDIO_WRITEPROTECT with UFFDIO_WRITEPROTECT_MODE_*: -EAGAIN while an event waits to be read,
 	 * -ENOENT where nothing is registered, -ESRCH when the process ends. Without MODE_WP and MODE_DONTWAKE it
@@ -43,7 +47,7 @@ struct kernel_ops {
 	 * empty or a page that is not there, or -EEXIST, -EFAULT for the first; -EAGAIN as above; -EINVAL (unknown
 	 * mode). */
 	int64_t (*uffd_continue)(int uffd, uint64_t start, uint64_t length, uint64_t mode);
-	/* (signal) UFFDIO_POISON (6.6) of one page with UFFDIO_POISON_MODE_*: whoever touches it gets SIGBUS. 0,
+	/* (signal) UFFDIO_POISON (6.6) of one page with UFFDIO_POISON_MODE_*: a thread that touches it gets SIGBUS. 0,
 	 * -EEXIST (the entry is not empty, or poisoned already), -EAGAIN as above, -ENOENT, -ENOMEM, -EINVAL (unknown).
 	 */
 	int (*uffd_poison)(int uffd, uint64_t start, uint64_t length, uint64_t mode);
@@ -57,8 +61,12 @@ struct kernel_ops {
 	/* Memory. */
 	void *(*mmap)(void *address, size_t length, int prot, int flags, int fd, uint64_t offset,
 	              int *error); /* NULL: see error */
+	/* The same at an address of the kernel's choice for memory that is neither locked nor populated, also after
+	 * mlockall(MCL_FUTURE). */
+	void *(*mmap_unlocked)(size_t length, int prot, int flags, int fd, uint64_t offset, int *error);
 	int (*munmap)(void *address, size_t length);
 	void *(*mremap)(void *address, size_t old_length, size_t new_length, int flags, void *target, int *error);
+	/* (signal) madvise(2). */
 	int (*madvise)(void *address, size_t length, int advice);
 	/* (signal) mprotect(2). */
 	int (*mprotect)(void *address, size_t length, int prot);
@@ -75,7 +83,7 @@ struct kernel_ops {
 	int (*futex_wake)(const uint32_t *word, int count);
 
 	/* sched_setattr(2) of the calling thread, if it runs by SCHED_OTHER: how long it runs at a time (6.12; before
-	 * that nothing changes; 0: the usual). One that asks for less is let in sooner when it wakes. The slice that it
+	 * that nothing changes; 0: the usual). A thread that asks for less runs sooner when it wakes. The slice that it
 	 * had, or -errno. */
 	int64_t (*sched_slice)(uint64_t slice_ns);
 
@@ -86,10 +94,16 @@ struct kernel_ops {
 	int (*close)(int fd);
 	int (*dup)(int fd);          /* close-on-exec */
 	int (*clear_direct)(int fd); /* takes O_DIRECT off an open file */
-	int (*access_mode)(int fd);  /* O_RDONLY, O_WRONLY or O_RDWR */
+	/* A number from 0 to 64 on an open file (F_SETSIG, which sends nothing without O_ASYNC), and what it is. */
+	int (*tag)(int fd, int tag);
+	int (*tagged)(int fd);      /* (signal) */
+	int (*access_mode)(int fd); /* O_RDONLY, O_WRONLY or O_RDWR */
 	int (*fstat)(int fd, struct stat *st);
 	/* fstatfs(2): the type of the file system, as in <linux/magic.h>. */
 	int64_t (*fs_type)(int fd);
+	/* Sizes beyond RLIMIT_FSIZE answer -EFBIG from these two, never a signal. From write and pwrite there is one,
+	 * and SIGPIPE from write: for threads that block both, or between signals_hold_io() and signals_release_io().
+	 */
 	int (*ftruncate)(int fd, uint64_t length);
 	int (*fallocate)(int fd, int mode, uint64_t offset, uint64_t length);
 	int (*add_seals)(int fd, int seals);
@@ -106,6 +120,8 @@ struct kernel_ops {
 	int (*fsync)(int fd);
 	int (*renameat)(int from_folder, const char *from, int to_folder, const char *to);
 	int (*unlinkat)(int folder, const char *path);
+	/* Bytes of the link, without a terminating zero. */
+	ssize_t (*readlinkat)(int folder, const char *path, char *to, size_t size);
 
 	/* Waiting. */
 	int (*poll)(int fd, short events, int timeout_ms); /* revents, 0 at the time-out */
@@ -114,6 +130,7 @@ struct kernel_ops {
 	int (*uring_init)(unsigned entries, struct io_uring *ring, unsigned flags);
 	/* What a completion of an io_uring read or write brought: the seam where tests inject errors of the sink. */
 	int (*uring_result)(int result);
+	int (*uring_polled)(int result); /* the same of a poll: revents, or the error that ended it */
 
 	/* (signal) Has the kernel write the 4 bytes at an address (getcpu(2)): 0, or -EFAULT where a system call may
 	 * not write. Never a signal; on a uffd without UFFD_FEATURE_SIGBUS it waits as any write would. */
@@ -126,11 +143,11 @@ extern const struct kernel_ops kernel_real;
 /* Offers of the kernel that decide what a descriptor is asked for. */
 enum kernel_access { KERNEL_ACCESS_SYSCALL, KERNEL_ACCESS_DEVICE, KERNEL_ACCESS_USER_MODE, KERNEL_ACCESS_COUNT };
 
-/* Opens a descriptor by one way. */
+/* Opens a descriptor by one kind of access. */
 int kernel_uffd_open_by(const struct kernel_ops *k, enum kernel_access access);
 
-/* Opens by the first way that works: system call, device, user mode. *access says which (written on success). On
- * failure the errno of the system call, or of the device where that was more telling; errors[] has each. */
+/* Opens by the first access that works: system call, device, user mode. *access says which (written on success). On
+ * failure the errno of the system call, or of the device where that says more; errors[] has each. */
 int kernel_uffd_open(const struct kernel_ops *k, int user_mode_only, enum kernel_access *access,
                      int errors[KERNEL_ACCESS_COUNT]);
 
@@ -140,7 +157,21 @@ int kernel_uffd_features(const struct kernel_ops *k, enum kernel_access access, 
 /* Opens and negotiates: wanted features that the kernel lacks are left out. *granted: what is on. */
 int kernel_uffd_new(const struct kernel_ops *k, enum kernel_access access, uint64_t wanted, uint64_t *granted);
 
+/* madvise(2) with MADV_DONTNEED, of locked memory too (5.18): without its help -EINVAL there. */
+int kernel_discard(const struct kernel_ops *k, void *address, size_t length);
+
+/* 1: an error that says something of this moment (descriptors, memory, a signal), and nothing of the kernel or of
+ * rights: the same call may be answered otherwise a moment later, so that it is no answer to be remembered. */
+static inline int kernel_is_passing(int error)
+{
+	return error == -EMFILE || error == -ENFILE || error == -ENOMEM || error == -EAGAIN || error == -EINTR ||
+	       error == -ENOBUFS || error == -ETIMEDOUT;
+}
+
 /* Monotonic time. (signal) */
 uint64_t kernel_now_ns(void);
+
+/* Sleeps for a while: what is waited for may need this CPU. (signal) */
+void kernel_sleep(const struct kernel_ops *k, uint64_t sleep_ns);
 
 #endif

@@ -2,27 +2,31 @@
 /*
  * What is mapped in a range of addresses.
  *
- * Idea: /proc/self/maps tells everything but the page size, cheaply. Only a mapping with a file can have another page
+ * Idea: /proc/self/maps has everything but the page size, cheaply. Only a mapping with a file can have another page
  * size than the system's (anonymous huge pages are files, too), and only then is it asked for: by PROCMAP_QUERY where
  * the kernel has it, else from smaps, which counts every page of every mapping and is slow in a large process.
  *
  * Threads: any. A mapping that changes meanwhile gives an answer of before, of after, or a range that is not covered.
  *
- * Never: guess. A page size that cannot be had is an error.
+ * Never: guess. A page size that cannot be found is an error. Nor the caller's heap, by malloc(3) or stdio: it may be
+ * armed while the signals are blocked by which its writes are resolved, or tracked while the lock is held that the
+ * event of a munmap(2) waits for.
  */
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/ioctl.h>
 #include <linux/types.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/math.h"
 #include "kernel/maps.h"
 
 /* include/uapi/linux/fs.h, 6.11 */
-struct procmap_query {
+struct procmap_query_now {
 	__u64 size;
 	__u64 query_flags;
 	__u64 query_addr;
@@ -39,7 +43,7 @@ struct procmap_query {
 	__u64 vma_name_addr;
 	__u64 build_id_addr;
 };
-#define PROCMAP_QUERY_NOW _IOWR('f', 17, struct procmap_query)
+#define PROCMAP_QUERY_NOW _IOWR('f', 17, struct procmap_query_now)
 
 /* A header line of maps or smaps. */
 struct mapping {
@@ -50,15 +54,21 @@ struct mapping {
 	unsigned device_major;
 	unsigned device_minor;
 	char perms[4];
+	int has_file;
+	int sysv;
 };
 
-/* A number and the one character that must follow it; moves *text behind both. */
-static int parse_number(const char **text, int base, char after, uint64_t *out)
+/* A number as the kernel prints it, which has no sign, and the one character that must follow it; moves *text after
+ * both. */
+static int maps_parse_number(const char **text, int base, char after, uint64_t *out)
 {
 	char *end;
+
+	if (!isxdigit((unsigned char)**text))
+		return 0;
 	unsigned long long value = strtoull(*text, &end, base);
 
-	if (end == *text || *end != after)
+	if (*end != after)
 		return 0;
 	*text = end + 1;
 	*out = value;
@@ -66,32 +76,38 @@ static int parse_number(const char **text, int base, char after, uint64_t *out)
 }
 
 /* "start-end perms offset major:minor inode ..." */
-static int parse_mapping(const char *line, struct mapping *out)
+static int maps_parse_mapping(const char *line, struct mapping *out)
 {
 	uint64_t major;
 	uint64_t minor;
 
-	if (!parse_number(&line, 16, '-', &out->start) || !parse_number(&line, 16, ' ', &out->end))
+	if (!maps_parse_number(&line, 16, '-', &out->start) || !maps_parse_number(&line, 16, ' ', &out->end) ||
+	    out->start >= out->end)
 		return 0;
 	if (strnlen(line, 5) < 5)
 		return 0;
 	memcpy(out->perms, line, sizeof out->perms);
 	line += 5;
-	if (!parse_number(&line, 16, ' ', &out->offset) || !parse_number(&line, 16, ':', &major) ||
-	    !parse_number(&line, 16, ' ', &minor))
+	if (!maps_parse_number(&line, 16, ' ', &out->offset) || !maps_parse_number(&line, 16, ':', &major) ||
+	    !maps_parse_number(&line, 16, ' ', &minor))
 		return 0;
 	out->inode = strtoull(line, NULL, 10);
 	out->device_major = (unsigned)major;
 	out->device_minor = (unsigned)minor;
+	/* A System V segment has its id as its inode, which may be 0, or that of another file of the device. */
+	out->sysv = strstr(line, " /SYSV") != NULL;
+	out->has_file = out->inode || major || minor;
 	return 1;
 }
 
-static void take_first(struct maps_range *range, const struct mapping *m, uint64_t start)
+static void maps_take_first(struct maps_range *range, const struct mapping *m, uint64_t start)
 {
 	range->inode = m->inode;
 	range->device_major = m->device_major;
 	range->device_minor = m->device_minor;
-	range->offset = m->inode ? m->offset + (start - m->start) : 0;
+	range->has_file = m->has_file;
+	range->sysv = m->sysv;
+	range->offset = m->has_file ? m->offset + (start - m->start) : 0;
 	range->readable = m->perms[0] == 'r';
 	range->writable = m->perms[1] == 'w';
 	range->executable = m->perms[2] == 'x';
@@ -100,38 +116,76 @@ static void take_first(struct maps_range *range, const struct mapping *m, uint64
 }
 
 /* `at` bytes of the range lie before this mapping. */
-static void take_next(struct maps_range *range, const struct mapping *m, uint64_t at)
+static void maps_take_next(struct maps_range *range, const struct mapping *m, uint64_t at)
 {
 	range->readable &= m->perms[0] == 'r';
 	range->writable &= m->perms[1] == 'w';
 	range->executable &= m->perms[2] == 'x';
-	if (m->inode != range->inode || m->device_major != range->device_major ||
-	    m->device_minor != range->device_minor || (m->perms[3] == 's') != range->shared ||
-	    (m->inode && m->offset != range->offset + at))
+	if (m->inode != range->inode || m->has_file != range->has_file || m->sysv != range->sysv ||
+	    m->device_major != range->device_major || m->device_minor != range->device_minor ||
+	    (m->perms[3] == 's') != range->shared || (m->has_file && m->offset != range->offset + at))
 		range->uniform = 0;
 }
 
-/* Calls back for each line of a file of /proc/self until it says 1. 0 or -errno; errno is left as it was. */
-static int each_line(const char *path, int (*take)(void *user, const char *line), void *user)
+/* What is read of a file at a time. A line that is longer is cut: what it ends with is the name of a file. */
+#define TEXT_BYTES 4096
+
+/* The part of a file that was read, and whether it begins within a line that was passed on already. */
+struct text_part {
+	char bytes[TEXT_BYTES + 1];
+	size_t length;
+	int is_rest;
+};
+
+static void maps_drop_front(struct text_part *part, size_t length)
 {
+	part->length -= length;
+	memmove(part->bytes, part->bytes + length, part->length);
+}
+
+/* Calls back for each whole line that is there, or for what fits of one. 1: the callback has had enough. */
+static int maps_take_lines(struct text_part *part, int (*take)(void *user, const char *line), void *user)
+{
+	char *end;
+	size_t at = 0;
+	int enough = 0;
+
+	while (!enough && (end = memchr(part->bytes + at, '\n', part->length - at))) {
+		*end = '\0';
+		enough = !part->is_rest && take(user, part->bytes + at);
+		part->is_rest = 0;
+		at = (size_t)(end - part->bytes) + 1;
+	}
+	maps_drop_front(part, at);
+	if (enough || part->length < TEXT_BYTES)
+		return enough;
+	part->bytes[TEXT_BYTES] = '\0';
+	enough = !part->is_rest && take(user, part->bytes);
+	part->is_rest = 1;
+	part->length = 0;
+	return enough;
+}
+
+/* Calls back for each line of a file of /proc/self until it says 1. 0 or -errno; errno is left as it was. */
+static int maps_each_line(const char *path, int (*take)(void *user, const char *line), void *user)
+{
+	struct text_part part = {.length = 0};
 	int saved_errno = errno;
-	FILE *file = fopen(path, "re");
-	char *line = NULL;
-	size_t size = 0;
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t got = fd < 0 ? -1 : 1;
 	int error = 0;
 
-	if (!file) {
-		error = -errno;
-		errno = saved_errno;
-		return error;
-	}
-	while (getline(&line, &size, file) >= 0)
-		if (take(user, line))
+	while (got > 0) {
+		got = read(fd, part.bytes + part.length, TEXT_BYTES - part.length);
+		if (got < 0 && errno == EINTR)
+			got = 1;
+		else if (got > 0 && (part.length += (size_t)got, maps_take_lines(&part, take, user)))
 			break;
-	if (ferror(file))
-		error = -EIO;
-	free(line);
-	(void)fclose(file);
+	}
+	if (got < 0)
+		error = -errno;
+	if (fd >= 0)
+		(void)close(fd);
 	errno = saved_errno;
 	return error;
 }
@@ -143,19 +197,19 @@ struct look {
 	struct maps_range range;
 };
 
-static int look_line(void *user, const char *line)
+static int maps_look_line(void *user, const char *line)
 {
 	struct look *look = user;
 	struct mapping m;
 
-	if (!parse_mapping(line, &m) || m.end <= look->reached)
+	if (!maps_parse_mapping(line, &m) || m.end <= look->reached)
 		return 0;
 	if (m.start > look->reached)
 		return 1;
 	if (look->reached == look->start)
-		take_first(&look->range, &m, look->start);
+		maps_take_first(&look->range, &m, look->start);
 	else
-		take_next(&look->range, &m, m.start - look->start);
+		maps_take_next(&look->range, &m, m.start - look->start);
 	look->reached = m.end;
 	return m.end >= look->end;
 }
@@ -169,7 +223,7 @@ struct sizes {
 	uint64_t most;
 };
 
-static void sizes_add(struct sizes *sizes, uint64_t page_bytes)
+static void maps_sizes_add(struct sizes *sizes, uint64_t page_bytes)
 {
 	if (!sizes->least || page_bytes < sizes->least)
 		sizes->least = page_bytes;
@@ -177,22 +231,22 @@ static void sizes_add(struct sizes *sizes, uint64_t page_bytes)
 		sizes->most = page_bytes;
 }
 
-static int sizes_line(void *user, const char *line)
+static int maps_sizes_line(void *user, const char *line)
 {
 	static const char key[] = "KernelPageSize:";
 	struct sizes *sizes = user;
 	struct mapping m;
 
-	if (parse_mapping(line, &m)) {
+	if (maps_parse_mapping(line, &m)) {
 		sizes->inside = m.end > sizes->start && m.start < sizes->end;
 		return m.start >= sizes->end;
 	}
 	if (sizes->inside && strncmp(line, key, sizeof key - 1) == 0)
-		sizes_add(sizes, strtoull(line + sizeof key - 1, NULL, 10) * 1024);
+		maps_sizes_add(sizes, strtoull(line + sizeof key - 1, NULL, 10) * 1024);
 	return 0;
 }
 
-static int sizes_query(struct sizes *sizes)
+static int maps_sizes_query(struct sizes *sizes)
 {
 	int fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
 	int error = 0;
@@ -200,35 +254,41 @@ static int sizes_query(struct sizes *sizes)
 	if (fd < 0)
 		return -errno;
 	for (uint64_t at = sizes->start; at < sizes->end && !error;) {
-		struct procmap_query query = {.size = sizeof query, .query_addr = at};
+		struct procmap_query_now query = {.size = sizeof query, .query_addr = at};
 
-		if (ioctl(fd, PROCMAP_QUERY_NOW, &query) != 0) {
+		if (syscall(SYS_ioctl, fd, PROCMAP_QUERY_NOW, &query) != 0) {
 			error = -errno;
 			continue;
 		}
-		sizes_add(sizes, query.vma_page_size);
+		maps_sizes_add(sizes, query.vma_page_size);
 		at = query.vma_end;
 	}
 	(void)close(fd);
 	return error;
 }
 
-static int look_page_size(const struct look *look, struct maps_range *range)
+/* What is misunderstood must not become a size: pages are counted by shifts. */
+static int maps_is_page_size(uint64_t bytes)
+{
+	return bytes >= (uint64_t)sysconf(_SC_PAGESIZE) && math_is_power_of_two(bytes);
+}
+
+static int maps_look_page_size(const struct look *look, struct maps_range *range)
 {
 	struct sizes sizes = {.start = look->start, .end = look->reached};
 	uint64_t system_bytes = (uint64_t)sysconf(_SC_PAGESIZE);
 	int error = 0;
 
-	if (range->inode == 0 && range->uniform) {
+	if (!range->has_file && range->uniform) {
 		range->page_bytes = system_bytes;
 		range->hugetlb = 0;
 		return 0;
 	}
-	if (sizes_query(&sizes) != 0) {
+	if (maps_sizes_query(&sizes) != 0) {
 		sizes.least = sizes.most = 0;
-		error = each_line("/proc/self/smaps", sizes_line, &sizes);
+		error = maps_each_line("/proc/self/smaps", maps_sizes_line, &sizes);
 	}
-	if (error == 0 && !sizes.least)
+	if (error == 0 && (!maps_is_page_size(sizes.least) || !maps_is_page_size(sizes.most)))
 		error = -ENODATA;
 	if (error)
 		return error;
@@ -243,13 +303,13 @@ int maps_look(uint64_t start, uint64_t length, struct maps_range *out)
 {
 	struct look look = {.start = start, .end = start + length, .reached = start};
 	int saved_errno = errno;
-	int error = each_line("/proc/self/maps", look_line, &look);
+	int error = maps_each_line("/proc/self/maps", maps_look_line, &look);
 
 	look.range.covered = look.reached >= look.end;
 	if (look.reached > look.end)
 		look.reached = look.end;
 	if (error == 0 && look.reached > start)
-		error = look_page_size(&look, &look.range);
+		error = maps_look_page_size(&look, &look.range);
 	errno = saved_errno;
 	if (error)
 		return error;
@@ -266,23 +326,24 @@ struct alias_search {
 	struct maps_aliases found;
 };
 
-static int is_alias(const struct alias_search *search, const struct mapping *m)
+static int maps_is_alias(const struct alias_search *search, const struct mapping *m)
 {
 	const struct maps_range *range = search->range;
 	uint64_t length = search->end - search->start;
 
-	return m->inode == range->inode && m->device_major == range->device_major &&
+	return m->inode == range->inode && m->sysv == range->sysv && m->device_major == range->device_major &&
 	       m->device_minor == range->device_minor && m->perms[1] == 'w' && m->perms[3] == 's' &&
 	       m->offset < range->offset + length && range->offset < m->offset + (m->end - m->start);
 }
 
-/* Of a mapping that is larger than the range only the range itself is none: the rest shows other parts of the file. */
-static int alias_line(void *user, const char *line)
+/* In a mapping that is larger than the range only the range itself is no alias: the rest shows other parts of the
+ * file. */
+static int maps_alias_line(void *user, const char *line)
 {
 	struct alias_search *search = user;
 	struct mapping m;
 
-	if (!parse_mapping(line, &m) || !is_alias(search, &m))
+	if (!maps_parse_mapping(line, &m) || !maps_is_alias(search, &m))
 		return 0;
 	if (m.start < search->end && search->start < m.end)
 		return 0;
@@ -296,7 +357,7 @@ static int alias_line(void *user, const char *line)
 int maps_find_aliases(uint64_t start, uint64_t length, const struct maps_range *range, struct maps_aliases *out)
 {
 	struct alias_search search = {.start = start, .end = start + length, .range = range};
-	int error = range->shared && range->inode ? each_line("/proc/self/maps", alias_line, &search) : 0;
+	int error = range->shared && range->has_file ? maps_each_line("/proc/self/maps", maps_alias_line, &search) : 0;
 
 	if (error)
 		return error;
@@ -313,12 +374,12 @@ struct writable_search {
 	void *user;
 };
 
-static int writable_line(void *user, const char *line)
+static int maps_writable_line(void *user, const char *line)
 {
 	struct writable_search *search = user;
 	struct mapping m;
 
-	if (!parse_mapping(line, &m) || m.end <= search->start)
+	if (!maps_parse_mapping(line, &m) || m.end <= search->start)
 		return 0;
 	if (m.start >= search->end)
 		return 1;
@@ -332,7 +393,7 @@ int maps_each_writable(uint64_t start, uint64_t end, void (*each)(void *user, ui
 {
 	struct writable_search search = {.start = start, .end = end, .each = each, .user = user};
 
-	return each_line("/proc/self/maps", writable_line, &search);
+	return maps_each_line("/proc/self/maps", maps_writable_line, &search);
 }
 
 /* ---- counting ---- */
@@ -343,13 +404,13 @@ struct count_search {
 	struct maps_count count;
 };
 
-static int count_line(void *user, const char *line)
+static int maps_count_line(void *user, const char *line)
 {
 	struct count_search *search = user;
 	struct mapping m;
 
 	search->count.all++;
-	if (parse_mapping(line, &m) && m.start >= search->start && m.start < search->end)
+	if (maps_parse_mapping(line, &m) && m.start >= search->start && m.start < search->end)
 		search->count.inside++;
 	return 0;
 }
@@ -357,7 +418,7 @@ static int count_line(void *user, const char *line)
 int maps_count(uint64_t start, uint64_t end, struct maps_count *out)
 {
 	struct count_search search = {.start = start, .end = end};
-	int error = each_line("/proc/self/maps", count_line, &search);
+	int error = maps_each_line("/proc/self/maps", maps_count_line, &search);
 
 	if (error)
 		return error;

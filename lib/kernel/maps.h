@@ -11,10 +11,12 @@
 /* One answer for a whole range: what its mappings have in common. */
 struct maps_range {
 	uint64_t page_bytes; /* KernelPageSize */
-	uint64_t inode;      /* 0: private anonymous */
+	uint64_t inode;      /* of a System V segment: its id, which may be 0 */
 	uint64_t offset;     /* in the file, of the range's first byte */
 	unsigned device_major;
 	unsigned device_minor;
+	int has_file; /* 0: private anonymous */
+	int sysv;     /* shmat(2): a file, but none that can be opened */
 	int readable;
 	int writable;
 	int executable;

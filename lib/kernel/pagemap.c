@@ -3,7 +3,8 @@
  * Reading /proc/self/pagemap: one 64-bit word a page (Documentation/admin-guide/mm/pagemap.rst), and the ioctl
  * PAGEMAP_SCAN on the same file, which gives ranges instead of words.
  *
- * Idea: a witness looks and changes nothing. So no flag that arms is ever given to the scan.
+ * Idea: a witness looks and changes nothing. So no flag that arms is ever given to the scan. All of the library that
+ * reads words reads them by pagemap_read().
  *
  * Threads: any. What other threads do meanwhile is seen or not.
  */
@@ -18,17 +19,17 @@
 #define ENTRIES 512
 #define REGIONS 64
 
-static int open_pagemap(const struct kernel_ops *k)
+int pagemap_open(const struct kernel_ops *k)
 {
 	return k->open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC, 0);
 }
 
-static uint64_t system_page_bytes(void)
+static uint64_t pagemap_system_page_bytes(void)
 {
 	return (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
-static uint64_t count_bit(const uint64_t *entries, size_t count, uint64_t bit)
+static uint64_t pagemap_count_bit(const uint64_t *entries, size_t count, uint64_t bit)
 {
 	uint64_t found = 0;
 
@@ -37,49 +38,58 @@ static uint64_t count_bit(const uint64_t *entries, size_t count, uint64_t bit)
 	return found;
 }
 
-/* Counts the words of pages [first, end) that have the bit. */
-static int count_pages(const struct kernel_ops *k, int fd, uint64_t first, uint64_t end, uint64_t bit, uint64_t *pages)
+int pagemap_read(const struct kernel_ops *k, int fd, uint64_t address, size_t count, uint64_t *entries)
 {
+	size_t length = count * sizeof entries[0];
+	ssize_t got = k->pread(fd, entries, length, address / pagemap_system_page_bytes() * sizeof entries[0]);
+
+	if (got == (ssize_t)length)
+		return 0;
+	return got < 0 ? (int)got : -EIO;
+}
+
+/* Counts the words of [start, end) that have the bit. */
+static int pagemap_count_pages(const struct kernel_ops *k, int fd, uint64_t start, uint64_t end, uint64_t bit,
+                               uint64_t *pages)
+{
+	uint64_t page_bytes = pagemap_system_page_bytes();
 	uint64_t entries[ENTRIES];
-	uint64_t found = 0;
 
-	while (first < end) {
-		uint64_t want = end - first < ENTRIES ? end - first : ENTRIES;
-		ssize_t got = k->pread(fd, entries, want * sizeof entries[0], first * sizeof entries[0]);
+	*pages = 0;
+	for (uint64_t want; start < end; start += want * page_bytes) {
+		want = (end - start) / page_bytes < ENTRIES ? (end - start) / page_bytes : ENTRIES;
+		int error = pagemap_read(k, fd, start, want, entries);
 
-		if (got < (ssize_t)sizeof entries[0])
-			return got < 0 ? (int)got : -EIO;
-		found += count_bit(entries, (size_t)got / sizeof entries[0], bit);
-		first += (uint64_t)got / sizeof entries[0];
+		if (error)
+			return error;
+		*pages += pagemap_count_bit(entries, want, bit);
 	}
-	*pages = found;
 	return 0;
 }
 
-static int count(const struct kernel_ops *k, uint64_t start, uint64_t length, uint64_t bit, uint64_t *pages)
+static int pagemap_count(const struct kernel_ops *k, uint64_t start, uint64_t length, uint64_t bit, uint64_t *pages)
 {
-	uint64_t page_bytes = system_page_bytes();
-	int fd = open_pagemap(k);
-	int error;
+	int fd = pagemap_open(k);
 
 	if (fd < 0)
 		return fd;
-	error = count_pages(k, fd, start / page_bytes, (start + length) / page_bytes, bit, pages);
+	int error = pagemap_count_pages(k, fd, start, start + length, bit, pages);
+
 	k->close(fd);
 	return error;
 }
 
 int pagemap_armed(const struct kernel_ops *k, uint64_t start, uint64_t length, uint64_t *pages)
 {
-	return count(k, start, length, PAGEMAP_UFFD_WP, pages);
+	return pagemap_count(k, start, length, PAGEMAP_UFFD_WP, pages);
 }
 
 int pagemap_present(const struct kernel_ops *k, uint64_t start, uint64_t length, uint64_t *pages)
 {
-	return count(k, start, length, PAGEMAP_PRESENT, pages);
+	return pagemap_count(k, start, length, PAGEMAP_PRESENT, pages);
 }
 
-static uint64_t region_bytes(const struct page_region *regions, int count)
+static uint64_t pagemap_region_bytes(const struct page_region *regions, int count)
 {
 	uint64_t bytes = 0;
 
@@ -88,7 +98,7 @@ static uint64_t region_bytes(const struct page_region *regions, int count)
 	return bytes;
 }
 
-static int scan(const struct kernel_ops *k, int fd, uint64_t start, uint64_t end, uint64_t *bytes)
+static int pagemap_scan_ioctl(const struct kernel_ops *k, int fd, uint64_t start, uint64_t end, uint64_t *bytes)
 {
 	struct page_region regions[REGIONS];
 	uint64_t found = 0;
@@ -107,7 +117,7 @@ static int scan(const struct kernel_ops *k, int fd, uint64_t start, uint64_t end
 			return got;
 		if (arg.walk_end <= start)
 			return -EIO;
-		found += region_bytes(regions, got);
+		found += pagemap_region_bytes(regions, got);
 		start = arg.walk_end;
 	}
 	*bytes = found;
@@ -117,15 +127,15 @@ static int scan(const struct kernel_ops *k, int fd, uint64_t start, uint64_t end
 int pagemap_written(const struct kernel_ops *k, uint64_t start, uint64_t length, uint64_t *pages)
 {
 	uint64_t bytes;
-	int fd = open_pagemap(k);
+	int fd = pagemap_open(k);
 	int error;
 
 	if (fd < 0)
 		return fd;
-	error = scan(k, fd, start, start + length, &bytes);
+	error = pagemap_scan_ioctl(k, fd, start, start + length, &bytes);
 	k->close(fd);
 	if (error)
 		return error;
-	*pages = bytes / system_page_bytes();
+	*pages = bytes / pagemap_system_page_bytes();
 	return 0;
 }

@@ -21,15 +21,17 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/errno_name.h"
 #include "kernel/abi.h"
 #include "kernel/procfs.h"
 #include "kernel/trial.h"
+#include "kernel/uring.h"
 
 _Static_assert((int)KERNEL_ACCESS_SYSCALL == (int)UFFDWP_ACCESS_SYSCALL &&
                        (int)KERNEL_ACCESS_DEVICE == (int)UFFDWP_ACCESS_DEVICE &&
                        (int)KERNEL_ACCESS_USER_MODE == (int)UFFDWP_ACCESS_USER_MODE &&
                        (int)KERNEL_ACCESS_COUNT == (int)UFFDWP_ACCESS_COUNT,
-               "the report counts the ways as the kernel layer does");
+               "the report counts the kinds of access as the kernel layer does");
 
 /* What a trial does to a page, as a sentence has it. */
 static const char *const trial_words[UFFDWP_TRIAL_COUNT] = {
@@ -48,7 +50,7 @@ struct rung {
 	const char *loses;                       /* what is wrong, before the words of the trial that showed it */
 	const char *never[UFFDWP_MEMORY_COUNT];  /* why this memory is out of the question; NULL: it is not */
 	uint32_t thread_works;                   /* its faults can be resolved by another thread */
-	uint32_t tracks_only;                    /* its writes are not stopped, only told of */
+	uint32_t tracks_only;                    /* its writes are not stopped, only reported */
 	const char *praise[UFFDWP_MEMORY_COUNT]; /* the reason when it works */
 	enum need needs[UFFDWP_MEMORY_COUNT][UFFDWP_TRIAL_COUNT];
 };
@@ -67,20 +69,20 @@ struct rung {
 	[UFFDWP_TRIAL_UNPOPULATED] = NEED_KEPT,         \
 }
 
-/* Marks: moving is followed by an event, whether or not the mark moves along. Anonymous memory loses its mark together
- * with its content by MADV_DONTNEED, and an event tells. */
+/* Wp bits: moving is followed by an event, whether or not the wp bit moves along. Anonymous memory loses its wp bit
+ * together with its content by MADV_DONTNEED, and an event reports it. */
 static const struct rung ladder[] = {
 	{
 		.mechanism = UFFDWP_MECHANISM_MARKER,
 		.name = "marker",
 		.modes = "write protection",
-		.loses = "the mark is lost through",
+		.loses = "the wp bit is lost through",
 		.thread_works = 1,
 		.praise = {
 			[UFFDWP_MEMORY_SHMEM] = "an armed page stayed armed in every trial",
 			[UFFDWP_MEMORY_HUGETLB] = "an armed page stayed armed in every trial",
 			[UFFDWP_MEMORY_ANON] = "an armed page stayed armed as long as it had content; what "
-			                       "MADV_DONTNEED throws away, an event tells of",
+			                       "MADV_DONTNEED throws away, an event reports",
 		},
 		.needs = {
 			[UFFDWP_MEMORY_SHMEM] = {
@@ -123,7 +125,7 @@ static const struct rung ladder[] = {
 		.name = "minor",
 		.modes = "missing and minor faults",
 		.loses = "no fault comes after",
-		.never = {[UFFDWP_MEMORY_ANON] = "minor faults need a file behind the memory, and here is none"},
+		.never = {[UFFDWP_MEMORY_ANON] = "minor faults need memory of a file, and this has none"},
 		.thread_works = 1,
 		.praise = {[UFFDWP_MEMORY_SHMEM ... UFFDWP_MEMORY_ANON] = "in every trial the next access was stopped; reads count as writes"},
 		.needs = {[UFFDWP_MEMORY_SHMEM ... UFFDWP_MEMORY_ANON] = KEPT_IN_EVERY_TRIAL},
@@ -162,36 +164,37 @@ static const struct rung ladder[] = {
 /* clang-format on */
 #define RUNGS (sizeof ladder / sizeof ladder[0])
 
-/* Somebody who asks: where, as whom, for what. */
+/* The caller's question: on which kernel, by which access, for what. */
 struct asker {
 	const struct kernel_ops *k;
 	enum kernel_access access;
+	int user_mode_only; /* no other access counts */
 	enum uffdwp_memory memory;
 	int swap_on;
 };
 
 /* What came of one rung. */
 struct climb {
-	int error; /* of the way to the trials: 0 or -errno */
+	int error; /* of the access to a userfaultfd: 0 or -errno */
 	uint64_t page_bytes;
 	uint32_t fills;
 	uint32_t answers[UFFDWP_TRIAL_COUNT];
 	char reasons[UFFDWP_TRIAL_COUNT][96];
-	struct uffdwp_probe_rung rung;
+	struct probe_rung rung;
 };
 
-_Static_assert(sizeof((struct climb *)0)->reasons == sizeof((struct uffdwp_probe_memory *)0)->reasons &&
+_Static_assert(sizeof((struct climb *)0)->reasons == sizeof((struct probe_memory *)0)->reasons &&
                        sizeof((struct climb *)0)->reasons[0] == sizeof((struct trial_bench *)0)->reason,
                "reasons are copied whole");
 
-static const char *error_name(int error)
+static const char *probe_error_name(int error)
 {
-	const char *name = strerrorname_np(-error);
+	const char *name = errno_name(error);
 
 	return name ? name : "an unknown error";
 }
 
-static int need_met(enum need need, uint32_t answer)
+static int probe_need_met(enum need need, uint32_t answer)
 {
 	if (need == NEED_NO_TRIAL || need == NEED_A_LOOK || answer == UFFDWP_ANSWER_KEPT)
 		return 1;
@@ -199,15 +202,15 @@ static int need_met(enum need need, uint32_t answer)
 }
 
 /* The first trial whose answer a rung cannot live with, or UFFDWP_TRIAL_COUNT. */
-static unsigned first_unmet(const enum need *needs, const struct climb *climb)
+static unsigned probe_first_unmet(const enum need *needs, const struct climb *climb)
 {
 	for (unsigned trial = 0; trial < UFFDWP_TRIAL_COUNT; trial++)
-		if (!need_met(needs[trial], climb->answers[trial]))
+		if (!probe_need_met(needs[trial], climb->answers[trial]))
 			return trial;
 	return UFFDWP_TRIAL_COUNT;
 }
 
-__attribute__((format(printf, 2, 3))) static void say(struct climb *climb, const char *format, ...)
+__attribute__((format(printf, 2, 3))) static void probe_say(struct climb *climb, const char *format, ...)
 {
 	va_list arguments;
 
@@ -216,45 +219,46 @@ __attribute__((format(printf, 2, 3))) static void say(struct climb *climb, const
 	va_end(arguments);
 }
 
-static void say_unmet(const struct rung *rung, struct climb *climb, unsigned trial)
+static void probe_say_unmet(const struct rung *rung, struct climb *climb, unsigned trial)
 {
 	const char *why = climb->reasons[trial];
 
 	if (climb->answers[trial] == UFFDWP_ANSWER_LOST)
-		say(climb, "%s %s: the next write would pass unseen", rung->loses, trial_words[trial]);
+		probe_say(climb, "%s %s: the next write would pass unseen", rung->loses, trial_words[trial]);
 	else if (climb->answers[trial] == UFFDWP_ANSWER_UNTRIED)
-		say(climb, "could not be tried: %s", why);
+		probe_say(climb, "could not be tried: %s", why);
 	else
-		say(climb, "the trial of %s failed: %s", trial_words[trial], why);
+		probe_say(climb, "the trial of %s failed: %s", trial_words[trial], why);
 }
 
-static void say_works(const struct rung *rung, enum uffdwp_memory memory, struct climb *climb)
+static void probe_say_works(const struct rung *rung, enum uffdwp_memory memory, struct climb *climb)
 {
 	int reads_count = rung->mechanism == UFFDWP_MECHANISM_REARM && memory != UFFDWP_MEMORY_ANON &&
-	                  !(climb->fills & UFFDWP_FILL_CONTINUE_WP);
+	                  !(climb->fills & UFFDWP_PROBE_FILL_CONTINUE_WP);
 
 	climb->rung.works = 1;
 	climb->rung.thread_works = rung->thread_works;
 	climb->rung.inline_works = !rung->tracks_only;
-	say(climb, "%s%s", rung->praise[memory],
-	    reads_count ? "; without UFFDIO_CONTINUE_MODE_WP (Linux 6.4) such reads count as writes" : "");
+	probe_say(climb, "%s%s", rung->praise[memory],
+	          reads_count ? "; without UFFDIO_CONTINUE_MODE_WP (Linux 6.4) such reads count as writes" : "");
 }
 
-static void say_all(struct climb *climb, const char *why)
+static void probe_say_all(struct climb *climb, const char *why)
 {
 	for (unsigned trial = 0; trial < UFFDWP_TRIAL_COUNT; trial++)
 		(void)snprintf(climb->reasons[trial], sizeof climb->reasons[trial], "%s", why);
 }
 
-static void say_no_access(struct climb *climb, int error)
+static void probe_say_no_access(struct climb *climb, int error)
 {
 	climb->error = error;
-	say_all(climb, "no userfaultfd is to be had");
-	say(climb, "no userfaultfd is to be had: %s", error_name(error));
+	climb->rung.error = kernel_is_passing(error) ? error : 0;
+	probe_say_all(climb, "no userfaultfd is available");
+	probe_say(climb, "no userfaultfd is available: %s", probe_error_name(error));
 }
 
 /* Which release takes what: only in words, nothing is decided by it. */
-static const char *release_hint(const struct rung *rung, enum uffdwp_memory memory)
+static const char *probe_release_hint(const struct rung *rung, enum uffdwp_memory memory)
 {
 	if (rung->mechanism == UFFDWP_MECHANISM_ASYNC)
 		return " (Linux 6.7 brings it, with CONFIG_PTE_MARKER_UFFD_WP)";
@@ -265,15 +269,22 @@ static const char *release_hint(const struct rung *rung, enum uffdwp_memory memo
 	return memory == UFFDWP_MEMORY_SHMEM ? " (Linux 5.14 brings it)" : " (Linux 5.13 brings it)";
 }
 
-static void say_refused(const struct rung *rung, enum uffdwp_memory memory, int error, struct climb *climb)
+static void probe_say_refused(const struct rung *rung, enum uffdwp_memory memory, int error, struct climb *climb)
 {
 	climb->error = error;
-	say_all(climb, "the memory cannot be registered");
-	say(climb, "registration for %s is refused: %s%s", rung->modes, error_name(error),
-	    error == -EINVAL ? release_hint(rung, memory) : "");
+	climb->rung.error = kernel_is_passing(error) ? error : 0;
+	probe_say_all(climb, "the memory cannot be registered");
+	probe_say(climb, "registration for %s is refused: %s%s", rung->modes, probe_error_name(error),
+	          error == -EINVAL ? probe_release_hint(rung, memory) : "");
 }
 
-static void run_trials(struct trial_bench *bench, const struct rung *rung, struct climb *climb)
+/* Whether swap is on could not be asked (a negative error), and the answer would have counted. */
+static int probe_swap_error(const struct trial_bench *bench)
+{
+	return bench->swap_on < 0 && bench->memory != UFFDWP_MEMORY_HUGETLB && bench->uffd >= 0 ? bench->swap_on : 0;
+}
+
+static void probe_run_trials(struct trial_bench *bench, const struct rung *rung, struct climb *climb)
 {
 	const enum need *needs = rung->needs[bench->memory];
 	unsigned unmet;
@@ -284,20 +295,21 @@ static void run_trials(struct trial_bench *bench, const struct rung *rung, struc
 		climb->answers[trial] = trial_run(bench, (enum uffdwp_trial)trial);
 		memcpy(climb->reasons[trial], bench->reason, sizeof bench->reason);
 	}
+	climb->rung.error = bench->passing ? bench->passing : probe_swap_error(bench);
 	climb->fills = bench->fills;
-	unmet = first_unmet(needs, climb);
+	unmet = probe_first_unmet(needs, climb);
 	if (unmet == UFFDWP_TRIAL_COUNT)
-		say_works(rung, bench->memory, climb);
+		probe_say_works(rung, bench->memory, climb);
 	else
-		say_unmet(rung, climb, unmet);
+		probe_say_unmet(rung, climb, unmet);
 }
 
-/* Why there is no way to a userfaultfd. */
-static int no_access_error(const struct kernel_ops *k)
+/* Why there is no access to a userfaultfd. */
+static int probe_no_access_error(const struct kernel_ops *k, int user_mode_only)
 {
 	enum kernel_access access;
 	int errors[KERNEL_ACCESS_COUNT];
-	int uffd = kernel_uffd_open(k, 0, &access, errors);
+	int uffd = kernel_uffd_open(k, user_mode_only, &access, errors);
 
 	if (uffd < 0)
 		return uffd;
@@ -305,25 +317,27 @@ static int no_access_error(const struct kernel_ops *k)
 	return -EAGAIN;
 }
 
-static void climb_to(const struct asker *asker, const struct rung *rung, struct climb *climb)
+static void probe_climb_to(const struct asker *asker, const struct rung *rung, struct climb *climb)
 {
 	struct trial_bench bench;
 	int error = trial_open(asker->k, asker->access, asker->memory, rung->mechanism, asker->swap_on, &bench);
 
 	if (error) {
-		say_no_access(climb, asker->access == KERNEL_ACCESS_COUNT ? no_access_error(asker->k) : error);
+		probe_say_no_access(climb, asker->access == KERNEL_ACCESS_COUNT
+		                                   ? probe_no_access_error(asker->k, asker->user_mode_only)
+		                                   : error);
 		return;
 	}
 	climb->page_bytes = bench.page_bytes;
 	error = trial_register(&bench);
 	if (error)
-		say_refused(rung, asker->memory, error, climb);
+		probe_say_refused(rung, asker->memory, error, climb);
 	else
-		run_trials(&bench, rung, climb);
+		probe_run_trials(&bench, rung, climb);
 	trial_close(&bench);
 }
 
-static void keep(const struct rung *rung, const struct climb *climb, struct uffdwp_probe_memory *found)
+static void probe_keep(const struct rung *rung, const struct climb *climb, struct probe_memory *found)
 {
 	found->rungs[rung->mechanism] = climb->rung;
 	found->fills |= climb->fills;
@@ -336,18 +350,18 @@ static void keep(const struct rung *rung, const struct climb *climb, struct uffd
 	memcpy(found->reasons, climb->reasons, sizeof found->reasons);
 }
 
-static void try_rung(const struct asker *asker, const struct rung *rung, struct uffdwp_probe_memory *found)
+static void probe_try_rung(const struct asker *asker, const struct rung *rung, struct probe_memory *found)
 {
 	struct climb climb = {0};
 
 	if (rung->never[asker->memory])
-		say(&climb, "%s", rung->never[asker->memory]);
+		probe_say(&climb, "%s", rung->never[asker->memory]);
 	else
-		climb_to(asker, rung, &climb);
-	keep(rung, &climb, found);
+		probe_climb_to(asker, rung, &climb);
+	probe_keep(rung, &climb, found);
 }
 
-static const struct rung *first_that_works(const struct uffdwp_probe_memory *found)
+static const struct rung *probe_first_that_works(const struct probe_memory *found)
 {
 	for (size_t i = 0; i < RUNGS; i++)
 		if (found->rungs[ladder[i].mechanism].works && !ladder[i].tracks_only)
@@ -356,9 +370,9 @@ static const struct rung *first_that_works(const struct uffdwp_probe_memory *fou
 }
 
 /* Takes the first rung that works. Where that is not the topmost, the reason is why the topmost does not. */
-static void choose(struct uffdwp_probe_memory *found)
+static void probe_choose(struct probe_memory *found)
 {
-	const struct rung *taken = first_that_works(found);
+	const struct rung *taken = probe_first_that_works(found);
 	const char *top = found->rungs[ladder[0].mechanism].reason;
 
 	if (!taken || taken == ladder) {
@@ -372,39 +386,115 @@ static void choose(struct uffdwp_probe_memory *found)
 	found->inline_works = found->rungs[taken->mechanism].inline_works;
 }
 
-int probe_memory(const struct kernel_ops *k, enum kernel_access access, enum uffdwp_memory memory,
-                 struct uffdwp_probe_memory *out)
+int probe_memory(const struct kernel_ops *k, enum kernel_access access, int user_mode_only, enum uffdwp_memory memory,
+                 struct probe_memory *out)
 {
-	const struct asker asker = {.k = k, .access = access, .memory = memory, .swap_on = procfs_swap_on(k)};
-	struct uffdwp_probe_memory found = {0};
+	const struct asker asker = {.k = k,
+	                            .access = access,
+	                            .user_mode_only = user_mode_only,
+	                            .memory = memory,
+	                            .swap_on = procfs_swap_on(k)};
+	struct probe_memory found = {0};
 
 	if ((unsigned)memory >= UFFDWP_MEMORY_COUNT)
 		return -EINVAL;
 	for (size_t i = 0; i < RUNGS; i++)
-		try_rung(&asker, &ladder[i], &found);
-	choose(&found);
+		probe_try_rung(&asker, &ladder[i], &found);
+	probe_choose(&found);
+	*out = found;
+	return 0;
+}
+
+/* --------------------------------------------------------------------------------------------------------- move -- */
+
+static const char *const never_moves[UFFDWP_MEMORY_COUNT] = {
+        [UFFDWP_MEMORY_HUGETLB] = "the kernel moves no huge pages and leaves their mapping in place (MREMAP_DONTUNMAP)",
+        [UFFDWP_MEMORY_ANON] = "of anonymous memory the pages themselves would move away",
+};
+
+__attribute__((format(printf, 2, 3))) static void probe_arming_say(struct probe_arming *found, const char *format, ...)
+{
+	va_list arguments;
+
+	va_start(arguments, format);
+	(void)vsnprintf(found->reason, sizeof found->reason, format, arguments);
+	va_end(arguments);
+}
+
+static void probe_move_try(struct trial_bench *bench, struct probe_arming *found)
+{
+	enum uffdwp_answer answer = trial_move(bench);
+
+	found->works = answer == UFFDWP_ANSWER_KEPT;
+	found->error = bench->passing;
+	if (answer == UFFDWP_ANSWER_KEPT)
+		probe_arming_say(found, "whole page-table pages were moved away, and each next access was stopped%s",
+		                 bench->fills & UFFDWP_PROBE_FILL_CONTINUE_WP
+		                         ? ""
+		                         : "; without UFFDIO_CONTINUE_MODE_WP (Linux 6.4) first reads count as writes");
+	else if (answer == UFFDWP_ANSWER_LOST && !bench->reason[0])
+		probe_arming_say(found, "after page tables were moved away an access passed unseen");
+	else
+		probe_arming_say(found, "%s%s", answer == UFFDWP_ANSWER_FAILED ? "the trial failed: " : "",
+		                 bench->reason);
+}
+
+static void probe_move_through(const struct asker *asker, struct probe_arming *found)
+{
+	struct trial_bench bench;
+	int error = trial_open(asker->k, asker->access, asker->memory, UFFDWP_MECHANISM_REARM, 0, &bench);
+
+	if (error) {
+		found->error = asker->access != KERNEL_ACCESS_COUNT && kernel_is_passing(error) ? error : 0;
+		probe_arming_say(found, "no userfaultfd is available: %s", probe_error_name(error));
+		return;
+	}
+	error = trial_register(&bench);
+	if (error) {
+		found->error = kernel_is_passing(error) ? error : 0;
+		probe_arming_say(found,
+		                 "registration for write protection with missing and minor faults is refused: %s%s",
+		                 probe_error_name(error), error == -EINVAL ? " (Linux 5.19 brings it)" : "");
+	} else {
+		probe_move_try(&bench, found);
+	}
+	trial_close(&bench);
+}
+
+int probe_move(const struct kernel_ops *k, enum kernel_access access, enum uffdwp_memory memory,
+               struct probe_arming *out)
+{
+	const struct asker asker = {.k = k, .access = access, .memory = memory};
+	struct probe_arming found = {0};
+
+	if ((unsigned)memory >= UFFDWP_MEMORY_COUNT)
+		return -EINVAL;
+	if (never_moves[memory])
+		probe_arming_say(&found, "%s", never_moves[memory]);
+	else
+		probe_move_through(&asker, &found);
 	*out = found;
 	return 0;
 }
 
 /* ------------------------------------------------------------------------------------------------------- report -- */
 
-static void try_access(const struct kernel_ops *k, struct uffdwp_probe_report *report)
+static void probe_try_access(const struct kernel_ops *k, struct probe_report *report)
 {
 	report->access_chosen = -1;
-	for (unsigned way = 0; way < KERNEL_ACCESS_COUNT; way++) {
-		int uffd = kernel_uffd_open_by(k, (enum kernel_access)way);
+	for (unsigned method = 0; method < KERNEL_ACCESS_COUNT; method++) {
+		int uffd = kernel_uffd_open_by(k, (enum kernel_access)method);
 
-		report->access[way] = uffd < 0 ? uffd : 0;
+		report->access[method] = uffd < 0 ? uffd : 0;
 		if (uffd < 0)
 			continue;
 		k->close(uffd);
 		if (report->access_chosen < 0)
-			report->access_chosen = (int32_t)way;
+			report->access_chosen = (int32_t)method;
 	}
 }
 
-static int32_t number_or_error(const struct kernel_ops *k, const char *path, const char *key)
+static int32_t probe_number_or_error(const struct kernel_ops *k, const char *path, const char *key)
 {
 	uint64_t number;
 	int error = procfs_number(k, path, key, &number);
@@ -412,10 +502,10 @@ static int32_t number_or_error(const struct kernel_ops *k, const char *path, con
 	return error ? error : (int32_t)number;
 }
 
-static int try_uring(const struct kernel_ops *k)
+static int probe_try_uring(const struct kernel_ops *k)
 {
 	struct io_uring ring;
-	int error = k->uring_init(2, &ring, 0);
+	int error = uring_make_apart(k, 2, &ring, 0);
 
 	if (error == 0)
 		io_uring_queue_exit(&ring);
@@ -446,29 +536,29 @@ int probe_scan_holes(const struct kernel_ops *k, enum kernel_access access)
 	return result;
 }
 
-static void look_around(const struct kernel_ops *k, struct uffdwp_probe_report *report)
+static void probe_look_around(const struct kernel_ops *k, struct probe_report *report)
 {
-	report->sysctl_unprivileged = number_or_error(k, "/proc/sys/vm/unprivileged_userfaultfd", "");
-	report->seccomp = number_or_error(k, "/proc/self/status", "Seccomp:");
-	report->uring = try_uring(k);
+	report->sysctl_unprivileged = probe_number_or_error(k, "/proc/sys/vm/unprivileged_userfaultfd", "");
+	report->seccomp = probe_number_or_error(k, "/proc/self/status", "Seccomp:");
+	report->uring = probe_try_uring(k);
 	report->pagemap_scan = trial_scan(k);
-	report->swap_on = (uint32_t)procfs_swap_on(k);
+	report->swap_on = procfs_swap_on(k) > 0;
 	if (procfs_number(k, "/proc/meminfo", "HugePages_Free:", &report->huge_pages_free) != 0)
 		report->huge_pages_free = 0;
 	if (procfs_number(k, "/proc/sys/vm/max_map_count", "", &report->max_map_count) != 0)
 		report->max_map_count = 0;
 }
 
-static void try_memories(const struct kernel_ops *k, struct uffdwp_probe_report *report)
+static void probe_try_memories(const struct kernel_ops *k, struct probe_report *report)
 {
 	int chosen = report->access_chosen;
 	enum kernel_access access = chosen < 0 ? KERNEL_ACCESS_COUNT : (enum kernel_access)chosen;
 
 	for (unsigned memory = 0; memory < UFFDWP_MEMORY_COUNT; memory++)
-		(void)probe_memory(k, access, (enum uffdwp_memory)memory, &report->memory[memory]);
+		(void)probe_memory(k, access, 0, (enum uffdwp_memory)memory, &report->memory[memory]);
 }
 
-static void ask_userfaultfd(const struct kernel_ops *k, struct uffdwp_probe_report *report)
+static void probe_ask_userfaultfd(const struct kernel_ops *k, struct probe_report *report)
 {
 	if (report->access_chosen < 0) {
 		report->pagemap_bit57 = report->access[UFFDWP_ACCESS_USER_MODE];
@@ -480,14 +570,41 @@ static void ask_userfaultfd(const struct kernel_ops *k, struct uffdwp_probe_repo
 	report->scan_holes = probe_scan_holes(k, (enum kernel_access)report->access_chosen);
 }
 
-int probe_run(const struct kernel_ops *k, struct uffdwp_probe_report *report)
+static void probe_try_moves(const struct kernel_ops *k, struct probe_report *report)
 {
-	struct uffdwp_probe_report found = {.sz = report->sz};
+	int chosen = report->access_chosen;
+	enum kernel_access access = chosen < 0 ? KERNEL_ACCESS_COUNT : (enum kernel_access)chosen;
 
-	try_access(k, &found);
-	look_around(k, &found);
-	ask_userfaultfd(k, &found);
-	try_memories(k, &found);
+	for (unsigned memory = 0; memory < UFFDWP_MEMORY_COUNT; memory++)
+		(void)probe_move(k, access, (enum uffdwp_memory)memory, &report->moves[memory]);
+}
+
+int probe_run(const struct kernel_ops *k, struct probe_report *report)
+{
+	struct probe_report found = {0};
+
+	probe_try_access(k, &found);
+	probe_look_around(k, &found);
+	probe_ask_userfaultfd(k, &found);
+	probe_try_memories(k, &found);
+	probe_try_moves(k, &found);
 	*report = found;
 	return 0;
+}
+
+struct probe_arming probe_arming_of(const struct probe_report *report, enum uffdwp_memory memory,
+                                    enum uffdwp_arming arming)
+{
+	const struct probe_memory *found = &report->memory[memory];
+	struct probe_arming answer = {.works = found->mechanism != UFFDWP_MECHANISM_AUTO};
+
+	if (arming == UFFDWP_ARMING_MOVE)
+		return report->moves[memory];
+	if (arming == UFFDWP_ARMING_AUTO)
+		return (struct probe_arming){0};
+	if (answer.works)
+		probe_arming_say(&answer, "page by page, by the memory's mechanism");
+	else
+		probe_arming_say(&answer, "no mechanism works: %.120s", found->reason);
+	return answer;
 }

@@ -33,8 +33,8 @@ ssize_t procfs_text(const struct kernel_ops *k, const char *path, char *text, si
 	return (ssize_t)length;
 }
 
-/* The text behind the key, or NULL. */
-static const char *behind_key(const char *text, const char *key)
+/* The text after the key, or NULL. */
+static const char *procfs_after_key(const char *text, const char *key)
 {
 	size_t key_length = strlen(key);
 
@@ -50,7 +50,7 @@ int procfs_number(const struct kernel_ops *k, const char *path, const char *key,
 {
 	char text[TEXT_BYTES];
 	ssize_t length = procfs_text(k, path, text, sizeof text);
-	const char *digits = length < 0 ? NULL : behind_key(text, key);
+	const char *digits = length < 0 ? NULL : procfs_after_key(text, key);
 	char *end;
 	unsigned long long value;
 
@@ -72,5 +72,7 @@ int procfs_swap_on(const struct kernel_ops *k)
 	ssize_t length = procfs_text(k, "/proc/swaps", text, sizeof text);
 	const char *titles_end = length < 0 ? NULL : strchr(text, '\n');
 
+	if (length < 0 && kernel_is_passing((int)length))
+		return (int)length;
 	return titles_end && titles_end[1] != '\0';
 }

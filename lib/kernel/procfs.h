@@ -11,11 +11,11 @@
 /* Reads the first size - 1 bytes of a file, terminated. The length, or -errno. */
 ssize_t procfs_text(const struct kernel_ops *k, const char *path, char *text, size_t size);
 
-/* The number behind a key at the start of a line ("Seccomp:"), or the first of the file where key is "". 0, -ENODATA
+/* The number after a key at the start of a line ("Seccomp:"), or the first of the file where key is "". 0, -ENODATA
  * without such a line, or -errno. */
 int procfs_number(const struct kernel_ops *k, const char *path, const char *key, uint64_t *number);
 
-/* 1 where any swap is on. */
+/* 1 where any swap is on; -errno where that cannot be asked at this moment. */
 int procfs_swap_on(const struct kernel_ops *k);
 
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The real kernel behind struct kernel_ops.
+ * The real kernel as struct kernel_ops.
  *
  * Idea: each operation is one system call and nothing more. What glibc would do beside it is unwanted here: its
  * wrappers of blocking calls are cancellation points, and all of them report through errno, which a signal handler
@@ -26,13 +26,14 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/signals.h"
 #include "kernel/abi.h"
 #include "kernel/kernel.h"
 
 /* File offsets and addresses travel as single registers. */
 _Static_assert(sizeof(long) == 8, "a 64-bit kernel interface is assumed");
 
-static long answer(long result, int saved_errno)
+static long real_answer(long result, int saved_errno)
 {
 	if (result != -1)
 		return result;
@@ -45,7 +46,7 @@ static long answer(long result, int saved_errno)
 #define CALL(...)                                                                                                      \
 	({                                                                                                             \
 		int call_errno = errno;                                                                                \
-		answer(syscall(__VA_ARGS__), call_errno);                                                              \
+		real_answer(syscall(__VA_ARGS__), call_errno);                                                         \
 	})
 
 static int real_uffd_open_syscall(int flags)
@@ -80,6 +81,16 @@ static int real_access_mode(int fd)
 	long flags = CALL(SYS_fcntl, fd, F_GETFL);
 
 	return flags < 0 ? (int)flags : (int)(flags & O_ACCMODE);
+}
+
+static int real_tag(int fd, int tag)
+{
+	return (int)CALL(SYS_fcntl, fd, F_SETSIG, tag);
+}
+
+static int real_tagged(int fd)
+{
+	return (int)CALL(SYS_fcntl, fd, F_GETSIG, 0);
 }
 
 static int real_close(int fd)
@@ -186,7 +197,7 @@ static int real_pagemap_scan(int pagemap, struct pm_scan_arg *arg)
 	return (int)CALL(SYS_ioctl, pagemap, PAGEMAP_SCAN, arg);
 }
 
-static void *mapped(void *address, int saved_errno, int *error)
+static void *real_mapped(void *address, int saved_errno, int *error)
 {
 	if (address != MAP_FAILED)
 		return address;
@@ -199,21 +210,39 @@ static void *real_mmap(void *address, size_t length, int prot, int flags, int fd
 {
 	int saved_errno = errno;
 
-	return mapped(mmap(address, length, prot, flags, fd, (off_t)offset), saved_errno, error);
+	return real_mapped(mmap(address, length, prot, flags, fd, (off_t)offset), saved_errno, error);
+}
+
+/* Nothing is populated where no access is allowed, and what is not locked any more is not when access is given. */
+static void *real_mmap_unlocked(size_t length, int prot, int flags, int fd, uint64_t offset, int *error)
+{
+	int saved_errno = errno;
+	void *address = real_mapped(mmap(NULL, length, PROT_NONE, flags, fd, (off_t)offset), saved_errno, error);
+
+	if (!address)
+		return NULL;
+	CALL(SYS_munlock, address, length);
+	*error = prot == PROT_NONE ? 0 : (int)CALL(SYS_mprotect, address, length, prot);
+	if (!*error)
+		return address;
+	munmap(address, length);
+	errno = saved_errno;
+	/* A filter refuses it, or memory is scarce: the second finds out. */
+	return real_mmap(NULL, length, prot, flags, fd, offset, error);
 }
 
 static int real_munmap(void *address, size_t length)
 {
 	int saved_errno = errno;
 
-	return (int)answer(munmap(address, length), saved_errno);
+	return (int)real_answer(munmap(address, length), saved_errno);
 }
 
 static void *real_mremap(void *address, size_t old_length, size_t new_length, int flags, void *target, int *error)
 {
 	int saved_errno = errno;
 
-	return mapped(mremap(address, old_length, new_length, flags, target), saved_errno, error);
+	return real_mapped(mremap(address, old_length, new_length, flags, target), saved_errno, error);
 }
 
 static int real_mincore(void *address, size_t length, unsigned char *pages)
@@ -244,7 +273,7 @@ static int real_mprotect(void *address, size_t length, int prot)
 
 static int real_mbind(void *address, size_t length, int mode, uint64_t nodes)
 {
-	/* The kernel takes one bit less than it is told: get_nodes() in mm/mempolicy.c. */
+	/* The kernel takes one bit less than the argument says: get_nodes() in mm/mempolicy.c. */
 	return (int)CALL(SYS_mbind, address, length, mode, &nodes, sizeof nodes * 8 + 1, 0);
 }
 
@@ -270,7 +299,7 @@ static int real_fstat(int fd, struct stat *st)
 {
 	int saved_errno = errno;
 
-	return (int)answer(fstat(fd, st), saved_errno);
+	return (int)real_answer(fstat(fd, st), saved_errno);
 }
 
 static int64_t real_fs_type(int fd)
@@ -283,12 +312,24 @@ static int64_t real_fs_type(int fd)
 
 static int real_ftruncate(int fd, uint64_t length)
 {
-	return (int)CALL(SYS_ftruncate, fd, length);
+	struct signals_held held;
+
+	signals_hold_io(&held);
+	int error = (int)CALL(SYS_ftruncate, fd, length);
+
+	signals_release_io(&held, error);
+	return error;
 }
 
 static int real_fallocate(int fd, int mode, uint64_t offset, uint64_t length)
 {
-	return (int)CALL(SYS_fallocate, fd, mode, offset, length);
+	struct signals_held held;
+
+	signals_hold_io(&held);
+	int error = (int)CALL(SYS_fallocate, fd, mode, offset, length);
+
+	signals_release_io(&held, error);
+	return error;
 }
 
 static int real_add_seals(int fd, int seals)
@@ -317,7 +358,7 @@ static ssize_t real_pwrite(int fd, const void *buffer, size_t length, uint64_t o
 }
 
 /* The process is asked for each time: a number kept across fork() would name the parent. */
-static ssize_t self_copy(long number, void *here, const void *there, size_t length)
+static ssize_t real_self_copy(long number, void *here, const void *there, size_t length)
 {
 	struct iovec local = {.iov_base = here, .iov_len = length};
 	struct iovec remote = {.iov_base = (void *)(uintptr_t)there, .iov_len = length};
@@ -328,7 +369,7 @@ static ssize_t self_copy(long number, void *here, const void *there, size_t leng
 
 static ssize_t real_read_self(void *buffer, const void *address, size_t length)
 {
-	return self_copy(SYS_process_vm_readv, buffer, address, length);
+	return real_self_copy(SYS_process_vm_readv, buffer, address, length);
 }
 
 static int real_fsync(int fd)
@@ -344,6 +385,11 @@ static int real_renameat(int from_folder, const char *from, int to_folder, const
 static int real_unlinkat(int folder, const char *path)
 {
 	return (int)CALL(SYS_unlinkat, folder, path, 0);
+}
+
+static ssize_t real_readlinkat(int folder, const char *path, char *to, size_t size)
+{
+	return CALL(SYS_readlinkat, folder, path, to, size);
 }
 
 static int real_poll(int fd, short events, int timeout_ms)
@@ -414,6 +460,7 @@ const struct kernel_ops kernel_real = {
         .uffd_read = real_uffd_read,
         .pagemap_scan = real_pagemap_scan,
         .mmap = real_mmap,
+        .mmap_unlocked = real_mmap_unlocked,
         .munmap = real_munmap,
         .mremap = real_mremap,
         .madvise = real_madvise,
@@ -429,6 +476,8 @@ const struct kernel_ops kernel_real = {
         .openat = real_openat,
         .close = real_close,
         .dup = real_dup,
+        .tag = real_tag,
+        .tagged = real_tagged,
         .clear_direct = real_clear_direct,
         .access_mode = real_access_mode,
         .fstat = real_fstat,
@@ -446,10 +495,12 @@ const struct kernel_ops kernel_real = {
         .fsync = real_fsync,
         .renameat = real_renameat,
         .unlinkat = real_unlinkat,
+        .readlinkat = real_readlinkat,
         .poll = real_poll,
         .epoll_create = real_epoll_create,
         .eventfd = real_eventfd,
         .uring_init = real_uring_init,
         .uring_result = real_uring_result,
+        .uring_polled = real_uring_result,
         .try_write = real_try_write,
 };

@@ -4,24 +4,22 @@
  *
  * Idea: map a page of the type in question, arm it, let something happen to it, and have a SYSTEM CALL write to it. On
  * a userfaultfd with UFFD_FEATURE_SIGBUS a system call that meets an armed page answers EFAULT: the write was stopped;
- * success means that it passed unseen: lost. To be sure that EFAULT came from the arming, the page is let go afterwards
- * and must then be writable. What arming and letting go mean, and whether reads must be stopped too, is the mechanism's
- * (trial_way.c).
+ * success means that it passed unseen: lost. To be sure that EFAULT came from the arming, the page is disarmed
+ * afterwards and must then be writable. What arming and disarming mean, and whether reads must be stopped too, is the
+ * mechanism's (trial_method.c).
  *
- * Words: bench: the userfaultfd and what it may do; scratch: the page under trial; change: what happens to it; way: how
- * a mechanism is tried.
+ * Words: bench: the userfaultfd and what it may do; scratch: the page under trial; change: what happens to it; method:
+ * how a mechanism is tried.
  *
  * Threads: trials run inside foreign processes, also beside other threads: no signal handler is touched and the
  * environment stays as it is.
  *
- * Never: touch scratch memory by a load or a store (a huge page that is not to be had would be a SIGBUS), hang, or
- * leave memory, descriptors or threads behind.
+ * Never: touch scratch memory by a load or a store (a huge page that is not available would be a SIGBUS), hang, or
+ * leave memory, descriptors or threads.
  */
 #include "kernel/trial.h"
 
 #include <errno.h>
-#include <stdio.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -33,44 +31,37 @@
 /* What every trial asks for, beside what the mechanism works by: what the kernel lacks is left out. */
 #define FEATURES (UFFD_FEATURE_SIGBUS | UFFD_FEATURE_EVENT_REMAP)
 
-uint64_t trial_modes(const struct trial_bench *bench)
+/* 0 or -errno: it cannot be asked now. */
+static int trial_scratch_page_bytes(const struct kernel_ops *k, enum uffdwp_memory memory, uint64_t *page_bytes)
 {
-	return trial_ways[bench->mechanism].modes[bench->memory];
-}
-
-static uint64_t scratch_page_bytes(const struct kernel_ops *k, enum uffdwp_memory memory)
-{
-	uint64_t system_bytes = (uint64_t)sysconf(_SC_PAGESIZE);
 	uint64_t huge_kib;
+	int error = memory == UFFDWP_MEMORY_HUGETLB ? procfs_number(k, "/proc/meminfo", "Hugepagesize:", &huge_kib)
+	                                            : -ENODATA;
 
-	if (memory != UFFDWP_MEMORY_HUGETLB)
-		return system_bytes;
-	return procfs_number(k, "/proc/meminfo", "Hugepagesize:", &huge_kib) == 0 ? huge_kib * 1024 : system_bytes;
+	if (kernel_is_passing(error))
+		return error;
+	*page_bytes = error ? (uint64_t)sysconf(_SC_PAGESIZE) : huge_kib * 1024;
+	return 0;
 }
 
 int trial_open(const struct kernel_ops *k, enum kernel_access access, enum uffdwp_memory memory,
                enum uffdwp_mechanism mechanism, int swap_on, struct trial_bench *bench)
 {
 	struct trial_bench made = {.k = k, .memory = memory, .mechanism = mechanism, .uffd = -1, .swap_on = swap_on};
+	int error = trial_scratch_page_bytes(k, memory, &made.page_bytes);
 
+	if (error)
+		return error;
 	if (trial_modes(&made)) {
-		made.uffd = kernel_uffd_new(k, access, FEATURES | trial_ways[mechanism].features, &made.features);
+		made.uffd = kernel_uffd_new(k, access, FEATURES | trial_methods[mechanism].features, &made.features);
 		if (made.uffd < 0)
 			return made.uffd;
 	}
-	made.page_bytes = scratch_page_bytes(k, memory);
 	*bench = made;
 	return 0;
 }
 
-void trial_close(struct trial_bench *bench)
-{
-	if (bench->uffd >= 0)
-		bench->k->close(bench->uffd);
-	bench->uffd = -1;
-}
-
-static int register_scratch(const struct trial_bench *bench, const struct trial_scratch *scratch)
+static int trial_register_scratch(const struct trial_bench *bench, const struct trial_scratch *scratch)
 {
 	uint64_t modes = trial_modes(bench);
 
@@ -91,7 +82,7 @@ int trial_register(const struct trial_bench *bench)
 	error = trial_scratch_map(bench, MAP_NORESERVE, &scratch);
 	if (error)
 		return error;
-	error = register_scratch(bench, &scratch);
+	error = trial_register_scratch(bench, &scratch);
 	trial_scratch_free(bench, &scratch);
 	return error;
 }
@@ -114,42 +105,33 @@ static const struct trial_plan plans[UFFDWP_TRIAL_COUNT] = {
 };
 
 /* Why a trial makes no sense here, or NULL. */
-static const char *untried_because(const struct trial_bench *bench, enum uffdwp_trial trial)
+static const char *trial_untried_because(const struct trial_bench *bench, enum uffdwp_trial trial)
 {
 	if (trial_modes(bench) && !(bench->features & UFFD_FEATURE_SIGBUS))
 		return "no UFFD_FEATURE_SIGBUS: a trial could hang";
 	if (trial == UFFDWP_TRIAL_PUNCH && bench->memory == UFFDWP_MEMORY_ANON)
-		return "there is no file behind this memory";
+		return "this memory has no file";
 	if (trial == UFFDWP_TRIAL_SWAP && bench->memory == UFFDWP_MEMORY_HUGETLB)
 		return "huge pages are never swapped out";
-	if (trial == UFFDWP_TRIAL_SWAP && !bench->swap_on)
+	if (trial == UFFDWP_TRIAL_SWAP && bench->swap_on <= 0)
 		return "no swap is on: nothing can be swapped out until swapon(8)";
 	if (trial == UFFDWP_TRIAL_MREMAP && !(bench->features & UFFD_FEATURE_EVENT_REMAP))
-		return "no UFFD_FEATURE_EVENT_REMAP: mremap takes the registration along with nobody told";
+		return "no UFFD_FEATURE_EVENT_REMAP: mremap takes the registration along without a report";
 	return NULL;
 }
 
-enum uffdwp_answer trial_say(struct trial_bench *bench, enum uffdwp_answer answer, const char *what, int error)
+static enum uffdwp_answer trial_run_on(struct trial_bench *bench, const struct trial_plan *plan,
+                                       struct trial_scratch *scratch, unsigned round)
 {
-	const char *name = error ? strerrorname_np(-error) : "";
-
-	(void)snprintf(bench->reason, sizeof bench->reason, "%s%s%s", what, error ? ": " : "",
-	               name ? name : "an unknown error");
-	return answer;
-}
-
-static enum uffdwp_answer run_on(struct trial_bench *bench, const struct trial_plan *plan,
-                                 struct trial_scratch *scratch, unsigned round)
-{
-	const struct trial_way *way = &trial_ways[bench->mechanism];
+	const struct trial_method *method = &trial_methods[bench->mechanism];
 	int error = plan->populate ? bench->k->try_write(scratch->address) : 0;
 
 	if (error)
 		return trial_say(bench, UFFDWP_ANSWER_FAILED, "no memory for the page", error);
-	error = register_scratch(bench, scratch);
+	error = trial_register_scratch(bench, scratch);
 	if (error)
 		return trial_say(bench, UFFDWP_ANSWER_FAILED, "UFFDIO_REGISTER", error);
-	error = way->arm(bench, scratch);
+	error = method->arm(bench, scratch);
 	if (error)
 		return trial_say(bench, UFFDWP_ANSWER_FAILED, "arming", error);
 	error = plan->change(bench, scratch);
@@ -157,50 +139,50 @@ static enum uffdwp_answer run_on(struct trial_bench *bench, const struct trial_p
 		return trial_say(bench, UFFDWP_ANSWER_UNTRIED, "the kernel left the page where it was", 0);
 	if (error)
 		return trial_say(bench, UFFDWP_ANSWER_FAILED, plan->name, error);
-	return way->look(bench, scratch, round);
+	return method->look(bench, scratch, round);
 }
 
-static enum uffdwp_answer run_round(struct trial_bench *bench, const struct trial_plan *plan, unsigned round)
+static enum uffdwp_answer trial_run_round(struct trial_bench *bench, const struct trial_plan *plan, unsigned round)
 {
 	struct trial_scratch scratch;
 	enum uffdwp_answer answer;
 	int error = trial_scratch_map(bench, 0, &scratch);
 
-	if (error == -ENOMEM && bench->memory == UFFDWP_MEMORY_HUGETLB)
+	if (error == -ENOMEM && bench->memory == UFFDWP_MEMORY_HUGETLB && scratch.fd >= 0)
 		return trial_say(bench, UFFDWP_ANSWER_UNTRIED,
 		                 "no huge page is free: write 8 to /proc/sys/vm/nr_hugepages", 0);
 	if (error)
 		return trial_say(bench, UFFDWP_ANSWER_FAILED, "no scratch memory", error);
-	answer = run_on(bench, plan, &scratch, round);
+	answer = trial_run_on(bench, plan, &scratch, round);
 	trial_scratch_free(bench, &scratch);
 	return answer;
 }
 
 enum uffdwp_answer trial_run(struct trial_bench *bench, enum uffdwp_trial trial)
 {
-	const char *because = untried_because(bench, trial);
+	const char *because = trial_untried_because(bench, trial);
 	enum uffdwp_answer answer;
 
 	bench->emptied = 0;
 	bench->reason[0] = '\0';
 	if (because)
 		return trial_say(bench, UFFDWP_ANSWER_UNTRIED, because, 0);
-	answer = run_round(bench, &plans[trial], 0);
-	for (unsigned round = 1; round < trial_ways[bench->mechanism].rounds; round++)
+	answer = trial_run_round(bench, &plans[trial], 0);
+	for (unsigned round = 1; round < trial_methods[bench->mechanism].rounds; round++)
 		if (answer == UFFDWP_ANSWER_KEPT && bench->emptied)
-			answer = run_round(bench, &plans[trial], round);
+			answer = trial_run_round(bench, &plans[trial], round);
 	return answer;
 }
 
 /* ---------------------------------------------------------------------------------------------------- witnesses -- */
 
-static int armed_scratch_shows(const struct trial_bench *bench, const struct trial_scratch *scratch)
+static int trial_armed_scratch_shows(const struct trial_bench *bench, const struct trial_scratch *scratch)
 {
 	uint64_t pages;
 	int error = bench->k->try_write(scratch->address);
 
 	if (error == 0)
-		error = register_scratch(bench, scratch);
+		error = trial_register_scratch(bench, scratch);
 	if (error == 0)
 		error = trial_scratch_protect(bench, scratch, UFFDIO_WRITEPROTECT_MODE_WP);
 	if (error == 0)
@@ -215,7 +197,7 @@ int trial_bit57(const struct trial_bench *bench)
 
 	if (result)
 		return result;
-	result = armed_scratch_shows(bench, &scratch);
+	result = trial_armed_scratch_shows(bench, &scratch);
 	trial_scratch_free(bench, &scratch);
 	return result;
 }
@@ -225,10 +207,10 @@ int trial_scan(const struct kernel_ops *k)
 	struct trial_bench bench = {.k = k, .memory = UFFDWP_MEMORY_ANON, .uffd = -1};
 	struct trial_scratch scratch;
 	uint64_t pages;
-	int error;
+	int error = trial_scratch_page_bytes(k, bench.memory, &bench.page_bytes);
 
-	bench.page_bytes = scratch_page_bytes(k, bench.memory);
-	error = trial_scratch_map(&bench, 0, &scratch);
+	if (!error)
+		error = trial_scratch_map(&bench, 0, &scratch);
 	if (error)
 		return error;
 	error = pagemap_written(k, (uintptr_t)scratch.address, bench.page_bytes, &pages);
@@ -250,7 +232,7 @@ int trial_scan_holes(const struct trial_bench *bench)
 	error = trial_scratch_map(&wide, MAP_NORESERVE, &scratch);
 	if (error)
 		return error;
-	error = register_scratch(&wide, &scratch);
+	error = trial_register_scratch(&wide, &scratch);
 	if (error == 0)
 		error = pagemap_written(bench->k, (uintptr_t)scratch.address, wide.page_bytes, &pages);
 	trial_scratch_free(&wide, &scratch);

@@ -19,7 +19,8 @@ struct trial_bench {
 	int uffd;          /* -1: the mechanism needs none */
 	int swap_on;
 	int emptied;     /* the last look met an empty entry */
-	uint32_t fills;  /* UFFDWP_FILL_* that were seen to work */
+	int passing;     /* -errno of the first trial that failed for want of something (kernel_is_passing()); else 0 */
+	uint32_t fills;  /* UFFDWP_PROBE_FILL_* that were seen to work */
 	char reason[96]; /* of the last trial, where its answer needs one; else empty */
 };
 
@@ -34,7 +35,12 @@ int trial_register(const struct trial_bench *bench);
 /* Does one trial on memory that the kernel lets register. */
 enum uffdwp_answer trial_run(struct trial_bench *bench, enum uffdwp_trial trial);
 
-/* Does the kernel's pagemap show a mark that was just put on (a bench of markers)? 1, 0, or -errno. */
+/* Can page tables be moved away whole, so that all entries of shared memory are empty and every next access is stopped
+ * (a bench of rearm)? KEPT: yes; LOST: accesses pass, or entries are moved one by one, see the reason; else as above.
+ */
+enum uffdwp_answer trial_move(struct trial_bench *bench);
+
+/* Does the kernel's pagemap show a wp bit that was just set (a bench of markers)? 1, 0, or -errno. */
 int trial_bit57(const struct trial_bench *bench);
 
 /* Does PAGEMAP_SCAN report anonymous memory that has no page table (a bench of async)? 1, 0, or -errno. */

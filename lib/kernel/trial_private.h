@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the files of the trials share: trial.c runs them, trial_scratch.c has the page under trial and what can happen
- * to it, trial_way.c has what each mechanism does with it.
+ * What the files of the trials share: trial.c runs them, trial_method.c has what each mechanism does with the page
+ * under trial, trial_scratch.c, below both, has that page and what can happen to it. trial_move.c moves more than a
+ * page.
  */
 #ifndef UFFDWP_KERNEL_TRIAL_PRIVATE_H
 #define UFFDWP_KERNEL_TRIAL_PRIVATE_H
@@ -14,12 +15,17 @@ struct trial_scratch {
 	int fd; /* -1: anonymous */
 };
 
-/* extra: MAP_NORESERVE, or 0: then a huge page that is mapped can also be had. 0 or -errno. */
+/* extra: MAP_NORESERVE, or 0: then a huge page that is mapped is also available. 0 or -errno. */
 int trial_scratch_map(const struct trial_bench *bench, int extra, struct trial_scratch *out);
 void trial_scratch_free(const struct trial_bench *bench, const struct trial_scratch *scratch);
 
 /* UFFDIO_WRITEPROTECT of the page. */
 int trial_scratch_protect(const struct trial_bench *bench, const struct trial_scratch *scratch, uint64_t mode);
+
+/* Moves `length` bytes, a power of two, from the page on to a free place that is aligned to it, by mremap(2) with these
+ * flags beside MREMAP_MAYMOVE and MREMAP_FIXED. 0: *target is that place; else -errno. */
+int trial_scratch_move(struct trial_bench *bench, const struct trial_scratch *scratch, size_t length, int flags,
+                       char **target);
 
 /* UFFDIO_COPY of zeros into the page. */
 int trial_scratch_copy(const struct trial_bench *bench, const struct trial_scratch *scratch, uint64_t mode);
@@ -34,16 +40,16 @@ int trial_change_swap(struct trial_bench *bench, struct trial_scratch *scratch);
 int trial_change_mremap(struct trial_bench *bench, struct trial_scratch *scratch);
 
 /* How a mechanism is tried. */
-struct trial_way {
+struct trial_method {
 	uint64_t modes[UFFDWP_MEMORY_COUNT]; /* UFFDIO_REGISTER_MODE_*; 0: without a userfaultfd */
 	uint64_t features;                   /* UFFD_FEATURE_* that it works by */
 	unsigned rounds;                     /* a trial that emptied the entry is done so often, on new memory */
 	int (*arm)(struct trial_bench *bench, struct trial_scratch *scratch);
-	/* Is the next write stopped, and can it be let go? */
+	/* Is the next write stopped, and can the page be disarmed? */
 	enum uffdwp_answer (*look)(struct trial_bench *bench, struct trial_scratch *scratch, unsigned round);
 };
 
-extern const struct trial_way trial_ways[UFFDWP_MECHANISM_COUNT];
+extern const struct trial_method trial_methods[UFFDWP_MECHANISM_COUNT];
 
 /* The modes that the bench registers scratch memory in. */
 uint64_t trial_modes(const struct trial_bench *bench);

@@ -5,11 +5,12 @@
 #include <stddef.h>
 
 #include "base/math.h"
+#include "kernel/own.h"
 #include "region/region.h"
 
 #define WORD_BITS 64u
 
-static uint64_t words_of(uint64_t bits)
+static uint64_t lazy_words_of(uint64_t bits)
 {
 	return (bits + WORD_BITS - 1) / WORD_BITS;
 }
@@ -17,16 +18,18 @@ static uint64_t words_of(uint64_t bits)
 struct lazy *lazy_new(const struct kernel_ops *k, uint64_t pages)
 {
 	struct lazy *lazy = pages_new(k, sizeof(*lazy));
-	uint64_t words = words_of(pages);
+	uint64_t words = lazy_words_of(pages);
 
 	if (!lazy)
 		return NULL;
 	atomic_store(&lazy->ended, pages == 0);
 	lazy->k = k;
+	atomic_store(&lazy->ended_fd, -1);
+	lazy->tag = own_new();
 	lazy->end_page = pages;
 	lazy->pages = pages_new(k, pages + 1); /* none is asked for nothing */
 	lazy->wanted = pages_new(k, (words + 1) * sizeof(*lazy->wanted));
-	lazy->full = pages_new(k, (words_of(words) + 1) * sizeof(*lazy->full));
+	lazy->full = pages_new(k, (lazy_words_of(words) + 1) * sizeof(*lazy->full));
 	atomic_store(&lazy->left, pages);
 	if (lazy->pages && lazy->wanted && lazy->full)
 		return lazy;
@@ -38,17 +41,19 @@ void lazy_free(const struct kernel_ops *k, struct lazy *lazy)
 {
 	if (!lazy)
 		return;
-	uint64_t words = words_of(lazy->end_page);
+	uint64_t words = lazy_words_of(lazy->end_page);
+	int fd = atomic_load(&lazy->ended_fd);
 
+	own_close(k, fd, lazy->tag);
 	pages_free(k, (void *)lazy->pages, lazy->end_page + 1);
 	pages_free(k, (void *)lazy->wanted, (words + 1) * sizeof(*lazy->wanted));
-	pages_free(k, (void *)lazy->full, (words_of(words) + 1) * sizeof(*lazy->full));
+	pages_free(k, (void *)lazy->full, (lazy_words_of(words) + 1) * sizeof(*lazy->full));
 	pages_free(k, lazy, sizeof(*lazy));
 }
 
 void lazy_kick(struct lazy *lazy, int all)
 {
-	/* Pairs with lazy_idle(): who is not counted yet will find the word moved. */
+	/* Pairs with lazy_idle(): a thread that is not counted yet will find the word moved. */
 	atomic_fetch_add(&lazy->kicks, 1);
 	if (atomic_load(&lazy->idle) > 0)
 		lazy->k->futex_wake((const uint32_t *)&lazy->kicks, all ? INT32_MAX : 1);
@@ -61,19 +66,44 @@ void lazy_idle(struct lazy *lazy, uint32_t seen)
 	atomic_fetch_sub(&lazy->idle, 1);
 }
 
-static int move(struct lazy *lazy, uint64_t page, unsigned from, unsigned to)
+static int lazy_move(struct lazy *lazy, uint64_t page, unsigned from, unsigned to)
 {
 	uint8_t expected = (uint8_t)from;
 
 	return atomic_compare_exchange_strong(&lazy->pages[page], &expected, (uint8_t)to);
 }
 
+/* Pairs with lazy_fd(): of `ended` and `ended_fd` each is stored before the other is looked at. */
+static void lazy_signal_end(struct lazy *lazy)
+{
+	int fd = atomic_load(&lazy->ended_fd);
+
+	if (fd >= 0)
+		own_kick(lazy->k, fd, lazy->tag);
+}
+
+int lazy_fd(struct lazy *lazy)
+{
+	int fd = atomic_load(&lazy->ended_fd);
+
+	if (fd >= 0)
+		return fd;
+	fd = own_eventfd(lazy->k, lazy->tag);
+	if (fd < 0)
+		return fd;
+	atomic_store(&lazy->ended_fd, fd);
+	if (atomic_load(&lazy->ended))
+		lazy_signal_end(lazy);
+	return fd;
+}
+
 /* So many pages are not absent any more. */
-static void count_out(struct lazy *lazy, uint64_t pages)
+static void lazy_count_out(struct lazy *lazy, uint64_t pages)
 {
 	if (!pages || atomic_fetch_sub(&lazy->left, pages) != pages)
 		return;
 	atomic_store(&lazy->ended, 1);
+	lazy_signal_end(lazy);
 	lazy->k->futex_wake((const uint32_t *)&lazy->ended, INT32_MAX);
 	lazy_kick(lazy, 1);
 }
@@ -84,7 +114,7 @@ void lazy_want(struct lazy *lazy, uint64_t page)
 {
 	uint64_t word = page / WORD_BITS;
 
-	if (!move(lazy, page, LAZY_PENDING, LAZY_WANTED))
+	if (!lazy_move(lazy, page, LAZY_PENDING, LAZY_WANTED))
 		return;
 	atomic_fetch_or(&lazy->wanted[word], 1ull << (page % WORD_BITS));
 	atomic_fetch_or(&lazy->full[word / WORD_BITS], 1ull << (word % WORD_BITS));
@@ -92,7 +122,7 @@ void lazy_want(struct lazy *lazy, uint64_t page)
 }
 
 /* The word is empty, perhaps: a bit that came meanwhile is not forgotten. */
-static void clear_full(struct lazy *lazy, uint64_t word)
+static void lazy_clear_full(struct lazy *lazy, uint64_t word)
 {
 	uint64_t bit = 1ull << (word % WORD_BITS);
 
@@ -101,7 +131,7 @@ static void clear_full(struct lazy *lazy, uint64_t word)
 		atomic_fetch_or(&lazy->full[word / WORD_BITS], bit);
 }
 
-static int take_in_word(struct lazy *lazy, uint64_t word, uint64_t *page)
+static int lazy_take_in_word(struct lazy *lazy, uint64_t word, uint64_t *page)
 {
 	uint64_t bits;
 
@@ -111,24 +141,24 @@ static int take_in_word(struct lazy *lazy, uint64_t word, uint64_t *page)
 		if (!(atomic_fetch_and(&lazy->wanted[word], ~bit) & bit))
 			continue;
 		*page = word * WORD_BITS + (uint64_t)__builtin_ctzll(bit);
-		if (!move(lazy, *page, LAZY_WANTED, LAZY_FETCHING))
+		if (!lazy_move(lazy, *page, LAZY_WANTED, LAZY_FETCHING))
 			continue;
 		atomic_fetch_add(&lazy->demanded, 1);
 		return 1;
 	}
-	clear_full(lazy, word);
+	lazy_clear_full(lazy, word);
 	return 0;
 }
 
 int lazy_take_wanted(struct lazy *lazy, uint64_t *page)
 {
-	uint64_t groups = words_of(words_of(lazy->end_page));
+	uint64_t groups = lazy_words_of(lazy_words_of(lazy->end_page));
 
 	for (uint64_t group = 0; group < groups; group++) {
 		uint64_t bits = atomic_load(&lazy->full[group]);
 
 		for (; bits; bits &= bits - 1) {
-			if (take_in_word(lazy, group * WORD_BITS + (uint64_t)__builtin_ctzll(bits), page))
+			if (lazy_take_in_word(lazy, group * WORD_BITS + (uint64_t)__builtin_ctzll(bits), page))
 				return 1;
 		}
 	}
@@ -137,17 +167,17 @@ int lazy_take_wanted(struct lazy *lazy, uint64_t *page)
 
 int lazy_claim(struct lazy *lazy, uint64_t page)
 {
-	if (move(lazy, page, LAZY_PENDING, LAZY_FETCHING))
+	if (lazy_move(lazy, page, LAZY_PENDING, LAZY_FETCHING))
 		return 1;
-	if (!move(lazy, page, LAZY_WANTED, LAZY_FETCHING))
+	if (!lazy_move(lazy, page, LAZY_WANTED, LAZY_FETCHING))
 		return 0;
 	atomic_fetch_add(&lazy->demanded, 1);
 	return 1;
 }
 
-/* ---- what has come of it ---- */
+/* ---- the result ---- */
 
-static void note_failed(struct lazy *lazy, uint64_t page, uint64_t pages, int error)
+static void lazy_note_failed(struct lazy *lazy, uint64_t page, uint64_t pages, int error)
 {
 	int none = 0;
 
@@ -159,10 +189,10 @@ static void note_failed(struct lazy *lazy, uint64_t page, uint64_t pages, int er
 void lazy_settle(struct lazy *lazy, uint64_t first, uint64_t end, int error)
 {
 	if (error)
-		note_failed(lazy, first, end - first, error);
+		lazy_note_failed(lazy, first, end - first, error);
 	for (uint64_t page = first; page < end; page++)
 		atomic_store(&lazy->pages[page], (uint8_t)(error ? (int)LAZY_FAILED - error : (int)LAZY_DONE));
-	count_out(lazy, end - first);
+	lazy_count_out(lazy, end - first);
 }
 
 int lazy_forget(struct lazy *lazy, uint64_t page, int *failed)
@@ -171,15 +201,15 @@ int lazy_forget(struct lazy *lazy, uint64_t page, int *failed)
 
 	if (state == LAZY_DONE)
 		return 1;
-	if (state > LAZY_FAILED) { /* by the holder of the region's lock only */
+	if (state > LAZY_FAILED) { /* by the owner of the region's lock only */
 		*failed = 1;
 		atomic_store(&lazy->pages[page], LAZY_PUNCHED);
 		atomic_fetch_sub(&lazy->failed, 1);
 		return 1;
 	}
-	if (!move(lazy, page, LAZY_PENDING, LAZY_PUNCHED) && !move(lazy, page, LAZY_WANTED, LAZY_PUNCHED))
+	if (!lazy_move(lazy, page, LAZY_PENDING, LAZY_PUNCHED) && !lazy_move(lazy, page, LAZY_WANTED, LAZY_PUNCHED))
 		return lazy_state(lazy, page) == LAZY_DONE;
-	count_out(lazy, 1);
+	lazy_count_out(lazy, 1);
 	return 1;
 }
 
@@ -188,7 +218,7 @@ void lazy_end_punch(struct lazy *lazy, uint64_t page, int error)
 	if (page >= lazy->end_page || atomic_load(&lazy->pages[page]) != LAZY_PUNCHED)
 		return;
 	if (error)
-		note_failed(lazy, page, 1, error);
+		lazy_note_failed(lazy, page, 1, error);
 	atomic_store(&lazy->pages[page], (uint8_t)(error ? (int)LAZY_FAILED - error : (int)LAZY_DONE));
 }
 
@@ -205,7 +235,15 @@ void lazy_fail_rest(struct lazy *lazy, int error)
 	for (uint64_t page = 0; page < lazy->end_page; page++) {
 		if (!lazy_is_absent(lazy, page))
 			continue;
-		if (move(lazy, page, LAZY_PENDING, LAZY_FETCHING) || move(lazy, page, LAZY_WANTED, LAZY_FETCHING))
+		if (lazy_move(lazy, page, LAZY_PENDING, LAZY_FETCHING) ||
+		    lazy_move(lazy, page, LAZY_WANTED, LAZY_FETCHING))
 			lazy_settle(lazy, page, page + 1, error);
 	}
+}
+
+int region_is_absent(const struct uffdwp_region *region, uint64_t page)
+{
+	const struct lazy *lazy = atomic_load(&region->lazy);
+
+	return lazy && lazy_state(lazy, page) != LAZY_DONE;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What the fault path knows of a lazy restore: for each page a byte that says whether its content is there yet. Nothing
- * here waits; who makes a system call beside futexes does it elsewhere (fault/absent.c, fault/supply.c).
+ * here waits; system calls beside futexes are made elsewhere (fault/absent.c, fault/supply.c).
  *
  *    PENDING --want--> WANTED --claim--> FETCHING --settle--> DONE, or FAILED
  *       |                                   ^          |
@@ -10,14 +10,15 @@
  *
  * A page is absent until it is DONE or FAILED. DONE is for ever: then the page is as any other, its bytes are memory's.
  *
- * INV-ABSENT: of a page that is absent or FAILED the entry is filled by the restore alone, and nobody saves it, shows
- * it or lets it go. So nobody ever sees zeros, or an older content, where the image has something else.
+ * INV-ABSENT: the entry of a page that is absent or FAILED is filled by the restore alone, and no thread saves the
+ * page, shows it or unprotects it. So no thread ever sees zeros, or an older content, where the image has something
+ * else.
  *
- * Who wants a page sets a bit for it, and the threads that fetch look for bits: nothing can be full, and an untouched
- * restore of any size costs address space only.
+ * A thread that wants a page sets a bit for it, and the threads that fetch look for bits: nothing can be full, and an
+ * untouched restore of any size costs address space only.
  *
- * INV-WAKE (fault/fault.h) is kept thus: who finds a page absent has asked for it, and sleeps; who settles pages wakes
- * all who sleep at them, after the state says so.
+ * INV-WAKE (fault/fault.h) is kept thus: a thread that finds a page absent asks for it, and sleeps; a thread that
+ * settles pages wakes all that sleep at them, after the state says so.
  *
  * Threads: lazy_want() and lazy_state() anywhere inside the epoch, also in signal handlers. The rest: the threads that
  * fetch, and slow calls with the region's lock held. Freed by the restore after it was unpublished, or by the region.
@@ -48,7 +49,7 @@ struct lazy {
 
 	_Atomic uint64_t left; /* absent pages */
 	_Atomic uint64_t failed;
-	_Atomic uint64_t demanded; /* fetched because somebody waited */
+	_Atomic uint64_t demanded; /* fetched because a thread waited */
 	_Atomic int error;         /* the first of a page, negative errno */
 	_Atomic uint64_t error_page;
 	_Atomic int stop; /* negative errno: nothing more is fetched, what is absent fails with it */
@@ -56,13 +57,20 @@ struct lazy {
 	_Atomic uint32_t kicks; /* moves when there is work: threads that fetch sleep on it */
 	_Atomic uint32_t idle;  /* how many do */
 	_Atomic uint32_t ended; /* 1: no page is absent any more; callers sleep on it */
+	int tag;                /* of ended_fd, see kernel/own.h */
+	_Atomic int ended_fd;   /* eventfd, readable when it has ended; -1: not asked for */
 };
+
+struct uffdwp_region;
 
 /* NULL: no memory. */
 struct lazy *lazy_new(const struct kernel_ops *k, uint64_t pages);
 void lazy_free(const struct kernel_ops *k, struct lazy *lazy);
 
-/* enum lazy_state, or of a failed page LAZY_FAILED and its errno; pages behind the restore, and those that are being
+/* A descriptor that is readable when it has ended, the same each time, or -errno. Callers take turns. */
+int lazy_fd(struct lazy *lazy);
+
+/* enum lazy_state, or of a failed page LAZY_FAILED and its errno; pages beyond the restore, and those that are being
  * punched, are DONE. (signal) */
 static inline unsigned lazy_state(const struct lazy *lazy, uint64_t page)
 {
@@ -86,6 +94,9 @@ static inline int lazy_page_error(const struct lazy *lazy, uint64_t page)
 	return state > LAZY_FAILED ? (int)LAZY_FAILED - (int)state : 0;
 }
 
+/* 1: the region is being restored, and the page is not there yet or will never be. Inside the epoch. (signal) */
+int region_is_absent(const struct uffdwp_region *region, uint64_t page);
+
 /* Asks for a page, if it is PENDING. (signal) */
 void lazy_want(struct lazy *lazy, uint64_t page);
 
@@ -95,7 +106,7 @@ int lazy_take_wanted(struct lazy *lazy, uint64_t *page);
 /* 1: it was PENDING or WANTED, and is FETCHING now, by the caller. */
 int lazy_claim(struct lazy *lazy, uint64_t page);
 
-/* Pages [first, end), FETCHING by the caller, are there (0) or failed (negative errno). He wakes then. */
+/* Pages [first, end), FETCHING by the caller, are there (0) or failed (negative errno). The caller wakes then. */
 void lazy_settle(struct lazy *lazy, uint64_t first, uint64_t end, int error);
 
 /* A page needs no content any more: 1: it is DONE, or PUNCHED; 0: it is FETCHING. What was FAILED sets *failed. */

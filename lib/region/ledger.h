@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The ledger: one byte a page, what the runtime believes of it. The kernel's page tables are a cache of the ledger,
- * never the other way round. Nothing here takes a lock or makes a system call.
+ * never the reverse. Nothing here takes a lock or makes a system call.
  *
- *           arm            claim (one winner)       pre-image is kept         disarmed
+ *           arm            claim (one thread)       pre-image is kept         disarmed
  *    FREE --------> ARMED ------------------> CLAIMED -----------------> SAVED --------> OPEN
  *     ^               |    nothing to keep       |  the sweep has it      |               |  the sweep took the
  * pre-image |               v                          v                        |               |
@@ -15,23 +15,29 @@
  * page already, or never wanted it. It is left as ARMED is, by a write alone; the sweep of a region that is tracked
  * leaves pages WATCHED where it would disarm them.
  *
- * INV-CLAIM: a page leaves ARMED by compare-and-swap only, and whoever wins saves it. Nobody takes the protection off a
- * CLAIMED page but its claimant, and he only after he has moved it on: the bytes are safe before a write can land.
- * INV-IDEMPOTENT: a page that is neither ARMED, WATCHED nor CLAIMED may be disarmed by anybody inside the epoch:
- * nothing is lost. INV-OPEN: a page that is FREE or OPEN carries no mark: its disarming has returned. SAVED and LEAVING
- * may still carry it.
+ * INV-LEDGER: a page changes its state only as the table of ledger_may_become() has it.
  *
- * `touched` has a bit for each block of 64 pages: set after a page of it took a state in which it may carry no mark,
- * and cleared, before it is looked at, by whoever arms for the next snapshot; so he need not look at all pages.
+ * INV-CLAIM: a page leaves ARMED by compare-and-swap only, and the thread whose compare-and-swap succeeds saves it. No
+ * thread takes the protection off a CLAIMED page but its claimant, which does so only after it has moved the page on:
+ * the bytes are safe before a write can land. INV-IDEMPOTENT: a page that is neither ARMED, WATCHED nor CLAIMED may be
+ * disarmed by any thread inside the epoch: nothing is lost. INV-OPEN: a page that is FREE or OPEN carries no wp bit:
+ * its disarming has returned. SAVED, LEAVING and LOST may still carry it: MADV_FREE sends the event of a discard, and
+ * leaves the wp bit where it is.
+ *
+ * `touched` has a bit for each block of 64 pages: set after a page of it took a state in which it may carry no wp bit,
+ * and cleared, before it is looked at, by the thread that arms for the next snapshot; so that thread need not look at
+ * all pages.
  *
  * Threads: every entry is atomic. Arming (FREE -> ARMED or WATCHED) is done by one thread, under the region's lock and
- * while faults are held; see fault.h.
+ * while faults are stalled; see fault.h.
  */
 #ifndef UFFDWP_REGION_LEDGER_H
 #define UFFDWP_REGION_LEDGER_H
 
 #include <stdatomic.h>
 #include <stdint.h>
+
+#include "base/invariant.h"
 
 enum ledger_state {
 	LEDGER_FREE = 0,
@@ -40,7 +46,7 @@ enum ledger_state {
 	LEDGER_SAVED = 3,
 	LEDGER_LEAVING = 4,
 	LEDGER_OPEN = 5,
-	LEDGER_LOST = 6, /* was armed; an event took the mark and, for anonymous memory, the content */
+	LEDGER_LOST = 6, /* was armed; an event took the content, and the wp bit, or perhaps not: FREE when disarmed */
 	LEDGER_WATCHED = 7,
 };
 
@@ -53,31 +59,67 @@ struct ledger {
 #define LEDGER_BLOCK_PAGES 64
 #define LEDGER_TOUCHED_PAGES (64 * LEDGER_BLOCK_PAGES) /* of a word of `touched` */
 
-/* The page carries its mark, as far as is known, and nobody is letting it go. */
-static inline int ledger_is_marked(enum ledger_state state)
+#define LEDGER_BIT(name) (1u << LEDGER_##name)
+
+/* Arming takes a page from any state in which no thread works on it; the sweep frees what it has taken a slot of; what
+ * a snapshot that failed has left is about to be FREE. */
+static inline int ledger_may_become(enum ledger_state from, enum ledger_state to)
+{
+	static const uint8_t next[] = {
+	        [LEDGER_FREE] = LEDGER_BIT(ARMED) | LEDGER_BIT(WATCHED) | LEDGER_BIT(FREE),
+	        [LEDGER_ARMED] = LEDGER_BIT(CLAIMED) | LEDGER_BIT(LEAVING) | LEDGER_BIT(LOST) | LEDGER_BIT(WATCHED),
+	        [LEDGER_WATCHED] = LEDGER_BIT(CLAIMED) | LEDGER_BIT(LEAVING) | LEDGER_BIT(LOST) | LEDGER_BIT(ARMED),
+	        [LEDGER_CLAIMED] = LEDGER_BIT(SAVED) | LEDGER_BIT(LEAVING) | LEDGER_BIT(ARMED) | LEDGER_BIT(WATCHED),
+	        [LEDGER_SAVED] = LEDGER_BIT(OPEN) | LEDGER_BIT(FREE) | LEDGER_BIT(LEAVING),
+	        [LEDGER_LEAVING] = LEDGER_BIT(FREE) | LEDGER_BIT(ARMED) | LEDGER_BIT(WATCHED) | LEDGER_BIT(LEAVING),
+	        [LEDGER_OPEN] = LEDGER_BIT(FREE) | LEDGER_BIT(LEAVING),
+	        [LEDGER_LOST] = LEDGER_BIT(FREE) | LEDGER_BIT(ARMED) | LEDGER_BIT(WATCHED) | LEDGER_BIT(LEAVING),
+	};
+
+	return next[from] >> to & 1;
+}
+
+/* The page carries its wp bit, as far as is known, and no thread is unprotecting it. */
+static inline int ledger_is_protected(enum ledger_state state)
 {
 	return state == LEDGER_ARMED || state == LEDGER_WATCHED;
 }
 
+/* After the page's state was stored. That store, this load, the clearing of the bit in ledger_look() and the load of
+ * the state that follows there are all sequentially consistent: either this thread finds the bit cleared, and sets it,
+ * or the thread that cleared it finds the state. */
 static inline void ledger_touch(struct ledger *ledger, uint64_t page)
 {
 	_Atomic uint64_t *word = &ledger->touched[page / LEDGER_TOUCHED_PAGES];
 	uint64_t bit = 1ull << (page / LEDGER_BLOCK_PAGES % 64);
 
-	if (!(atomic_load_explicit(word, memory_order_relaxed) & bit))
-		atomic_fetch_or_explicit(word, bit, memory_order_release);
+	if (!(atomic_load(word) & bit))
+		atomic_fetch_or(word, bit);
+}
+
+/* The same after stores that are relaxed: the exchange orders them. */
+static inline void ledger_touch_anew(struct ledger *ledger, uint64_t page)
+{
+	atomic_fetch_or(&ledger->touched[page / LEDGER_TOUCHED_PAGES], 1ull << (page / LEDGER_BLOCK_PAGES % 64));
+}
+
+/* Clears the bit of a block, before its pages are looked at by ledger_get(). Partner: ledger_touch(). */
+static inline void ledger_look(struct ledger *ledger, uint64_t block)
+{
+	atomic_fetch_and(&ledger->touched[block / 64], ~(1ull << (block % 64)));
 }
 
 static inline enum ledger_state ledger_get(const struct ledger *ledger, uint64_t page)
 {
-	return (enum ledger_state)atomic_load_explicit(&ledger->pages[page], memory_order_acquire);
+	return (enum ledger_state)atomic_load(&ledger->pages[page]);
 }
 
-/* Release: what was written before (a pre-image) is seen by whoever reads the new state. */
+/* Release: what was written before (a pre-image) is seen by a thread that reads the new state. */
 static inline void ledger_set(struct ledger *ledger, uint64_t page, enum ledger_state state)
 {
-	atomic_store_explicit(&ledger->pages[page], (uint8_t)state, memory_order_release);
-	if (!ledger_is_marked(state))
+	INVARIANT(LEDGER, ledger_may_become(ledger_get(ledger, page), state));
+	atomic_store(&ledger->pages[page], (uint8_t)state);
+	if (!ledger_is_protected(state))
 		ledger_touch(ledger, page);
 }
 
@@ -86,27 +128,42 @@ static inline int ledger_move(struct ledger *ledger, uint64_t page, enum ledger_
 {
 	uint8_t expected = (uint8_t)from;
 
-	if (!atomic_compare_exchange_strong_explicit(&ledger->pages[page], &expected, (uint8_t)to, memory_order_acq_rel,
-	                                             memory_order_acquire))
+	INVARIANT(LEDGER, ledger_may_become(from, to));
+	if (!atomic_compare_exchange_strong_explicit(&ledger->pages[page], &expected, (uint8_t)to, memory_order_seq_cst,
+	                                             memory_order_seq_cst))
 		return 0;
-	if (!ledger_is_marked(to))
+	if (!ledger_is_protected(to))
 		ledger_touch(ledger, page);
 	return 1;
 }
 
-/* 1: this thread lets the page go, without a pre-image. */
-static inline int ledger_leave(struct ledger *ledger, uint64_t page)
+/* The state that the page was found in: if that is protected, this thread unprotects the page, without a pre-image. By
+ * one look: a page that is CLAIMED now may be protected again a moment later. */
+static inline enum ledger_state ledger_leave(struct ledger *ledger, uint64_t page)
 {
-	return ledger_move(ledger, page, LEDGER_ARMED, LEDGER_LEAVING) ||
-	       ledger_move(ledger, page, LEDGER_WATCHED, LEDGER_LEAVING);
+	enum ledger_state state;
+
+	do
+		state = ledger_get(ledger, page);
+	while (ledger_is_protected(state) && !ledger_move(ledger, page, state, LEDGER_LEAVING));
+	return state;
+}
+
+/* The page needs no pre-image any more, and its wp bit may still be there. */
+static inline int ledger_is_leaving(enum ledger_state state)
+{
+	return state == LEDGER_SAVED || state == LEDGER_LEAVING || state == LEDGER_LOST;
 }
 
 /* A disarming of this page has returned. */
 static inline void ledger_disarmed(struct ledger *ledger, uint64_t page)
 {
-	switch (ledger_get(ledger, page)) {
+	enum ledger_state state = ledger_get(ledger, page);
+
+	switch (state) {
 	case LEDGER_LEAVING:
-		ledger_move(ledger, page, LEDGER_LEAVING, LEDGER_FREE);
+	case LEDGER_LOST:
+		ledger_move(ledger, page, state, LEDGER_FREE);
 		break;
 	case LEDGER_SAVED:
 		ledger_move(ledger, page, LEDGER_SAVED, LEDGER_OPEN);
@@ -116,23 +173,33 @@ static inline void ledger_disarmed(struct ledger *ledger, uint64_t page)
 	}
 }
 
-/* Relaxed: the store to the phase that ends the holding of faults publishes it. */
+/* 1: one of pages [first, end) is in one of these states, LEDGER_BIT()s. */
+static inline int ledger_has(const struct ledger *ledger, uint64_t first, uint64_t end, unsigned states)
+{
+	for (uint64_t page = first; page < end; page++) {
+		if (states >> ledger_get(ledger, page) & 1)
+			return 1;
+	}
+	return 0;
+}
+
+/* Relaxed: the store to the phase that ends the stall of faults publishes it. */
 static inline void ledger_set_range(struct ledger *ledger, uint64_t first, uint64_t end, enum ledger_state state)
 {
 	for (uint64_t page = first; page < end; page++)
 		atomic_store_explicit(&ledger->pages[page], (uint8_t)state, memory_order_relaxed);
-	for (uint64_t page = first; page < end && !ledger_is_marked(state); page += LEDGER_BLOCK_PAGES)
-		ledger_touch(ledger, page);
-	if (end > first && !ledger_is_marked(state))
-		ledger_touch(ledger, end - 1);
+	for (uint64_t page = first; page < end && !ledger_is_protected(state); page += LEDGER_BLOCK_PAGES)
+		ledger_touch_anew(ledger, page);
+	if (end > first && !ledger_is_protected(state))
+		ledger_touch_anew(ledger, end - 1);
 }
 
-static inline uint64_t ledger_count_marked(const struct ledger *ledger, uint64_t first, uint64_t end)
+static inline uint64_t ledger_count_protected(const struct ledger *ledger, uint64_t first, uint64_t end)
 {
 	uint64_t count = 0;
 
 	for (uint64_t page = first; page < end; page++)
-		count += (uint64_t)ledger_is_marked(
+		count += (uint64_t)ledger_is_protected(
 		        (enum ledger_state)atomic_load_explicit(&ledger->pages[page], memory_order_relaxed));
 	return count;
 }

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Mechanism `marker`: uffd-wp marks that survive when a page-table entry is emptied (PTE markers, Linux 5.19 for shmem
+ * Mechanism `marker`: uffd-wp bits that survive when a page-table entry is emptied (PTE markers, Linux 5.19 for shmem
  * and hugetlb; UFFD_FEATURE_WP_UNPOPULATED, 6.4, for anonymous memory never touched). One system call a run of pages.
  *
- * MADV_DONTNEED on anonymous memory takes mark and content; the kernel's event says so and the ledger follows.
+ * MADV_DONTNEED on anonymous memory takes wp bit and content; the kernel's event says so and the ledger follows.
  */
 #include "kernel/abi.h"
 #include "region/region.h"
@@ -24,7 +24,7 @@ const struct mechanism mechanism_marker = {
         .features = UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_WP_HUGETLBFS_SHMEM | UFFD_FEATURE_WP_UNPOPULATED |
                     UFFD_FEATURE_EVENT_REMOVE,
         .register_modes = {UFFDIO_REGISTER_MODE_WP, UFFDIO_REGISTER_MODE_WP, UFFDIO_REGISTER_MODE_WP},
-        .memory_loses_mark = 1u << UFFDWP_MEMORY_ANON,
+        .memory_loses_wp_bit = 1u << UFFDWP_MEMORY_ANON,
         .arm = marker_arm,
         .disarm = marker_disarm,
 };

@@ -3,25 +3,12 @@
 #include "region/mechanism.h"
 
 #include <errno.h>
-#include <stddef.h>
 
 #include "kernel/abi.h"
 #include "region/region.h"
 
-/* How often a fill is tried again when somebody else's content comes or goes under it. */
+/* How often a fill is tried again when content comes or goes under it by another thread. */
 #define FILL_TRIES 8
-
-const struct mechanism *mechanism_by_id(uint32_t id)
-{
-	static const struct mechanism *const all[] = {&mechanism_marker, &mechanism_rearm, &mechanism_minor,
-	                                              &mechanism_mprotect};
-
-	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
-		if (all[i]->id == id)
-			return all[i];
-	}
-	return NULL;
-}
 
 // NOLINTNEXTLINE(misc-no-recursion): halves, at most 32 deep
 int mechanism_writeprotect(struct uffdwp_region *region, uint64_t first, uint64_t end, uint64_t mode)
@@ -32,7 +19,8 @@ int mechanism_writeprotect(struct uffdwp_region *region, uint64_t first, uint64_
 
 	if (error != -ENOENT || end - first < 2)
 		return error;
-	/* Before 6.4 a call must not cross mappings, and the caller may have split his by mprotect(2) or mlock(2). */
+	/* Before 6.4 a call must not cross mappings, and the caller may have split its own by mprotect(2) or
+	 * mlock(2). */
 	uint64_t middle = first + (end - first) / 2;
 	int left = mechanism_writeprotect(region, first, middle, mode);
 	int right = mechanism_writeprotect(region, middle, end, mode);
@@ -40,22 +28,22 @@ int mechanism_writeprotect(struct uffdwp_region *region, uint64_t first, uint64_
 	return left ? left : right;
 }
 
-static int copy_zeros(struct uffdwp_region *region, uint64_t start, int wp)
+static int mechanism_copy_zeros(struct uffdwp_region *region, uint64_t start, int wp)
 {
 	uint64_t mode = UFFDIO_COPY_MODE_DONTWAKE | (wp ? UFFDIO_COPY_MODE_WP : 0);
 
 	return region->k->uffd_copy(region->uffd, start, region->zeros, region->page_bytes, mode);
 }
 
-/* The kernel maps its zero page where it can; huge pages it cannot, and never with a mark. */
-static int fill_hole(struct uffdwp_region *region, uint64_t start, int wp)
+/* The kernel maps its zero page where it can; huge pages it cannot, and never with a wp bit. */
+static int mechanism_fill_hole(struct uffdwp_region *region, uint64_t start, int wp)
 {
 	if (wp || region->memory == UFFDWP_MEMORY_HUGETLB)
-		return copy_zeros(region, start, wp);
+		return mechanism_copy_zeros(region, start, wp);
 	return region->k->uffd_zeropage(region->uffd, start, region->page_bytes, UFFDIO_ZEROPAGE_MODE_DONTWAKE);
 }
 
-static int64_t fill_content(struct uffdwp_region *region, uint64_t start, int wp)
+static int64_t mechanism_fill_content(struct uffdwp_region *region, uint64_t start, int wp)
 {
 	uint64_t mode = UFFDIO_CONTINUE_MODE_DONTWAKE | (wp ? UFFDIO_CONTINUE_MODE_WP : 0);
 
@@ -64,16 +52,16 @@ static int64_t fill_content(struct uffdwp_region *region, uint64_t start, int wp
 
 /* Content first: the kernel says cheaply that there is none. A hole that cannot be filled for content that just came is
  * tried once more. */
-static int fill_file(struct uffdwp_region *region, uint64_t start, int wp)
+static int mechanism_fill_file(struct uffdwp_region *region, uint64_t start, int wp)
 {
 	for (int i = 0; i < FILL_TRIES; i++) {
-		int64_t filled = fill_content(region, start, wp);
+		int64_t filled = mechanism_fill_content(region, start, wp);
 
 		if (filled > 0)
 			return FILL_CONTENT;
 		if (filled != -EFAULT)
 			return filled == -EEXIST ? FILL_NOT_EMPTY : (int)filled;
-		int error = fill_hole(region, start, wp);
+		int error = mechanism_fill_hole(region, start, wp);
 
 		if (error != -EEXIST)
 			return error ? error : FILL_ZEROS;
@@ -81,10 +69,10 @@ static int fill_file(struct uffdwp_region *region, uint64_t start, int wp)
 	return -EAGAIN;
 }
 
-/* Without UFFDIO_CONTINUE_MODE_WP only a hole can be filled with the mark on. */
-static int fill_file_by_copy(struct uffdwp_region *region, uint64_t start)
+/* Without UFFDIO_CONTINUE_MODE_WP only a hole can be filled with the wp bit set. */
+static int mechanism_fill_file_by_copy(struct uffdwp_region *region, uint64_t start)
 {
-	int error = fill_hole(region, start, 1);
+	int error = mechanism_fill_hole(region, start, 1);
 
 	if (error == -EEXIST)
 		return -EOPNOTSUPP;
@@ -96,13 +84,28 @@ int mechanism_fill(struct uffdwp_region *region, uint64_t page, int wp)
 	uint64_t start = (uint64_t)(uintptr_t)region_address(region, page);
 
 	if (region->memory == UFFDWP_MEMORY_ANON) {
-		int error = fill_hole(region, start, wp);
+		int error = mechanism_fill_hole(region, start, wp);
 
 		if (error == -EEXIST)
 			return FILL_NOT_EMPTY;
 		return error ? error : FILL_ZEROS;
 	}
-	if (wp && !(region->fills & UFFDWP_FILL_CONTINUE_WP))
-		return fill_file_by_copy(region, start);
-	return fill_file(region, start, wp);
+	if (wp && !(region->fills & UFFDWP_PROBE_FILL_CONTINUE_WP))
+		return mechanism_fill_file_by_copy(region, start);
+	return mechanism_fill_file(region, start, wp);
+}
+
+void mechanism_fill_run(struct uffdwp_region *region, uint64_t first, uint64_t end, int wp)
+{
+	uint64_t mode = UFFDIO_CONTINUE_MODE_DONTWAKE | (wp ? UFFDIO_CONTINUE_MODE_WP : 0);
+
+	for (uint64_t page = first; page < end;) {
+		uint64_t start = (uint64_t)(uintptr_t)region_address(region, page);
+		int64_t filled =
+		        region->k->uffd_continue(region->uffd, start, (end - page) << region->page_shift, mode);
+
+		if (filled < 0 && filled != -EEXIST && filled != -EFAULT)
+			return;
+		page += filled > 0 ? (uint64_t)filled >> region->page_shift : 1;
+	}
 }

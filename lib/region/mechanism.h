@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The small interface through which a way of catching writes plugs in. A mechanism knows how to put the protection on a
+ * The small interface through which a method to catch writes plugs in. A mechanism knows how to put the protection on a
  * run of pages, how to take it off, and how to fill an empty page-table entry where those are its own; it keeps no
  * state, the ledger does.
  */
@@ -9,6 +9,7 @@
 
 #include <stdint.h>
 
+#include "base/counts.h"
 #include "uffdwp.h"
 
 /* What became of an empty page-table entry. */
@@ -23,26 +24,26 @@ struct mechanism {
 	uint32_t id;                                  /* enum uffdwp_mechanism */
 	uint64_t features;                            /* UFFD_FEATURE_* that it works by, where the kernel has them */
 	uint64_t register_modes[UFFDWP_MEMORY_COUNT]; /* UFFDIO_REGISTER_MODE_*; all 0: works without a userfaultfd */
-	uint64_t memory_loses_mark; /* bit of enum uffdwp_memory: an EVENT_REMOVE takes the marks of that memory */
-	int owns_empty;             /* any access to an empty entry faults to us, armed or not */
-	int empty_is_lost;          /* an armed page whose entry is empty has lost its mark */
+	uint64_t memory_loses_wp_bit; /* bit of enum uffdwp_memory: an EVENT_REMOVE takes the wp bits of that memory */
+	int owns_empty;               /* any access to an empty entry faults to us, armed or not */
+	int empty_is_lost;            /* an armed page with an empty entry has lost its wp bit */
 
 	/* Protects pages [first, end). -EAGAIN while an event waits to be read. May have protected a part on failure.
 	 */
 	int (*arm)(struct uffdwp_region *region, uint64_t first, uint64_t end);
-	/* (signal) Takes the protection off and wakes whoever waits there. -EAGAIN as above. */
+	/* (signal) Takes the protection off and wakes the threads that wait there. -EAGAIN as above. */
 	int (*disarm)(struct uffdwp_region *region, uint64_t first, uint64_t end);
-	/* (signal) Fills the entry of a page if it is empty, with the protection on or without, in one step; wakes
-	 * nobody. enum fill; -EOPNOTSUPP: cannot be done in one step here; -EAGAIN as above; -ENOENT: nothing is
+	/* (signal) Fills the entry of a page if it is empty, with the protection on or without, in one step; wakes no
+	 * thread. enum fill; -EOPNOTSUPP: cannot be done in one step here; -EAGAIN as above; -ENOENT: nothing is
 	 * registered there; else the kernel has no page to give. NULL: entries that are empty are the kernel's. */
 	int (*fill)(struct uffdwp_region *region, uint64_t page, int protected);
-	/* (signal) A power of two: how many pages, aligned, are let go together at least. NULL: one. */
-	uint64_t (*grain)(struct uffdwp_region *region);
-	/* What grain() may come to until the next arming. NULL: one. */
-	uint64_t (*grain_most)(struct uffdwp_region *region);
-	/* Of a mechanism without a userfaultfd: the region comes (1) or goes (0). */
+	/* (signal) A power of two: how many pages, aligned, are unprotected together at least. NULL: one. */
+	uint64_t (*granularity)(struct uffdwp_region *region);
+	/* The most that granularity() may return until the next arming. NULL: one. */
+	uint64_t (*granularity_most)(struct uffdwp_region *region);
+	/* Mechanisms without a userfaultfd only: the region comes (1) or goes (0). */
 	void (*watch)(struct uffdwp_region *region, int on);
-	/* Before an arming, while nothing is held: what takes time. NULL: nothing. */
+	/* Before an arming, while no fault is stalled: what takes time. NULL: nothing. */
 	void (*prepare)(struct uffdwp_region *region);
 };
 
@@ -58,7 +59,11 @@ const struct mechanism *mechanism_by_id(uint32_t id);
 int mechanism_writeprotect(struct uffdwp_region *region, uint64_t first, uint64_t end, uint64_t mode);
 
 /* (signal) Fills an empty entry as the memory wants it, for the mechanisms whose entries are their own. `wp`: with the
- * mark on. Results as fill() above. */
+ * wp bit set. Results as fill() above. */
 int mechanism_fill(struct uffdwp_region *region, uint64_t page, int wp);
+
+/* (signal) The same of pages [first, end) of shared memory, as far as their entries are empty and the file has content
+ * for them: all else is left as it is. Best effort: ends where the kernel refuses. */
+void mechanism_fill_run(struct uffdwp_region *region, uint64_t first, uint64_t end, int wp);
 
 #endif

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Mechanism `minor`: for shmem and hugetlb where write protection is refused but minor faults are not (Linux 5.14 to
- * 5.18). There is no mark: to arm a page is to empty its entry (MADV_DONTNEED keeps the content, which is the file's),
- * and the next access of any kind faults to us. So reads count as writes: a superset, never less.
+ * 5.18). There is no wp bit: to arm a page is to empty its entry (MADV_DONTNEED keeps the content, which is the
+ * file's), and the next access of any kind faults to us. So reads count as writes: a superset, never less.
  *
  * Holes fault as missing pages, hence both modes. To disarm is to map the pages again; a hole is left empty, since
  * filling it would give it memory: an access to it faults once more and is filled then.
@@ -17,10 +17,10 @@
 
 static int minor_arm(struct uffdwp_region *region, uint64_t first, uint64_t end)
 {
-	return region->k->madvise(region_address(region, first), (end - first) << region->page_shift, MADV_DONTNEED);
+	return kernel_discard(region->k, region_address(region, first), (end - first) << region->page_shift);
 }
 
-static int map_run(struct uffdwp_region *region, uint64_t first, uint64_t end)
+static int minor_map_run(struct uffdwp_region *region, uint64_t first, uint64_t end)
 {
 	uint64_t limit = end;
 
@@ -43,7 +43,7 @@ static int map_run(struct uffdwp_region *region, uint64_t first, uint64_t end)
 
 static int minor_disarm(struct uffdwp_region *region, uint64_t first, uint64_t end)
 {
-	int error = map_run(region, first, end);
+	int error = minor_map_run(region, first, end);
 
 	if (!error && region->delivery != UFFDWP_DELIVERY_INLINE)
 		region->k->uffd_wake(region->uffd, (uintptr_t)region_address(region, first),

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Mechanism `rearm`: uffd-wp marks on a kernel that forgets them when it empties a page-table entry (a hole punch,
+ * Mechanism `rearm`: uffd-wp bits on a kernel that forgets them when it empties a page-table entry (a hole punch,
  * swap-out of shmem, MADV_DONTNEED), or does not put them where there is no entry yet.
  *
  * Idea: the range is registered for missing pages, and for minor faults where there is a file, together with write
@@ -11,9 +11,9 @@
  * it write-protected, or preserves first.
  *
  * "Write-protected" means in one step: UFFDIO_COPY_MODE_WP, or UFFDIO_CONTINUE_MODE_WP (6.4). Where the latter is not
- * to be had a page with content cannot be filled that way. To map it, protect it and only then wake the reader is not
- * enough: the entry is writable in between, and another thread's store would pass unseen. So such a read counts as a
- * write: the page is preserved, then let go.
+ * available a page with content cannot be filled so. To map it, protect it and only then wake the reader is not enough:
+ * the entry is writable in between, and another thread's store would pass unseen. So such a read counts as a write: the
+ * page is preserved, then unprotected.
  *
  * A UFFDIO_CONTINUE without the mode wipes a marker that was there, on every kernel; hence no armed page is ever filled
  * without it.

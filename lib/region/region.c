@@ -12,7 +12,6 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <linux/memfd.h>
-#include <sched.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
@@ -20,78 +19,57 @@
 
 #include "base/math.h"
 #include "kernel/abi.h"
+#include "kernel/backoff.h"
+#include "kernel/own.h"
+#include "kernel/pagemap.h"
+#include "kernel/process.h"
 #include "region/lazy.h"
+#include "region/plan.h"
+#include "region/tables.h"
 #include "region/view.h"
 
-/* How long an arming call retries while a kernel event is on its way to the handler that must read it. */
-#define EVENT_PATIENCE_NS 10000000000ull
-#define EVENT_NAP_NS 20000
+/* What is touched of a ledger when its region is opened, so that first faults do not: that of 16 GiB. A reservation
+ * that is larger is sparse, most probably, and takes what it uses. */
+#define LEDGER_TOUCH_BYTES (4ull << 20)
 
-/* How long something that is not where it was may be on its way to another place. */
-#define MOVE_PATIENCE_NS 100000000ull
+/* How long an arming call retries while a kernel event waits for the handler that must read it. */
+#define EVENT_RETRY_NS 10000000000ull
+#define EVENT_SLEEP_NS 20000
+
+/* How long something that is not where it was may be moving to another place, although the kernel has no event of it; a
+ * handler that gets no CPU may take longer to act on one. */
+#define MOVE_RETRY_NS 100000000ull
 
 /* How often a page is read again that was neither there nor not there. */
 #define MEM_TRIES 8
 
-void *pages_new(const struct kernel_ops *k, size_t length)
-{
-	int error;
-
-	return k->mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0,
-	               &error);
-}
-
-void pages_free(const struct kernel_ops *k, void *memory, size_t length)
-{
-	if (memory)
-		k->munmap(memory, length);
-}
-
-void pages_touch(const struct kernel_ops *k, void *memory, size_t length)
-{
-	k->madvise(memory, length, MADV_HUGEPAGE); /* a wish */
-	if (k->madvise(memory, length, MADV_POPULATE_WRITE) == 0)
-		return;
-	for (size_t at = 0; at < length; at += 4096) /* before 5.14 */
-		((volatile unsigned char *)memory)[at] = 0;
-}
-
-static unsigned log2_of(uint64_t power_of_two)
+static unsigned region_log2_of(uint64_t power_of_two)
 {
 	return (unsigned)__builtin_ctzll(power_of_two);
 }
 
-static unsigned memfd_flags(const struct region_plan *plan)
+static unsigned region_memfd_flags(const struct region_plan *plan)
 {
 	unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
 
 	if (plan->memory == UFFDWP_MEMORY_HUGETLB)
-		flags |= MFD_HUGETLB | (log2_of(plan->page_bytes) << MFD_HUGE_SHIFT);
+		flags |= MFD_HUGETLB | (region_log2_of(plan->page_bytes) << MFD_HUGE_SHIFT);
 	return flags;
 }
 
-static int memory_seal(struct uffdwp_region *region)
+static int region_memory_seal(struct uffdwp_region *region)
 {
 	int error = region->k->add_seals(region->fd, F_SEAL_FUTURE_WRITE | F_SEAL_SHRINK);
 
 	if (error)
 		return text_fail(region->text, error,
 		                 "sealing the memfd failed: this kernel lacks F_SEAL_FUTURE_WRITE "
-		                 "(Linux 5.1); leave UFFDWP_REGION_SEALED out");
+		                 "(Linux 5.1); leave UFFDWP_REGION_CREATE_SEALED out");
 	region->sealed = 1;
 	return 0;
 }
 
-void *region_pages_new(const struct uffdwp_region *region, size_t length)
-{
-	void *memory = pages_new(region->k, length);
-
-	if (memory && region->numa_mode)
-		region->k->mbind(memory, length, region->numa_mode, region->numa_nodes); /* a wish */
-	return memory;
-}
-
-static int memory_place(struct uffdwp_region *region, void *memory, const struct region_plan *plan)
+static int region_memory_place(struct uffdwp_region *region, void *memory, const struct region_plan *plan)
 {
 	static const int modes[] = {0, 2 /* MPOL_BIND */, 3 /* MPOL_INTERLEAVE, linux/mempolicy.h */};
 	const struct uffdwp_region_options *options = &plan->options;
@@ -110,41 +88,61 @@ static int memory_place(struct uffdwp_region *region, void *memory, const struct
 	return error ? text_fail(region->text, error, "madvise(MADV_DONTFORK) was refused") : 0;
 }
 
-static int memory_map(struct uffdwp_region *region, const struct region_plan *plan)
+static int region_memory_map(struct uffdwp_region *region, const struct region_plan *plan)
 {
 	int reserve = plan->memory == UFFDWP_MEMORY_HUGETLB ? 0 : MAP_NORESERVE;
 	int error = region->k->ftruncate(region->fd, plan->length_bytes);
 
 	if (error)
-		return text_fail(region->text, error, "sizing the memfd to %llu bytes failed",
-		                 (unsigned long long)plan->length_bytes);
-	void *memory = region->k->mmap(NULL, plan->capacity_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | reserve,
+		return text_fail(region->text, error, "sizing the memfd to %llu bytes failed: %s%s",
+		                 (unsigned long long)plan->length_bytes, strerror(-error), region_limit_advice(error));
+	void *wanted = plan->options.address;
+	void *place = wanted ? NULL : tables_place(region);
+	int flags = MAP_SHARED | reserve | (wanted ? MAP_FIXED_NOREPLACE : place ? MAP_FIXED : 0);
+	void *memory = region->k->mmap(wanted ? wanted : place, plan->capacity_bytes, PROT_READ | PROT_WRITE, flags,
 	                               region->fd, 0, &error);
+	if (wanted && memory && memory != wanted) { /* Linux before 4.17 takes the address for a hint */
+		region->k->munmap(memory, plan->capacity_bytes);
+		memory = NULL;
+		error = -EEXIST;
+	}
+	if (!memory && place)
+		region->k->munmap(place, plan->capacity_bytes);
+	if (!memory && error == -EEXIST)
+		return text_fail(region->text, error, "something is mapped at %p already, or within %llu bytes of it",
+		                 wanted, (unsigned long long)plan->capacity_bytes);
 	if (!memory)
-		return text_fail(region->text, error,
-		                 region->memory == UFFDWP_MEMORY_HUGETLB
-		                         ? "not enough free huge pages for %llu bytes: raise vm.nr_hugepages"
-		                         : "no address space for %llu bytes: lower the length or the capacity",
-		                 (unsigned long long)plan->capacity_bytes);
+		return text_fail(
+		        region->text, error,
+		        region->memory == UFFDWP_MEMORY_HUGETLB
+		                ? "not enough free huge pages for %llu bytes: raise vm.nr_hugepages"
+		        : error == -EAGAIN
+		                ? "%llu bytes are more than may be locked after mlockall(MCL_FUTURE): raise the "
+		                  "limit of locked memory (ulimit -l)"
+		                : "no address space for %llu bytes: lower the length or the capacity, or raise the "
+		                  "limit of address space (ulimit -v)",
+		        (unsigned long long)plan->capacity_bytes);
 	atomic_store(&region->base, (uintptr_t)memory);
-	error = memory_place(region, memory, plan);
-	if (!error && plan->options.flags & UFFDWP_REGION_SEALED)
-		error = memory_seal(region);
+	error = region_memory_place(region, memory, plan);
+	if (!error && plan->options.flags & UFFDWP_REGION_CREATE_SEALED)
+		error = region_memory_seal(region);
 	return error;
 }
 
-static int memory_create(struct uffdwp_region *region, const struct region_plan *plan)
+static int region_memory_create(struct uffdwp_region *region, const struct region_plan *plan)
 {
 	const char *name = plan->options.name ? plan->options.name : "uffdwp";
 
 	region->owned = 1;
-	region->fd = region->k->memfd_create(name, memfd_flags(plan));
+	region->fd = region->k->memfd_create(name, region_memfd_flags(plan));
 	if (region->fd < 0)
 		return text_fail(region->text, region->fd, "memfd_create failed: %s", strerror(-region->fd));
-	return memory_map(region, plan);
+	int error = region_know_file(region);
+
+	return error ? error : region_memory_map(region, plan);
 }
 
-static int memory_attach(struct uffdwp_region *region, const struct region_plan *plan)
+static int region_memory_attach(struct uffdwp_region *region, const struct region_plan *plan)
 {
 	atomic_store(&region->base, (uintptr_t)plan->address);
 	region->prot = plan->prot;
@@ -159,6 +157,9 @@ static int memory_attach(struct uffdwp_region *region, const struct region_plan 
 	if (region->fd < 0)
 		return text_fail(region->text, region->fd, "fd %d cannot be duplicated: %s", plan->options.fd,
 		                 strerror(-region->fd));
+	mode = region_know_file(region);
+	if (mode)
+		return mode;
 	region->fd_offset = plan->options.fd_offset;
 	region->sealed = region->k->get_seals(region->fd) > 0 &&
 	                 (region->k->get_seals(region->fd) & (F_SEAL_FUTURE_WRITE | F_SEAL_WRITE)) != 0;
@@ -177,6 +178,8 @@ static int region_uffd(struct uffdwp_region *region, const struct region_plan *p
 	if (region->uffd < 0)
 		return text_fail(region->text, region->uffd,
 		                 "no userfaultfd for this region: %s; see uffdwp-ctl doctor", strerror(-region->uffd));
+	if (own_take(region->k, region->uffd, region->tag))
+		return text_fail(region->text, -ENOMEM, "no memory for a userfaultfd");
 	if (region->delivery == UFFDWP_DELIVERY_INLINE && !(granted & UFFD_FEATURE_SIGBUS))
 		return text_fail(region->text, -EOPNOTSUPP,
 		                 "this kernel lacks UFFD_FEATURE_SIGBUS, which inline delivery "
@@ -198,39 +201,38 @@ int region_register(struct uffdwp_region *region)
 	return 0;
 }
 
-static uint64_t touched_bytes(const struct ledger *ledger)
+static uint64_t region_touched_bytes(const struct ledger *ledger)
 {
 	return (ledger->count / LEDGER_TOUCHED_PAGES + 1) * sizeof(*ledger->touched);
 }
 
-static int ledger_open(struct uffdwp_region *region)
+static int region_ledger_open(struct uffdwp_region *region)
 {
 	region->ledger.count = region->capacity_bytes >> region->page_shift;
 	region->ledger.pages = pages_new(region->k, region->ledger.count);
-	region->ledger.touched = pages_new(region->k, touched_bytes(&region->ledger));
+	region->ledger.touched = pages_new(region->k, region_touched_bytes(&region->ledger));
 	if (!region->ledger.pages || !region->ledger.touched ||
 	    losses_open(&region->losses, region->k, region->ledger.count))
 		return text_fail(region->text, -ENOMEM, "no memory for the ledger");
-	pages_touch(region->k, (void *)region->ledger.pages, region_pages(region));
+	pages_touch(region->k, (void *)region->ledger.pages, math_min_u64(region_pages(region), LEDGER_TOUCH_BYTES));
 	return 0;
 }
 
 /* What the mechanism needs beside the ledger. */
-static int helpers_open(struct uffdwp_region *region)
+static int region_helpers_open(struct uffdwp_region *region)
 {
 	int error = 0;
 
 	if (region_owns_empty(region) && !(region->zeros = pages_new(region->k, region->page_bytes)))
 		return text_fail(region->text, -ENOMEM, "no address space for a page of zeros");
-	if (region->memory != UFFDWP_MEMORY_ANON || region_loses_marks(region))
+	if (region->memory != UFFDWP_MEMORY_ANON || region_loses_wp_bits(region))
 		return 0;
-	region->pagemap = region->k->open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC, 0);
-	if (region->pagemap < 0)
-		error = region->pagemap;
+	region->pagemap = pagemap_open(region->k);
+	error = region->pagemap < 0 ? region->pagemap : own_take(region->k, region->pagemap, region->tag);
 	if (!error && region_owns_empty(region))
 		region->mem = region->k->open("/proc/self/mem", O_RDONLY | O_CLOEXEC, 0);
-	if (!error && region_owns_empty(region) && region->mem < 0)
-		error = region->mem;
+	if (!error && region_owns_empty(region))
+		error = region->mem < 0 ? region->mem : own_take(region->k, region->mem, region->tag);
 	return error ? text_fail(region->text, error,
 	                         "/proc/self/mem and /proc/self/pagemap cannot be opened, which mechanism %s "
 	                         "needs for anonymous memory: %s",
@@ -247,17 +249,19 @@ static struct uffdwp_region *region_new(const struct region_plan *plan)
 	region->k = plan->k;
 	region->mechanism = plan->mechanism;
 	region->page_bytes = plan->page_bytes;
-	region->page_shift = log2_of(plan->page_bytes);
+	region->page_shift = region_log2_of(plan->page_bytes);
 	region->capacity_bytes = plan->capacity_bytes;
 	region->memory = plan->memory;
 	region->delivery = plan->options.delivery;
 	region->runtime = plan->runtime;
+	region->process = process_number();
 	region->text = plan->text;
 	region->fills = plan->fills;
 	region->aliases = plan->aliases;
 	region->prot = PROT_READ | PROT_WRITE;
 	region->on_loss = plan->options.on_loss;
 	region->on_loss_user = plan->options.on_loss_user;
+	region->tag = own_new();
 	region->uffd = -1;
 	region->fd = -1;
 	region->mem = -1;
@@ -266,18 +270,19 @@ static struct uffdwp_region *region_new(const struct region_plan *plan)
 	region->populate = region_owns_empty(region) &&
 	                   (region->delivery == UFFDWP_DELIVERY_INLINE || plan->access == KERNEL_ACCESS_USER_MODE);
 	atomic_store(&region->length_bytes, plan->length_bytes);
-	pthread_mutex_init(&region->lock, NULL);
+	atomic_store(&region->merges, 1);
+	lock_init(&region->lock);
 	return region;
 }
 
-static int needs_uffd(const struct uffdwp_region *region)
+static int region_needs_uffd(const struct uffdwp_region *region)
 {
 	return region->mechanism->register_modes[region->memory] != 0;
 }
 
-static int watch_open(struct uffdwp_region *region, const struct region_plan *plan)
+static int region_watch_open(struct uffdwp_region *region, const struct region_plan *plan)
 {
-	if (!needs_uffd(region)) {
+	if (!region_needs_uffd(region)) {
 		region->mechanism->watch(region, 1);
 		return 0;
 	}
@@ -292,14 +297,14 @@ int region_open(const struct region_plan *plan, struct uffdwp_region **out)
 
 	if (!region)
 		return text_fail(plan->text, -ENOMEM, "no memory for a region");
-	int error = plan->address ? memory_attach(region, plan) : memory_create(region, plan);
+	int error = plan->address ? region_memory_attach(region, plan) : region_memory_create(region, plan);
 
 	if (!error)
-		error = ledger_open(region);
+		error = region_ledger_open(region);
 	if (!error)
-		error = helpers_open(region);
+		error = region_helpers_open(region);
 	if (!error)
-		error = watch_open(region, plan);
+		error = region_watch_open(region, plan);
 	if (error) {
 		region_free(region);
 		return error;
@@ -308,8 +313,30 @@ int region_open(const struct region_plan *plan, struct uffdwp_region **out)
 	return 0;
 }
 
+/*
+ * KSM replaces pages that are alike by one, and drops their wp bits: the owner may have asked for it by MADV_MERGEABLE,
+ * or for all of the process by PR_SET_MEMORY_MERGE. Best effort: a thread that reads pages looks at their wp bits.
+ */
+static void region_stop_merging(struct uffdwp_region *region)
+{
+	if (region_may_merge(region) && atomic_exchange(&region->merges, 0))
+		region->k->madvise(region_address(region, 0), region->capacity_bytes, MADV_UNMERGEABLE);
+}
+
+/* Whether the kernel has MADV_POPULATE_WRITE, on a page that allows it. */
+static void region_try_populate(struct uffdwp_region *region)
+{
+	void *page = region->uffd < 0 && !region->shows_writable ? pages_new(region->k, region->page_bytes) : NULL;
+
+	if (page)
+		region->shows_writable = region->k->madvise(page, region->page_bytes, MADV_POPULATE_WRITE) == 0;
+	pages_free(region->k, page, region->page_bytes);
+}
+
 int region_prepare(struct uffdwp_region *region)
 {
+	region_stop_merging(region);
+	region_try_populate(region);
 	int error = atomic_exchange(&region->torn, 0) ? region_register(region) : 0;
 
 	if (error)
@@ -329,9 +356,9 @@ void region_unregister(struct uffdwp_region *region)
 	                           region->capacity_bytes);
 }
 
-static uint64_t written_bytes(const struct uffdwp_region *region)
+static uint64_t region_written_bytes(const struct uffdwp_region *region)
 {
-	return round_up(region->ledger.count, 64) / 8;
+	return math_round_up(region->ledger.count, 64) / 8;
 }
 
 void region_free(struct uffdwp_region *region)
@@ -341,34 +368,48 @@ void region_free(struct uffdwp_region *region)
 
 	if (atomic_load(&region->maps))
 		region->mechanism->watch(region, 0);
-	if (region->uffd >= 0)
-		k->close(region->uffd);
-	if (region->mem >= 0)
-		k->close(region->mem);
-	if (region->pagemap >= 0)
-		k->close(region->pagemap);
+	own_close(k, region->uffd, region->tag);
+	own_close(k, region->mem, region->tag);
+	own_close(k, region->pagemap, region->tag);
 	if (region->owned && base && !atomic_load(&region->unmapped))
 		k->munmap(base, region->capacity_bytes);
-	if (region->fd >= 0)
+	if (region->fd >= 0 && !region_check_file(region))
 		k->close(region->fd);
 	lazy_free(k, atomic_load(&region->lazy));
+	region_spare_forget(region);
 	pages_free(k, region->zeros, region->page_bytes);
 	losses_close(&region->losses, k);
-	pages_free(k, (void *)atomic_load(&region->written), written_bytes(region));
-	pages_free(k, (void *)atomic_load(&region->changed), written_bytes(region));
-	pages_free(k, (void *)region->kept_content, written_bytes(region));
+	pages_free(k, (void *)atomic_load(&region->written), region_written_bytes(region));
+	pages_free(k, (void *)atomic_load(&region->changed), region_written_bytes(region));
+	pages_free(k, (void *)region->kept_content, region_written_bytes(region));
 	pages_free(k, (void *)region->ledger.pages, region->ledger.count);
-	pages_free(k, (void *)region->ledger.touched, touched_bytes(&region->ledger));
-	pthread_mutex_destroy(&region->lock);
+	pages_free(k, (void *)region->ledger.touched, region_touched_bytes(&region->ledger));
+	lock_fini(&region->lock);
 	pages_free(k, region, sizeof(*region));
+}
+
+/* 1: an event waits to be read (the kernel looks at that before it looks at the range, which is empty), or was read and
+ * is acted on. The flag is up before the event is read. */
+static int region_is_changing(struct uffdwp_region *region)
+{
+	uint64_t base = (uint64_t)atomic_load(&region->base);
+
+	return region->uffd >= 0 && (region->k->uffd_writeprotect(region->uffd, base, 0, 0) == -EAGAIN ||
+	                             atomic_load(&region->events_in_hand));
 }
 
 int region_has_moved(struct uffdwp_region *region, uintptr_t base_before)
 {
-	uint64_t until = kernel_now_ns() + MOVE_PATIENCE_NS;
+	uint64_t start = kernel_now_ns();
+	unsigned turn = BACKOFF_YIELD;
 
-	while (atomic_load(&region->base) == base_before && !atomic_load(&region->dead) && kernel_now_ns() < until)
-		sched_yield();
+	while (atomic_load(&region->base) == base_before && !atomic_load(&region->dead)) {
+		uint64_t waited = kernel_now_ns() - start;
+
+		if (waited > EVENT_RETRY_NS || (waited > MOVE_RETRY_NS && !region_is_changing(region)))
+			break;
+		kernel_back_off(region->k, &turn);
+	}
 	return atomic_load(&region->base) != base_before;
 }
 
@@ -376,7 +417,8 @@ int region_has_moved(struct uffdwp_region *region, uintptr_t base_before)
 enum empty { EMPTY_IS_ZEROS, EMPTY_IF_QUIET };
 
 /* A page of anonymous memory that /proc/self/mem did not give: bytes of zeros, where its entry is empty. */
-static ssize_t read_none(struct uffdwp_region *region, uint64_t offset, void *to, size_t length, enum empty empty)
+static ssize_t region_read_none(struct uffdwp_region *region, uint64_t offset, void *to, size_t length,
+                                enum empty empty)
 {
 	uint64_t page = offset >> region->page_shift;
 	uint64_t rest = region->page_bytes - (offset & (region->page_bytes - 1));
@@ -398,52 +440,47 @@ static ssize_t read_none(struct uffdwp_region *region, uint64_t offset, void *to
 }
 
 /* Anonymous memory whose empty entries are ours: a read through its mapping would wait for us. */
-static ssize_t read_mem(struct uffdwp_region *region, uint64_t offset, void *to, size_t length, enum empty empty)
+static ssize_t region_read_mem(struct uffdwp_region *region, uint64_t offset, void *to, size_t length, enum empty empty)
 {
 	ssize_t got = -EIO;
 
 	for (int i = 0; i < MEM_TRIES && got == -EIO; i++) {
 		got = region->k->pread(region->mem, to, length, atomic_load(&region->base) + offset);
 		if (got <= 0 && got != -EINTR)
-			got = read_none(region, offset, to, length, empty);
+			got = region_read_none(region, offset, to, length, empty);
 	}
 	return got;
 }
 
-static ssize_t read_mapping(struct uffdwp_region *region, uint64_t offset, void *to, size_t length, enum empty empty)
+static ssize_t region_read_mapping(struct uffdwp_region *region, uint64_t offset, void *to, size_t length,
+                                   enum empty empty)
 {
 	if (region->mem >= 0)
-		return read_mem(region, offset, to, length, empty);
+		return region_read_mem(region, offset, to, length, empty);
 	return region->k->read_self(to, (void *)(atomic_load(&region->base) + offset), length);
 }
 
-static ssize_t read_once(struct uffdwp_region *region, uint64_t offset, void *to, size_t length, enum empty empty,
-                         int patient)
+static ssize_t region_read_once(struct uffdwp_region *region, uint64_t offset, void *to, size_t length,
+                                enum empty empty)
 {
-	uintptr_t base = atomic_load(&region->base);
-
 	if (region->fd >= 0)
 		return region->k->pread(region->fd, to, length, region->fd_offset + offset);
-	ssize_t got = read_mapping(region, offset, to, length, empty);
+	ssize_t got = region_read_mapping(region, offset, to, length, empty);
 
-	if (got != -EFAULT)
-		return got;
-	/* Unmapped or moved; the event that says which is on its way. */
-	return patient && region_has_moved(region, base) ? -EINTR : -ESTALE;
+	return got == -EFAULT ? -ESTALE : got; /* unmapped or moved; the event that says which is pending */
 }
 
-static int read_all(struct uffdwp_region *region, uint64_t offset, void *buffer, size_t length, enum empty empty,
-                    int patient)
+static int region_read_all(struct uffdwp_region *region, uint64_t offset, void *buffer, size_t length, enum empty empty)
 {
 	unsigned char *to = buffer;
 
 	while (length > 0) {
-		ssize_t got = read_once(region, offset, to, length, empty, patient);
+		ssize_t got = region_read_once(region, offset, to, length, empty);
 
 		if (got == -EINTR)
 			continue;
 		if (got <= 0)
-			return got < 0 ? (int)got : -EIO; /* 0: the file was cut behind our back */
+			return got < 0 ? (int)got : -EIO; /* 0: the file was cut outside of the library */
 		to += got;
 		offset += (uint64_t)got;
 		length -= (size_t)got;
@@ -453,39 +490,30 @@ static int read_all(struct uffdwp_region *region, uint64_t offset, void *buffer,
 
 int region_read(struct uffdwp_region *region, uint64_t offset, void *buffer, size_t length)
 {
-	return read_all(region, offset, buffer, length, EMPTY_IF_QUIET, 0);
+	return region_read_all(region, offset, buffer, length, EMPTY_IF_QUIET);
 }
 
 int region_read_empty(struct uffdwp_region *region, uint64_t offset, void *buffer, size_t length)
 {
-	return read_all(region, offset, buffer, length, EMPTY_IS_ZEROS, 0);
-}
-
-int region_read_patiently(struct uffdwp_region *region, uint64_t offset, void *buffer, size_t length)
-{
-	return read_all(region, offset, buffer, length, EMPTY_IF_QUIET, 1);
+	return region_read_all(region, offset, buffer, length, EMPTY_IS_ZEROS);
 }
 
 /* Huge pages have a word for each system page of theirs. */
 int region_entries(struct uffdwp_region *region, int pagemap, uint64_t first, uint64_t end, uint64_t *entries)
 {
-	uint64_t system_bytes = (uint64_t)sysconf(_SC_PAGESIZE);
-	uint64_t at = (uint64_t)(uintptr_t)region_address(region, first) / system_bytes * sizeof(*entries);
-	uint64_t step = region->page_bytes / system_bytes * sizeof(*entries);
-	size_t length = step > sizeof(*entries) ? sizeof(*entries) : (size_t)(end - first) * sizeof(*entries);
+	int is_huge = region->page_bytes > (uint64_t)sysconf(_SC_PAGESIZE);
+	size_t count = is_huge ? 1 : (size_t)(end - first);
+	int error = 0;
 
-	for (uint64_t page = first; page < end; page += length / sizeof(*entries)) {
-		ssize_t got = region->k->pread(pagemap, &entries[page - first], length, at + (page - first) * step);
-
-		if (got != (ssize_t)length)
-			return got < 0 ? (int)got : -EIO;
-	}
-	return 0;
+	for (uint64_t page = first; page < end && !error; page += count)
+		error = pagemap_read(region->k, pagemap, (uint64_t)(uintptr_t)region_address(region, page), count,
+		                     &entries[page - first]);
+	return error;
 }
 
-/* Which of the up to 64 pages [first, end) have one of these bits in their pagemap word; none where it cannot be read.
- */
-static uint64_t pages_with(struct uffdwp_region *region, int pagemap, uint64_t first, uint64_t end, uint64_t bits)
+/* Which of the up to 64 pages [first, end) have one of these bits in their pagemap word; none if that is unreadable. */
+static uint64_t region_pages_with(struct uffdwp_region *region, int pagemap, uint64_t first, uint64_t end,
+                                  uint64_t bits)
 {
 	uint64_t entries[64];
 	uint64_t found = 0;
@@ -497,9 +525,40 @@ static uint64_t pages_with(struct uffdwp_region *region, int pagemap, uint64_t f
 	return found;
 }
 
-uint64_t region_marks(struct uffdwp_region *region, int pagemap, uint64_t first, uint64_t end)
+/* Under mprotect: the kernel refuses to populate for writing what allows no write, and touches nothing then. */
+static uint64_t region_writable_pages(struct uffdwp_region *region, uint64_t first, uint64_t end)
 {
-	return pages_with(region, pagemap, first, end, PAGEMAP_UFFD_WP);
+	uint64_t writable = 0;
+
+	for (uint64_t page = first; page < end; page++) {
+		int error = region->k->madvise(region_address(region, page), region->page_bytes, MADV_POPULATE_WRITE);
+
+		writable |= (uint64_t)(error != -EINVAL && error != -EFAULT) << (page - first);
+	}
+	return writable;
+}
+
+uint64_t region_bare(struct uffdwp_region *region, int pagemap, uint64_t first, uint64_t end)
+{
+	uint64_t entries[64];
+	uint64_t bare = 0;
+
+	if (region->uffd < 0)
+		return region->shows_writable ? region_writable_pages(region, first, end) : 0;
+	if (region_entries(region, pagemap, first, end, entries))
+		return math_low_bits(end - first);
+	for (uint64_t page = first; page < end; page++) {
+		uint64_t entry = entries[page - first];
+		int is_there = (entry & (PAGEMAP_PRESENT | PAGEMAP_SWAPPED)) != 0 || !region_owns_empty(region);
+
+		bare |= (uint64_t)(is_there && !(entry & PAGEMAP_UFFD_WP)) << (page - first);
+	}
+	return bare;
+}
+
+void region_note_bare(struct uffdwp_region *region)
+{
+	atomic_store(&region->merges, 1);
 }
 
 uint64_t region_seek(struct uffdwp_region *region, uint64_t offset, uint64_t end, int hole)
@@ -516,14 +575,16 @@ uint64_t region_seek(struct uffdwp_region *region, uint64_t offset, uint64_t end
 		return all_data;
 	uint64_t found = (uint64_t)at - region->fd_offset;
 
+	if ((uint64_t)at < region->fd_offset + offset) /* callers step from answer to answer: none goes back */
+		return all_data;
 	return found < end ? found : end;
 }
 
-/* Whether pages are in memory is cheap to ask; only of those that are not, a seek tells swapped ones from holes. (Never
- * SEEK_HOLE here: it walks to the end of the data, whatever its size.) */
+/* Whether pages are in memory is cheap to ask; only of those that are not, a seek distinguishes swapped ones from
+ * holes. (Never SEEK_HOLE here: it walks to the end of the data, whatever its size.) */
 uint64_t region_data(struct uffdwp_region *region, uint64_t first, uint64_t end)
 {
-	uint64_t data = low_bits(end - first);
+	uint64_t data = math_low_bits(end - first);
 	unsigned char in_memory[64];
 	unsigned shift = region->page_shift;
 
@@ -548,7 +609,7 @@ int region_is_mapped(struct uffdwp_region *region, uint64_t page)
 	return region->k->mincore(region_address(region, page), 1, &ignored) != -ENOMEM;
 }
 
-/* mincore(2) takes the swap cache for memory; cachestat(2) does not, where it is to be had. */
+/* mincore(2) takes the swap cache for memory; cachestat(2) does not, where it is available. */
 int region_is_swapped(struct uffdwp_region *region, uint64_t page)
 {
 	unsigned char in_memory = 1;
@@ -566,7 +627,7 @@ int region_is_swapped(struct uffdwp_region *region, uint64_t page)
 /* Where entries are emptied and filled by us, whether one is there says nothing; but one that is empty can be filled
  * with content only if there is some. It is filled plain: so only where nothing is armed, or the bytes are safe. What
  * cannot be asked has no content before, and has not lost it after. */
-static uint64_t huge_content(struct uffdwp_region *region, uint64_t first, uint64_t end, int claimed)
+static uint64_t region_huge_content(struct uffdwp_region *region, uint64_t first, uint64_t end, int claimed)
 {
 	uint64_t content = 0;
 
@@ -590,11 +651,11 @@ uint64_t region_content(struct uffdwp_region *region, uint64_t first, uint64_t e
 	if (region->memory == UFFDWP_MEMORY_SHMEM && region->fd >= 0)
 		return region_data(region, first, end);
 	if (region->memory == UFFDWP_MEMORY_ANON && region->pagemap >= 0)
-		return pages_with(region, region->pagemap, first, end, PAGEMAP_PRESENT | PAGEMAP_SWAPPED);
+		return region_pages_with(region, region->pagemap, first, end, PAGEMAP_PRESENT | PAGEMAP_SWAPPED);
 	if (region->memory != UFFDWP_MEMORY_HUGETLB)
 		return 0;
 	if (region_owns_empty(region))
-		return huge_content(region, first, end, claimed);
+		return region_huge_content(region, first, end, claimed);
 	for (uint64_t page = first; page < end; page++) {
 		if (!region->k->mincore(region_address(region, page), (size_t)sysconf(_SC_PAGESIZE), &mapped))
 			content |= (uint64_t)(mapped & 1) << (page - first);
@@ -603,13 +664,13 @@ uint64_t region_content(struct uffdwp_region *region, uint64_t first, uint64_t e
 }
 
 /* 1: surely all zeros. A look at the start is enough for most pages. */
-static int is_zeros(struct uffdwp_region *region, uint64_t page)
+static int region_is_zeros(struct uffdwp_region *region, uint64_t page)
 {
 	unsigned char bytes[4096];
 	uint64_t offset = page << region->page_shift;
 
 	for (uint64_t at = 0, step = 64; at < region->page_bytes;
-	     at += step, step = min_u64(sizeof(bytes), region->page_bytes - at)) {
+	     at += step, step = math_min_u64(sizeof(bytes), region->page_bytes - at)) {
 		if (region_read(region, offset + at, bytes, step))
 			return 0;
 		for (uint64_t i = 0; i < step; i++) {
@@ -628,42 +689,18 @@ uint64_t region_content_but_zeros(struct uffdwp_region *region, uint64_t first, 
 	    region->k->mincore(region_address(region, first), (end - first) << region->page_shift, in_memory))
 		return content;
 	for (uint64_t page = first; page < end; page++) {
-		if (in_memory[page - first] & 1 && content >> (page - first) & 1 && is_zeros(region, page))
+		if (in_memory[page - first] & 1 && content >> (page - first) & 1 && region_is_zeros(region, page))
 			content &= ~(1ull << (page - first));
 	}
 	return content;
 }
 
-int region_grow(struct uffdwp_region *region, uint64_t length_bytes)
+/* The event's owner runs on when its event was read, and only then the kernel takes calls again: yield the CPU to
+ * both. */
+static int region_with_retry(struct uffdwp_region *region, int (*call)(struct uffdwp_region *, uint64_t, uint64_t),
+                             uint64_t first, uint64_t end)
 {
-	/* hugetlbfs gave the file its full size when the capacity was mapped. */
-	int error = region->memory == UFFDWP_MEMORY_HUGETLB ? 0 : region->k->ftruncate(region->fd, length_bytes);
-
-	if (error)
-		return text_fail(region->text, error, "growing the memfd to %llu bytes failed: %s",
-		                 (unsigned long long)length_bytes, strerror(-error));
-	atomic_store_explicit(&region->length_bytes, length_bytes, memory_order_release);
-	return 0;
-}
-
-int region_discard(struct uffdwp_region *region, uint64_t offset, uint64_t length)
-{
-	int error;
-
-	if (region->memory == UFFDWP_MEMORY_ANON)
-		error = region->k->madvise(region_address(region, 0) + offset, length, MADV_DONTNEED);
-	else
-		error = region->k->fallocate(region->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-		                             region->fd_offset + offset, length);
-	return error ? text_fail(region->text, error, "the kernel refused to discard the range: %s", strerror(-error))
-	             : 0;
-}
-
-/* The event's owner runs on when its event was read, and only then the kernel takes calls again: give way to both. */
-static int patiently(struct uffdwp_region *region, int (*call)(struct uffdwp_region *, uint64_t, uint64_t),
-                     uint64_t first, uint64_t end)
-{
-	const struct timespec nap = {.tv_nsec = EVENT_NAP_NS};
+	const struct timespec delay = {.tv_nsec = EVENT_SLEEP_NS};
 	uint64_t until = 0;
 
 	for (;;) {
@@ -677,27 +714,31 @@ static int patiently(struct uffdwp_region *region, int (*call)(struct uffdwp_reg
 		uint64_t now = kernel_now_ns();
 
 		if (!until)
-			until = now + EVENT_PATIENCE_NS;
+			until = now + EVENT_RETRY_NS;
 		else if (now > until)
 			return -EAGAIN;
-		nanosleep(&nap, NULL);
+		nanosleep(&delay, NULL);
 	}
 }
 
 int region_arm_run(struct uffdwp_region *region, uint64_t first, uint64_t end)
 {
-	return patiently(region, region->mechanism->arm, first, end);
+	return region_with_retry(region, region->mechanism->arm, first, end);
 }
 
 int region_disarm_run(struct uffdwp_region *region, uint64_t first, uint64_t end)
 {
 	view_break(region, first, end);
-	return patiently(region, region->mechanism->disarm, first, end);
+	int error = region_with_retry(region, region->mechanism->disarm, first, end);
+
+	if (error)
+		atomic_store(&region->clinging, 1);
+	return error;
 }
 
-static int open_bits(const struct uffdwp_region *region, _Atomic(_Atomic uint64_t *) *bits)
+static int region_open_bits(const struct uffdwp_region *region, _Atomic(_Atomic uint64_t *) *bits)
 {
-	void *memory = atomic_load(bits) ? NULL : pages_new(region->k, written_bytes(region));
+	void *memory = atomic_load(bits) ? NULL : pages_new(region->k, region_written_bytes(region));
 
 	if (memory)
 		atomic_store_explicit(bits, memory, memory_order_release);
@@ -706,12 +747,12 @@ static int open_bits(const struct uffdwp_region *region, _Atomic(_Atomic uint64_
 
 int region_note_changes(struct uffdwp_region *region)
 {
-	return open_bits(region, &region->changed);
+	return region_open_bits(region, &region->changed);
 }
 
 int region_track(struct uffdwp_region *region)
 {
-	if (open_bits(region, &region->written))
+	if (region_open_bits(region, &region->written))
 		return -ENOMEM;
 	atomic_store(&region->coarse, 0);
 	atomic_fetch_add(&region->tracked, 1);

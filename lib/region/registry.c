@@ -4,15 +4,17 @@
 
 #include <errno.h>
 #include <string.h>
-#include <unistd.h>
 
-#include "base/signals.h"
+#include "base/forks.h"
+#include "base/lock.h"
+#include "kernel/own.h"
+#include "kernel/process.h"
 
 struct registry_entry {
 	uintptr_t start;
 	uintptr_t end;
 	struct uffdwp_region *region;
-	pid_t process; /* that added it: a child of fork() has copies of its parent's */
+	uint32_t process; /* that added it: a child of fork() has copies of its parent's */
 };
 
 struct registry_table {
@@ -20,47 +22,84 @@ struct registry_table {
 	struct registry_entry entries[REGISTRY_MAX];
 };
 
+/* A range that a region had. */
+struct registry_gone {
+	_Atomic uintptr_t start;
+	_Atomic uintptr_t end; /* 0: being written */
+	_Atomic uint64_t since_ns;
+	_Atomic uint32_t tries;
+};
+
 struct epoch fault_epoch;
 
 static struct registry_table tables[2];
 static _Atomic(struct registry_table *) published = &tables[0];
-static _Atomic uint64_t changed_ns;
-static pthread_mutex_t registry_lock = PTHREAD_MUTEX_INITIALIZER;
-static pthread_mutex_t epoch_lock = PTHREAD_MUTEX_INITIALIZER; /* one waiter at a time */
-static pthread_once_t registry_once = PTHREAD_ONCE_INIT;
+static struct registry_gone gone[REGISTRY_GONE];
+static size_t gone_next; /* under registry_lock */
+static _Atomic uint64_t gone_ns;
+static struct lock registry_lock = LOCK_INIT;
+static struct lock epoch_lock = LOCK_INIT; /* one waiter at a time */
 
-static _Atomic pid_t home; /* the process that the epoch counts in */
+static _Atomic uint32_t registry_home;     /* the process that the epoch counts in; 0: no thread came yet */
+static _Atomic uint32_t registry_adopting; /* the process that is about to be that */
 
-static void registry_first(void)
+/* A child of fork() has none of the threads that were inside, or had a lock. */
+static void registry_adopt(uint32_t process)
 {
-	epoch_init(&fault_epoch);
-	atomic_store(&home, getpid());
+	if (atomic_load(&registry_home)) { /* else all is as it was compiled */
+		epoch_init(&fault_epoch);
+		INVARIANT_NOTE(
+		        invariant_forget()); /* the thread of the parent that it is a copy of may have been inside */
+		lock_init(&registry_lock);
+		lock_init(&epoch_lock);
+	}
+	atomic_store(&registry_home, process);
 }
 
-/* A child of fork() has none of the threads that were inside, or held a lock. */
-void registry_init(void)
+/* In a child of fork(), on its only thread: what it holds of its parent's uffds would keep the parent's memory
+ * registered after the parent, or a daemon's closefrom(3), has closed them, and no thread could resume its writers. The
+ * table may be half made only if a thread was adding to it, and then that is the spare one. */
+static void registry_close_in_child(void)
 {
-	pthread_once(&registry_once, registry_first);
-	if (atomic_exchange(&home, getpid()) == getpid())
-		return;
-	epoch_init(&fault_epoch);
-	pthread_mutex_init(&registry_lock, NULL);
-	pthread_mutex_init(&epoch_lock, NULL);
+	const struct registry_table *table = atomic_load(&published);
+
+	for (size_t i = 0; i < table->count; i++) {
+		const struct uffdwp_region *region = table->entries[i].region;
+
+		own_close(&kernel_real, region->uffd, region->tag);
+	}
 }
 
-/* A signal handler that wrote to a region would wait, with the lock, for somebody who wants the lock. */
-void fault_epoch_wait(void)
+int registry_watch_forks(void)
 {
+	forks_add(registry_close_in_child);
+	return forks_watch();
+}
+
+int registry_init(void)
+{
+	uint32_t process = process_number();
 	sigset_t before;
 
-	signals_block(&before);
-	pthread_mutex_lock(&epoch_lock);
-	epoch_wait(&fault_epoch);
-	pthread_mutex_unlock(&epoch_lock);
+	if (!process || atomic_load(&registry_home) == process)
+		return process != 0;
+	signals_block(&before); /* a handler that came here would wait for what it interrupted */
+	if (atomic_exchange(&registry_adopting, process) != process)
+		registry_adopt(process);
+	while (atomic_load(&registry_home) != process)
+		kernel_sleep(&kernel_real, 50000);
 	signals_restore(&before);
+	return 1;
 }
 
-/* The index of the first entry that ends behind `address`. */
+void fault_epoch_wait(void)
+{
+	lock_take(&epoch_lock);
+	epoch_wait(&fault_epoch);
+	lock_give(&epoch_lock);
+}
+
+/* The index of the first entry that ends after `address`. */
 static size_t registry_search(const struct registry_table *table, uintptr_t address)
 {
 	size_t low = 0;
@@ -87,9 +126,77 @@ struct uffdwp_region *registry_find(uintptr_t address)
 	return table->entries[at].region;
 }
 
-uint64_t registry_changed_ns(void)
+struct uffdwp_region *registry_locate(uintptr_t address)
 {
-	return atomic_load(&changed_ns);
+	sigset_t before;
+
+	if (!registry_init())
+		return NULL;
+	signals_block(&before); /* a signal handler that wrote to a region would wait, inside the epoch */
+	epoch_ticket ticket = epoch_enter(&fault_epoch);
+	struct uffdwp_region *region = registry_find(address);
+
+	epoch_leave(ticket);
+	signals_restore(&before);
+	return region;
+}
+
+struct uffdwp_region *registry_find_below(uintptr_t address)
+{
+	const struct registry_table *table = atomic_load(&published);
+	size_t at = registry_search(table, address);
+
+	if (at < table->count && table->entries[at].start <= address)
+		return table->entries[at].region;
+	return at > 0 ? table->entries[at - 1].region : NULL;
+}
+
+/* Before the table without the range is published. With registry_lock held. */
+static void registry_note_entry_gone(const struct registry_entry *entry)
+{
+	struct registry_gone *slot = &gone[gone_next];
+	uint64_t now_ns = kernel_now_ns();
+
+	gone_next = (gone_next + 1) % REGISTRY_GONE;
+	atomic_store(&slot->end, 0);
+	atomic_store(&slot->start, entry->start);
+	atomic_store(&slot->since_ns, now_ns);
+	atomic_store(&slot->tries, 0);
+	atomic_store(&slot->end, entry->end);
+	atomic_store(&gone_ns, now_ns);
+}
+
+void registry_note_gone(uintptr_t start, uintptr_t end)
+{
+	const struct registry_entry entry = {.start = start, .end = end};
+
+	lock_take(&registry_lock);
+	registry_note_entry_gone(&entry);
+	lock_give(&registry_lock);
+}
+
+/* A slot that is being overwritten meanwhile makes one try more, or one less, of several thousand. */
+static int registry_went_lately(struct registry_gone *slot, uintptr_t address, uint64_t now_ns)
+{
+	uintptr_t end = atomic_load(&slot->end);
+
+	if (address >= end || address < atomic_load(&slot->start) ||
+	    now_ns - atomic_load(&slot->since_ns) > REGISTRY_GONE_NS)
+		return 0;
+	return atomic_fetch_add(&slot->tries, 1) < REGISTRY_GONE_TRIES;
+}
+
+int registry_try_again(uintptr_t address)
+{
+	uint64_t now_ns = kernel_now_ns();
+
+	if (now_ns - atomic_load(&gone_ns) > REGISTRY_GONE_NS)
+		return 0;
+	for (size_t i = 0; i < REGISTRY_GONE; i++) {
+		if (registry_went_lately(&gone[i], address, now_ns))
+			return 1;
+	}
+	return 0;
 }
 
 static struct registry_table *registry_spare(void)
@@ -108,7 +215,7 @@ static void registry_publish(struct registry_table *table)
 	fault_epoch_wait();
 }
 
-static void table_insert(struct registry_table *table, const struct registry_entry *entry)
+static void registry_table_insert(struct registry_table *table, const struct registry_entry *entry)
 {
 	size_t at = registry_search(table, entry->start);
 
@@ -117,7 +224,8 @@ static void table_insert(struct registry_table *table, const struct registry_ent
 	table->count++;
 }
 
-static int table_take(struct registry_table *table, const struct uffdwp_region *region, struct registry_entry *taken)
+static int registry_table_take(struct registry_table *table, const struct uffdwp_region *region,
+                               struct registry_entry *taken)
 {
 	for (size_t at = 0; at < table->count; at++) {
 		if (table->entries[at].region != region)
@@ -130,9 +238,9 @@ static int table_take(struct registry_table *table, const struct uffdwp_region *
 	return 0;
 }
 
-/* 1: some region lies there. What a parent had there is gone: else the kernel had not given the place to somebody new.
+/* 1: some region lies there. What a parent had there is gone: else the kernel had not given the place to a new mapping.
  */
-static int table_overlaps(struct registry_table *table, const struct registry_entry *entry)
+static int registry_table_overlaps(struct registry_table *table, const struct registry_entry *entry)
 {
 	size_t at = registry_search(table, entry->start);
 
@@ -141,28 +249,28 @@ static int table_overlaps(struct registry_table *table, const struct registry_en
 
 		if (table->entries[at].process == entry->process)
 			return 1;
-		table_take(table, table->entries[at].region, &taken);
+		registry_table_take(table, table->entries[at].region, &taken);
 	}
 	return 0;
 }
 
 int registry_add(struct uffdwp_region *region, uintptr_t start, uint64_t length)
 {
-	struct registry_entry entry = {start, start + (uintptr_t)length, region, getpid()};
+	struct registry_entry entry = {start, start + (uintptr_t)length, region, process_number()};
 	int error = 0;
 
-	pthread_mutex_lock(&registry_lock);
+	lock_take(&registry_lock);
 	struct registry_table *table = registry_spare();
 
-	if (table_overlaps(table, &entry))
+	if (registry_table_overlaps(table, &entry))
 		error = -EBUSY;
 	else if (table->count == REGISTRY_MAX)
 		error = -ENFILE;
 	if (!error) {
-		table_insert(table, &entry);
+		registry_table_insert(table, &entry);
 		registry_publish(table);
 	}
-	pthread_mutex_unlock(&registry_lock);
+	lock_give(&registry_lock);
 	return error;
 }
 
@@ -170,32 +278,32 @@ void registry_remove(struct uffdwp_region *region)
 {
 	struct registry_entry taken;
 
-	pthread_mutex_lock(&registry_lock);
+	lock_take(&registry_lock);
 	struct registry_table *table = registry_spare();
 
-	if (table_take(table, region, &taken)) {
-		atomic_store(&changed_ns, kernel_now_ns());
+	if (registry_table_take(table, region, &taken)) {
+		registry_note_entry_gone(&taken);
 		registry_publish(table);
 	}
-	pthread_mutex_unlock(&registry_lock);
+	lock_give(&registry_lock);
 }
 
 void registry_move(struct uffdwp_region *region, uintptr_t start)
 {
 	struct registry_entry entry;
 
-	pthread_mutex_lock(&registry_lock);
+	lock_take(&registry_lock);
 	struct registry_table *table = registry_spare();
 
-	if (table_take(table, region, &entry)) {
+	if (registry_table_take(table, region, &entry)) {
+		registry_note_entry_gone(&entry);
 		entry.end = start + (entry.end - entry.start);
 		entry.start = start;
-		table_insert(table, &entry);
+		registry_table_insert(table, &entry);
 		/* The base first: a reader that finds the new entry computes its page from the new base. One that still
 		 * has the old entry cannot be at an address of it: nothing is mapped there any more. */
 		atomic_store(&region->base, start);
-		atomic_store(&changed_ns, kernel_now_ns());
 		registry_publish(table);
 	}
-	pthread_mutex_unlock(&registry_lock);
+	lock_give(&registry_lock);
 }

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A run of pages that is to be armed in one call, as it grows while faults are held: the next page joins it if it is
- * its neighbour, or if what lies between carries marks anyway, for a call costs as much as marking some pages again.
+ * A run of pages that is to be armed in one call, as it grows while faults are stalled: the next page joins it if it is
+ * its neighbour, or if what lies between carries wp bits anyway, for a call costs as much as protecting some pages
+ * again.
  */
 #ifndef UFFDWP_REGION_RUN_H
 #define UFFDWP_REGION_RUN_H
 
 #include "region/ledger.h"
 
-/* Marked pages between two parts of a run. */
+/* Protected pages between two parts of a run. */
 #define RUN_GAP_PAGES 32
 
 struct run {
@@ -24,7 +25,7 @@ static inline int run_join(struct run *run, const struct ledger *ledger, uint64_
 	if (page - run->end > RUN_GAP_PAGES)
 		return 0;
 	for (uint64_t between = run->end; between < page; between++) {
-		if (!ledger_is_marked(ledger_get(ledger, between)))
+		if (!ledger_is_protected(ledger_get(ledger, between)))
 			return 0;
 	}
 	run->end = page + 1;

@@ -6,42 +6,56 @@
 #include <sys/mman.h>
 
 #include "base/math.h"
+#include "kernel/own.h"
 #include "region/registry.h"
 
 /* ---- fault path ---- */
 
 /* What is read here is the view's page in any case: of the file, which is still protected, or its own already. */
-static int break_off(struct uffdwp_view *view, uint64_t page)
+static int view_break_off(struct uffdwp_view *view, uint64_t page)
 {
 	uint64_t at = (uint64_t)(uintptr_t)view->base + (page << view->page_shift);
 	unsigned char byte;
-	ssize_t done = view->k->pread(view->mem, &byte, 1, at);
+	ssize_t done = own_check(view->k, view->mem, view->tag);
+
+	if (!done)
+		done = view->k->pread(view->mem, &byte, 1, at);
 
 	if (done == 1)
 		done = view->k->pwrite(view->mem, &byte, 1, at);
 	return done == 1 ? 0 : done < 0 ? (int)done : -EIO;
 }
 
-/* A page that is not its own may change from now on: whoever reads it gets a signal, not a wrong byte. */
-static void give_up(struct uffdwp_view *view, uint64_t page, int error)
+/* No thread can read pages [first, end) any more. Should the kernel refuse that, for it would split the mapping, no
+ * thread can read any: to take the whole mapping splits nothing, so that there is no reason to refuse it. */
+static void view_forbid_run(const struct uffdwp_view *view, uint64_t first, uint64_t end)
+{
+	unsigned shift = view->page_shift;
+
+	if (view->k->mprotect(view->base + (first << shift), (end - first) << shift, PROT_NONE))
+		view->k->mprotect(view->base, view->map_bytes, PROT_NONE);
+}
+
+/* A page that is not its own may change from now on: a thread that reads it gets a signal, not a wrong byte. */
+static void view_give_up(struct uffdwp_view *view, uint64_t page, int error)
 {
 	int none = 0;
 
 	atomic_compare_exchange_strong(&view->error, &none, error);
-	view->k->mprotect(view->base + (page << view->page_shift), (size_t)1 << view->page_shift, PROT_NONE);
+	view_forbid_run(view, page, page + 1);
 }
 
-static void break_page(struct uffdwp_view *view, uint64_t page)
+static void view_break_page(struct uffdwp_view *view, uint64_t page)
 {
 	uint64_t bit = 1ull << (page % 64);
 
 	if (atomic_load_explicit(&view->broken[page / 64], memory_order_acquire) & bit)
 		return;
-	int error = break_off(view, page);
+	int error = view_break_off(view, page);
 
 	if (error)
-		give_up(view, page, error);
-	/* Two may break the same page; only now it is safe for others to let it go. */
+		view_give_up(view, page, error);
+	/* Two threads may break the same page; only now it is safe for others to unprotect it. */
 	if (!(atomic_fetch_or(&view->broken[page / 64], bit) & bit))
 		atomic_fetch_add_explicit(&view->pages_broken, 1, memory_order_relaxed);
 }
@@ -53,8 +67,37 @@ void view_break_all(struct uffdwp_region *region, uint64_t first, uint64_t end)
 	for (unsigned i = 0; i < UFFDWP_VIEWS_MAX; i++) {
 		struct uffdwp_view *view = atomic_load_explicit(&region->views[i], memory_order_acquire);
 
-		for (uint64_t page = first; view && page < min_u64(end, view->end_page); page++)
-			break_page(view, page);
+		for (uint64_t page = first; view && page < math_min_u64(end, view->end_page); page++)
+			view_break_page(view, page);
+	}
+	epoch_leave(ticket);
+}
+
+/* What is not the view's own, in runs. */
+static void view_forbid(const struct uffdwp_view *view)
+{
+	for (uint64_t page = 0, end; page < view->end_page; page = end + 1) {
+		for (end = page; end < view->end_page; end++) {
+			if (atomic_load(&view->broken[end / 64]) >> (end % 64) & 1)
+				break;
+		}
+		if (end > page)
+			view_forbid_run(view, page, end);
+	}
+}
+
+void view_fail_all(struct uffdwp_region *region, int error)
+{
+	epoch_ticket ticket = epoch_enter(&fault_epoch);
+
+	for (unsigned i = 0; i < UFFDWP_VIEWS_MAX; i++) {
+		struct uffdwp_view *view = atomic_load_explicit(&region->views[i], memory_order_acquire);
+		int none = 0;
+
+		if (!view)
+			continue;
+		atomic_compare_exchange_strong(&view->error, &none, error);
+		view_forbid(view);
 	}
 	epoch_leave(ticket);
 }

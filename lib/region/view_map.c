@@ -6,16 +6,17 @@
 #include <sys/mman.h>
 
 #include "base/math.h"
+#include "kernel/own.h"
 #include "region/view.h"
 
-static uint64_t broken_bytes(const struct uffdwp_view *view)
+static uint64_t view_map_broken_bytes(const struct uffdwp_view *view)
 {
-	return round_up(view->end_page, 64) / 8;
+	return math_round_up(view->map_bytes >> view->page_shift, 64) / 8;
 }
 
 /* Some kernels forbid to write by /proc/self/mem what is mapped read-only (proc_mem.force_override=never): found out
  * here, on a page that is anonymous. */
-static int try_forced_write(const struct uffdwp_view *view)
+static int view_map_try_forced_write(const struct uffdwp_view *view)
 {
 	size_t length = (size_t)1 << view->page_shift;
 	int error = 0;
@@ -30,7 +31,7 @@ static int try_forced_write(const struct uffdwp_view *view)
 	return done == 1 ? 0 : done < 0 ? (int)done : -EIO;
 }
 
-static int map(struct uffdwp_view *view)
+static int view_map_private(struct uffdwp_view *view)
 {
 	struct uffdwp_region *region = view->region;
 	int error = 0;
@@ -39,23 +40,27 @@ static int map(struct uffdwp_view *view)
 	if (view->mem < 0)
 		return text_fail(region->text, view->mem, "/proc/self/mem cannot be opened for writing: %s",
 		                 strerror(-view->mem));
-	error = try_forced_write(view);
+	view->tag = own_new();
+	error = own_take(view->k, view->mem, view->tag);
+	if (error)
+		return text_fail(region->text, error, "no memory for a view");
+	error = view_map_try_forced_write(view);
 	if (error)
 		return text_fail(region->text, -EOPNOTSUPP,
 		                 "this kernel does not let /proc/self/mem write to read-only mappings (%s): see "
 		                 "proc_mem.force_override",
 		                 strerror(-error));
-	view->broken = pages_new(view->k, broken_bytes(view));
-	view->base = view->k->mmap(NULL, view->end_page << view->page_shift, PROT_READ, MAP_PRIVATE | MAP_NORESERVE,
-	                           region->fd, region->fd_offset, &error);
+	view->broken = pages_new(view->k, view_map_broken_bytes(view));
+	view->base = view->k->mmap_unlocked(view->map_bytes, PROT_READ, MAP_PRIVATE | MAP_NORESERVE, region->fd,
+	                                    region->fd_offset, &error);
 	if (!view->broken || !view->base)
 		return text_fail(region->text, error ? error : -ENOMEM, "no address space for a view");
-	/* In a child of fork() nobody would break pages off. */
-	view->k->madvise(view->base, view->end_page << view->page_shift, MADV_DONTFORK);
+	/* In a child of fork() no thread would break pages off. */
+	view->k->madvise(view->base, view->map_bytes, MADV_DONTFORK);
 	return 0;
 }
 
-int view_map(struct uffdwp_region *region, uint64_t length_bytes, struct uffdwp_view **out)
+int view_map(struct uffdwp_region *region, struct uffdwp_view **out)
 {
 	struct uffdwp_view *view = pages_new(region->k, sizeof(*view));
 
@@ -63,11 +68,10 @@ int view_map(struct uffdwp_region *region, uint64_t length_bytes, struct uffdwp_
 		return text_fail(region->text, -ENOMEM, "no memory for a view");
 	view->k = region->k;
 	view->region = region;
-	view->length_bytes = length_bytes;
 	view->mem = -1;
 	view->page_shift = region->page_shift;
-	view->end_page = round_up(length_bytes, region->page_bytes) >> region->page_shift;
-	int error = map(view);
+	view->map_bytes = region->ledger.count << region->page_shift;
+	int error = view_map_private(view);
 
 	if (error)
 		view_unmap(view);
@@ -79,9 +83,8 @@ int view_map(struct uffdwp_region *region, uint64_t length_bytes, struct uffdwp_
 void view_unmap(struct uffdwp_view *view)
 {
 	if (view->base)
-		view->k->munmap(view->base, view->end_page << view->page_shift);
-	if (view->mem >= 0)
-		view->k->close(view->mem);
-	pages_free(view->k, (void *)view->broken, broken_bytes(view));
+		view->k->munmap(view->base, view->map_bytes);
+	own_close(view->k, view->mem, view->tag);
+	pages_free(view->k, (void *)view->broken, view_map_broken_bytes(view));
 	pages_free(view->k, view, sizeof(*view));
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The threads of a lazy restore. Each takes what was asked for first, together with some pages behind it, and else the
+ * The threads of a lazy restore. Each takes what was asked for first, together with some pages after it, and else the
  * next run of pages in order, with holes of the image skipped. Where there are several threads the first is kept for
- * what was asked for, so that nobody waits for a long read that he did not want.
+ * what was asked for, so that no access waits for a long read of other pages.
  *
  * A run that cannot be read is read again page by page: only what is damaged fails. Pages of zeros are not filled: the
  * region has a hole there, which reads the same.
@@ -13,63 +13,57 @@
 #include <time.h>
 
 #include "base/math.h"
+#include "base/thread.h"
 #include "base/trace.h"
 #include "fault/fault.h"
+#include "image/zeros.h"
 #include "restore/restore.h"
 
 /* Before a fill is tried again, and how often where the kernel has no memory. */
-#define NAP_NS 20000
-#define HUNGRY_NAP_NS 5000000
+#define SLEEP_NS 20000
+#define HUNGRY_SLEEP_NS 5000000
 #define HUNGRY_TRIES 64
 
-/* What fetches the rest gives way. */
+/* The nice value of threads that fetch the rest. */
 #define BACKGROUND_NICE 10
 
-/* Pages that are given to the fault path at a time; it may take less. */
-#define PORTION_PAGES 16
-
-static void nap(long time_ns)
+static void fetch_sleep(long time_ns)
 {
 	const struct timespec time = {.tv_nsec = time_ns};
 
 	nanosleep(&time, NULL);
 }
 
-static uint64_t bytes_of(const struct uffdwp_restore *restore, uint64_t pages)
+static uint64_t fetch_bytes_of(const struct uffdwp_restore *restore, uint64_t pages)
 {
 	return pages << restore->region->page_shift;
 }
 
 /* ---- into memory ---- */
 
-static int is_zeros(const unsigned char *bytes, size_t length)
-{
-	return bytes[0] == 0 && memcmp(bytes, bytes + 1, length - 1) == 0;
-}
-
-/* How many of the pages from `page` on, at most a portion, are alike: all of zeros, or none. */
-static uint64_t alike_end(const struct uffdwp_restore *restore, uint64_t page, uint64_t end, const unsigned char *bytes,
-                          int *zeros)
+/* How many of the pages from `page` on, at most what is filled at a time, are alike: all of zeros, or none. */
+static uint64_t fetch_alike_end(const struct uffdwp_restore *restore, uint64_t page, uint64_t end,
+                                const unsigned char *bytes, int *zeros)
 {
 	size_t page_bytes = (size_t)restore->region->page_bytes;
-	uint64_t limit = min_u64(end, page + PORTION_PAGES);
+	uint64_t limit = math_min_u64(end, page + FAULT_SUPPLY_PAGES);
 	uint64_t next = page + 1;
 
-	*zeros = is_zeros(bytes, page_bytes);
-	while (next < limit && is_zeros(bytes + bytes_of(restore, next - page), page_bytes) == *zeros)
+	*zeros = zeros_only(bytes, page_bytes);
+	while (next < limit && zeros_only(bytes + fetch_bytes_of(restore, next - page), page_bytes) == *zeros)
 		next++;
 	return next;
 }
 
 /* 0: a fill that failed may be tried again. Else what the page fails with. */
-static int judge(struct uffdwp_restore *restore, int error, uintptr_t base, unsigned *hungry)
+static int fetch_judge(struct uffdwp_restore *restore, int error, uintptr_t base, unsigned *hungry)
 {
 	int stop = atomic_load(&restore->lazy->stop);
 
 	if (atomic_load(&restore->region->dead))
 		return stop ? stop : -ESTALE;
 	if (error == -EBUSY || error == -EAGAIN) {
-		nap(NAP_NS);
+		fetch_sleep(SLEEP_NS);
 		return 0;
 	}
 	if (error == -ENOENT || error == -ESRCH) {
@@ -78,27 +72,27 @@ static int judge(struct uffdwp_restore *restore, int error, uintptr_t base, unsi
 		lazy_stop(restore->lazy, -ESTALE);
 		return -ESTALE;
 	}
-	nap(HUNGRY_NAP_NS);
+	fetch_sleep(HUNGRY_SLEEP_NS);
 	return ++*hungry < HUNGRY_TRIES ? 0 : error;
 }
 
 /* Pages [first, end), FETCHING, whose content is `bytes`. */
-static void supply(struct uffdwp_restore *restore, uint64_t first, uint64_t end, const unsigned char *bytes)
+static void fetch_supply(struct uffdwp_restore *restore, uint64_t first, uint64_t end, const unsigned char *bytes)
 {
 	struct uffdwp_region *region = restore->region;
 	unsigned hungry = 0;
 
 	for (uint64_t page = first; page < end;) {
-		const unsigned char *from = bytes + bytes_of(restore, page - first);
+		const unsigned char *from = bytes + fetch_bytes_of(restore, page - first);
 		uintptr_t base = atomic_load(&region->base);
 		int zeros;
-		uint64_t until = alike_end(restore, page, end, from, &zeros);
+		uint64_t until = fetch_alike_end(restore, page, end, from, &zeros);
 		int error = zeros ? 0 : fault_supply(region, page, until, from, &until);
 
 		fault_settle(region, restore->lazy, page, until, 0);
 		hungry = until > page ? 0 : hungry;
 		page = until;
-		error = error ? judge(restore, error, base, &hungry) : 0;
+		error = error ? fetch_judge(restore, error, base, &hungry) : 0;
 		if (error) {
 			fault_settle(region, restore->lazy, page, page + 1, error);
 			page++;
@@ -108,17 +102,17 @@ static void supply(struct uffdwp_restore *restore, uint64_t first, uint64_t end,
 
 /* ---- out of the image ---- */
 
-/* Behind the image's end are zeros. */
-static int read_pages(struct uffdwp_restore *restore, uint64_t first, uint64_t end, unsigned char *to)
+/* Beyond the image's end are zeros. */
+static int fetch_read_pages(struct uffdwp_restore *restore, uint64_t first, uint64_t end, unsigned char *to)
 {
 	struct uffdwp_image *image = restore->image;
-	uint64_t offset = bytes_of(restore, first);
-	uint64_t length = bytes_of(restore, end - first);
-	uint64_t there = min_u64(length, image->length_bytes - offset);
+	uint64_t offset = fetch_bytes_of(restore, first);
+	uint64_t length = fetch_bytes_of(restore, end - first);
+	uint64_t there = math_min_u64(length, image->length_bytes - offset);
 	int error = chain_read(image, offset, to, (size_t)there);
 
 	if (error)
-		return error == -ETIMEDOUT ? -ETIME : error; /* of a wait the other means "still running" */
+		return error == -ETIMEDOUT ? -ETIME : error; /* as a wait's result the other means "still running" */
 	memset(to + there, 0, (size_t)(length - there));
 	atomic_fetch_add(&restore->bytes_read, there);
 	return 0;
@@ -127,21 +121,21 @@ static int read_pages(struct uffdwp_restore *restore, uint64_t first, uint64_t e
 static void fetch_page(const struct fetcher *fetcher, uint64_t page)
 {
 	struct uffdwp_restore *restore = fetcher->restore;
-	int error = read_pages(restore, page, page + 1, fetcher->buffer);
+	int error = fetch_read_pages(restore, page, page + 1, fetcher->buffer);
 
 	if (error)
 		fault_settle(restore->region, restore->lazy, page, page + 1, error);
 	else
-		supply(restore, page, page + 1, fetcher->buffer);
+		fetch_supply(restore, page, page + 1, fetcher->buffer);
 }
 
 /* Pages [first, end), which are FETCHING. */
-static void fetch(const struct fetcher *fetcher, uint64_t first, uint64_t end)
+static void fetch_run(const struct fetcher *fetcher, uint64_t first, uint64_t end)
 {
 	struct uffdwp_restore *restore = fetcher->restore;
 
-	if (end - first > 1 && read_pages(restore, first, end, fetcher->buffer) == 0) {
-		supply(restore, first, end, fetcher->buffer);
+	if (end - first > 1 && fetch_read_pages(restore, first, end, fetcher->buffer) == 0) {
+		fetch_supply(restore, first, end, fetcher->buffer);
 		return;
 	}
 	for (uint64_t page = first; page < end; page++)
@@ -151,14 +145,14 @@ static void fetch(const struct fetcher *fetcher, uint64_t first, uint64_t end)
 /* ---- what is next ---- */
 
 /* How many pages an access takes along: twice as many if it goes on where the last ended. */
-static uint64_t window_of(struct uffdwp_restore *restore, uint64_t page)
+static uint64_t fetch_window_of(struct uffdwp_restore *restore, uint64_t page)
 {
 	uint64_t least = RESTORE_AHEAD_BYTES >> restore->region->page_shift;
 	uint64_t last = atomic_load_explicit(&restore->ahead, memory_order_relaxed);
 	uint64_t width = least ? least : 1;
 
 	if (last && page >= last >> 16 && page - (last >> 16) < width)
-		width = min_u64((last & 0xffff) * 2, restore->run_pages);
+		width = math_min_u64((last & 0xffff) * 2, restore->run_pages);
 	atomic_store_explicit(&restore->ahead, (page + width) << 16 | width, memory_order_relaxed);
 	return width;
 }
@@ -171,18 +165,18 @@ static int fetch_wanted(const struct fetcher *fetcher)
 
 	if (!lazy_take_wanted(lazy, &page))
 		return 0;
-	uint64_t ahead = page + window_of(restore, page);
-	uint64_t limit = min_u64(page + restore->run_pages, lazy->end_page);
+	uint64_t ahead = page + fetch_window_of(restore, page);
+	uint64_t limit = math_min_u64(page + restore->run_pages, lazy->end_page);
 	uint64_t end = page + 1;
 
 	while (end < limit && (end < ahead || lazy_state(lazy, end) == LAZY_WANTED) && lazy_claim(lazy, end))
 		end++;
-	fetch(fetcher, page, end);
+	fetch_run(fetcher, page, end);
 	return 1;
 }
 
 /* Pages of the image's holes are there already. */
-static void skip(struct uffdwp_restore *restore, uint64_t first, uint64_t end)
+static void fetch_skip(struct uffdwp_restore *restore, uint64_t first, uint64_t end)
 {
 	for (uint64_t page = first; page < end; page++) {
 		if (lazy_claim(restore->lazy, page))
@@ -193,18 +187,18 @@ static void skip(struct uffdwp_restore *restore, uint64_t first, uint64_t end)
 static void fetch_range(const struct fetcher *fetcher, uint64_t first, uint64_t end)
 {
 	struct uffdwp_restore *restore = fetcher->restore;
-	uint64_t offset = chain_skip_zeros(restore->image, bytes_of(restore, first));
-	uint64_t data =
-	        offset < restore->image->length_bytes ? min_u64(offset >> restore->region->page_shift, end) : end;
+	uint64_t until = math_min_u64(fetch_bytes_of(restore, end), restore->image->length_bytes);
+	uint64_t offset = chain_skip_zeros(restore->image, fetch_bytes_of(restore, first), until);
+	uint64_t data = offset < until ? offset >> restore->region->page_shift : end;
 
-	skip(restore, first, data);
+	fetch_skip(restore, first, data);
 	for (uint64_t page = data; page < end;) {
 		uint64_t run = page;
 
 		while (run < end && lazy_claim(restore->lazy, run))
 			run++;
 		if (run > page)
-			fetch(fetcher, page, run);
+			fetch_run(fetcher, page, run);
 		page = run > page ? run : page + 1;
 	}
 }
@@ -219,28 +213,28 @@ static int fetch_next(const struct fetcher *fetcher)
 	uint64_t first = atomic_fetch_add(&restore->cursor, restore->run_pages);
 
 	if (first < end)
-		fetch_range(fetcher, first, min_u64(first + restore->run_pages, end));
+		fetch_range(fetcher, first, math_min_u64(first + restore->run_pages, end));
 	return 1;
 }
 
-static int is_over(struct lazy *lazy)
+static int fetch_is_over(struct lazy *lazy)
 {
 	return atomic_load(&lazy->ended) || atomic_load(&lazy->stop);
 }
 
-static void serve(const struct fetcher *fetcher)
+static void fetch_serve(const struct fetcher *fetcher)
 {
 	struct lazy *lazy = fetcher->restore->lazy;
 
-	while (!is_over(lazy)) {
+	while (!fetch_is_over(lazy)) {
 		uint32_t seen = atomic_load(&lazy->kicks);
 
-		if (!fetch_wanted(fetcher) && !fetch_next(fetcher) && !is_over(lazy))
+		if (!fetch_wanted(fetcher) && !fetch_next(fetcher) && !fetch_is_over(lazy))
 			lazy_idle(lazy, seen);
 	}
 }
 
-static void leave(struct uffdwp_restore *restore)
+static void fetch_leave(struct uffdwp_restore *restore)
 {
 	struct uffdwp_region *region = restore->region;
 	int stop = atomic_load(&restore->lazy->stop);
@@ -256,8 +250,9 @@ static void leave(struct uffdwp_restore *restore)
 		      (unsigned long long)atomic_load(&restore->lazy->failed));
 }
 
-/* Whoever waits for a page, and who brings it, comes first: nice(2) is of this thread alone. A wish. */
-static void step_back(void)
+/* The threads that wait for a page, and the thread that fetches it, come first: nice(2) is of this thread alone. Best
+ * effort, errors ignored. */
+static void fetch_step_back(void)
 {
 	setpriority(PRIO_PROCESS, 0, getpriority(PRIO_PROCESS, 0) + BACKGROUND_NICE);
 }
@@ -267,14 +262,12 @@ void *fetch_main(void *argument)
 	struct fetcher *fetcher = argument;
 	struct uffdwp_restore *restore = fetcher->restore;
 
-	pthread_setname_np(pthread_self(), "uffdwp-fetch");
-	if (fetcher->gives_way)
-		step_back();
-	while (atomic_load(&restore->order) == RESTORE_PREPARE)
-		restore->k->futex_wait((const uint32_t *)&restore->order, RESTORE_PREPARE, 0);
-	if (atomic_load(&restore->order) == RESTORE_GO) {
-		serve(fetcher);
-		leave(restore);
+	thread_begin("uffdwp-fetch");
+	if (fetcher->is_nice)
+		fetch_step_back();
+	if (order_await(&restore->order, restore->k)) {
+		fetch_serve(fetcher);
+		fetch_leave(restore);
 	}
 	return NULL;
 }

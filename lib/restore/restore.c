@@ -8,29 +8,32 @@
 #include <sys/stat.h>
 
 #include "base/math.h"
-#include "base/signals.h"
+#include "base/thread.h"
 #include "base/trace.h"
 #include "fault/fault.h"
 #include "fault/handler.h"
+#include "fault/phase.h"
 
-static int check_region(const struct uffdwp_region *region, struct text *text)
+static int restore_check_region(const struct uffdwp_region *region, struct text *text)
 {
 	if (region->mechanism->id != UFFDWP_MECHANISM_REARM)
-		return text_fail(text, -EOPNOTSUPP,
-		                 "a lazy restore needs a mechanism that sees accesses to empty pages, this is %s: ask "
-		                 "for UFFDWP_MECHANISM_REARM when the region is made",
-		                 region->mechanism->name);
+		return text_fail(
+		        text, -EOPNOTSUPP,
+		        "a lazy restore needs a mechanism that sees accesses to empty pages, this is %s: name "
+		        "UFFDWP_MECHANISM_REARM when the region is created or attached (AUTO takes it on older "
+		        "kernels only)",
+		        region->mechanism->name);
 	if (!region->can_poison && region->delivery != UFFDWP_DELIVERY_INLINE)
 		return text_fail(text, -EOPNOTSUPP,
 		                 "this kernel lacks UFFDIO_POISON (Linux 6.6), so that a page which cannot be read "
 		                 "could not raise SIGBUS: ask for UFFDWP_DELIVERY_INLINE when the region is made");
 	if (region->sealed)
-		return text_fail(text, -EPERM, "what a sealed region holds cannot be discarded");
+		return text_fail(text, -EPERM, "the content of a sealed region cannot be discarded");
 	return 0;
 }
 
 /* With the region's lock held. */
-static int check_idle(const struct uffdwp_region *region, struct text *text)
+static int restore_check_idle(const struct uffdwp_region *region, struct text *text)
 {
 	if (atomic_load(&region->dead))
 		return text_fail(text, -ESTALE, "the region was unmapped: close it");
@@ -41,24 +44,24 @@ static int check_idle(const struct uffdwp_region *region, struct text *text)
 	return 0;
 }
 
-static int reserve(struct uffdwp_region *region, struct text *text)
+static int restore_reserve(struct uffdwp_region *region, struct text *text)
 {
-	pthread_mutex_lock(&region->lock);
-	int error = check_idle(region, text);
+	lock_take(&region->lock);
+	int error = restore_check_idle(region, text);
 
 	if (!error && region->restore_open)
 		error = text_fail(text, -EBUSY, "a restore of this region has not been freed: uffdwp_restore_free()");
 	if (!error)
 		region->restore_open = 1;
-	pthread_mutex_unlock(&region->lock);
+	lock_give(&region->lock);
 	return error;
 }
 
-static void unreserve(struct uffdwp_region *region)
+static void restore_unreserve(struct uffdwp_region *region)
 {
-	pthread_mutex_lock(&region->lock);
+	lock_take(&region->lock);
 	region->restore_open = 0;
-	pthread_mutex_unlock(&region->lock);
+	lock_give(&region->lock);
 }
 
 /* ---- what it is made of ---- */
@@ -78,13 +81,13 @@ int restore_check_files(const struct uffdwp_region *region, const struct uffdwp_
 	return 0;
 }
 
-static int open_image(struct uffdwp_restore *restore, const struct restore_wish *wish, struct text *text)
+static int restore_open_image(struct uffdwp_restore *restore, const struct restore_request *request, struct text *text)
 {
-	struct chain_options options = {.flags = wish->flags & UFFDWP_RESTORE_RAW ? UFFDWP_IMAGE_RAW : 0,
-	                                .contexts = wish->threads,
-	                                .paths = wish->paths,
-	                                .path_count = wish->path_count};
-	int error = chain_open(restore->k, wish->path, &options, text, &restore->image);
+	struct chain_options options = {.flags = request->flags & UFFDWP_RESTORE_RAW ? UFFDWP_IMAGE_OPEN_RAW : 0,
+	                                .contexts = request->threads,
+	                                .paths = request->paths,
+	                                .path_count = request->path_count};
+	int error = chain_open(restore->k, request->path, &options, text, &restore->image);
 	unsigned long long length = atomic_load(&restore->region->length_bytes);
 
 	if (!error && restore->image->length_bytes > length)
@@ -93,104 +96,97 @@ static int open_image(struct uffdwp_restore *restore, const struct restore_wish 
 	return error ? error : restore_check_files(restore->region, restore->image);
 }
 
-static int open_memory(struct uffdwp_restore *restore, const struct restore_wish *wish)
+static int restore_open_memory(struct uffdwp_restore *restore, const struct restore_request *request)
 {
 	const struct uffdwp_region *region = restore->region;
-	uint64_t pages = round_up(restore->image->length_bytes, region->page_bytes) >> region->page_shift;
+	uint64_t pages = math_round_up(restore->image->length_bytes, region->page_bytes) >> region->page_shift;
 
 	restore->run_pages = RESTORE_RUN_BYTES >> region->page_shift;
 	restore->run_pages = restore->run_pages ? restore->run_pages : 1;
 	restore->lazy = lazy_new(restore->k, pages);
-	restore->buffer_bytes = wish->threads * (restore->run_pages << region->page_shift);
+	restore->buffer_bytes = request->threads * (restore->run_pages << region->page_shift);
 	restore->buffers = region_pages_new(region, restore->buffer_bytes);
 	return restore->lazy && restore->buffers ? 0 : -ENOMEM;
 }
 
-static void give_order(struct uffdwp_restore *restore, enum restore_order order)
-{
-	atomic_store(&restore->order, (uint32_t)order);
-	restore->k->futex_wake((const uint32_t *)&restore->order, INT32_MAX);
-}
-
-static void join_threads(struct uffdwp_restore *restore)
+static void restore_join_threads(struct uffdwp_restore *restore)
 {
 	for (unsigned i = 0; i < restore->thread_count; i++)
 		pthread_join(restore->fetchers[i].thread, NULL);
 	restore->thread_count = 0;
 }
 
-static int start_thread(struct uffdwp_restore *restore, const struct restore_wish *wish)
+static int restore_start_thread(struct uffdwp_restore *restore, const struct restore_request *request)
 {
 	unsigned index = restore->thread_count;
 	struct fetcher *fetcher = &restore->fetchers[index];
-	sigset_t before;
 
 	fetcher->restore = restore;
 	fetcher->buffer = restore->buffers + index * (restore->run_pages << restore->region->page_shift);
-	fetcher->on_demand = wish->flags & UFFDWP_RESTORE_ON_DEMAND || (index == 0 && wish->threads > 1);
-	fetcher->gives_way = !fetcher->on_demand && wish->threads > 1;
-	signals_block(&before);
-	int error = pthread_create(&fetcher->thread, NULL, fetch_main, fetcher);
+	fetcher->on_demand = request->flags & UFFDWP_RESTORE_BEGIN_ON_DEMAND || (index == 0 && request->threads > 1);
+	fetcher->is_nice = !fetcher->on_demand && request->threads > 1;
+	int error = thread_spawn(&fetcher->thread, NULL, fetch_main, fetcher);
 
-	signals_restore(&before);
 	restore->thread_count += error == 0;
-	return -error;
+	return error;
 }
 
-static int start_threads(struct uffdwp_restore *restore, const struct restore_wish *wish, struct text *text)
+static int restore_start_threads(struct uffdwp_restore *restore, const struct restore_request *request,
+                                 struct text *text)
 {
 	int error = 0;
 
-	while (restore->thread_count < wish->threads && !error)
-		error = start_thread(restore, wish);
+	while (restore->thread_count < request->threads && !error)
+		error = restore_start_thread(restore, request);
 	return error ? text_fail(text, error, "a thread of the restore could not be started: %s", strerror(-error)) : 0;
 }
 
-/* Its threads have not been told to go, or have ended. The book of pages stays where it is published. */
-static void close_all(struct uffdwp_restore *restore)
+/* Its threads have not been asked to end, or have ended. The table of pages stays where it is published. */
+static void restore_close_all(struct uffdwp_restore *restore)
 {
-	give_order(restore, RESTORE_FORGET);
-	join_threads(restore);
+	order_give(&restore->order, restore->k, ORDER_FORGET);
+	restore_join_threads(restore);
 	if (restore->image)
 		chain_close(restore->image);
 	pages_free(restore->k, restore->buffers, restore->buffer_bytes);
 	lazy_free(restore->k, restore->lazy);
+	text_fini(&restore->text);
 	pages_free(restore->k, restore, sizeof(*restore));
 }
 
 /* ---- begin ---- */
 
-/* What the last snapshot left protected is of no use to the next, and tracks are told that all has changed. */
-static void forget_past(struct uffdwp_region *region)
+/* What the last snapshot left protected is of no use to the next, and all is reported to tracks as changed. */
+static void restore_forget_past(struct uffdwp_region *region)
 {
 	static const struct image_identity none;
 	int was_active = (int)atomic_exchange(&region->active, 1);
 
-	region->kept = 0;
+	region_unkeep(region, REGION_UNKEPT_RESTORED);
 	region->last_image = none;
 	region_note_written_range(region, 0, region_pages(region));
-	if (was_active && !region_is_wanted(region) && !region->caller_armed)
-		fault_let_all_go(region);
+	if (was_active)
+		phase_quiesce_if_unwanted(region);
 }
 
 /* A hole that is punched into a file leaves the poison of failed pages where it is. */
-static int discard(struct uffdwp_region *region, const struct lazy *old)
+static int restore_discard(struct uffdwp_region *region, const struct lazy *old)
 {
 	uint64_t length = atomic_load(&region->length_bytes);
 
 	if (old && atomic_load(&old->failed) && region->memory != UFFDWP_MEMORY_ANON)
-		region->k->madvise(region_address(region, 0), length, MADV_DONTNEED);
+		kernel_discard(region->k, region_address(region, 0), length);
 	int error = region_discard(region, 0, length);
 
-	handler_sync(region->handler); /* it was told of this discard, and must not take it for a later one */
+	handler_sync(region->handler); /* the event of this discard was read, and must not be taken for a later one */
 	return error;
 }
 
-/* From now on nobody sees a page that was not fetched. With the region's lock held. */
-static int publish(struct uffdwp_restore *restore, struct text *text)
+/* From now on no thread sees a page that was not fetched. With the region's lock held. */
+static int restore_publish(struct uffdwp_restore *restore, struct text *text)
 {
 	struct uffdwp_region *region = restore->region;
-	int error = check_idle(region, text);
+	int error = restore_check_idle(region, text);
 
 	if (!error)
 		error = region_prepare(region); /* all of it is registered */
@@ -199,7 +195,7 @@ static int publish(struct uffdwp_restore *restore, struct text *text)
 	struct lazy *old = atomic_exchange(&region->lazy, restore->lazy);
 
 	fault_epoch_wait();
-	error = discard(region, old);
+	error = restore_discard(region, old);
 	if (error) {
 		atomic_store(&region->lazy, old);
 		fault_epoch_wait();
@@ -208,55 +204,56 @@ static int publish(struct uffdwp_restore *restore, struct text *text)
 		return error;
 	}
 	lazy_free(region->k, old);
-	forget_past(region);
+	restore_forget_past(region);
 	return 0;
 }
 
-static int begin(struct uffdwp_restore *restore, const struct restore_wish *wish, struct text *text)
+static int restore_start(struct uffdwp_restore *restore, const struct restore_request *request, struct text *text)
 {
 	struct uffdwp_region *region = restore->region;
-	int error = open_image(restore, wish, text);
+	int error = restore_open_image(restore, request, text);
 
 	if (error)
 		return error;
-	if (open_memory(restore, wish))
+	if (restore_open_memory(restore, request))
 		return text_fail(text, -ENOMEM, "no memory for a restore");
-	error = start_threads(restore, wish, text);
+	error = restore_start_threads(restore, request, text);
 	if (error)
 		return error;
-	pthread_mutex_lock(&region->lock);
-	error = publish(restore, text);
-	pthread_mutex_unlock(&region->lock);
+	lock_take(&region->lock);
+	error = restore_publish(restore, text);
+	lock_give(&region->lock);
 	return error;
 }
 
-int restore_begin(struct uffdwp_region *region, const struct restore_wish *wish, struct text *text,
+int restore_begin(struct uffdwp_region *region, const struct restore_request *request, struct text *text,
                   struct uffdwp_restore **out)
 {
 	uint64_t begun_ns = kernel_now_ns();
-	int error = check_region(region, text);
+	int error = restore_check_region(region, text);
 
 	if (!error)
-		error = reserve(region, text);
+		error = restore_reserve(region, text);
 	if (error)
 		return error;
 	struct uffdwp_restore *restore = pages_new(region->k, sizeof(*restore));
 
 	if (!restore) {
-		unreserve(region);
+		restore_unreserve(region);
 		return text_fail(text, -ENOMEM, "no memory for a restore");
 	}
 	restore->k = region->k;
 	restore->region = region;
+	text_init(&restore->text);
 	restore->begun_ns = begun_ns;
-	error = begin(restore, wish, text);
+	error = restore_start(restore, request, text);
 	if (error) {
-		close_all(restore);
-		unreserve(region);
+		restore_close_all(restore);
+		restore_unreserve(region);
 		return error;
 	}
 	restore->begin_ns = kernel_now_ns() - begun_ns;
-	give_order(restore, RESTORE_GO);
+	order_give(&restore->order, restore->k, ORDER_GO);
 	TRACE("restore of region %p: %llu bytes, begun in %llu us", (void *)region,
 	      (unsigned long long)restore->image->length_bytes, (unsigned long long)restore->begin_ns / 1000);
 	*out = restore;
@@ -274,13 +271,13 @@ void restore_progress(const struct uffdwp_restore *restore, struct uffdwp_restor
 	uint64_t absent = atomic_load(&lazy->left);
 
 	progress->error = atomic_load(&lazy->error);
-	progress->state = !ended            ? UFFDWP_RESTORE_RUNNING
-	                  : progress->error ? UFFDWP_RESTORE_FAILED
-	                                    : UFFDWP_RESTORE_DONE;
+	progress->state = !ended            ? UFFDWP_RESTORE_STATE_RUNNING
+	                  : progress->error ? UFFDWP_RESTORE_STATE_FAILED
+	                                    : UFFDWP_RESTORE_STATE_DONE;
 	progress->error_offset = atomic_load(&lazy->error_page) << restore->region->page_shift;
 	progress->length_bytes = restore->image->length_bytes;
 	progress->pages_total = lazy->end_page;
-	progress->pages_done = lazy->end_page - min_u64(absent + failed, lazy->end_page);
+	progress->pages_done = lazy->end_page - math_min_u64(absent + failed, lazy->end_page);
 	progress->pages_demand = atomic_load(&lazy->demanded);
 	progress->pages_failed = failed;
 	progress->bytes_read = atomic_load(&restore->bytes_read);
@@ -288,16 +285,33 @@ void restore_progress(const struct uffdwp_restore *restore, struct uffdwp_restor
 	progress->elapsed_ns = (ended && ended_ns ? ended_ns : kernel_now_ns()) - restore->begun_ns;
 }
 
-/* Of a restore that has ended with an error. */
-static void tell(struct uffdwp_restore *restore, int error)
+/* Forms the text of a restore that has ended with an error. */
+static void restore_report(struct uffdwp_restore *restore, int error)
 {
 	unsigned long long at = atomic_load(&restore->lazy->error_page) << restore->region->page_shift;
 	char text[512] = "";
 
+	if (error == -ECANCELED) {
+		text_fail(&restore->text, error,
+		          "the restore was aborted: pages that were not fetched raise SIGBUS until they are punched "
+		          "(uffdwp_region_punch()) or the region is restored anew");
+		return;
+	}
 	chain_form_text(restore->image);
 	text_copy(&restore->image->text, text, sizeof(text));
-	text_fail(restore->region->text, error, "the restore failed at byte %llu: %s%s%s", at, strerror(-error),
+	text_fail(&restore->text, error, "the restore failed at byte %llu: %s%s%s", at, strerror(-error),
 	          *text ? ": " : "", text);
+}
+
+int restore_fd(struct uffdwp_restore *restore)
+{
+	struct uffdwp_region *region = restore->region;
+
+	lock_take(&region->lock);
+	int fd = lazy_fd(restore->lazy);
+
+	lock_give(&region->lock);
+	return fd;
 }
 
 int restore_wait(struct uffdwp_restore *restore, int timeout_ms)
@@ -315,16 +329,16 @@ int restore_wait(struct uffdwp_restore *restore, int timeout_ms)
 	int error = atomic_load(&lazy->error);
 
 	if (error)
-		tell(restore, error);
+		restore_report(restore, error);
 	return error;
 }
 
 /* Unpublished, or left to the region while pages have failed. */
-static void leave_region(struct uffdwp_restore *restore)
+static void restore_leave_region(struct uffdwp_restore *restore)
 {
 	struct uffdwp_region *region = restore->region;
 
-	pthread_mutex_lock(&region->lock);
+	lock_take(&region->lock);
 	if (atomic_load(&restore->lazy->failed)) {
 		restore->lazy = NULL;
 	} else {
@@ -334,13 +348,13 @@ static void leave_region(struct uffdwp_restore *restore)
 			atomic_store(&region->active, (uint32_t)region_is_active(region));
 	}
 	region->restore_open = 0;
-	pthread_mutex_unlock(&region->lock);
+	lock_give(&region->lock);
 }
 
 void restore_free(struct uffdwp_restore *restore)
 {
 	lazy_stop(restore->lazy, -ECANCELED);
-	join_threads(restore);
-	leave_region(restore);
-	close_all(restore);
+	restore_join_threads(restore);
+	restore_leave_region(restore);
+	restore_close_all(restore);
 }

@@ -3,16 +3,17 @@
  * A lazy restore: an image becomes the content of a region that is in use meanwhile.
  *
  *   begin    the image is open, all memory is there, the threads run; then, with the region's lock held, the restore is
- *            published and what the region held is discarded. From here on an access to any page waits for its content.
+ *            published and the region's content is discarded. From here on an access to any page waits for its content.
  *   running  threads read the image, what was asked for first, and hand it to fault/supply.c.
- *   end      no page is absent; the threads have left. What could not be had has failed, page by page, and stays so.
- *   free     what is absent still fails (-ECANCELED). The book of pages goes, or the region keeps it: as long as some
- *            page has failed somebody has to say so.
+ *   end      no page is absent; the threads have left. What could not be fetched has failed, page by page, and stays
+ *            so.
+ *   free     what is absent still fails (-ECANCELED). The table of pages goes, or the region keeps it: as long as some
+ *            page has failed it is needed to say so.
  *
  * What the fault path does with it, and why (INV-ABSENT), is said in region/lazy.h.
  *
  * Threads: those of the restore read files and never touch the region's memory; they wait for files, and for moments
- * while faults are held. No lock is taken by them. Callers: any.
+ * while faults are stalled. No lock is taken by them. Callers: any.
  */
 #ifndef UFFDWP_RESTORE_RESTORE_H
 #define UFFDWP_RESTORE_RESTORE_H
@@ -21,6 +22,7 @@
 
 #include "base/text.h"
 #include "image/chain.h"
+#include "kernel/order.h"
 #include "region/lazy.h"
 #include "region/region.h"
 #include "uffdwp.h"
@@ -34,14 +36,12 @@
 /* What one access takes along, at first and where accesses go upwards. */
 #define RESTORE_AHEAD_BYTES (64u << 10)
 
-enum restore_order { RESTORE_PREPARE, RESTORE_GO, RESTORE_FORGET };
-
 struct fetcher {
 	struct uffdwp_restore *restore;
 	pthread_t thread;
 	unsigned char *buffer; /* of run_pages */
 	int on_demand;         /* it only fetches what was asked for */
-	int gives_way;         /* another does */
+	int is_nice;           /* another does */
 };
 
 struct uffdwp_restore {
@@ -49,8 +49,9 @@ struct uffdwp_restore {
 	struct uffdwp_region *region;
 	struct lazy *lazy;
 	struct uffdwp_image *image;
+	struct text text; /* why it failed */
 	uint64_t run_pages;
-	_Atomic uint32_t order; /* enum restore_order; the threads sleep on it at first */
+	struct order order; /* the threads wait for it at first */
 
 	_Atomic uint64_t cursor; /* pages before it were handed to some thread that fetches in order */
 	_Atomic uint64_t ahead; /* where the last window of an access ended, and its width: end << 16 | pages; a hint */
@@ -65,7 +66,7 @@ struct uffdwp_restore {
 	unsigned thread_count;
 };
 
-struct restore_wish {
+struct restore_request {
 	const char *path;
 	uint32_t flags; /* UFFDWP_RESTORE_* */
 	unsigned threads;
@@ -73,10 +74,13 @@ struct restore_wish {
 	size_t path_count;
 };
 
-int restore_begin(struct uffdwp_region *region, const struct restore_wish *wish, struct text *text,
+int restore_begin(struct uffdwp_region *region, const struct restore_request *request, struct text *text,
                   struct uffdwp_restore **out);
 void restore_progress(const struct uffdwp_restore *restore, struct uffdwp_restore_progress *progress);
 int restore_wait(struct uffdwp_restore *restore, int timeout_ms);
+
+/* A descriptor that becomes readable at the end, made once; takes the region's lock. -errno. */
+int restore_fd(struct uffdwp_restore *restore);
 void restore_free(struct uffdwp_restore *restore);
 
 /* fetch.c: what a thread does. */

@@ -12,23 +12,15 @@
 #include "base/trace.h"
 #include "fault/fault.h"
 #include "fault/handler.h"
+#include "fault/phase.h"
 #include "restore/whole_private.h"
 
 /* Shorter runs of data are discarded along with what is around them. */
 #define KEEP_BYTES_LEAST (256ull << 10)
 
-int whole_fail(struct whole *whole, int error, uint64_t offset)
-{
-	int none = 0;
-
-	if (atomic_compare_exchange_strong(&whole->error, &none, error))
-		atomic_store(&whole->error_offset, offset);
-	return error;
-}
-
 /* ---- the region ---- */
 
-static int check_region(const struct uffdwp_region *region, const struct uffdwp_image *image)
+static int whole_check_region(const struct uffdwp_region *region, const struct uffdwp_image *image)
 {
 	struct text *text = region->text;
 	unsigned long long room = atomic_load(&region->length_bytes);
@@ -41,6 +33,9 @@ static int check_region(const struct uffdwp_region *region, const struct uffdwp_
 		return text_fail(text, -EBUSY, "a restore of this region has not been freed: uffdwp_restore_free()");
 	if (atomic_load(&region->view_count))
 		return text_fail(text, -EBUSY, "a view of this region is open: uffdwp_view_close()");
+	if (image->link_count > 1 && chain_base(image)->length_bytes > BASE_LENGTH_MOST)
+		return text_fail(text, -EFBIG, "no list of the blocks of \"%s\": %s", chain_base(image)->path,
+		                 base_refusal(-EFBIG));
 	if (image->length_bytes > room)
 		return text_fail(text, -ERANGE, "\"%s\" shows %llu bytes, and the region has %llu",
 		                 image->links[0].path, (unsigned long long)image->length_bytes, room);
@@ -48,24 +43,25 @@ static int check_region(const struct uffdwp_region *region, const struct uffdwp_
 }
 
 /* Pages that an earlier restore could not fetch are no more than any others; their poison goes with the entries. */
-static void forget_failed(struct uffdwp_region *region)
+static void whole_forget_failed(struct uffdwp_region *region)
 {
 	struct lazy *lazy = atomic_exchange(&region->lazy, NULL);
 
 	if (!lazy)
 		return;
 	fault_epoch_wait();
-	region->k->madvise(region_address(region, 0), atomic_load(&region->length_bytes), MADV_DONTNEED);
+	kernel_discard(region->k, region_address(region, 0), atomic_load(&region->length_bytes));
 	lazy_free(region->k, lazy);
 }
 
 /* Nothing is armed from here on. A track sees all of it as written; no increment can follow what was before. */
-static int let_go(struct uffdwp_region *region)
+static int whole_disarm(struct uffdwp_region *region)
 {
 	static const struct image_identity none;
 
-	forget_failed(region);
-	int error = fault_let_all_go(region);
+	whole_forget_failed(region);
+	region_unkeep(region, REGION_UNKEPT_RESTORED);
+	int error = phase_quiesce(region);
 
 	region->caller_armed = 0;
 	region->last_image = none;
@@ -75,8 +71,8 @@ static int let_go(struct uffdwp_region *region)
 	             : 0;
 }
 
-/* A mapping that nobody watches. NULL: not to be had. */
-static unsigned char *map_file(const struct uffdwp_region *region, uint64_t length)
+/* A mapping that is not watched. NULL: not available. */
+static unsigned char *whole_map_file(const struct uffdwp_region *region, uint64_t length)
 {
 	const struct kernel_ops *k = region->k;
 	int reserve = region->memory == UFFDWP_MEMORY_HUGETLB ? 0 : MAP_NORESERVE;
@@ -84,22 +80,22 @@ static unsigned char *map_file(const struct uffdwp_region *region, uint64_t leng
 
 	if (region->memory == UFFDWP_MEMORY_ANON || region->fd < 0 || region->sealed)
 		return NULL;
-	unsigned char *place = k->mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_SHARED | reserve, region->fd,
-	                               region->fd_offset, &error);
+	unsigned char *place = k->mmap_unlocked(length, PROT_READ | PROT_WRITE, MAP_SHARED | reserve, region->fd,
+	                                        region->fd_offset, &error);
 
 	if (place)
 		k->madvise(place, length, MADV_DONTFORK);
 	if (place && region->numa_mode)
-		k->mbind(place, length, region->numa_mode, region->numa_nodes); /* a wish */
+		k->mbind(place, length, region->numa_mode, region->numa_nodes); /* best effort, errors ignored */
 	return place;
 }
 
-static void open_place(struct whole *whole)
+static void whole_open_place(struct whole *whole)
 {
 	struct uffdwp_region *region = whole->region;
 	uint64_t length = atomic_load(&region->length_bytes);
 
-	whole->place = map_file(region, length);
+	whole->place = whole_map_file(region, length);
 	if (whole->place)
 		whole->alias_bytes = length;
 	else if (!region_owns_empty(region))
@@ -107,11 +103,11 @@ static void open_place(struct whole *whole)
 }
 
 /* Huge pages that went back to the system are reserved again by mapping them. */
-static void reserve_place(struct whole *whole)
+static void whole_reserve_place(struct whole *whole)
 {
 	if (whole->region->memory != UFFDWP_MEMORY_HUGETLB || !whole->alias_bytes)
 		return;
-	unsigned char *place = map_file(whole->region, whole->alias_bytes);
+	unsigned char *place = whole_map_file(whole->region, whole->alias_bytes);
 
 	if (place)
 		whole->k->munmap(place, whole->alias_bytes);
@@ -119,10 +115,10 @@ static void reserve_place(struct whole *whole)
 		whole_fail(whole, -ENOMEM, 0);
 }
 
-/* ---- what the region held ---- */
+/* ---- the region's former content ---- */
 
 /* For memory that the kernel does not take back: a sealed file, one that is not known, locked pages. */
-static void write_zeros(struct uffdwp_region *region, uint64_t at, uint64_t end)
+static void whole_write_zeros(struct uffdwp_region *region, uint64_t at, uint64_t end)
 {
 	for (at = region_seek(region, at, end, 0); at < end; at = region_seek(region, at, end, 0)) {
 		uint64_t until = region_seek(region, at, end, 1);
@@ -132,7 +128,7 @@ static void write_zeros(struct uffdwp_region *region, uint64_t at, uint64_t end)
 	}
 }
 
-static void clear_range(struct uffdwp_region *region, uint64_t start, uint64_t end)
+static void whole_clear_range(struct uffdwp_region *region, uint64_t start, uint64_t end)
 {
 	int has_file = region->fd >= 0 && !region->sealed;
 
@@ -140,22 +136,22 @@ static void clear_range(struct uffdwp_region *region, uint64_t start, uint64_t e
 		return;
 	if ((region->memory == UFFDWP_MEMORY_ANON || has_file) && region_discard(region, start, end - start) == 0)
 		return;
-	write_zeros(region, start, end);
+	whole_write_zeros(region, start, end);
 }
 
 /* What is read over anyhow, [start, end), stays, if that is worth a call; all before it goes. */
-static void clear_before(struct uffdwp_region *region, uint64_t *cleared, uint64_t start, uint64_t end)
+static void whole_clear_before(struct uffdwp_region *region, uint64_t *cleared, uint64_t start, uint64_t end)
 {
-	start = round_up(start, region->page_bytes);
+	start = math_round_up(start, region->page_bytes);
 	end -= end % region->page_bytes;
 	if (end < start + KEEP_BYTES_LEAST)
 		return;
-	clear_range(region, *cleared, start);
+	whole_clear_range(region, *cleared, start);
 	*cleared = end;
 }
 
 /* New pages cost as much as reading into them: only those go of which the image does not bring every byte. */
-static void clear(struct whole *whole)
+static void whole_clear(struct whole *whole)
 {
 	struct uffdwp_region *region = whole->region;
 	struct block block;
@@ -163,26 +159,28 @@ static void clear(struct whole *whole)
 	uint64_t start = 0; /* of data that follows each other, up to `end` */
 	uint64_t end = 0;
 
-	for (uint64_t number = 0; number < whole->block_count; number++) {
+	uint64_t count = math_round_up(whole->image->length_bytes, BLOCK_BYTES) / BLOCK_BYTES;
+
+	for (uint64_t number = 0; number < count; number++) {
 		block_look(whole, number, &block);
 		for (unsigned i = 0; block_is_straight(whole, &block) && i < block.count; i++) {
 			if (block.offset + block.runs[i].start != end) {
-				clear_before(region, &cleared, start, end);
+				whole_clear_before(region, &cleared, start, end);
 				start = block.offset + block.runs[i].start;
 			}
 			end = block.offset + block.runs[i].end;
 		}
 	}
-	clear_before(region, &cleared, start, end);
-	clear_range(region, cleared, atomic_load(&region->length_bytes));
+	whole_clear_before(region, &cleared, start, end);
+	whole_clear_range(region, cleared, atomic_load(&region->length_bytes));
 	if (region->uffd >= 0 && region->memory == UFFDWP_MEMORY_ANON)
-		handler_sync(region->handler); /* it was told, and must not take it for a later one */
+		handler_sync(region->handler); /* the event was read, and must not be taken for a later one */
 }
 
 /* ---- the image ---- */
 
 /* The same file once more, past the page cache. */
-static void open_direct(struct whole *whole)
+static void whole_open_direct(struct whole *whole)
 {
 	char path[32];
 
@@ -191,7 +189,7 @@ static void open_direct(struct whole *whole)
 	atomic_store(&whole->direct, whole->direct_fd >= 0);
 }
 
-static void close_whole(struct whole *whole)
+static void whole_close(struct whole *whole)
 {
 	const struct kernel_ops *k = whole->k;
 
@@ -204,12 +202,12 @@ static void close_whole(struct whole *whole)
 	if (whole->list.blocks)
 		base_close(&whole->list);
 	pthread_cond_destroy(&whole->more);
-	pthread_mutex_destroy(&whole->lock);
+	lock_fini(&whole->lock);
 	pages_free(k, whole, sizeof(*whole));
 }
 
 /* What can fail for want of memory does so before the region is touched. */
-static struct whole *open_whole(struct uffdwp_region *region, struct uffdwp_image *image)
+static struct whole *whole_open(struct uffdwp_region *region, struct uffdwp_image *image)
 {
 	const struct kernel_ops *k = region->k;
 	struct whole *whole = pages_new(k, sizeof(*whole));
@@ -221,26 +219,26 @@ static struct whole *open_whole(struct uffdwp_region *region, struct uffdwp_imag
 	whole->image = image;
 	whole->base = chain_base(image);
 	whole->direct_fd = -1;
-	pthread_mutex_init(&whole->lock, NULL);
+	lock_init(&whole->lock);
 	pthread_cond_init(&whole->more, NULL);
-	/* Of a chain all of the raw file is read, to know whether it is the right one. */
+	/* All of a chain's raw file is read, to know whether it is the right one. */
 	uint64_t bytes =
 	        image->length_bytes > whole->base->length_bytes ? image->length_bytes : whole->base->length_bytes;
 
-	whole->block_count = round_up(bytes, BLOCK_BYTES) / BLOCK_BYTES;
+	whole->block_count = math_round_up(bytes, BLOCK_BYTES) / BLOCK_BYTES;
 	whole->orders = pages_new(k, whole->block_count * sizeof(*whole->orders) + 1);
 	whole->buffer = pages_new(k, BLOCK_BYTES);
 	int error = image->link_count > 1 ? base_open(&whole->list, k, whole->base->length_bytes) : 0;
 
 	if (!error && whole->orders && whole->buffer)
 		return whole;
-	close_whole(whole);
+	whole_close(whole);
 	return NULL;
 }
 
 /* ---- the end ---- */
 
-static int tell_image(const struct uffdwp_region *region, struct uffdwp_image *image, int error)
+static int whole_report_image(const struct uffdwp_region *region, struct uffdwp_image *image, int error)
 {
 	char line[512];
 
@@ -249,13 +247,13 @@ static int tell_image(const struct uffdwp_region *region, struct uffdwp_image *i
 	return text_fail(region->text, error, "%s", line);
 }
 
-static int tell(struct whole *whole)
+static int whole_report(struct whole *whole)
 {
 	struct uffdwp_image *image = whole->image;
 	int error = atomic_load(&whole->error);
 
 	if (error && atomic_load(&image->bad))
-		return tell_image(whole->region, image, error);
+		return whole_report_image(whole->region, image, error);
 	if (error)
 		return text_fail(whole->region->text, error,
 		                 "\"%s\" could not be read into the region at byte %llu: %s", image->links[0].path,
@@ -263,15 +261,15 @@ static int tell(struct whole *whole)
 		                 error == -ENOMEM ? "no memory for it" : strerror(-error));
 	if (whole->list.blocks)
 		error = chain_judge_base(image, base_id(&whole->list, whole->base->length_bytes));
-	return error ? tell_image(whole->region, image, whole_fail(whole, error, 0)) : 0;
+	return error ? whole_report_image(whole->region, image, whole_fail(whole, error, 0)) : 0;
 }
 
-static void fill_progress(const struct whole *whole, struct uffdwp_restore_progress *progress)
+static void whole_fill_progress(const struct whole *whole, struct uffdwp_restore_progress *progress)
 {
 	const struct uffdwp_region *region = whole->region;
 
 	progress->error_offset = atomic_load(&whole->error_offset);
-	progress->pages_total = round_up(whole->image->length_bytes, region->page_bytes) >> region->page_shift;
+	progress->pages_total = math_round_up(whole->image->length_bytes, region->page_bytes) >> region->page_shift;
 	progress->pages_done = atomic_load(&whole->error) ? atomic_load(&whole->bytes_done) >> region->page_shift
 	                                                  : progress->pages_total;
 	progress->bytes_read = atomic_load(&whole->bytes_read);
@@ -280,53 +278,57 @@ static void fill_progress(const struct whole *whole, struct uffdwp_restore_progr
 }
 
 /* With the region's lock held. */
-static int restore_locked(struct uffdwp_region *region, struct uffdwp_image *image, const struct whole_wish *wish,
+static int restore_locked(struct uffdwp_region *region, struct uffdwp_image *image, const struct whole_request *request,
                           struct uffdwp_restore_progress *progress)
 {
-	int error = check_region(region, image);
-	struct whole *whole = error ? NULL : open_whole(region, image);
+	int error = whole_check_region(region, image);
+	struct whole *whole = error ? NULL : whole_open(region, image);
 
 	if (error)
 		return error;
 	if (!whole)
 		return text_fail(region->text, -ENOMEM, "no memory for a restore");
-	error = let_go(region);
+	error = whole_disarm(region);
 	if (!error) {
-		open_place(whole);
-		clear(whole);
-		reserve_place(whole);
-		open_direct(whole);
-		whole_read(whole, wish);
-		error = tell(whole);
-		fill_progress(whole, progress);
+		whole_open_place(whole);
+		whole_clear(whole);
+		whole_reserve_place(whole);
+		whole_open_direct(whole);
+		whole_read(whole, request);
+		error = whole_report(whole);
+		whole_fill_progress(whole, progress);
 	}
-	close_whole(whole);
+	whole_close(whole);
 	return error;
 }
 
-static int restore(struct uffdwp_region *region, const struct whole_wish *wish,
-                   struct uffdwp_restore_progress *progress)
+static int whole_run(struct uffdwp_region *region, const struct whole_request *request,
+                     struct uffdwp_restore_progress *progress)
 {
 	struct uffdwp_image *image;
-	int error = chain_open(region->k, wish->path, &wish->chain, region->text, &image);
+	int error = chain_open(region->k, request->path, &request->chain, region->text, &image);
 
 	if (error)
 		return error;
 	progress->length_bytes = image->length_bytes;
-	pthread_mutex_lock(&region->lock);
-	error = restore_locked(region, image, wish, progress);
-	pthread_mutex_unlock(&region->lock);
+	lock_take(&region->lock);
+	/* For long, so with signals open: no thread that a writer waits for wants the lock meanwhile, and a thread that
+	 * wants it waits for the restore anyway. */
+	signals_restore(&region->lock.before);
+	error = restore_locked(region, image, request, progress);
+	lock_give(&region->lock);
 	chain_close(image);
 	return error;
 }
 
-int whole_restore(struct uffdwp_region *region, const struct whole_wish *wish, struct uffdwp_restore_progress *progress)
+int whole_restore(struct uffdwp_region *region, const struct whole_request *request,
+                  struct uffdwp_restore_progress *progress)
 {
 	uint64_t begun_ns = kernel_now_ns();
-	int error = restore(region, wish, progress);
+	int error = whole_run(region, request, progress);
 
 	progress->error = error;
-	progress->state = error ? UFFDWP_RESTORE_FAILED : UFFDWP_RESTORE_DONE;
+	progress->state = error ? UFFDWP_RESTORE_STATE_FAILED : UFFDWP_RESTORE_STATE_DONE;
 	progress->elapsed_ns = kernel_now_ns() - begun_ns;
 	progress->begin_ns = progress->elapsed_ns;
 	TRACE("restore of region %p: %s, %llu bytes read %s io_uring", (void *)region,

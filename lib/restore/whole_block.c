@@ -16,48 +16,62 @@
 #include "image/zeros.h"
 #include "restore/whole_private.h"
 
+int whole_fail(struct whole *whole, int error, uint64_t offset)
+{
+	int none = 0;
+
+	if (atomic_compare_exchange_strong(&whole->error, &none, error))
+		atomic_store(&whole->error_offset, offset);
+	return error;
+}
+
 /* ---- what there is ---- */
 
-/* The next data (or hole) of the raw file at or after `at`, at most `end`. Where nobody knows all is data. */
-static uint64_t seek(const struct whole *whole, uint64_t at, uint64_t end, int whence)
+/* The next data (or hole) of the raw file at or after `at`, at most `end`: whatever the file system answers, never
+ * before `at`. Where the file system does not know, all is data. */
+static uint64_t whole_block_seek(const struct whole *whole, uint64_t at, uint64_t end, int whence)
 {
+	if (whence == SEEK_DATA)
+		return io_next_data(whole->k, whole->base->fd, at, end);
 	int64_t found = whole->k->seek(whole->base->fd, at, whence);
 
-	if (found < 0)
-		return whence == SEEK_DATA && found != -ENXIO ? at : end;
-	return min_u64((uint64_t)found, end);
+	return found < 0 || (uint64_t)found < at ? end : math_min_u64((uint64_t)found, end);
 }
 
-static struct base_run *new_run(struct block *block, size_t start)
+/* Data in [start, end) of the block: joins the last run, or begins one. A file system with blocks below BLOCK_ALIGN has
+ * data and holes within one of ours, so `start` may lie before the last run's end; and when no run is left, the last
+ * one reads holes along. */
+static void whole_block_add_run(struct block *block, size_t start, size_t end)
 {
-	struct base_run *run = &block->runs[block->count++];
+	struct base_run *last = block->count ? &block->runs[block->count - 1] : NULL;
 
-	run->start = start;
-	return run;
+	if (!last || (start >= last->end + BLOCK_GAP_BYTES && block->count < BLOCK_RUNS)) {
+		last = &block->runs[block->count++];
+		last->start = start;
+	}
+	last->end = end;
 }
 
-static void look_for_runs(const struct whole *whole, struct block *block)
+static void whole_block_look_for_runs(const struct whole *whole, struct block *block)
 {
 	uint64_t end = block->offset + block->part;
 	uint64_t at = block->offset;
 
-	while ((at = seek(whole, at, end, SEEK_DATA)) < end) {
-		uint64_t until = seek(whole, at, end, SEEK_HOLE);
-		size_t start = (size_t)((at - block->offset) / BLOCK_ALIGN * BLOCK_ALIGN);
-		struct base_run *last = block->count ? &block->runs[block->count - 1] : NULL;
+	while ((at = whole_block_seek(whole, at, end, SEEK_DATA)) < end) {
+		uint64_t until = whole_block_seek(whole, at, end, SEEK_HOLE);
 
 		if (until <= at) /* it became a hole meanwhile */
 			until = end;
-		if (!last || start - last->end >= BLOCK_GAP_BYTES)
-			last = new_run(block, start);
-		last->end = (size_t)min_u64(round_up(until - block->offset, BLOCK_ALIGN), block->part);
+		whole_block_add_run(
+		        block, (size_t)((at - block->offset) / BLOCK_ALIGN * BLOCK_ALIGN),
+		        (size_t)math_min_u64(math_round_up(until - block->offset, BLOCK_ALIGN), block->part));
 		at = until;
 	}
 }
 
-static size_t reach(uint64_t offset, uint64_t end)
+static size_t whole_block_reach(uint64_t offset, uint64_t end)
 {
-	return end > offset ? (size_t)min_u64(BLOCK_BYTES, end - offset) : 0;
+	return end > offset ? (size_t)math_min_u64(BLOCK_BYTES, end - offset) : 0;
 }
 
 void block_look(const struct whole *whole, uint64_t number, struct block *block)
@@ -65,16 +79,28 @@ void block_look(const struct whole *whole, uint64_t number, struct block *block)
 	uint64_t offset = number * BLOCK_BYTES;
 
 	block->offset = offset;
-	block->length = reach(offset, whole->image->length_bytes);
-	block->part = reach(offset, whole->base->length_bytes);
-	block->shown = reach(offset, whole->base->clip);
+	block->length = whole_block_reach(offset, whole->image->length_bytes);
+	block->part = whole_block_reach(offset, whole->base->length_bytes);
+	block->shown = whole_block_reach(offset, whole->base->clip);
 	block->count = 0;
-	look_for_runs(whole, block);
+	whole_block_look_for_runs(whole, block);
+}
+
+uint64_t block_next(const struct whole *whole, uint64_t number)
+{
+	const struct image_link *base = whole->base;
+	uint64_t offset = number * BLOCK_BYTES;
+
+	if (offset < whole->image->length_bytes || offset >= base->length_bytes)
+		return number;
+	uint64_t data = io_next_data(whole->k, base->fd, offset, base->length_bytes);
+
+	return data < base->length_bytes ? data / BLOCK_BYTES : whole->block_count;
 }
 
 int block_is_straight(const struct whole *whole, const struct block *block)
 {
-	return whole->place && block->shown == block->part && is_aligned(block->part, BLOCK_ALIGN);
+	return whole->place && block->shown == block->part && math_is_aligned(block->part, BLOCK_ALIGN);
 }
 
 int block_has_pieces(const struct whole *whole, const struct block *block)
@@ -93,25 +119,27 @@ int block_fd(const struct whole *whole)
 	return atomic_load(&whole->direct) ? whole->direct_fd : whole->base->fd;
 }
 
-static int base_failed(struct whole *whole, int error, uint64_t at)
+static int whole_block_base_failed(struct whole *whole, int error, uint64_t at)
 {
 	if (error != -EFAULT && error != -ENOMEM) /* those are of the memory that it goes to */
 		chain_note_bad(whole->image, error, whole->image->link_count - 1, at / whole->image->page_bytes, at);
 	return whole_fail(whole, error == -EFAULT ? -ENOMEM : error, at);
 }
 
-int64_t block_read_result(struct whole *whole, uint64_t offset, size_t length, int64_t result)
+int64_t block_read_result(struct whole *whole, int direct, uint64_t offset, size_t length, int64_t result)
 {
-	if (result == -EINVAL && atomic_exchange(&whole->direct, 0))
-		return 0; /* O_DIRECT that wants another alignment than ours: go on without */
+	if (result == -EINVAL && direct) { /* O_DIRECT that wants another alignment than ours: go on without */
+		atomic_store(&whole->direct, 0);
+		return 0; /* as do all that were begun before the first found that */
+	}
 	if (result == -EINTR || result == -EAGAIN)
 		return 0;
 	if (result < 0)
-		return base_failed(whole, (int)result, offset);
+		return whole_block_base_failed(whole, (int)result, offset);
 	int64_t whole_blocks = result / BLOCK_ALIGN * BLOCK_ALIGN;
 
 	if (whole_blocks == 0 && (uint64_t)result < length)
-		return base_failed(whole, -EBADMSG, offset);
+		return whole_block_base_failed(whole, -EBADMSG, offset);
 	atomic_fetch_add(&whole->bytes_read, (uint64_t)result);
 	return (uint64_t)result < length ? whole_blocks : result;
 }
@@ -123,15 +151,16 @@ void block_landed(struct whole *whole, const struct block *block)
 		              block->count);
 }
 
-static int read_straight(struct whole *whole, const struct block *block)
+static int whole_block_read_straight(struct whole *whole, const struct block *block)
 {
 	for (unsigned i = 0; i < block->count; i++) {
 		for (size_t at = block->runs[i].start; at < block->runs[i].end;) {
 			size_t length = block->runs[i].end - at;
 			uint64_t offset = block->offset + at;
-			int64_t got = whole->k->pread(block_fd(whole), whole->place + offset, length, offset);
+			int fd = block_fd(whole);
+			int64_t got = whole->k->pread(fd, whole->place + offset, length, offset);
 
-			got = block_read_result(whole, offset, length, got);
+			got = block_read_result(whole, fd == whole->direct_fd, offset, length, got);
 			if (got < 0)
 				return (int)got;
 			at += (size_t)got;
@@ -143,37 +172,41 @@ static int read_straight(struct whole *whole, const struct block *block)
 
 /* ---- the deltas ---- */
 
-/* Memory that there is not shall be an error and not a signal. (Before Linux 5.14 nobody can ask.) */
-static int populate(const struct whole *whole, unsigned char *at, size_t length)
+/* Memory that there is not shall be an error and not a signal. (Before Linux 5.14 there is no such call.) In whole
+ * pages, which may be larger than the blocks of files. */
+static int whole_block_populate(const struct whole *whole, unsigned char *at, size_t length)
 {
-	int error = whole->k->madvise(at, length, MADV_POPULATE_WRITE);
+	size_t page_bytes = (size_t)whole->region->page_bytes;
+	size_t before = (uintptr_t)at & (page_bytes - 1);
+	int error = whole->k->madvise(at - before, math_round_up(before + length, page_bytes), MADV_POPULATE_WRITE);
 
 	return error == -EFAULT || error == -ENOMEM || error == -EHWPOISON ? -ENOMEM : 0;
 }
 
 /* Pieces that follow each other, of zeros or none of them. */
-static uint64_t count_alike(const struct uffdwp_image *image, uint64_t number, uint64_t end_page)
+static uint64_t whole_block_count_alike(const struct uffdwp_image *image, uint64_t number, uint64_t end_page)
 {
 	const struct piece *first = &image->pieces[number];
-	int zeros = piece_entry(image, first).kind == DELTA_ZEROS;
+	int zeros = chain_piece_entry(image, first).kind == DELTA_ZEROS;
 	uint64_t count = 1;
 
 	while (number + count < image->piece_count && first[count].page == first->page + count &&
-	       first[count].page < end_page && (piece_entry(image, &first[count]).kind == DELTA_ZEROS) == zeros)
+	       first[count].page < end_page && (chain_piece_entry(image, &first[count]).kind == DELTA_ZEROS) == zeros)
 		count++;
 	return count;
 }
 
 /* One such group. What was a hole of the raw file stays one under zeros. */
-static int overlay_group(struct whole *whole, uint64_t number, uint64_t offset, unsigned char *to, size_t length)
+static int whole_block_overlay_group(struct whole *whole, uint64_t number, uint64_t offset, unsigned char *to,
+                                     size_t length)
 {
 	struct uffdwp_image *image = whole->image;
-	int zeros = piece_entry(image, &image->pieces[number]).kind == DELTA_ZEROS;
+	int zeros = chain_piece_entry(image, &image->pieces[number]).kind == DELTA_ZEROS;
 	int in_place = whole->place && to == whole->place + offset;
 
 	if (zeros && io_is_hole(whole->k, whole->base->fd, offset, length))
 		return 0;
-	int error = in_place ? populate(whole, to, round_up(length, BLOCK_ALIGN)) : 0;
+	int error = in_place ? whole_block_populate(whole, to, length) : 0;
 
 	if (!error)
 		error = chain_read(image, offset, to, length);
@@ -182,21 +215,22 @@ static int overlay_group(struct whole *whole, uint64_t number, uint64_t offset, 
 	return error ? whole_fail(whole, error, offset) : 0;
 }
 
-static int overlay(struct whole *whole, const struct block *block, unsigned char *to)
+static int whole_block_overlay(struct whole *whole, const struct block *block, unsigned char *to)
 {
 	const struct uffdwp_image *image = whole->image;
 	uint64_t page_bytes = image->page_bytes;
 	uint64_t end = block->offset + block->length;
-	uint64_t end_page = delta_pages(end, page_bytes);
+	uint64_t end_page = format_delta_pages(end, page_bytes);
 	uint64_t number = chain_find(image, block->offset / page_bytes);
 	int error = 0;
 
 	while (!error && number < image->piece_count && image->pieces[number].page < end_page) {
-		uint64_t count = count_alike(image, number, end_page);
+		uint64_t count = whole_block_count_alike(image, number, end_page);
 		uint64_t first = image->pieces[number].page * page_bytes;
-		uint64_t until = min_u64(first + count * page_bytes, end);
+		uint64_t until = math_min_u64(first + count * page_bytes, end);
 
-		error = overlay_group(whole, number, first, to + (first - block->offset), (size_t)(until - first));
+		error = whole_block_overlay_group(whole, number, first, to + (first - block->offset),
+		                                  (size_t)(until - first));
 		number += count;
 	}
 	return error;
@@ -205,7 +239,7 @@ static int overlay(struct whole *whole, const struct block *block, unsigned char
 /* ---- by a buffer ---- */
 
 /* An entry that is not empty any more, or that the kernel does not fill now, is written like any other memory. */
-static void copy_pages(const struct whole *whole, uint64_t offset, const unsigned char *from, size_t length)
+static void whole_block_copy_pages(const struct whole *whole, uint64_t offset, const unsigned char *from, size_t length)
 {
 	const struct uffdwp_region *region = whole->region;
 	unsigned char *to = region_address(region, 0) + offset;
@@ -221,25 +255,25 @@ static void copy_pages(const struct whole *whole, uint64_t offset, const unsigne
 	}
 }
 
-static int put(struct whole *whole, uint64_t offset, const unsigned char *buffer, size_t length)
+static int whole_block_put(struct whole *whole, uint64_t offset, const unsigned char *buffer, size_t length)
 {
 	size_t at = 0;
 	size_t run = 0;
 
 	while (zeros_next_run(buffer, length, at + run, &at, &run)) {
-		int error = whole->place ? populate(whole, whole->place + offset + at, run) : 0;
+		int error = whole->place ? whole_block_populate(whole, whole->place + offset + at, run) : 0;
 
 		if (error)
 			return whole_fail(whole, error, offset + at);
 		if (whole->place)
 			memcpy(whole->place + offset + at, buffer + at, run);
 		else
-			copy_pages(whole, offset + at, buffer + at, run);
+			whole_block_copy_pages(whole, offset + at, buffer + at, run);
 	}
 	return 0;
 }
 
-static int read_buffered(struct whole *whole, const struct block *block, unsigned char *buffer)
+static int whole_block_read_buffered(struct whole *whole, const struct block *block, unsigned char *buffer)
 {
 	memset(buffer, 0, BLOCK_BYTES);
 	for (unsigned i = 0; i < block->count; i++) {
@@ -248,7 +282,7 @@ static int read_buffered(struct whole *whole, const struct block *block, unsigne
 		int error = io_read(whole->k, whole->base->fd, buffer + start, length, block->offset + start);
 
 		if (error)
-			return base_failed(whole, error, block->offset + start);
+			return whole_block_base_failed(whole, error, block->offset + start);
 		atomic_fetch_add(&whole->bytes_read, length);
 	}
 	if (whole->list.blocks && block->count)
@@ -257,18 +291,18 @@ static int read_buffered(struct whole *whole, const struct block *block, unsigne
 	return 0;
 }
 
-static int run_buffered(struct whole *whole, const struct block *block, unsigned char *buffer)
+static int whole_block_run_buffered(struct whole *whole, const struct block *block, unsigned char *buffer)
 {
-	int error = read_buffered(whole, block, buffer);
+	int error = whole_block_read_buffered(whole, block, buffer);
 
 	if (!error)
-		error = overlay(whole, block, buffer);
-	return error ? error : put(whole, block->offset, buffer, round_up(block->length, BLOCK_ALIGN));
+		error = whole_block_overlay(whole, block, buffer);
+	return error ? error : whole_block_put(whole, block->offset, buffer, math_round_up(block->length, BLOCK_ALIGN));
 }
 
 /* ---- all of it ---- */
 
-static int done(struct whole *whole, const struct block *block, int error)
+static int whole_block_done(struct whole *whole, const struct block *block, int error)
 {
 	if (!error)
 		atomic_fetch_add(&whole->bytes_done, block->length);
@@ -277,14 +311,14 @@ static int done(struct whole *whole, const struct block *block, int error)
 
 int block_finish(struct whole *whole, const struct block *block)
 {
-	return done(whole, block, overlay(whole, block, whole->place + block->offset));
+	return whole_block_done(whole, block, whole_block_overlay(whole, block, whole->place + block->offset));
 }
 
 int block_run(struct whole *whole, const struct block *block, unsigned char *buffer)
 {
 	if (!block_is_straight(whole, block))
-		return done(whole, block, run_buffered(whole, block, buffer));
-	int error = read_straight(whole, block);
+		return whole_block_done(whole, block, whole_block_run_buffered(whole, block, buffer));
+	int error = whole_block_read_straight(whole, block);
 
 	return error ? error : block_finish(whole, block);
 }

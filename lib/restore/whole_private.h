@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
-/* What the files of a whole restore share; see whole.h. whole.c begins and ends it, whole_read.c lets blocks fly and
- * hands them over, whole_block.c does one block. */
+/* What the files of a whole restore share; see whole.h. whole.c begins and ends it, whole_read.c reads blocks and hands
+ * them over, whole_block.c does one block. */
 #ifndef UFFDWP_RESTORE_WHOLE_PRIVATE_H
 #define UFFDWP_RESTORE_WHOLE_PRIVATE_H
 
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "base/lock.h"
 #include "image/base.h"
 #include "restore/restore.h"
 #include "restore/whole.h"
@@ -26,7 +27,7 @@ struct block {
 	struct base_run runs[BLOCK_RUNS]; /* where the raw file has data */
 };
 
-struct order {
+struct block_order {
 	uint64_t number; /* of a block */
 	int landed;      /* the raw file's data is in its place */
 };
@@ -49,9 +50,9 @@ struct whole {
 	pthread_t threads[RESTORE_THREADS_MAX];
 	unsigned thread_count;
 	unsigned char *buffer; /* of the caller's thread */
-	pthread_mutex_t lock;
+	struct lock lock;
 	pthread_cond_t more;
-	struct order *orders; /* handed over; room for all blocks. The rest up to `closed` is under `lock` */
+	struct block_order *orders; /* handed over; room for all blocks. The rest up to `closed` is under `lock` */
 	uint64_t order_count;
 	uint64_t order_taken;
 	int closed;
@@ -62,11 +63,15 @@ struct whole {
 	_Atomic uint64_t bytes_done;
 };
 
-/* The first error is what is told. Returns it as it came. */
+/* The first error is what is reported. Returns it as it came. */
 int whole_fail(struct whole *whole, int error, uint64_t offset);
 
 /* whole_block.c */
 void block_look(const struct whole *whole, uint64_t number, struct block *block);
+
+/* The first block at or after `number` that there is something to do for. What lies beyond the image is read for the
+ * raw file's id alone: its holes, however long they are, are none. */
+uint64_t block_next(const struct whole *whole, uint64_t number);
 
 /* 1: its data may be read straight to its place. */
 int block_is_straight(const struct whole *whole, const struct block *block);
@@ -77,8 +82,9 @@ int block_has_pieces(const struct whole *whole, const struct block *block);
 /* The descriptor to read the raw file by. */
 int block_fd(const struct whole *whole);
 
-/* What came of a read of the raw file: how much of it is there now, the rest is to be read again; or -errno, told. */
-int64_t block_read_result(struct whole *whole, uint64_t offset, size_t length, int64_t result);
+/* What came of a read of the raw file, by direct_fd or not: how much of it is there now, the rest is to be read again;
+ * or -errno, reported. */
+int64_t block_read_result(struct whole *whole, int direct, uint64_t offset, size_t length, int64_t result);
 
 /* The raw file's data of it is in its place. */
 void block_landed(struct whole *whole, const struct block *block);
@@ -90,6 +96,6 @@ int block_run(struct whole *whole, const struct block *block, unsigned char *buf
 int block_finish(struct whole *whole, const struct block *block);
 
 /* whole_read.c: all blocks. */
-void whole_read(struct whole *whole, const struct whole_wish *wish);
+void whole_read(struct whole *whole, const struct whole_request *request);
 
 #endif

@@ -2,7 +2,7 @@
 /*
  * The delta: of the chunks that come it keeps the pages that were written since the parent's cut (`pages_changed`), in
  * the format of image/FORMAT.md. The parent must be the image that the region's last snapshot became: only of that does
- * the region know what was written since; what lies behind the parent's end counts as written (cut.c).
+ * the region know what was written since; what lies beyond the parent's end counts as written (cut.c).
  *
  * A chunk is given back at once: its pages are copied into the writer's own buffers, several of which are in flight.
  */
@@ -14,27 +14,35 @@
 #include "base/math.h"
 #include "image/file.h"
 #include "image/io.h"
-#include "snapshot/cut.h"
+#include "snapshot/snapshot.h"
 
 /* ---- the parent ---- */
 
-static int is_the_file(const struct stat *st, const struct image_identity *last)
+static int delta_is_the_file(const struct stat *st, const struct image_identity *last)
 {
 	return st->st_dev == last->device && st->st_ino == last->inode && (uint64_t)st->st_size == last->file_bytes &&
 	       st->st_mtim.tv_sec == last->modified_s && st->st_mtim.tv_nsec == last->modified_ns;
 }
 
-static int refuse_parent(struct text *text, const char *path, const char *why)
+static int delta_refuse_parent(struct text *text, const char *path, const char *why)
 {
 	return text_fail(text, -EXDEV,
-	                 "\"%s\" is not the image of this region's last snapshot (%s): name that one, or take a "
+	                 "\"%s\" cannot be the parent: it %s; name the image of the region's last snapshot, or take a "
 	                 "snapshot without a parent",
 	                 path, why);
 }
 
-/* Whoever it is, by its header; a raw image is known by its file only. */
-static int look_at_parent(const struct kernel_ops *k, int fd, const char *path, const struct image_identity *last,
-                          struct image_parent *parent, struct text *text)
+/* No image of this region is known. */
+static int delta_refuse_any_parent(struct text *text, const char *path, const char *why)
+{
+	return text_fail(text, -EXDEV,
+	                 "\"%s\" cannot be the parent, nor can any image: %s; take a snapshot without a parent", path,
+	                 why);
+}
+
+/* The identity of the image, by its header; a raw image is known by its file only. */
+static int delta_look_at_parent(const struct kernel_ops *k, int fd, const char *path, const struct image_identity *last,
+                                struct image_parent *parent, struct text *text)
 {
 	unsigned char bytes[DELTA_HEADER_BYTES];
 	struct delta_header header;
@@ -47,19 +55,21 @@ static int look_at_parent(const struct kernel_ops *k, int fd, const char *path, 
 		return text_fail(text, -EINVAL, "the parent \"%s\" is not a regular file", path);
 	parent->is_raw = last->is_raw;
 	if (last->is_raw) {
-		if (!is_the_file(&st, last))
-			return refuse_parent(text, path, "it is another file, or was written since");
+		if (!delta_is_the_file(&st, last))
+			return delta_refuse_parent(
+			        text, path, "is not the file of the region's last snapshot, or was written since");
 		parent->id = last->id;
 		parent->length_bytes = last->length_bytes;
 		return 0;
 	}
 	if (io_read(k, fd, bytes, sizeof(bytes), 0) || !delta_is_magic(bytes))
-		return refuse_parent(text, path, "it is no delta");
+		return delta_refuse_parent(text, path,
+		                           "is no delta, and the image of the region's last snapshot is one");
 	error = delta_decode_header(bytes, (uint64_t)st.st_size, path, &header, text);
 	if (error)
 		return error;
-	if (!image_id_equal(header.id, last->id))
-		return refuse_parent(text, path, "its id is another");
+	if (!identity_equal(header.id, last->id))
+		return delta_refuse_parent(text, path, "has not the id of the image of the region's last snapshot");
 	parent->id = header.id;
 	parent->length_bytes = header.length_bytes;
 	return 0;
@@ -71,8 +81,13 @@ int delta_check_parent(const struct uffdwp_snapshot *snapshot, const struct imag
 	const char *path = snapshot->options.parent;
 	const char *name = image_name_of(path);
 
-	if (image_id_is_none(last->id))
-		return refuse_parent(text, path, "it has none yet");
+	if (identity_is_none(last->id))
+		return delta_refuse_any_parent(
+		        text, path,
+		        atomic_load(&snapshot->region->counters.snapshots)
+		                ? "the region's last snapshot failed or left no image file, or the region was restored "
+		                  "after it"
+		                : "there was no snapshot of the region yet");
 	if (strlen(name) >= sizeof(parent->name))
 		return text_fail(text, -ENAMETOOLONG, "the parent's path is too long");
 	int fd = snapshot->k->open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0);
@@ -81,7 +96,7 @@ int delta_check_parent(const struct uffdwp_snapshot *snapshot, const struct imag
 		return text_fail(text, fd, "the parent \"%s\" cannot be opened: %s", path, strerror(-fd));
 	memset(parent, 0, sizeof(*parent));
 	memcpy(parent->name, name, strlen(name));
-	int error = look_at_parent(snapshot->k, fd, path, last, parent, text);
+	int error = delta_look_at_parent(snapshot->k, fd, path, last, parent, text);
 
 	snapshot->k->close(fd);
 	return error;
@@ -89,35 +104,14 @@ int delta_check_parent(const struct uffdwp_snapshot *snapshot, const struct imag
 
 /* ---- the sink ---- */
 
-/* A delta that takes its parent's place would have none. */
-static int check_target(const struct uffdwp_snapshot *snapshot, struct text *text)
-{
-	const struct kernel_ops *k = snapshot->k;
-	struct stat of[2];
-	const char *paths[2] = {snapshot->options.parent, snapshot->options.path};
-
-	for (int i = 0; i < 2; i++) {
-		int fd = k->open(paths[i], O_PATH | O_CLOEXEC, 0);
-		int error = fd < 0 ? fd : k->fstat(fd, &of[i]);
-
-		if (fd >= 0)
-			k->close(fd);
-		if (error)
-			return 0; /* not there: so be it, or it will be told */
-	}
-	if (of[0].st_dev != of[1].st_dev || of[0].st_ino != of[1].st_ino)
-		return 0;
-	return text_fail(text, -EINVAL, "\"%s\" is the parent: a delta needs a name of its own", paths[1]);
-}
-
-static int check_parent(struct uffdwp_snapshot *snapshot, struct text *text)
+static int delta_check_own_parent(struct uffdwp_snapshot *snapshot, struct text *text)
 {
 	struct uffdwp_region *region = snapshot->region;
 
-	pthread_mutex_lock(&region->lock);
+	lock_take(&region->lock);
 	struct image_identity last = region->last_image;
 
-	pthread_mutex_unlock(&region->lock);
+	lock_give(&region->lock);
 	return delta_check_parent(snapshot, &last, &snapshot->sink.parent, text);
 }
 
@@ -128,15 +122,16 @@ static int delta_open(struct uffdwp_snapshot *snapshot, struct text *text)
 	struct image_writer_options options = {
 	        .path = snapshot->options.path,
 	        .flags = sink_file_flags(snapshot),
+	        .mode = snapshot->options.mode,
 	        .compress = snapshot->options.compress,
 	        .page_bytes = image_page_bytes(page_bytes),
 	        .region_page_bytes = page_bytes,
-	        .pages_most = snapshot->pages_most * (page_bytes / image_page_bytes(page_bytes)),
+	        .pages_most = snapshot->cut.pages_most * (page_bytes / image_page_bytes(page_bytes)),
 	};
-	int error = check_parent(snapshot, text);
+	int error = delta_check_own_parent(snapshot, text);
 
 	if (!error)
-		error = check_target(snapshot, text);
+		error = targets_check_delta(snapshot, text);
 	if (!error)
 		error = image_writer_open(snapshot->k, &options, text, &sink->writer);
 	if (error)
@@ -147,14 +142,14 @@ static int delta_open(struct uffdwp_snapshot *snapshot, struct text *text)
 }
 
 /* One page of the region, in pages of the delta, up to the image's end. */
-static int put_page(struct uffdwp_snapshot *snapshot, uint64_t page, const unsigned char *data)
+static int delta_put_page(struct uffdwp_snapshot *snapshot, uint64_t page, const unsigned char *data)
 {
 	uint64_t page_bytes = snapshot->region->page_bytes;
 	uint64_t unit = image_page_bytes(page_bytes);
 	uint64_t start = page * page_bytes;
 	int error = 0;
 
-	for (uint64_t at = 0; at < page_bytes && start + at < snapshot->length_bytes && !error; at += unit)
+	for (uint64_t at = 0; at < page_bytes && start + at < snapshot->cut.length_bytes && !error; at += unit)
 		error = image_writer_put(snapshot->sink.writer, (start + at) / unit, data + at);
 	return error;
 }
@@ -162,15 +157,15 @@ static int put_page(struct uffdwp_snapshot *snapshot, uint64_t page, const unsig
 static int delta_write(struct uffdwp_snapshot *snapshot, struct chunk *chunk)
 {
 	uint64_t page_bytes = snapshot->region->page_bytes;
-	uint64_t useful = min_u64(chunk->length, snapshot->length_bytes - chunk->offset);
+	uint64_t useful = math_min_u64(chunk->length, snapshot->cut.length_bytes - chunk->offset);
 	int error = 0;
 
 	memset(chunk->buffer + useful, 0, chunk->length - useful); /* the last page may be cut */
 	for (uint64_t at = 0; at < useful && !error; at += page_bytes) {
 		uint64_t page = (chunk->offset + at) / page_bytes;
 
-		if (cut_wants(snapshot, page))
-			error = put_page(snapshot, page, chunk->buffer + at);
+		if (cut_wants(&snapshot->cut, page))
+			error = delta_put_page(snapshot, page, chunk->buffer + at);
 	}
 	snapshot->bytes_written = image_writer_file(snapshot->sink.writer)->bytes_written;
 	chunk_done(chunk);
@@ -180,7 +175,7 @@ static int delta_write(struct uffdwp_snapshot *snapshot, struct chunk *chunk)
 static int delta_commit(struct uffdwp_snapshot *snapshot)
 {
 	struct sink *sink = &snapshot->sink;
-	int error = image_writer_commit(sink->writer, &sink->parent, snapshot->length_bytes, &sink->identity,
+	int error = image_writer_commit(sink->writer, &sink->parent, snapshot->cut.length_bytes, &sink->identity,
 	                                &snapshot->text);
 
 	if (error)

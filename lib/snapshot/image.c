@@ -25,22 +25,23 @@ void sink_remember(struct uffdwp_snapshot *snapshot)
 {
 	struct uffdwp_region *region = snapshot->region;
 
-	pthread_mutex_lock(&region->lock);
+	lock_take(&region->lock);
 	region->last_image = snapshot->sink.identity;
-	pthread_mutex_unlock(&region->lock);
+	lock_give(&region->lock);
 }
 
 static int image_open(struct uffdwp_snapshot *snapshot, struct text *text)
 {
 	struct sink *sink = &snapshot->sink;
 	struct image_file *file = &sink->file;
-	int error = image_file_open(file, snapshot->k, snapshot->options.path, sink_file_flags(snapshot), text);
+	int error = image_file_open(file, snapshot->k, snapshot->options.path, sink_file_flags(snapshot),
+	                            snapshot->options.mode, text);
 
 	if (error)
 		return error;
 	sink->direct = file->direct;
 	sink->uring = file->uring;
-	error = base_open(&sink->base, snapshot->k, snapshot->pages_most << snapshot->region->page_shift);
+	error = base_open(&sink->base, snapshot->k, snapshot->cut.pages_most << snapshot->region->page_shift);
 	if (!error)
 		return 0;
 	image_close(snapshot, 0);
@@ -48,7 +49,7 @@ static int image_open(struct uffdwp_snapshot *snapshot, struct text *text)
 }
 
 /* The next run of pages with content at or after `page`, short gaps taken along. 0: none. */
-static int content_run(const struct uffdwp_snapshot *snapshot, uint64_t page, uint64_t *first, uint64_t *end)
+static int image_content_run(const struct uffdwp_snapshot *snapshot, uint64_t page, uint64_t *first, uint64_t *end)
 {
 	uint64_t pages = snapshot->preserve.end_page;
 
@@ -82,27 +83,27 @@ static int image_prepare(struct uffdwp_snapshot *snapshot, struct text *text)
 	snapshot->sink.file.slot_bytes = snapshot->chunk_pages << shift;
 	if (!snapshot->sink.direct || k->fs_type(fd) == TMPFS_MAGIC)
 		return 0;
-	while (!error && content_run(snapshot, end, &first, &end))
+	while (!error && image_content_run(snapshot, end, &first, &end))
 		error = k->fallocate(fd, 0, first << shift, (end - first) << shift);
 	if (error == -ENOSPC || error == -EDQUOT || error == -EFBIG)
-		return text_fail(text, error, "no room for the image: %s", strerror(-error));
+		return text_fail(text, error, "no room for the image: %s%s", strerror(-error),
+		                 error == -EFBIG ? "; see the limit of file sizes (ulimit -f)" : "");
 	return 0; /* anything else: this file system cannot, and need not */
 }
 
 /* Whether each chunk is made of whole blocks of the identity's list. */
-static int chunks_are_blocks(const struct uffdwp_snapshot *snapshot)
+static int image_chunks_are_blocks(const struct uffdwp_snapshot *snapshot)
 {
-	return is_aligned(snapshot->chunk_pages << snapshot->region->page_shift, BASE_BLOCK_BYTES);
+	return math_is_aligned(snapshot->chunk_pages << snapshot->region->page_shift, BASE_BLOCK_BYTES);
 }
 
 /* What the first write that failed was to save is where the snapshot failed. */
-static int tell(struct uffdwp_snapshot *snapshot, int error)
+static int image_report(struct uffdwp_snapshot *snapshot, int error)
 {
 	const struct image_file *file = &snapshot->sink.file;
 
 	if (error && file->failed)
-		fault_fail(snapshot->region, &snapshot->preserve, error,
-		           file->failed_at >> snapshot->region->page_shift);
+		snapshot_sink_fail(snapshot, error, file->failed_at >> snapshot->region->page_shift);
 	return error;
 }
 
@@ -117,7 +118,7 @@ static int image_reap(struct uffdwp_snapshot *snapshot)
 	}
 	snapshot->sink.direct = file->direct;
 	snapshot->bytes_written = file->bytes_written;
-	return tell(snapshot, error);
+	return image_report(snapshot, error);
 }
 
 static int image_write(struct uffdwp_snapshot *snapshot, struct chunk *chunk)
@@ -127,19 +128,19 @@ static int image_write(struct uffdwp_snapshot *snapshot, struct chunk *chunk)
 	struct chunk_run run = {0, 0};
 	int error = 0;
 
-	if (chunks_are_blocks(snapshot))
+	if (image_chunks_are_blocks(snapshot))
 		base_put(&snapshot->sink.base, chunk->offset, chunk->buffer,
-		         (size_t)min_u64(chunk->length, snapshot->length_bytes - chunk->offset));
+		         (size_t)math_min_u64(chunk->length, snapshot->cut.length_bytes - chunk->offset));
 	file->slots[slot].offset = chunk->offset;
 	while (!error && chunk_next_run(chunk, run.offset + run.length, &run))
 		error = image_file_submit(file, slot, run.offset, run.length);
 	if (!error && !file->slots[slot].pending)
 		chunk_done(chunk);
-	return tell(snapshot, error);
+	return image_report(snapshot, error);
 }
 
-/* The id is made of blocks of BASE_BLOCK_BYTES; chunks of another size were not put into it on their way. */
-static int read_back(struct uffdwp_snapshot *snapshot)
+/* The id is made of blocks of BASE_BLOCK_BYTES; chunks of another size were not put into it as they passed. */
+static int image_read_back(struct uffdwp_snapshot *snapshot)
 {
 	const struct kernel_ops *k = snapshot->k;
 	struct sink *sink = &snapshot->sink;
@@ -147,13 +148,13 @@ static int read_back(struct uffdwp_snapshot *snapshot)
 
 	if (!buffer)
 		return -ENOMEM;
-	/* Before it has its length: what is behind the last write reads as zeros then, too. */
-	int error = k->ftruncate(sink->file.fd, snapshot->length_bytes);
+	/* Before it has its length: what is beyond the last write reads as zeros then, too. */
+	int error = k->ftruncate(sink->file.fd, snapshot->cut.length_bytes);
 
 	if (!error)
 		error = k->clear_direct(sink->file.fd);
 	if (!error)
-		error = base_put_file(&sink->base, sink->file.fd, snapshot->length_bytes, buffer);
+		error = base_put_file(&sink->base, sink->file.fd, snapshot->cut.length_bytes, buffer);
 	pages_free(k, buffer, BASE_BLOCK_BYTES);
 	return error;
 }
@@ -161,14 +162,14 @@ static int read_back(struct uffdwp_snapshot *snapshot)
 static int image_commit(struct uffdwp_snapshot *snapshot)
 {
 	struct sink *sink = &snapshot->sink;
-	int error = chunks_are_blocks(snapshot) ? 0 : read_back(snapshot);
+	int error = image_chunks_are_blocks(snapshot) ? 0 : image_read_back(snapshot);
 
 	if (error)
 		return text_fail(&snapshot->text, error, "the image could not be read back: %s", strerror(-error));
-	sink->identity.id = base_id(&sink->base, snapshot->length_bytes);
+	sink->identity.id = base_id(&sink->base, snapshot->cut.length_bytes);
 	sink->identity.is_raw = 1;
-	sink->identity.length_bytes = snapshot->length_bytes;
-	error = image_file_commit(&sink->file, snapshot->length_bytes, &sink->identity, &snapshot->text);
+	sink->identity.length_bytes = snapshot->cut.length_bytes;
+	error = image_file_commit(&sink->file, snapshot->cut.length_bytes, &sink->identity, &snapshot->text);
 	if (!error)
 		sink_remember(snapshot);
 	return error;

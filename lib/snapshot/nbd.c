@@ -1,18 +1,18 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The sink for an export of a network block device: byte for byte the region at the cut, from the export's first byte
- * on; what the export has beyond the image stays as it is. Several requests are on their way at once, from the chunks'
- * own buffers; holes are written as zeros (an export may hold anything before), by a request without bytes where the
+ * on; what the export has beyond the image stays as it is. Several requests are in flight at once, from the chunks' own
+ * buffers; holes are written as zeros (an export may have any content before), by a request without bytes where the
  * server has one.
  *
  * INV-COMMIT here. An export has no second name to write aside under, and nothing to rename. So its first block (the
  * head) says what the rest is worth:
  *
- *   1. before anything else is written the head becomes the mark UFFDWP_NBD_UNFINISHED, and is flushed;
+ *   1. before anything else is written the head becomes the label UFFDWP_NBD_UNFINISHED, and is flushed;
  *   2. everything but the head is written, and flushed;
  *   3. the head is written, and flushed.
  *
- * At any moment, also after a crash of either side, an export that does not start with the mark is what it was before,
+ * At any moment, also after a crash of either side, an export that does not start with the label is what it was before,
  * or the complete image. This holds as far as the server's flush means what the protocol says, and its storage writes
  * the head's 512 bytes (or one block, if its blocks are larger) all or not at all. A snapshot that fails after step 1
  * cannot bring back what was there. One that loses its server within step 3 fails, and may be there all the same.
@@ -28,12 +28,12 @@
 #include "snapshot/nbdlink.h"
 #include "snapshot/snapshot.h"
 
-#define REQUESTS_MAX 128 /* on their way at once */
+#define REQUESTS_MAX 128 /* in flight at once */
 #define REAP_MS 2
 #define AWAIT_MS 20
 #define BLOCK_LEAST_MOST 4096 /* the largest least block that the runs of a chunk fit */
 #define HEAD_BYTES 512
-#define BLOCK_USUAL 512 /* of a server that does not say */
+#define BLOCK_USUAL 512 /* for a server that does not say */
 
 struct nbd_request {
 	struct nbdlink_answer answer;
@@ -47,30 +47,30 @@ struct nbd_sink {
 	struct nbdlink link;
 	uint64_t image_bytes; /* in whole blocks */
 	size_t head_bytes;
-	int marked;                        /* the mark is there, and flushed */
-	unsigned pending[CHUNK_COUNT_MAX]; /* requests of each chunk that are on their way */
+	int labelled;                      /* the label is there, and flushed */
+	unsigned pending[CHUNK_COUNT_MAX]; /* requests of each chunk that are in flight */
 	unsigned char head[BLOCK_LEAST_MOST];
 	struct nbd_request requests[REQUESTS_MAX];
 };
 
-static unsigned *pending_of(struct uffdwp_snapshot *snapshot, const struct chunk *chunk)
+static unsigned *nbd_pending_of(struct uffdwp_snapshot *snapshot, const struct chunk *chunk)
 {
 	return &snapshot->sink.nbd->pending[chunk - snapshot->chunks];
 }
 
-static int stopped(const struct uffdwp_snapshot *snapshot)
+static int nbd_stopped(const struct uffdwp_snapshot *snapshot)
 {
 	return atomic_load(&snapshot->preserve.error);
 }
 
 /* ---- open ---- */
 
-static uint64_t usable_bytes(const struct nbdlink *link)
+static uint64_t nbd_usable_bytes(const struct nbdlink *link)
 {
 	return link->block_least ? link->size_bytes & ~((uint64_t)link->block_least - 1) : link->size_bytes;
 }
 
-static int check_export(const struct uffdwp_snapshot *snapshot, const struct nbdlink *link, struct text *text)
+static int nbd_check_export(const struct uffdwp_snapshot *snapshot, const struct nbdlink *link, struct text *text)
 {
 	const char *uri = snapshot->options.path;
 
@@ -78,10 +78,11 @@ static int check_export(const struct uffdwp_snapshot *snapshot, const struct nbd
 		return text_fail(text, -EROFS, "\"%s\" is read-only", uri);
 	if (!link->can_flush)
 		return text_fail(text, -EOPNOTSUPP,
-		                 "\"%s\" cannot flush, so nobody could say when the image is durable", uri);
-	if (usable_bytes(link) < snapshot->length_bytes)
+		                 "\"%s\" cannot flush, so it cannot be known when the image is durable", uri);
+	if (nbd_usable_bytes(link) < snapshot->cut.length_bytes)
 		return text_fail(text, -ENOSPC, "\"%s\" has %llu bytes, the image needs %llu", uri,
-		                 (unsigned long long)usable_bytes(link), (unsigned long long)snapshot->length_bytes);
+		                 (unsigned long long)nbd_usable_bytes(link),
+		                 (unsigned long long)snapshot->cut.length_bytes);
 	if (link->block_least > BLOCK_LEAST_MOST || link->block_most < BLOCK_LEAST_MOST)
 		return text_fail(text, -EOPNOTSUPP,
 		                 "\"%s\" takes requests of %u to %u bytes; %d must be among them (nbdkit: "
@@ -97,7 +98,7 @@ static void nbd_close_sink(struct uffdwp_snapshot *snapshot, int committed)
 	(void)committed;
 	if (!self)
 		return;
-	nbdlink_close(&self->link); /* after that nobody reads the chunks */
+	nbdlink_close(&self->link); /* after that no request reads the chunks */
 	pages_free(snapshot->k, self, sizeof(*self));
 	snapshot->sink.nbd = NULL;
 }
@@ -112,18 +113,18 @@ static int nbd_open_sink(struct uffdwp_snapshot *snapshot, struct text *text)
 		return text_fail(text, -ENOMEM, "no memory for the sink");
 	error = nbdlink_open(snapshot->options.path, text, &self->link);
 	if (!error)
-		error = check_export(snapshot, &self->link, text);
+		error = nbd_check_export(snapshot, &self->link, text);
 	if (error)
 		nbd_close_sink(snapshot, 0);
 	else
-		snapshot->sink.room_bytes = usable_bytes(&self->link);
+		snapshot->sink.room_bytes = nbd_usable_bytes(&self->link);
 	return error;
 }
 
 /* ---- what went wrong ---- */
 
-/* The first that fails is what is told. */
-static int refuse(struct uffdwp_snapshot *snapshot, int error, uint64_t offset, const char *what)
+/* The first that fails is what is reported. */
+static int nbd_refuse(struct uffdwp_snapshot *snapshot, int error, uint64_t offset, const char *what)
 {
 	struct sink *sink = &snapshot->sink;
 
@@ -134,12 +135,12 @@ static int refuse(struct uffdwp_snapshot *snapshot, int error, uint64_t offset, 
 	return error;
 }
 
-/* ---- one request after the other, for the mark and the end ---- */
+/* ---- one request after the other, for the label and the end ---- */
 
-static int await(struct uffdwp_snapshot *snapshot, const struct nbdlink_answer *answer)
+static int nbd_await(struct uffdwp_snapshot *snapshot, const struct nbdlink_answer *answer)
 {
 	while (!answer->done) {
-		int stop = stopped(snapshot);
+		int stop = nbd_stopped(snapshot);
 		int error = stop ? stop : nbdlink_wait(&snapshot->sink.nbd->link, AWAIT_MS);
 
 		if (error && !answer->done)
@@ -148,64 +149,64 @@ static int await(struct uffdwp_snapshot *snapshot, const struct nbdlink_answer *
 	return answer->error;
 }
 
-/* The answer outlives a wait that is given up: the sink's first request serves, of which no chunk's is on its way. */
-static int flush(struct uffdwp_snapshot *snapshot)
+/* The answer outlives a wait that is given up: the sink's first request serves, whose chunk has none in flight. */
+static int nbd_flush(struct uffdwp_snapshot *snapshot)
 {
 	struct nbd_sink *self = snapshot->sink.nbd;
 	struct nbdlink_answer *answer = &self->requests[0].answer;
 	int error = nbdlink_flush(&self->link, answer);
 
 	if (!error)
-		error = await(snapshot, answer);
-	return error && error != stopped(snapshot) ? refuse(snapshot, error, 0, "a flush") : error;
+		error = nbd_await(snapshot, answer);
+	return error && error != nbd_stopped(snapshot) ? nbd_refuse(snapshot, error, 0, "a flush") : error;
 }
 
-static int put_head(struct uffdwp_snapshot *snapshot)
+static int nbd_put_head(struct uffdwp_snapshot *snapshot)
 {
 	struct nbd_sink *self = snapshot->sink.nbd;
 	struct nbdlink_answer *answer = &self->requests[0].answer;
 	int error = nbdlink_write(&self->link, self->head, self->head_bytes, 0, answer);
 
 	if (!error)
-		error = await(snapshot, answer);
+		error = nbd_await(snapshot, answer);
 	if (error)
-		return error != stopped(snapshot) ? refuse(snapshot, error, 0, "a write") : error;
-	return flush(snapshot);
+		return error != nbd_stopped(snapshot) ? nbd_refuse(snapshot, error, 0, "a write") : error;
+	return nbd_flush(snapshot);
 }
 
 /* The length was decided at the cut. */
-static int put_mark(struct uffdwp_snapshot *snapshot)
+static int nbd_put_unfinished(struct uffdwp_snapshot *snapshot)
 {
-	static const char mark[] = UFFDWP_NBD_UNFINISHED;
+	static const char label[] = UFFDWP_NBD_UNFINISHED;
 	struct nbd_sink *self = snapshot->sink.nbd;
 	uint32_t least = self->link.block_least;
-	uint64_t whole = round_up(snapshot->length_bytes, least ? least : BLOCK_USUAL);
+	uint64_t whole = math_round_up(snapshot->cut.length_bytes, least ? least : BLOCK_USUAL);
 	int error;
 
-	self->image_bytes = min_u64(whole, usable_bytes(&self->link));
-	self->head_bytes = (size_t)min_u64(least > HEAD_BYTES ? least : HEAD_BYTES, self->image_bytes);
-	memcpy(self->head, mark, sizeof(mark) - 1);
-	error = put_head(snapshot);
-	self->marked = !error;
+	self->image_bytes = math_min_u64(whole, nbd_usable_bytes(&self->link));
+	self->head_bytes = (size_t)math_min_u64(least > HEAD_BYTES ? least : HEAD_BYTES, self->image_bytes);
+	memcpy(self->head, label, sizeof(label) - 1);
+	error = nbd_put_head(snapshot);
+	self->labelled = !error;
 	memset(self->head, 0, sizeof(self->head));
 	return error;
 }
 
 /* ---- chunks ---- */
 
-static int take_answers(struct uffdwp_snapshot *snapshot);
+static int nbd_take_answers(struct uffdwp_snapshot *snapshot);
 
-/* Whatever is under way gets a moment. */
+/* Requests under way get a moment. */
 static int nbd_reap(struct uffdwp_snapshot *snapshot)
 {
-	int stop = stopped(snapshot);
+	int stop = nbd_stopped(snapshot);
 	int lost = stop ? 0 : nbdlink_wait(&snapshot->sink.nbd->link, REAP_MS);
-	int error = stop ? stop : take_answers(snapshot);
+	int error = stop ? stop : nbd_take_answers(snapshot);
 
-	return error || !lost ? error : refuse(snapshot, lost, 0, "a request");
+	return error || !lost ? error : nbd_refuse(snapshot, lost, 0, "a request");
 }
 
-static int free_request(struct uffdwp_snapshot *snapshot, struct nbd_request **request)
+static int nbd_free_request(struct uffdwp_snapshot *snapshot, struct nbd_request **request)
 {
 	struct nbd_sink *self = snapshot->sink.nbd;
 
@@ -223,7 +224,7 @@ static int free_request(struct uffdwp_snapshot *snapshot, struct nbd_request **r
 }
 
 /* Zeros are in the chunk, too, for a server that cannot write them by itself. */
-static int send(struct uffdwp_snapshot *snapshot, struct nbd_request *request)
+static int nbd_send(struct uffdwp_snapshot *snapshot, struct nbd_request *request)
 {
 	struct nbdlink *link = &snapshot->sink.nbd->link;
 	struct chunk *chunk = request->chunk;
@@ -235,50 +236,50 @@ static int send(struct uffdwp_snapshot *snapshot, struct nbd_request *request)
 	return nbdlink_write(link, chunk->buffer + request->from, request->length, offset, &request->answer);
 }
 
-static int start(struct uffdwp_snapshot *snapshot, struct chunk *chunk, size_t from, size_t length, int zero)
+static int nbd_start(struct uffdwp_snapshot *snapshot, struct chunk *chunk, size_t from, size_t length, int zero)
 {
 	struct nbd_request *request;
-	int error = free_request(snapshot, &request);
+	int error = nbd_free_request(snapshot, &request);
 
 	if (error)
 		return error;
 	*request = (struct nbd_request){.chunk = chunk, .from = from, .length = length, .zero = zero};
-	error = send(snapshot, request);
+	error = nbd_send(snapshot, request);
 	if (error) {
 		request->chunk = NULL;
-		return refuse(snapshot, error, chunk->offset + from, zero ? "zeros" : "a write");
+		return nbd_refuse(snapshot, error, chunk->offset + from, zero ? "zeros" : "a write");
 	}
-	(*pending_of(snapshot, chunk))++;
+	(*nbd_pending_of(snapshot, chunk))++;
 	return 0;
 }
 
 /* Bytes [from, to) of a chunk, in requests as large as the server takes. */
-static int put(struct uffdwp_snapshot *snapshot, struct chunk *chunk, size_t from, size_t to, int zero)
+static int nbd_put(struct uffdwp_snapshot *snapshot, struct chunk *chunk, size_t from, size_t to, int zero)
 {
 	size_t most = snapshot->sink.nbd->link.block_most / BLOCK_LEAST_MOST * BLOCK_LEAST_MOST;
 	int error = 0;
 
 	while (from < to && !error) {
-		size_t length = (size_t)min_u64(to - from, most);
+		size_t length = (size_t)math_min_u64(to - from, most);
 
-		error = start(snapshot, chunk, from, length, zero);
+		error = nbd_start(snapshot, chunk, from, length, zero);
 		from += length;
 	}
 	return error;
 }
 
-static int take_answer(struct uffdwp_snapshot *snapshot, struct nbd_request *request)
+static int nbd_take_answer(struct uffdwp_snapshot *snapshot, struct nbd_request *request)
 {
 	struct chunk *chunk = request->chunk;
 	uint64_t offset = chunk->offset + request->from;
 	int error = request->answer.error;
-	unsigned *pending = pending_of(snapshot, chunk);
+	unsigned *pending = nbd_pending_of(snapshot, chunk);
 
 	request->chunk = NULL;
 	--*pending;
 	if (error) {
-		refuse(snapshot, error, offset, request->zero ? "zeros" : "a write");
-		fault_fail(snapshot->region, &snapshot->preserve, error, offset >> snapshot->region->page_shift);
+		nbd_refuse(snapshot, error, offset, request->zero ? "zeros" : "a write");
+		snapshot_sink_fail(snapshot, error, offset >> snapshot->region->page_shift);
 		return error;
 	}
 	if (!request->zero)
@@ -288,14 +289,14 @@ static int take_answer(struct uffdwp_snapshot *snapshot, struct nbd_request *req
 	return 0;
 }
 
-static int take_answers(struct uffdwp_snapshot *snapshot)
+static int nbd_take_answers(struct uffdwp_snapshot *snapshot)
 {
 	struct nbd_sink *self = snapshot->sink.nbd;
 	int error = 0;
 
 	for (size_t i = 0; i < REQUESTS_MAX; i++) {
 		if (self->requests[i].chunk && self->requests[i].answer.done) {
-			int taken = take_answer(snapshot, &self->requests[i]);
+			int taken = nbd_take_answer(snapshot, &self->requests[i]);
 
 			error = error ? error : taken;
 		}
@@ -304,17 +305,17 @@ static int take_answers(struct uffdwp_snapshot *snapshot)
 }
 
 /* The end of the image within the chunk, in whole blocks of the server; what such a block has beyond it is zero. */
-static size_t cut_end(const struct uffdwp_snapshot *snapshot, struct chunk *chunk)
+static size_t nbd_cut_end(const struct uffdwp_snapshot *snapshot, struct chunk *chunk)
 {
-	size_t useful = (size_t)min_u64(chunk->length, snapshot->length_bytes - chunk->offset);
-	size_t end = (size_t)min_u64(chunk->length, snapshot->sink.nbd->image_bytes - chunk->offset);
+	size_t useful = (size_t)math_min_u64(chunk->length, snapshot->cut.length_bytes - chunk->offset);
+	size_t end = (size_t)math_min_u64(chunk->length, snapshot->sink.nbd->image_bytes - chunk->offset);
 
 	memset(chunk->buffer + useful, 0, chunk->length - useful);
 	return end;
 }
 
 /* The head waits for the commit. */
-static size_t keep_head(struct nbd_sink *self, const struct chunk *chunk)
+static size_t nbd_keep_head(struct nbd_sink *self, const struct chunk *chunk)
 {
 	if (chunk->offset > 0)
 		return 0;
@@ -322,7 +323,7 @@ static size_t keep_head(struct nbd_sink *self, const struct chunk *chunk)
 	return self->head_bytes;
 }
 
-static int put_pieces(struct uffdwp_snapshot *snapshot, struct chunk *chunk, size_t at, size_t end)
+static int nbd_put_pieces(struct uffdwp_snapshot *snapshot, struct chunk *chunk, size_t at, size_t end)
 {
 	struct chunk_run run = {0, 0};
 	int error = 0;
@@ -332,13 +333,13 @@ static int put_pieces(struct uffdwp_snapshot *snapshot, struct chunk *chunk, siz
 		size_t run_from = found && run.offset < end ? run.offset : end;
 
 		if (run_from > at) {
-			error = put(snapshot, chunk, at, run_from, 1);
+			error = nbd_put(snapshot, chunk, at, run_from, 1);
 			at = run_from;
 		}
-		size_t run_end = found ? (size_t)min_u64(run.offset + run.length, end) : end;
+		size_t run_end = found ? (size_t)math_min_u64(run.offset + run.length, end) : end;
 
 		if (!error && at < run_end) {
-			error = put(snapshot, chunk, at, run_end, 0);
+			error = nbd_put(snapshot, chunk, at, run_end, 0);
 			at = run_end;
 		}
 	}
@@ -348,16 +349,16 @@ static int put_pieces(struct uffdwp_snapshot *snapshot, struct chunk *chunk, siz
 static int nbd_write(struct uffdwp_snapshot *snapshot, struct chunk *chunk)
 {
 	struct nbd_sink *self = snapshot->sink.nbd;
-	int error = self->marked ? 0 : put_mark(snapshot);
+	int error = self->labelled ? 0 : nbd_put_unfinished(snapshot);
 
 	if (error)
 		return error;
-	size_t end = cut_end(snapshot, chunk);
-	size_t from = keep_head(self, chunk);
-	unsigned *pending = pending_of(snapshot, chunk);
+	size_t end = nbd_cut_end(snapshot, chunk);
+	size_t from = nbd_keep_head(self, chunk);
+	unsigned *pending = nbd_pending_of(snapshot, chunk);
 
 	*pending = 1; /* ours, until all requests are started */
-	error = put_pieces(snapshot, chunk, from, end);
+	error = nbd_put_pieces(snapshot, chunk, from, end);
 	if (--*pending == 0)
 		chunk_done(chunk);
 	return error;
@@ -367,14 +368,14 @@ static int nbd_write(struct uffdwp_snapshot *snapshot, struct chunk *chunk)
 
 static int nbd_commit(struct uffdwp_snapshot *snapshot)
 {
-	int error = flush(snapshot);
+	int error = nbd_flush(snapshot);
 
 	if (!error)
-		error = put_head(snapshot);
+		error = nbd_put_head(snapshot);
 	if (!error)
 		return 0;
 	return text_fail(&snapshot->text, error, "the image could not be committed: %s",
-	                 error == stopped(snapshot) ? "it was aborted" : snapshot->sink.reason);
+	                 error == nbd_stopped(snapshot) ? "it was aborted" : snapshot->sink.reason);
 }
 
 const struct sink_ops sink_nbd = {

@@ -3,9 +3,9 @@
  * See nbdlink.h. The functions of libnbd are looked up by name, once they are needed; their types are those of its
  * header, so that the compiler checks each call all the same.
  *
- * What must never happen: a wait without an end. A server that is there and silent is its caller's matter, who waits in
- * pieces and may give up between them; one whose machine is gone is found out by the kernel (keep-alives), and the link
- * dies.
+ * What must never happen: a wait without an end. A server that is there and silent is the caller's matter, which waits
+ * in pieces and may give up between them; the kernel finds out when the server's machine is gone (keep-alives), and the
+ * link dies.
  */
 #include "snapshot/nbdlink.h"
 
@@ -18,7 +18,9 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "base/forks.h"
 #include "base/math.h"
+#include "base/signals.h"
 #include "base/text.h"
 #include "region/registry.h"
 
@@ -66,11 +68,11 @@ struct nbd_calls {
 
 static struct nbd_calls nbd;
 static int loaded;
-static pthread_mutex_t load_lock = PTHREAD_MUTEX_INITIALIZER; /* nothing else is locked inside but the text */
+static struct lock load_lock = LOCK_INIT; /* nothing else is locked inside but the text */
 
 /* ---- loading ---- */
 
-static int look_up(void *library, struct text *text)
+static int nbdlink_look_up(void *library, struct text *text)
 {
 	static const struct {
 		const char *name;
@@ -88,16 +90,22 @@ static int look_up(void *library, struct text *text)
 	return 0;
 }
 
-/* What could not be had may have been installed when somebody asks again. */
-static int load(struct text *text)
+static void nbdlink_renew_in_child(void)
+{
+	lock_init(&load_lock);
+}
+
+/* What was not available may have been installed when the program asks again. */
+static int nbdlink_load(struct text *text)
 {
 	int error = 0;
 
-	pthread_mutex_lock(&load_lock);
+	forks_add(nbdlink_renew_in_child);
+	lock_take(&load_lock);
 	if (!loaded) {
 		void *library = dlopen(LIBRARY, RTLD_NOW | RTLD_LOCAL);
 
-		error = library ? look_up(library, text)
+		error = library ? nbdlink_look_up(library, text)
 		                : text_fail(text, -EOPNOTSUPP,
 		                            "network block devices need libnbd (%s): install the package libnbd0 "
 		                            "(elsewhere than on Debian: libnbd)",
@@ -106,13 +114,13 @@ static int load(struct text *text)
 		if (error && library)
 			dlclose(library);
 	}
-	pthread_mutex_unlock(&load_lock);
+	lock_give(&load_lock);
 	return error;
 }
 
 /* ---- opening and closing ---- */
 
-static int said_errno(void)
+static int nbdlink_said_errno(void)
 {
 	int error = nbd.get_errno();
 
@@ -126,33 +134,33 @@ const char *nbdlink_said(void)
 	return said ? said : "libnbd did not say why";
 }
 
-static int is_connecting(struct nbd_handle *handle)
+static int nbdlink_is_connecting(struct nbd_handle *handle)
 {
 	return nbd.aio_is_connecting(handle) == 1 || nbd.aio_is_negotiating(handle) == 1;
 }
 
-static int connect_to(struct nbd_handle *handle, const char *uri, struct text *text)
+static int nbdlink_connect_to(struct nbd_handle *handle, const char *uri, struct text *text)
 {
 	uint64_t until_ns = kernel_now_ns() + NBDLINK_CONNECT_MS * 1000000ull;
 	int error = 0;
 
 	/* The files are those that the URI names for TLS; the URI is the program's own, as a path is. */
 	if (nbd.set_uri_allow_local_file(handle, true) < 0 || nbd.aio_connect_uri(handle, uri) < 0)
-		error = said_errno();
-	while (!error && is_connecting(handle)) {
+		error = nbdlink_said_errno();
+	while (!error && nbdlink_is_connecting(handle)) {
 		if (kernel_now_ns() >= until_ns)
 			return text_fail(text, -ETIMEDOUT, "\"%s\" did not answer for %d s", uri,
 			                 NBDLINK_CONNECT_MS / 1000);
 		if (nbd.poll(handle, WAIT_MS) < 0)
-			error = said_errno();
+			error = nbdlink_said_errno();
 	}
 	if (!error && nbd.aio_is_ready(handle) != 1)
-		error = said_errno();
+		error = nbdlink_said_errno();
 	return error ? text_fail(text, error, "\"%s\" cannot be opened: %s", uri, nbdlink_said()) : 0;
 }
 
 /* Other sockets than TCP's refuse this, and need it not. */
-static void watch_peer(int fd)
+static void nbdlink_watch_peer(int fd)
 {
 	static const struct {
 		int level;
@@ -171,7 +179,7 @@ static void watch_peer(int fd)
 		                 sizeof(settings[i].value));
 }
 
-static int ask_export(struct nbdlink *link, const char *uri, struct text *text)
+static int nbdlink_ask_export(struct nbdlink *link, const char *uri, struct text *text)
 {
 	struct nbd_handle *handle = link->handle;
 	int64_t size = nbd.get_size(handle);
@@ -179,50 +187,60 @@ static int ask_export(struct nbdlink *link, const char *uri, struct text *text)
 	int64_t most = nbd.get_block_size(handle, LIBNBD_SIZE_MAXIMUM);
 
 	if (size < 0)
-		return text_fail(text, said_errno(), "\"%s\" does not say how large it is: %s", uri, nbdlink_said());
+		return text_fail(text, nbdlink_said_errno(), "\"%s\" does not say how large it is: %s", uri,
+		                 nbdlink_said());
 	link->size_bytes = (uint64_t)size;
 	link->block_least = least > 0 ? (uint32_t)least : 0;
-	link->block_most = (uint32_t)min_u64(most > 0 ? (uint64_t)most : REQUEST_MOST, REQUEST_MOST);
+	link->block_most = (uint32_t)math_min_u64(most > 0 ? (uint64_t)most : REQUEST_MOST, REQUEST_MOST);
 	link->read_only = nbd.is_read_only(handle) != 0;
 	link->can_flush = nbd.can_flush(handle) == 1;
 	link->can_zero = nbd.can_zero(handle) == 1;
-	watch_peer(nbd.aio_get_fd(handle));
+	nbdlink_watch_peer(nbd.aio_get_fd(handle));
 	return 0;
 }
 
 /* As far as can be seen: where libnbd's handle was allocated the rest will be, too. */
-static int heap_is_protected(const void *allocated)
+static int nbdlink_heap_is_protected(const void *allocated)
 {
+	sigset_t before;
+
+	signals_block(&before); /* no thread may wait while it is inside the epoch */
 	epoch_ticket ticket = epoch_enter(&fault_epoch);
 	int inside = registry_find((uintptr_t)allocated) != NULL;
 
 	epoch_leave(ticket);
+	signals_restore(&before);
 	return inside;
+}
+
+int nbdlink_built(void)
+{
+	return 1;
 }
 
 int nbdlink_open(const char *uri, struct text *text, struct nbdlink *link)
 {
-	int error = load(text);
+	int error = nbdlink_load(text);
 
 	if (error)
 		return error;
 	*link = (struct nbdlink){.handle = nbd.create()};
 	if (!link->handle)
-		return text_fail(text, said_errno(), "libnbd: %s", nbdlink_said());
-	if (heap_is_protected(link->handle))
+		return text_fail(text, nbdlink_said_errno(), "libnbd: %s", nbdlink_said());
+	if (nbdlink_heap_is_protected(link->handle))
 		error = text_fail(text, -EOPNOTSUPP,
 		                  "the heap lies in a region, and libnbd allocates from it: use a stream to a program");
 	if (!error)
-		error = connect_to(link->handle, uri, text);
+		error = nbdlink_connect_to(link->handle, uri, text);
 	if (!error)
-		error = ask_export(link, uri, text);
+		error = nbdlink_ask_export(link, uri, text);
 	if (error)
 		nbdlink_close(link);
 	return error;
 }
 
-/* With nothing under way the server is told, and has a moment to take notice. */
-static void say_good_bye(struct nbd_handle *handle)
+/* With nothing under way the server is notified, and has a moment to take notice. */
+static void nbdlink_say_good_bye(struct nbd_handle *handle)
 {
 	uint64_t until_ns = kernel_now_ns() + NBDLINK_CLOSE_MS * 1000000ull;
 
@@ -238,7 +256,7 @@ void nbdlink_close(struct nbdlink *link)
 {
 	if (!link->handle)
 		return;
-	say_good_bye(link->handle);
+	nbdlink_say_good_bye(link->handle);
 	nbd.close(link->handle);
 	link->handle = NULL;
 }
@@ -246,7 +264,7 @@ void nbdlink_close(struct nbdlink *link)
 /* ---- requests ---- */
 
 /* Called by libnbd inside of a call of ours. 1: the request needs no further attention. */
-static int answered(void *user, int *error)
+static int nbdlink_answered(void *user, int *error)
 {
 	struct nbdlink_answer *answer = user;
 
@@ -255,35 +273,35 @@ static int answered(void *user, int *error)
 	return 1;
 }
 
-static nbd_completion_callback expect(struct nbdlink_answer *answer)
+static nbd_completion_callback nbdlink_expect(struct nbdlink_answer *answer)
 {
 	*answer = (struct nbdlink_answer){0, 0};
-	return (nbd_completion_callback){.callback = answered, .user_data = answer};
+	return (nbd_completion_callback){.callback = nbdlink_answered, .user_data = answer};
 }
 
-static int begun(int64_t cookie)
+static int nbdlink_begun(int64_t cookie)
 {
-	return cookie < 0 ? said_errno() : 0;
+	return cookie < 0 ? nbdlink_said_errno() : 0;
 }
 
 int nbdlink_write(struct nbdlink *link, const void *from, size_t length, uint64_t offset, struct nbdlink_answer *answer)
 {
-	return begun(nbd.aio_pwrite(link->handle, from, length, offset, expect(answer), 0));
+	return nbdlink_begun(nbd.aio_pwrite(link->handle, from, length, offset, nbdlink_expect(answer), 0));
 }
 
 int nbdlink_read(struct nbdlink *link, void *to, size_t length, uint64_t offset, struct nbdlink_answer *answer)
 {
-	return begun(nbd.aio_pread(link->handle, to, length, offset, expect(answer), 0));
+	return nbdlink_begun(nbd.aio_pread(link->handle, to, length, offset, nbdlink_expect(answer), 0));
 }
 
 int nbdlink_zero(struct nbdlink *link, size_t length, uint64_t offset, struct nbdlink_answer *answer)
 {
-	return begun(nbd.aio_zero(link->handle, length, offset, expect(answer), 0));
+	return nbdlink_begun(nbd.aio_zero(link->handle, length, offset, nbdlink_expect(answer), 0));
 }
 
 int nbdlink_flush(struct nbdlink *link, struct nbdlink_answer *answer)
 {
-	return begun(nbd.aio_flush(link->handle, expect(answer), 0));
+	return nbdlink_begun(nbd.aio_flush(link->handle, nbdlink_expect(answer), 0));
 }
 
 int nbdlink_wait(struct nbdlink *link, int timeout_ms)

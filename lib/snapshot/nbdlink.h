@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A link: one connection to an export of a network block device, through libnbd, for whoever writes or reads one.
+ * A link: one connection to an export of a network block device, through libnbd, for code that writes or reads one.
  *
  * libnbd is loaded when the first link is opened, so that a program that opens none does not carry it. Requests are
  * asynchronous: they are queued by nbdlink_write() and the like, and end in nbdlink_wait(), which is where all the
@@ -39,6 +39,9 @@ struct nbdlink_answer {
 	int done;
 	int error; /* -errno of the server's; -ENOTCONN: the connection was lost */
 };
+
+/* 1, or 0: the library was built without libnbd. Whether libnbd is here shows when a link is opened. */
+int nbdlink_built(void);
 
 /* Connects. -EOPNOTSUPP (no libnbd, or one that lacks something; the heap lies in a region), -ETIMEDOUT, or what
  * libnbd has to say of the URI, the server or the export; forms the text. */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A sink: where the bytes of a snapshot go, behind a small interface. The sweep fills a chunk (a few hundred KiB of the
+ * A sink: where the bytes of a snapshot go, with a small interface. The sweep fills a chunk (a few hundred KiB of the
  * region, assembled in memory of ours) and gives it to the sink; the sink gives it back by chunk_done(), at once or
  * when its I/O has ended. All calls come from the snapshot's thread, but open(), which runs in the caller of begin.
  */
@@ -27,7 +27,7 @@ struct chunk {
 
 struct sink_ops {
 	int ordered; /* chunks must come from first to last, without a gap */
-	/* Refuses what can be refused; on failure nothing is left behind. Forms the text. */
+	/* Refuses what can be refused; on failure nothing is left. Forms the text. */
 	int (*open)(struct uffdwp_snapshot *snapshot, struct text *text);
 	/* What needs to know the content; before the cut, in the caller of begin. NULL: nothing. */
 	int (*prepare)(struct uffdwp_snapshot *snapshot, struct text *text);
@@ -64,8 +64,9 @@ struct sink {
 	int is_file; /* regular files need no poll */
 
 	struct nbd_sink *nbd;
-	uint64_t room_bytes; /* the longest image that fits; 0: nobody knows */
+	uint64_t room_bytes; /* the longest image that fits; 0: unknown */
 	char reason[256];    /* why the sink failed, where an error number says too little; the snapshot's thread */
+	int error;           /* of the sink itself, not of what else ended the snapshot; the snapshot's thread */
 };
 
 /* A run of a chunk that is not all zeros. */
@@ -85,8 +86,16 @@ unsigned sink_file_flags(const struct uffdwp_snapshot *snapshot);
 /* After the commit: the region's next delta may have this image as its parent. */
 void sink_remember(struct uffdwp_snapshot *snapshot);
 
+/* targets.c: the delta that this snapshot becomes against its ancestors, those that lie beside its parent: -EINVAL
+ * where it would replace one of them, -ELOOP where there are too many. */
+int targets_check_delta(const struct uffdwp_snapshot *snapshot, struct text *text);
+
+/* targets.c: snapshot `last` of a group against those before it: if two images had one name, the later one would
+ * replace the other, and no image may replace what a delta of the group rests on. 0 or -EINVAL. */
+int targets_check_group(struct uffdwp_snapshot *const *snapshots, size_t last, struct text *text);
+
 /* -EXDEV, with a text, unless the image at options.parent is `last`, the one that was committed last of this region;
- * else *parent says who it is. Reads its header at most. */
+ * else *parent is its identity. Reads its header at most. */
 int delta_check_parent(const struct uffdwp_snapshot *snapshot, const struct image_identity *last,
                        struct image_parent *parent, struct text *text);
 

@@ -10,13 +10,14 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "base/math.h"
-#include "snapshot/cut.h"
+#include "snapshot/snapshot.h"
 
-#define STREAM_PATIENCE_MS 50
+#define STREAM_WAIT_MS 50
 
 static int stream_open(struct uffdwp_snapshot *snapshot, struct text *text)
 {
@@ -33,17 +34,17 @@ static int stream_open(struct uffdwp_snapshot *snapshot, struct text *text)
 }
 
 /* How much of the chunk belongs to the image: its last page may be cut. */
-static size_t useful_length(const struct uffdwp_snapshot *snapshot, const struct chunk *chunk)
+static size_t stream_useful_length(const struct uffdwp_snapshot *snapshot, const struct chunk *chunk)
 {
-	return (size_t)min_u64(chunk->length, snapshot->length_bytes - chunk->offset);
+	return (size_t)math_min_u64(chunk->length, snapshot->cut.length_bytes - chunk->offset);
 }
 
-static ssize_t write_some(struct uffdwp_snapshot *snapshot, const unsigned char *from, size_t length)
+static ssize_t stream_write_some(struct uffdwp_snapshot *snapshot, const unsigned char *from, size_t length)
 {
 	struct sink *sink = &snapshot->sink;
 
 	if (!sink->is_file) {
-		int ready = snapshot->k->poll(sink->fd, POLLOUT, STREAM_PATIENCE_MS);
+		int ready = snapshot->k->poll(sink->fd, POLLOUT, STREAM_WAIT_MS);
 
 		if (ready <= 0)
 			return ready == 0 || ready == -EINTR ? 0 : ready;
@@ -56,12 +57,12 @@ static ssize_t write_some(struct uffdwp_snapshot *snapshot, const unsigned char 
 
 static int stream_write(struct uffdwp_snapshot *snapshot, struct chunk *chunk)
 {
-	size_t length = useful_length(snapshot, chunk);
+	size_t length = stream_useful_length(snapshot, chunk);
 	size_t at = 0;
 
 	while (at < length) {
 		int stopped = atomic_load(&snapshot->preserve.error);
-		ssize_t wrote = stopped ? stopped : write_some(snapshot, chunk->buffer + at, length - at);
+		ssize_t wrote = stopped ? stopped : stream_write_some(snapshot, chunk->buffer + at, length - at);
 
 		if (wrote < 0)
 			return (int)wrote;
@@ -72,51 +73,62 @@ static int stream_write(struct uffdwp_snapshot *snapshot, struct chunk *chunk)
 	return 0;
 }
 
-static int callback_open(struct uffdwp_snapshot *snapshot, struct text *text)
+static int stream_callback_open(struct uffdwp_snapshot *snapshot, struct text *text)
 {
 	if (!snapshot->options.callback)
 		return text_fail(text, -EINVAL, "the callback sink needs a callback");
 	return 0;
 }
 
-/* The next run of what the image holds: of an increment pages that changed, else what is not zeros. */
-static int next_run(const struct uffdwp_snapshot *snapshot, const struct chunk *chunk, struct chunk_run *run)
+/* The next run of what the image has: in an increment pages that changed, else what is not zeros. */
+static int stream_next_run(const struct uffdwp_snapshot *snapshot, const struct chunk *chunk, struct chunk_run *run)
 {
 	unsigned shift = snapshot->region->page_shift;
 	uint64_t base = chunk->offset >> shift;
 	uint64_t pages = chunk->length >> shift;
 	uint64_t first = (run->offset + run->length) >> shift;
 
-	if (!snapshot->increment)
+	if (!snapshot->cut.increment)
 		return chunk_next_run(chunk, run->offset + run->length, run);
-	while (first < pages && !cut_wants(snapshot, base + first))
+	while (first < pages && !cut_wants(&snapshot->cut, base + first))
 		first++;
 	uint64_t end = first;
 
-	while (end < pages && cut_wants(snapshot, base + end))
+	while (end < pages && cut_wants(&snapshot->cut, base + end))
 		end++;
 	*run = (struct chunk_run){first << shift, (end - first) << shift};
 	return end > first;
 }
 
-static int callback_write(struct uffdwp_snapshot *snapshot, struct chunk *chunk)
+/* 0 or -errno, and why. */
+static int stream_callback_answer(struct sink *sink, int result)
+{
+	if (result > 0)
+		snprintf(sink->reason, sizeof(sink->reason),
+		         "the sink's callback returned %d: it returns 0, or -errno where it fails", result);
+	else if (result)
+		snprintf(sink->reason, sizeof(sink->reason), "the sink's callback failed: %s", strerror(-result));
+	return result > 0 ? -EIO : result;
+}
+
+static int stream_callback_write(struct uffdwp_snapshot *snapshot, struct chunk *chunk)
 {
 	struct chunk_run run = {0, 0};
-	size_t length = useful_length(snapshot, chunk);
+	size_t length = stream_useful_length(snapshot, chunk);
 	int error = 0;
 
-	while (!error && next_run(snapshot, chunk, &run) && run.offset < length) {
-		size_t part = (size_t)min_u64(run.length, length - run.offset);
+	while (!error && stream_next_run(snapshot, chunk, &run) && run.offset < length) {
+		size_t part = (size_t)math_min_u64(run.length, length - run.offset);
 
 		error = snapshot->options.callback(snapshot->options.user, chunk->offset + run.offset,
 		                                   chunk->buffer + run.offset, part);
 		atomic_fetch_add_explicit(&snapshot->bytes_written, part, memory_order_relaxed);
 	}
 	chunk_done(chunk);
-	return error > 0 ? -EIO : error;
+	return stream_callback_answer(&snapshot->sink, error);
 }
 
-static void close_nothing(struct uffdwp_snapshot *snapshot, int committed)
+static void stream_close_nothing(struct uffdwp_snapshot *snapshot, int committed)
 {
 	(void)snapshot;
 	(void)committed;
@@ -126,11 +138,11 @@ const struct sink_ops sink_stream = {
         .ordered = 1,
         .open = stream_open,
         .write = stream_write,
-        .close = close_nothing,
+        .close = stream_close_nothing,
 };
 
 const struct sink_ops sink_callback = {
-        .open = callback_open,
-        .write = callback_write,
-        .close = close_nothing,
+        .open = stream_callback_open,
+        .write = stream_callback_write,
+        .close = stream_close_nothing,
 };

@@ -1,22 +1,25 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The sweep: saves the pages that nobody writes, and collects the pre-images that faults have put into the pool.
+ * The sweep: saves the pages that are not written, and collects the pre-images that faults have put into the pool.
  *
- * It goes through the region chunk by chunk. Of a chunk it claims what is still armed, batch by batch, copies it by
- * system calls (never through the mapping, which may vanish), lets it go, and adds the pre-images that it finds SAVED:
- * so every chunk goes to the sink whole and in one piece, whoever saved its pages. Faults leave hints (`hot`): when the
- * pool runs low the sweep jumps to the chunks that hold its oldest slots, unless the sink wants them in order.
+ * It goes through the region chunk by chunk. It claims the pages of a chunk that are still armed, batch by batch,
+ * copies them by system calls (never through the mapping, which may vanish), unprotects them, and adds the pre-images
+ * that it finds SAVED: so every chunk goes to the sink whole and in one piece, whichever thread saved its pages. Faults
+ * leave hints (`hot`): when the pool runs low the sweep jumps to the chunks that have its oldest slots, unless the sink
+ * wants them in order.
  *
- * Content that vanished without a fault (a hole punched behind our back) shows as a page that held data at the cut,
- * that nobody claimed, and that is a hole after it was read: the snapshot fails (-ENODATA).
+ * Content that vanished without a fault (a hole punched outside of the library) shows as a page that had data at the
+ * cut, that no thread claimed, and that is a hole after it was read: the snapshot fails (-ENODATA).
  */
 #include <errno.h>
-#include <sched.h>
 #include <string.h>
 
+#include "base/invariant.h"
 #include "base/math.h"
+#include "cut/cut.h"
+#include "cut/move.h"
 #include "fault/handler.h"
-#include "snapshot/cut.h"
+#include "kernel/backoff.h"
 #include "snapshot/snapshot.h"
 
 enum page_kind { PAGE_NOTHING, PAGE_LIVE, PAGE_SLOT };
@@ -27,103 +30,105 @@ struct batch {
 	unsigned char *buffer; /* of `first` */
 	unsigned live;
 	unsigned slots;
-	int marked; /* some page may still carry its mark */
+	int wp; /* some page may still carry its wp bit */
 	unsigned char kinds[SWEEP_BATCH_PAGES];
 };
 
-static int stopped(const struct uffdwp_snapshot *snapshot)
+static int sweep_stopped(const struct uffdwp_snapshot *snapshot)
 {
 	return atomic_load_explicit(&snapshot->preserve.error, memory_order_relaxed);
 }
 
-static int fail(struct uffdwp_snapshot *snapshot, int error, uint64_t page)
+static int sweep_fail(struct uffdwp_snapshot *snapshot, int error, uint64_t page)
 {
 	fault_fail(snapshot->region, &snapshot->preserve, error, page);
 	return atomic_load(&snapshot->preserve.error); /* of several the first counts */
 }
 
 /* A claimant is copying and will be done in microseconds, or as soon as it has the CPU again. */
-static enum ledger_state settled_state(struct ledger *ledger, uint64_t page)
+static enum ledger_state sweep_settled_state(const struct uffdwp_snapshot *snapshot, uint64_t page)
 {
+	const struct ledger *ledger = &snapshot->region->ledger;
 	enum ledger_state state = ledger_get(ledger, page);
+	unsigned turn = 0;
 
 	while (state == LEDGER_CLAIMED) {
-		sched_yield();
+		kernel_back_off(snapshot->k, &turn);
 		state = ledger_get(ledger, page);
 	}
 	return state;
 }
 
-/* Of an increment: a discard was noted while the cut was made, when the page had been looked at: it is the next one's.
- */
-static int give_back(struct uffdwp_snapshot *snapshot, uint64_t page)
+/* Increments only: a discard was noted while the cut was made, after the page had been looked at: it belongs to the
+ * next one. */
+static int sweep_give_back(struct uffdwp_snapshot *snapshot, uint64_t page)
 {
-	if (!snapshot->increment || ledger_get(&snapshot->region->ledger, page) != LEDGER_WATCHED)
+	if (!snapshot->cut.increment || ledger_get(&snapshot->region->ledger, page) != LEDGER_WATCHED)
 		return 0;
-	atomic_fetch_and(&snapshot->pages_changed[page / 64], ~(1ull << (page % 64)));
+	atomic_fetch_and(&snapshot->cut.pages_changed[page / 64], ~(1ull << (page % 64)));
 	region_note_changed(snapshot->region, page);
 	return 1;
 }
 
 /* -ENODATA: a page was lost, and its content at the cut. */
-static int claim_batch(struct uffdwp_snapshot *snapshot, struct batch *batch)
+static int sweep_claim_batch(struct uffdwp_snapshot *snapshot, struct batch *batch)
 {
 	struct ledger *ledger = &snapshot->region->ledger;
 	int error = 0;
 
 	batch->live = 0;
 	batch->slots = 0;
-	batch->marked = 0;
+	batch->wp = 0;
 	for (uint64_t page = batch->first; page < batch->end; page++) {
 		unsigned char *kind = &batch->kinds[page - batch->first];
 
 		enum ledger_state state;
 
 		*kind = PAGE_NOTHING;
-		if (!cut_wants(snapshot, page) || give_back(snapshot, page))
+		if (!cut_wants(&snapshot->cut, page) || sweep_give_back(snapshot, page))
 			continue;
 		do { /* a claim that only filled its entry gives it back */
 			if (ledger_move(ledger, page, LEDGER_ARMED, LEDGER_CLAIMED))
 				*kind = PAGE_LIVE;
-			state = *kind == PAGE_LIVE ? LEDGER_ARMED : settled_state(ledger, page);
+			state = *kind == PAGE_LIVE ? LEDGER_ARMED : sweep_settled_state(snapshot, page);
 		} while (state == LEDGER_ARMED && *kind != PAGE_LIVE);
 		if (*kind == PAGE_LIVE) {
 			batch->live++;
-			batch->marked = 1;
+			batch->wp = 1;
 			continue;
 		}
 		if (state == LEDGER_SAVED || state == LEDGER_OPEN) {
 			*kind = PAGE_SLOT;
 			batch->slots++;
-			batch->marked |= state == LEDGER_SAVED;
-		} else { /* LOST, or let go by whatever went wrong: its content at the cut is nowhere */
-			error = fail(snapshot, -ENODATA, page);
+			batch->wp |= state == LEDGER_SAVED;
+		} else { /* LOST, or unprotected by whatever went wrong: its content at the cut is nowhere */
+			error = sweep_fail(snapshot, -ENODATA, page);
 		}
 	}
 	return error;
 }
 
-/* Memory that loses marks and content together: a page that still has its mark had its content when it was read. */
-static int check_marks(struct uffdwp_snapshot *snapshot, uint64_t first, uint64_t end)
+/* Pages that still stop a write had their content when they were read. */
+static int sweep_check_protection(struct uffdwp_snapshot *snapshot, uint64_t first, uint64_t end)
 {
 	struct uffdwp_region *region = snapshot->region;
-	uint64_t all = low_bits(end - first);
+	int pagemap = snapshot->preserve.pagemap;
 	uintptr_t base;
-	uint64_t marks;
+	uint64_t bare;
 
 	do {
 		base = atomic_load(&region->base);
-		marks = region_marks(region, snapshot->preserve.pagemap, first, end);
-	} while (marks != all && region_has_moved(region, base));
-	if (marks == all)
+		bare = region_bare(region, pagemap, first, end);
+	} while (bare && !sweep_stopped(snapshot) && region_has_moved(region, base));
+	if (!bare)
 		return 0;
-	uint64_t page = first + (uint64_t)__builtin_ctzll(~marks);
-
-	return fail(snapshot, atomic_load(&region->unmapped) ? -ESTALE : -ENODATA, page);
+	region_note_bare(region);
+	return sweep_fail(snapshot, atomic_load(&region->unmapped) ? -ESTALE : -ENODATA,
+	                  first + (uint64_t)__builtin_ctzll(bare));
 }
 
 /* Which of pages [first, end) had content at the cut and have none now. */
-static uint64_t vanished_bits(const struct uffdwp_snapshot *snapshot, uint64_t first, uint64_t end)
+static uint64_t sweep_vanished_bits(const struct uffdwp_snapshot *snapshot, uint64_t first, uint64_t end)
 {
 	uint64_t now = region_content(snapshot->region, first, end, 1);
 	uint64_t vanished = 0;
@@ -135,27 +140,29 @@ static uint64_t vanished_bits(const struct uffdwp_snapshot *snapshot, uint64_t f
 }
 
 /* Live pages [first, end) were read: any that had content at the cut and has none now may have lost it before. */
-static int check_vanished(struct uffdwp_snapshot *snapshot, uint64_t first, uint64_t end)
+static int sweep_check_vanished(struct uffdwp_snapshot *snapshot, uint64_t first, uint64_t end)
 {
-	if (snapshot->preserve.pagemap >= 0)
-		return check_marks(snapshot, first, end);
 	struct uffdwp_region *region = snapshot->region;
+	int error =
+	        snapshot->preserve.pagemap >= 0 || region->uffd < 0 ? sweep_check_protection(snapshot, first, end) : 0;
 	uint64_t vanished;
 	uintptr_t base;
 
+	if (error || region_loses_wp_bits(region)) /* those lose both together */
+		return error;
 	do {
 		base = atomic_load(&region->base);
-		vanished = vanished_bits(snapshot, first, end);
-	} while (vanished && region_has_moved(region, base));
+		vanished = sweep_vanished_bits(snapshot, first, end);
+	} while (vanished && !sweep_stopped(snapshot) && region_has_moved(region, base));
 	if (!vanished)
 		return 0;
 	uint64_t page = first + (uint64_t)__builtin_ctzll(vanished);
 
-	return fail(snapshot, region_is_mapped(region, page) ? -ENODATA : -ESTALE, page);
+	return sweep_fail(snapshot, region_is_mapped(region, page) ? -ENODATA : -ESTALE, page);
 }
 
 /* How many of the pages from `page` on are alike in `bits`, bit 0 of which is `first`. */
-static uint64_t alike_until(uint64_t bits, uint64_t first, uint64_t page, uint64_t end)
+static uint64_t sweep_alike_until(uint64_t bits, uint64_t first, uint64_t page, uint64_t end)
 {
 	uint64_t kind = bits >> (page - first) & 1;
 
@@ -164,11 +171,26 @@ static uint64_t alike_until(uint64_t bits, uint64_t first, uint64_t page, uint64
 	return page;
 }
 
+/* Where the region is not where it was, an event says where it is now; an owner may move it again and again. */
+static int sweep_read_followed(struct uffdwp_snapshot *snapshot, uint64_t offset, void *to, size_t length)
+{
+	struct uffdwp_region *region = snapshot->region;
+	uintptr_t base;
+	int error;
+
+	do {
+		base = atomic_load(&region->base);
+		error = region_read(region, offset, to, length);
+	} while (error == -ESTALE && !sweep_stopped(snapshot) && region_has_moved(region, base));
+	return error;
+}
+
 /* Whether an empty entry was discarded just now is known when the handler has acted on what it had read: it fails the
  * snapshot then, because the pages are claimed. */
-static int read_settled(struct uffdwp_region *region, uint64_t offset, void *to, size_t length)
+static int sweep_read_settled(struct uffdwp_snapshot *snapshot, uint64_t offset, void *to, size_t length)
 {
-	int error = region_read_patiently(region, offset, to, length);
+	struct uffdwp_region *region = snapshot->region;
+	int error = sweep_read_followed(snapshot, offset, to, length);
 
 	if (error != -EAGAIN)
 		return error;
@@ -177,29 +199,32 @@ static int read_settled(struct uffdwp_region *region, uint64_t offset, void *to,
 }
 
 /* Reads the data of live pages [first, end), zeros the holes between. */
-static int read_run(struct uffdwp_snapshot *snapshot, unsigned char *to, uint64_t first, uint64_t end)
+static int sweep_read_run(struct uffdwp_snapshot *snapshot, unsigned char *to, uint64_t first, uint64_t end)
 {
 	struct uffdwp_region *region = snapshot->region;
 	uint64_t data = region_data(region, first, end);
 	unsigned shift = region->page_shift;
-	int error = 0;
+	int error = region_reads_zeros(region) ? sweep_check_vanished(snapshot, first, end) : 0;
+
+	if (error)
+		return error;
 
 	for (uint64_t page = first, next; page < end && !error; page = next) {
 		unsigned char *at = to + ((page - first) << shift);
 
-		next = alike_until(data, first, page, end);
+		next = sweep_alike_until(data, first, page, end);
 		if (data >> (page - first) & 1) {
-			error = read_settled(region, page << shift, at, (next - page) << shift);
+			error = sweep_read_settled(snapshot, page << shift, at, (next - page) << shift);
 			atomic_fetch_add_explicit(&snapshot->pages_sweep, next - page, memory_order_relaxed);
 		} else {
 			memset(at, 0, (next - page) << shift);
 			atomic_fetch_add_explicit(&snapshot->pages_hole, next - page, memory_order_relaxed);
 		}
 	}
-	return error ? fail(snapshot, error, first) : check_vanished(snapshot, first, end);
+	return error ? sweep_fail(snapshot, error, first) : sweep_check_vanished(snapshot, first, end);
 }
 
-static int read_live(struct uffdwp_snapshot *snapshot, struct batch *batch)
+static int sweep_read_live(struct uffdwp_snapshot *snapshot, struct batch *batch)
 {
 	unsigned shift = snapshot->region->page_shift;
 	int error = 0;
@@ -210,21 +235,22 @@ static int read_live(struct uffdwp_snapshot *snapshot, struct batch *batch)
 		while (end < batch->end && batch->kinds[end - batch->first] == PAGE_LIVE)
 			end++;
 		if (end > page)
-			error = read_run(snapshot, batch->buffer + ((page - batch->first) << shift), page, end);
+			error = sweep_read_run(snapshot, batch->buffer + ((page - batch->first) << shift), page, end);
 		page = end + 1;
 	}
 	return error;
 }
 
-/* Whether a huge page had content is found out by filling its entry plain (region_content()): the mark is gone then. */
-static int loses_mark_when_read(const struct uffdwp_region *region)
+/* Whether a huge page had content is found out by filling its entry plain (region_content()): the wp bit is cleared
+ * then. */
+static int sweep_loses_wp_when_read(const struct uffdwp_region *region)
 {
 	return region->memory == UFFDWP_MEMORY_HUGETLB && region_owns_empty(region);
 }
 
-/* Of a region that is tracked they stay protected instead; who waits for the claim comes again. What a writer has saved
- * is let go page by page: between may lie what is WATCHED. */
-static void keep_watched(struct uffdwp_snapshot *snapshot, const struct batch *batch)
+/* In a region that is tracked they stay protected instead; a thread that waits for the claim comes again. What a writer
+ * has saved is unprotected page by page: between may lie what is WATCHED. */
+static void sweep_keep_watched(struct uffdwp_snapshot *snapshot, const struct batch *batch)
 {
 	struct uffdwp_region *region = snapshot->region;
 	struct ledger *ledger = &region->ledger;
@@ -233,7 +259,7 @@ static void keep_watched(struct uffdwp_snapshot *snapshot, const struct batch *b
 		enum page_kind kind = (enum page_kind)batch->kinds[page - batch->first];
 
 		if (kind == PAGE_LIVE)
-			ledger_set(ledger, page, loses_mark_when_read(region) ? LEDGER_LEAVING : LEDGER_WATCHED);
+			ledger_set(ledger, page, sweep_loses_wp_when_read(region) ? LEDGER_LEAVING : LEDGER_WATCHED);
 		enum ledger_state state = kind == PAGE_NOTHING ? LEDGER_FREE : ledger_get(ledger, page);
 
 		if ((state == LEDGER_SAVED || state == LEDGER_LEAVING) && !region_disarm_run(region, page, page + 1))
@@ -244,19 +270,24 @@ static void keep_watched(struct uffdwp_snapshot *snapshot, const struct batch *b
 }
 
 /* Live pages are safe in our memory, or the snapshot has failed: they go (INV-SAFE). */
-static void release(struct uffdwp_snapshot *snapshot, const struct batch *batch)
+static void sweep_release(struct uffdwp_snapshot *snapshot, const struct batch *batch)
 {
 	struct uffdwp_region *region = snapshot->region;
 
 	if (snapshot->preserve.keeps) {
-		keep_watched(snapshot, batch);
+		sweep_keep_watched(snapshot, batch);
 		return;
 	}
 	for (uint64_t page = batch->first; page < batch->end; page++) {
 		if (batch->kinds[page - batch->first] == PAGE_LIVE)
 			ledger_set(&region->ledger, page, LEDGER_LEAVING);
 	}
-	/* The whole batch in one call: whatever lies between is let go as well (INV-IDEMPOTENT). */
+	INVARIANT(IDEMPOTENT, !ledger_has(&region->ledger, batch->first, batch->end, LEDGER_BIT(ARMED)));
+	INVARIANT(CLAIM, !ledger_has(&region->ledger, batch->first, batch->end, LEDGER_BIT(CLAIMED)));
+	/* An entry that was moved away and not filled yet would be a fault once more. */
+	if (snapshot->cut.moved && batch->end > snapshot->cut.filled_end)
+		mechanism_fill_run(region, batch->first, batch->end, 0);
+	/* The whole batch in one call: what lies between is unprotected as well (INV-IDEMPOTENT). */
 	if (region_disarm_run(region, batch->first, batch->end)) {
 		fault_wake_region(region);
 		return;
@@ -265,7 +296,14 @@ static void release(struct uffdwp_snapshot *snapshot, const struct batch *batch)
 		ledger_disarmed(&region->ledger, page);
 }
 
-static void take_slots(struct uffdwp_snapshot *snapshot, const struct batch *batch)
+/* Its pre-image is taken. A page whose disarming was refused is LEAVING: a write, or a barrier, takes the bit off. */
+static void sweep_end_slot(struct uffdwp_region *region, uint64_t page)
+{
+	if (!ledger_move(&region->ledger, page, LEDGER_SAVED, LEDGER_LEAVING))
+		ledger_set(&region->ledger, page, LEDGER_FREE);
+}
+
+static void sweep_take_slots(struct uffdwp_snapshot *snapshot, const struct batch *batch)
 {
 	struct preserve *preserve = &snapshot->preserve;
 	unsigned shift = snapshot->region->page_shift;
@@ -275,9 +313,10 @@ static void take_slots(struct uffdwp_snapshot *snapshot, const struct batch *bat
 			continue;
 		uint32_t slot = atomic_load_explicit(&preserve->slot_of[page], memory_order_relaxed);
 
+		INVARIANT(SAFE, slot < preserve->pool.slots);
 		memcpy(batch->buffer + ((page - batch->first) << shift), pool_slot(&preserve->pool, slot),
 		       snapshot->region->page_bytes);
-		ledger_set(&snapshot->region->ledger, page, LEDGER_FREE);
+		sweep_end_slot(snapshot->region, page);
 		pool_give(&preserve->pool, slot);
 	}
 	if (!snapshot->freed_slots)
@@ -286,7 +325,7 @@ static void take_slots(struct uffdwp_snapshot *snapshot, const struct batch *bat
 }
 
 /* Writers that starve are woken when it is worth it: a few long waits disturb less than one for every chunk. */
-static void wake_starved(struct uffdwp_snapshot *snapshot, int at_once)
+static void sweep_wake_starved(struct uffdwp_snapshot *snapshot, int at_once)
 {
 	const struct pool *pool = &snapshot->preserve.pool;
 
@@ -300,7 +339,7 @@ static void wake_starved(struct uffdwp_snapshot *snapshot, int at_once)
 }
 
 /* What a lazy restore has not fetched yet has to come before it is claimed: it is filled under a claim. */
-static int await_restore(struct uffdwp_snapshot *snapshot, const struct batch *batch)
+static int sweep_await_restore(struct uffdwp_snapshot *snapshot, const struct batch *batch)
 {
 	const _Atomic int *stop = &snapshot->preserve.error;
 	uint64_t page = batch->first;
@@ -310,46 +349,47 @@ static int await_restore(struct uffdwp_snapshot *snapshot, const struct batch *b
 	for (uint64_t end; page < batch->end; page = end + 1) {
 		uint64_t failed = page;
 
-		for (end = page; end < batch->end && cut_wants(snapshot, end);)
+		for (end = page; end < batch->end && cut_wants(&snapshot->cut, end);)
 			end++;
 		int error = fault_await(snapshot->region, page, end, stop, &failed);
 
 		if (error)
-			return fail(snapshot, error, failed);
+			return sweep_fail(snapshot, fault_unfetched_error(error),
+			                  failed); /* an own error stands already */
 	}
 	return 0;
 }
 
-static int save_batch(struct uffdwp_snapshot *snapshot, struct batch *batch)
+static int sweep_save_batch(struct uffdwp_snapshot *snapshot, struct batch *batch)
 {
-	int error = await_restore(snapshot, batch);
+	int error = sweep_await_restore(snapshot, batch);
 
 	if (error)
 		return error;
-	error = claim_batch(snapshot, batch);
+	error = sweep_claim_batch(snapshot, batch);
 
 	if (batch->live > 0 && !error)
-		error = read_live(snapshot, batch);
-	if (batch->marked)
-		release(snapshot, batch);
+		error = sweep_read_live(snapshot, batch);
+	if (batch->wp)
+		sweep_release(snapshot, batch);
 	if (batch->slots > 0)
-		take_slots(snapshot, batch);
-	return error ? error : stopped(snapshot);
+		sweep_take_slots(snapshot, batch);
+	return error ? error : sweep_stopped(snapshot);
 }
 
-static int fill_chunk(struct uffdwp_snapshot *snapshot, uint64_t index, struct chunk *chunk)
+static int sweep_fill_chunk(struct uffdwp_snapshot *snapshot, uint64_t index, struct chunk *chunk)
 {
 	unsigned shift = snapshot->region->page_shift;
 	uint64_t first = index * snapshot->chunk_pages;
-	uint64_t end = min_u64(first + snapshot->chunk_pages, snapshot->preserve.end_page);
+	uint64_t end = math_min_u64(first + snapshot->chunk_pages, snapshot->preserve.end_page);
 	struct batch batch;
 	int error = 0;
 
 	for (uint64_t page = first; page < end && !error; page = batch.end) {
 		batch.first = page;
-		batch.end = min_u64(page + SWEEP_BATCH_PAGES, end);
+		batch.end = math_min_u64(page + SWEEP_BATCH_PAGES, end);
 		batch.buffer = chunk->buffer + ((page - first) << shift);
-		error = save_batch(snapshot, &batch);
+		error = sweep_save_batch(snapshot, &batch);
 	}
 	chunk->offset = first << shift;
 	chunk->length = (end - first) << shift;
@@ -357,36 +397,36 @@ static int fill_chunk(struct uffdwp_snapshot *snapshot, uint64_t index, struct c
 	return error;
 }
 
-/* From the end to the start, unless the sink wants the other order: a sequential writer, who mostly goes up, then meets
- * the sweep once instead of racing with it. */
-static uint64_t cursor_chunk(const struct uffdwp_snapshot *snapshot, uint64_t chunks)
+/* From the end to the start, unless the sink wants the other order: a sequential writer, which mostly goes up, then
+ * meets the sweep once instead of racing with it. */
+static uint64_t sweep_cursor_chunk(const struct uffdwp_snapshot *snapshot, uint64_t chunks)
 {
 	return snapshot->sink.ops->ordered ? snapshot->cursor : chunks - 1 - snapshot->cursor;
 }
 
-static int runs_low(const struct pool *pool)
+static int sweep_runs_low(const struct pool *pool)
 {
 	return pool_left(pool) < pool->slots / 2;
 }
 
-/* A chunk that holds the oldest pre-images, when the pool runs low; else the next in order. */
-static int next_chunk(struct uffdwp_snapshot *snapshot, uint64_t chunks, uint64_t *index)
+/* A chunk that has the oldest pre-images, when the pool runs low; else the next in order. */
+static int sweep_next_chunk(struct uffdwp_snapshot *snapshot, uint64_t chunks, uint64_t *index)
 {
 	struct preserve *preserve = &snapshot->preserve;
 	uint32_t page;
 
-	while (!snapshot->sink.ops->ordered && runs_low(&preserve->pool) && ring_pop(&preserve->hot, &page)) {
+	while (!snapshot->sink.ops->ordered && sweep_runs_low(&preserve->pool) && ring_pop(&preserve->hot, &page)) {
 		*index = page / snapshot->chunk_pages;
 		if (!snapshot->swept[*index])
 			return 1;
 	}
-	while (snapshot->cursor < chunks && snapshot->swept[cursor_chunk(snapshot, chunks)])
+	while (snapshot->cursor < chunks && snapshot->swept[sweep_cursor_chunk(snapshot, chunks)])
 		snapshot->cursor++;
-	*index = cursor_chunk(snapshot, chunks);
+	*index = sweep_cursor_chunk(snapshot, chunks);
 	return snapshot->cursor < chunks;
 }
 
-static struct chunk *idle_chunk(struct uffdwp_snapshot *snapshot)
+static struct chunk *sweep_idle_chunk(struct uffdwp_snapshot *snapshot)
 {
 	for (unsigned i = 0; i < snapshot->chunk_count; i++) {
 		if (!snapshot->chunks[i].busy)
@@ -395,7 +435,7 @@ static struct chunk *idle_chunk(struct uffdwp_snapshot *snapshot)
 	return NULL;
 }
 
-static unsigned busy_chunks(const struct uffdwp_snapshot *snapshot)
+static unsigned sweep_busy_chunks(const struct uffdwp_snapshot *snapshot)
 {
 	unsigned busy = 0;
 
@@ -405,7 +445,7 @@ static unsigned busy_chunks(const struct uffdwp_snapshot *snapshot)
 }
 
 /* What of a chunk goes to the sink. */
-static uint64_t content_bytes(const struct uffdwp_snapshot *snapshot, const struct chunk *chunk)
+static uint64_t sweep_content_bytes(const struct uffdwp_snapshot *snapshot, const struct chunk *chunk)
 {
 	struct chunk_run run = {0, 0};
 	uint64_t bytes = 0;
@@ -417,65 +457,124 @@ static uint64_t content_bytes(const struct uffdwp_snapshot *snapshot, const stru
 	return bytes;
 }
 
-static void count_rate(struct uffdwp_snapshot *snapshot, const struct chunk *chunk)
+static void sweep_count_rate(struct uffdwp_snapshot *snapshot, const struct chunk *chunk)
 {
 	if (snapshot->rate.rate_bytes)
-		bucket_take(&snapshot->rate, content_bytes(snapshot, chunk), kernel_now_ns());
+		bucket_take(&snapshot->rate, sweep_content_bytes(snapshot, chunk), kernel_now_ns());
 }
 
 /* Until the rate allows more, or the pool runs low: writers pay for a slow disk, but not for a rate that was chosen. A
- * change of `error` ends the nap, or its time does. */
-static int keep_rate(struct uffdwp_snapshot *snapshot)
+ * failure, which wakes no thread here, is seen when the sleep is over; so is a program that closed the descriptors. */
+static int sweep_keep_rate(struct uffdwp_snapshot *snapshot)
 {
 	const struct sink_ops *sink = snapshot->sink.ops;
 	const struct preserve *preserve = &snapshot->preserve;
 	uint64_t left_ns;
 	int error = 0;
 
-	while (!error && !stopped(snapshot) && !runs_low(&preserve->pool) &&
+	while (!error && !sweep_stopped(snapshot) && !sweep_runs_low(&preserve->pool) &&
 	       (left_ns = bucket_wait_ns(&snapshot->rate, kernel_now_ns())) > 0) {
-		wake_starved(snapshot, 1);
-		if (busy_chunks(snapshot) > 0)
-			error = sink->reap(snapshot);
+		sweep_wake_starved(snapshot, 1);
+		if (sweep_busy_chunks(snapshot) > 0)
+			error = snapshot_sink_answer(snapshot, sink->reap(snapshot));
 		else
-			snapshot->k->futex_wait((const uint32_t *)&preserve->error, 0, min_u64(left_ns, SWEEP_NAP_NS));
+			snapshot->k->futex_wait((const uint32_t *)&preserve->error, 0,
+			                        math_min_u64(left_ns, SWEEP_SLEEP_NS));
+		error = error ? error : snapshot_check_own(snapshot);
 	}
-	return error ? error : stopped(snapshot);
+	return error ? error : sweep_stopped(snapshot);
 }
 
 static int sweep_chunk(struct uffdwp_snapshot *snapshot, uint64_t index)
 {
 	const struct sink_ops *sink = snapshot->sink.ops;
 	struct chunk *chunk;
-	int error = keep_rate(snapshot);
+	int error = sweep_keep_rate(snapshot);
 
-	while (!(chunk = idle_chunk(snapshot)) && !error) {
-		error = sink->reap(snapshot);
-		wake_starved(snapshot, 0);
+	while (!(chunk = sweep_idle_chunk(snapshot)) && !error) {
+		error = snapshot_sink_answer(snapshot, sink->reap(snapshot));
+		sweep_wake_starved(snapshot, 0);
 	}
 	if (error)
-		return fail(snapshot, error, index * snapshot->chunk_pages);
-	error = fill_chunk(snapshot, index, chunk);
+		return sweep_fail(snapshot, error, index * snapshot->chunk_pages);
+	error = sweep_fill_chunk(snapshot, index, chunk);
 	snapshot->swept[index] = 1;
 	if (error)
 		return error;
-	count_rate(snapshot, chunk);
-	wake_starved(snapshot, !sink->reap); /* such a sink may block for long */
-	error = sink->write(snapshot, chunk);
-	return error ? fail(snapshot, error, index * snapshot->chunk_pages) : 0;
+	sweep_count_rate(snapshot, chunk);
+	sweep_wake_starved(snapshot, !sink->reap); /* such a sink may block for long */
+	error = snapshot_sink_answer(snapshot, sink->write(snapshot, chunk));
+	return error ? sweep_fail(snapshot, error, index * snapshot->chunk_pages) : 0;
 }
 
-/* Of an increment: chunks without a page that changed are done. */
-static void leave_out_unchanged(struct uffdwp_snapshot *snapshot, uint64_t chunks)
+/* Increments only: chunks without a page that changed are done. */
+static void sweep_leave_out_unchanged(struct uffdwp_snapshot *snapshot, uint64_t chunks)
 {
 	for (uint64_t index = 0; index < chunks; index++) {
 		uint64_t page = index * snapshot->chunk_pages;
-		uint64_t end = min_u64(page + snapshot->chunk_pages, snapshot->preserve.end_page);
+		uint64_t end = math_min_u64(page + snapshot->chunk_pages, snapshot->preserve.end_page);
 
-		while (page < end && !cut_wants(snapshot, page))
+		while (page < end && !cut_wants(&snapshot->cut, page))
 			page++;
 		snapshot->swept[index] = page == end;
 	}
+}
+
+/* Which of pages [first, end) are armed in the ledger. */
+static uint64_t sweep_protected_bits(const struct ledger *ledger, uint64_t first, uint64_t end)
+{
+	uint64_t bits = 0;
+
+	for (uint64_t page = first; page < end; page++)
+		bits |= (uint64_t)ledger_is_protected(ledger_get(ledger, page)) << (page - first);
+	return bits;
+}
+
+/* Incremental snapshots only, of memory whose wp bits vanish without an event: what was not saved, because it was not
+ * written since the parent, must still stop a write. Looked at before the kernel and after: no page is armed between.
+ */
+static int sweep_check_unchanged(struct uffdwp_snapshot *snapshot)
+{
+	struct uffdwp_region *region = snapshot->region;
+	uint64_t pages = snapshot->preserve.end_page;
+
+	if (snapshot->preserve.pagemap < 0 || !region_may_merge(region))
+		return 0;
+	for (uint64_t page = 0; page < pages; page += 64) {
+		uint64_t end = math_min_u64(page + 64, pages);
+		uint64_t wp = sweep_protected_bits(&region->ledger, page, end);
+		uint64_t bare = wp ? wp & region_bare(region, snapshot->preserve.pagemap, page, end) : 0;
+
+		if (bare & sweep_protected_bits(&region->ledger, page, end)) {
+			region_note_bare(region);
+			return sweep_fail(snapshot, -ENODATA, page + (uint64_t)__builtin_ctzll(bare));
+		}
+	}
+	return 0;
+}
+
+void sweep_touch_pool(struct uffdwp_snapshot *snapshot)
+{
+	struct pool *pool = &snapshot->preserve.pool;
+
+	if (!pool->touched)
+		pages_touch_beside(snapshot->k, pool->memory, pool_bytes(pool));
+}
+
+/* After a move of the page tables every read would wait for the handler until the sweep comes by: all entries are
+ * filled first, as long as writers do not need the pool; what had content is noted all the same. */
+static int sweep_after_move(struct uffdwp_snapshot *snapshot)
+{
+	struct preserve *preserve = &snapshot->preserve;
+	struct cut *cut = &snapshot->cut;
+
+	sweep_touch_pool(snapshot);
+	pages_touch_beside(snapshot->k, (void *)preserve->slot_of, preserve->end_page * sizeof(*preserve->slot_of));
+	for (uint64_t page = 0; page < cut->end_page && !sweep_stopped(snapshot);)
+		page = move_fill(cut, page, !sweep_runs_low(&preserve->pool));
+	int error = sweep_stopped(snapshot) ? 0 : move_check_content(cut);
+
+	return error ? sweep_fail(snapshot, error, 0) : sweep_stopped(snapshot);
 }
 
 int sweep_run(struct uffdwp_snapshot *snapshot)
@@ -483,15 +582,17 @@ int sweep_run(struct uffdwp_snapshot *snapshot)
 	uint64_t pages = snapshot->preserve.end_page;
 	uint64_t chunks = (pages + snapshot->chunk_pages - 1) / snapshot->chunk_pages;
 	uint64_t index;
-	int error = 0;
+	int error = snapshot->cut.moved ? sweep_after_move(snapshot) : 0;
 
-	if (snapshot->increment)
-		leave_out_unchanged(snapshot, chunks);
-	while (!error && next_chunk(snapshot, chunks, &index))
+	if (snapshot->cut.increment)
+		sweep_leave_out_unchanged(snapshot, chunks);
+	while (!error && sweep_next_chunk(snapshot, chunks, &index))
 		error = sweep_chunk(snapshot, index);
-	while (!error && busy_chunks(snapshot) > 0)
-		error = snapshot->sink.ops->reap(snapshot);
+	while (!error && sweep_busy_chunks(snapshot) > 0)
+		error = snapshot_sink_answer(snapshot, snapshot->sink.ops->reap(snapshot));
+	if (!error && snapshot->cut.increment)
+		error = sweep_check_unchanged(snapshot);
 	if (error)
-		return fail(snapshot, error, 0);
-	return stopped(snapshot);
+		return sweep_fail(snapshot, error, 0);
+	return sweep_stopped(snapshot);
 }

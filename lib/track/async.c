@@ -3,34 +3,35 @@
  * The kernel's side of a track: a uffd with UFFD_FEATURE_WP_ASYNC, and PAGEMAP_SCAN (Linux 6.7,
  * Documentation/admin-guide/mm/pagemap.rst). The kernel writes what it finds straight into the caller's ranges.
  *
- * What is asked of the scan: pages without the mark, empty entries too. With UFFDWP_TRACK_POPULATED: pages without the
- * mark that are in memory or in swap, and are not the zero page, which is what a read of untouched memory maps. Not so
- * for shared memory: swapping out, or MADV_DONTNEED, leaves an empty entry there of a page that was written.
+ * What is asked of the scan: pages without the wp bit, empty entries too. With UFFDWP_TRACK_START_POPULATED: pages
+ * without the wp bit that are in memory or in swap, and are not the zero page, which is what a read of untouched memory
+ * maps. Not so for shared memory: swapping out, or MADV_DONTNEED, leaves an empty entry there of a page that was
+ * written.
  *
- * Holes: before 2026 kernels pass over memory that has no page table, which is how MADV_DONTNEED leaves a transparent
- * huge page, and how a file is mapped; what was thrown away, or added, there would not be reported. Where the probe saw
- * that (probe_scan_holes()), such holes are looked for first, and given page tables by reading them: then the scan
- * finds their entries without a mark.
+ * Holes: before 2026 kernels pass over memory that has no page table, as MADV_DONTNEED leaves a transparent huge page,
+ * and how a file is mapped; what was thrown away, or added, there would not be reported. Where the probe saw that
+ * (probe_scan_holes()), such holes are looked for first, and given page tables by reading them: then the scan finds
+ * their entries without a wp bit.
  *
  * Threads: under tracks_lock; several may scan at once. Never: malloc, or touch tracked memory.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <sys/mman.h>
 
 #include "fault/runtime.h"
 #include "kernel/maps.h"
+#include "kernel/own.h"
 #include "kernel/probe.h"
 #include "track/track.h"
 
 #define HOLES 64
 
-static uint64_t wanted_features(const struct uffdwp_track *track)
+static uint64_t async_wanted_features(const struct uffdwp_track *track)
 {
 	uint64_t features = UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_WP_HUGETLBFS_SHMEM |
 	                    UFFD_FEATURE_WP_UNPOPULATED | UFFD_FEATURE_WP_ASYNC;
 
-	if (!(track->flags & UFFDWP_TRACK_NO_EVENTS))
+	if (!(track->flags & UFFDWP_TRACK_START_NO_EVENTS))
 		features |= UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_EVENT_UNMAP;
 	return features;
 }
@@ -40,24 +41,26 @@ int async_open(struct uffdwp_track *track)
 	const struct kernel_ops *k = track->k;
 	uint64_t granted;
 
-	track->pagemap = k->open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC, 0);
+	track->pagemap = runtime_pagemap(track->runtime);
 	if (track->pagemap < 0)
 		return track->pagemap;
-	track->uffd = kernel_uffd_new(k, track->runtime->access, wanted_features(track), &granted);
+	track->uffd = kernel_uffd_new(k, track->runtime->access, async_wanted_features(track), &granted);
 	if (track->uffd < 0)
 		return track->uffd;
+	track->tag = own_new();
+	if (own_take(k, track->uffd, track->tag))
+		return -ENOMEM;
 	if (!(granted & UFFD_FEATURE_WP_ASYNC))
 		return -EOPNOTSUPP;
-	track->scan_skips_holes = probe_scan_holes(k, track->runtime->access) == 0;
+	/* What could not be tried is taken for the worse. */
+	track->scan_skips_holes = probe_scan_holes(k, track->runtime->access) != 1;
 	return 0;
 }
 
 void async_close(struct uffdwp_track *track)
 {
-	if (track->uffd >= 0)
-		track->k->close(track->uffd);
-	if (track->pagemap >= 0)
-		track->k->close(track->pagemap);
+	own_close(track->k, track->uffd, track->tag);
+	own_close(track->k, track->pagemap, track->runtime->tag);
 }
 
 int async_register(struct uffdwp_track *track, uint64_t start, uint64_t end)
@@ -72,7 +75,7 @@ void async_unregister(struct uffdwp_track *track, uint64_t start, uint64_t end)
 }
 
 /* `peek` meets memory that is not registered as well, which must not be reported. */
-static void ask(int populated, int peek, struct pm_scan_arg *arg)
+static void async_ask(int populated, int peek, struct pm_scan_arg *arg)
 {
 	arg->size = sizeof(*arg);
 	arg->flags = peek ? 0 : PM_SCAN_WP_MATCHING;
@@ -86,7 +89,7 @@ static void ask(int populated, int peek, struct pm_scan_arg *arg)
 }
 
 /* Gives [start, end) page tables where it has none. A hole that comes meanwhile is found by the next collect. */
-static int fill_holes(const struct uffdwp_track *track, uint64_t start, uint64_t end)
+static int async_fill_holes(const struct uffdwp_track *track, uint64_t start, uint64_t end)
 {
 	struct page_region holes[HOLES];
 
@@ -122,20 +125,20 @@ int async_arm(struct uffdwp_track *track, uint64_t start, uint64_t end, int popu
 		return error;
 	struct pm_scan_arg arg = {.start = start, .end = end};
 
-	ask(populated, 0, &arg);
+	async_ask(populated, 0, &arg);
 	arg.return_mask = 0;
 	error = track->k->pagemap_scan(track->pagemap, &arg);
 	return error < 0 ? error : 0;
 }
 
-static int unmark(const struct uffdwp_track *track, uint64_t start, uint64_t end)
+static int async_unprotect(const struct uffdwp_track *track, uint64_t start, uint64_t end)
 {
 	return track->k->uffd_writeprotect(track->uffd, start, end - start, 0);
 }
 
-/* While an event waits to be read UFFDIO_WRITEPROTECT is refused, and who reads it may wait for us: to register anew
- * takes the marks off, too. */
-static int renew(const struct uffdwp_track *track, uint64_t start, uint64_t end)
+/* While an event waits to be read UFFDIO_WRITEPROTECT is refused, and the thread that reads it may wait for us: to
+ * register anew clears the wp bits, too. */
+static int async_renew(const struct uffdwp_track *track, uint64_t start, uint64_t end)
 {
 	track->k->uffd_unregister(track->uffd, start, end - start);
 	return track->k->uffd_register(track->uffd, start, end - start, UFFDIO_REGISTER_MODE_WP);
@@ -143,17 +146,25 @@ static int renew(const struct uffdwp_track *track, uint64_t start, uint64_t end)
 
 int async_disarm(const struct uffdwp_track *track, uint64_t start, uint64_t end)
 {
-	return unmark(track, start, end) ? renew(track, start, end) : 0;
+	return async_unprotect(track, start, end) ? async_renew(track, start, end) : 0;
+}
+
+void async_prepare(const struct uffdwp_track *track, uint64_t start, uint64_t end)
+{
+	(void)async_unprotect(track, start, end);
 }
 
 void async_forget(struct uffdwp_track *track, uint64_t start, uint64_t end)
 {
-	int refused = unmark(track, start, end);
+	int refused = async_unprotect(track, start, end);
 
-	/* An event waits to be read: of another mapping, most likely; or this one lies elsewhere by now. */
-	atomic_store(&track->doubtful, (uint32_t)(refused != 0));
-	if (refused)
-		renew(track, start, end);
+	if (!refused)
+		return;
+	/* An event waits to be read: of another mapping, most likely; or this one lies elsewhere by now. Only the
+	 * thread that has read all events takes that back (follow.c): another collect, which meets none, knows nothing
+	 * of this range. */
+	atomic_store(&track->doubtful, 1);
+	async_renew(track, start, end);
 }
 
 int async_scan(struct uffdwp_track *track, const struct piece *piece, int peek, struct findings *found)
@@ -161,11 +172,11 @@ int async_scan(struct uffdwp_track *track, const struct piece *piece, int peek, 
 	uint64_t start = piece->start;
 	uint64_t end = piece->end;
 	struct pm_scan_arg arg = {.start = start, .end = end, .vec = (uintptr_t)found->at, .vec_len = found->room};
-	int error = track->scan_skips_holes && !piece->populated ? fill_holes(track, start, end) : 0;
+	int error = track->scan_skips_holes && !piece->populated ? async_fill_holes(track, start, end) : 0;
 
 	if (error)
 		return error;
-	ask(piece->populated, peek, &arg);
+	async_ask(piece->populated, peek, &arg);
 	int count = track->k->pagemap_scan(track->pagemap, &arg);
 
 	if (count < 0) { /* it may have armed a part before it failed */

@@ -1,26 +1,28 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Follows what happens to the mappings of an async track: mremap(2) takes registration and marks along, munmap(2) ends
- * them. The kernel holds whoever does that until the event was read.
+ * Follows what happens to the mappings of an async track: mremap(2) takes registration and wp bits along, munmap(2)
+ * ends them. The kernel lets the calling thread sleep until the event was read.
  *
  * The event is read with tracks_lock held for writing, and acted on before the lock is given back: so when the caller
- * of munmap(2) goes on and adds what he maps there next, the old range is gone already.
+ * of munmap(2) goes on and adds what it maps there next, the old range is gone already.
  *
- * Threads: one, `uffdwp-track`, with all signals blocked. Never: wait for tracks_lock while it holds an event.
+ * Threads: one, `uffdwp-track`, with all signals blocked. Never: wait for tracks_lock between the read of an event and
+ * its handling.
  */
 #include <errno.h>
 #include <stdint.h>
 
-#include "base/signals.h"
+#include "base/thread.h"
 #include "base/trace.h"
-#include "fault/loop.h"
+#include "io/loop.h"
+#include "kernel/own.h"
 #include "track/track.h"
 
 #define MESSAGES 16
 
 enum { TOKEN_EVENTS, TOKEN_KICK };
 
-static void take(struct uffdwp_track *track, const struct uffd_msg *message)
+static void follow_take(struct uffdwp_track *track, const struct uffd_msg *message)
 {
 	switch (message->event) {
 	case UFFD_EVENT_REMAP:
@@ -38,18 +40,23 @@ static void take(struct uffdwp_track *track, const struct uffd_msg *message)
 	}
 }
 
-static void drain(struct uffdwp_track *track)
+static void follow_drain(struct uffdwp_track *track)
 {
+	sigset_t before;
 	struct uffd_msg messages[MESSAGES];
 	ssize_t got;
 
-	pthread_rwlock_wrlock(&tracks_lock);
+	lock_shared_write(&tracks_lock, &before);
 	do {
-		got = track->k->uffd_read(track->uffd, messages, MESSAGES);
+		got = own_check(track->k, track->uffd, track->tag);
+		if (!got)
+			got = track->k->uffd_read(track->uffd, messages, MESSAGES);
 		for (ssize_t i = 0; i < got / (ssize_t)sizeof(messages[0]); i++)
-			take(track, &messages[i]);
+			follow_take(track, &messages[i]);
 	} while (got > 0);
-	pthread_rwlock_unlock(&tracks_lock);
+	if (got == -EAGAIN) /* all was read, and no scan runs */
+		atomic_store(&track->doubtful, 0);
+	lock_shared_give(&tracks_lock, &before);
 }
 
 static void *follow_main(void *argument)
@@ -58,36 +65,28 @@ static void *follow_main(void *argument)
 	struct loop_event events[2];
 	int stop = 0;
 
-	pthread_setname_np(pthread_self(), "uffdwp-track");
+	thread_begin("uffdwp-track");
 	while (!stop) {
+		pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, NULL);
 		int count = loop_wait(track->follower.loop, events, 2, UINT64_MAX);
+
+		pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
 
 		for (int i = 0; i < count; i++) {
 			stop |= events[i].token == TOKEN_KICK;
 			if (events[i].token == TOKEN_EVENTS)
-				drain(track);
+				follow_drain(track);
 		}
 		stop |= count < 0;
 	}
 	return NULL;
 }
 
-static int start_thread(struct uffdwp_track *track)
-{
-	sigset_t before;
-
-	signals_block(&before);
-	int error = -pthread_create(&track->follower.thread, NULL, follow_main, track);
-
-	signals_restore(&before);
-	return error;
-}
-
-static void close_follower(struct uffdwp_track *track)
+static void follow_close_follower(struct uffdwp_track *track)
 {
 	if (track->follower.loop)
 		loop_free(track->follower.loop);
-	track->k->close(track->follower.kick);
+	own_close(track->k, track->follower.kick, track->follower.tag);
 	track->follower.loop = NULL;
 }
 
@@ -95,7 +94,8 @@ int follow_start(struct uffdwp_track *track)
 {
 	struct follower *follower = &track->follower;
 
-	follower->kick = track->k->eventfd();
+	follower->tag = own_new();
+	follower->kick = own_eventfd(track->k, follower->tag);
 	if (follower->kick < 0)
 		return follower->kick;
 	/* epoll: a request of io_uring would keep the uffd, and with it the registrations, alive. */
@@ -106,21 +106,20 @@ int follow_start(struct uffdwp_track *track)
 	if (!error)
 		error = loop_add(follower->loop, follower->kick, TOKEN_KICK);
 	if (!error)
-		error = start_thread(track);
+		error = thread_spawn(&follower->thread, NULL, follow_main, track);
 	if (error)
-		close_follower(track);
+		follow_close_follower(track);
 	follower->running = !error;
 	return error;
 }
 
 void follow_stop(struct uffdwp_track *track)
 {
-	const uint64_t one = 1;
-
 	if (!track->follower.running)
 		return;
-	while (track->k->write(track->follower.kick, &one, sizeof(one)) < 0)
-		;
+	/* Where the program has closed it: epoll_wait(2) is a cancellation point. */
+	if (own_kick(track->k, track->follower.kick, track->follower.tag))
+		pthread_cancel(track->follower.thread);
 	pthread_join(track->follower.thread, NULL);
-	close_follower(track);
+	follow_close_follower(track);
 }

@@ -38,7 +38,7 @@ int ranges_next(const struct ranges *ranges, uint64_t *from, uint64_t end, struc
 	if (*from >= end || i == ranges->count || ranges->at[i].start >= end)
 		return 0;
 	part->start = ranges->at[i].start > *from ? ranges->at[i].start : *from;
-	part->end = min_u64(ranges->at[i].end, end);
+	part->end = math_min_u64(ranges->at[i].end, end);
 	*from = part->end;
 	return 1;
 }
@@ -56,7 +56,7 @@ void ranges_close(struct ranges *ranges, const struct kernel_ops *k)
 }
 
 /* Replaces `old` ranges at i by `new` ones, at most one more. */
-static void splice(struct ranges *ranges, size_t i, size_t old, const struct range *new, size_t count)
+static void ranges_splice(struct ranges *ranges, size_t i, size_t old, const struct range *new, size_t count)
 {
 	struct range *at = ranges->at + i;
 
@@ -66,28 +66,28 @@ static void splice(struct ranges *ranges, size_t i, size_t old, const struct ran
 	ranges->count = ranges->count - old + count;
 }
 
-static uint64_t shared_bytes(const struct range *range, uint64_t start, uint64_t end)
+static uint64_t ranges_shared_bytes(const struct range *range, uint64_t start, uint64_t end)
 {
 	uint64_t from = range->start > start ? range->start : start;
-	uint64_t to = min_u64(range->end, end);
+	uint64_t to = math_min_u64(range->end, end);
 
 	return to > from ? to - from : 0;
 }
 
 void ranges_add(struct ranges *ranges, uint64_t start, uint64_t end)
 {
-	/* From the first that ends at `start` or behind it to the last that begins at `end` or before it: one. */
+	/* From the first that ends at `start` or after it to the last that begins at `end` or before it: one. */
 	size_t first = ranges_find(ranges, start - (start > 0));
 	size_t last = first;
 	struct range merged = {.start = start, .end = end};
 
 	ranges->bytes += end - start;
 	for (; last < ranges->count && ranges->at[last].start <= end; last++) {
-		ranges->bytes -= shared_bytes(&ranges->at[last], start, end);
-		merged.start = min_u64(merged.start, ranges->at[last].start);
+		ranges->bytes -= ranges_shared_bytes(&ranges->at[last], start, end);
+		merged.start = math_min_u64(merged.start, ranges->at[last].start);
 		merged.end = ranges->at[last].end > merged.end ? ranges->at[last].end : merged.end;
 	}
-	splice(ranges, first, last - first, &merged, 1);
+	ranges_splice(ranges, first, last - first, &merged, 1);
 }
 
 uint64_t ranges_remove(struct ranges *ranges, uint64_t start, uint64_t end)
@@ -105,9 +105,9 @@ uint64_t ranges_remove(struct ranges *ranges, uint64_t start, uint64_t end)
 			rest[count++] = (struct range){range->start, start};
 		if (range->end > end)
 			rest[count++] = (struct range){end, range->end};
-		removed += shared_bytes(range, start, end);
+		removed += ranges_shared_bytes(range, start, end);
 	}
-	splice(ranges, first, last - first, rest, count);
+	ranges_splice(ranges, first, last - first, rest, count);
 	ranges->bytes -= removed;
 	return removed;
 }

@@ -31,7 +31,7 @@ struct ranges {
 int ranges_open(struct ranges *ranges, const struct kernel_ops *k);
 void ranges_close(struct ranges *ranges, const struct kernel_ops *k);
 
-/* The first range that ends behind `address`: count where there is none. */
+/* The first range that ends after `address`: count where there is none. */
 size_t ranges_find(const struct ranges *ranges, uint64_t address);
 
 /* 1: some of [start, end) is in the set. */

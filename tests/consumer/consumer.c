@@ -11,11 +11,11 @@
 
 #define LENGTH_BYTES ((size_t)1 << 20)
 
-static int complain(struct uffdwp *runtime, const char *what, int error)
+static int complain(const char *what, int error)
 {
 	char text[512];
 
-	(void)uffdwp_error_text(runtime, text, sizeof(text));
+	(void)uffdwp_error_text(text, sizeof(text));
 	fprintf(stderr, "%s: %d: %s\n", what, error, text);
 	return 1;
 }
@@ -58,14 +58,14 @@ static int run(struct uffdwp *runtime, const char *path)
 	int error = uffdwp_region_create(runtime, LENGTH_BYTES, NULL, &region);
 
 	if (error != 0)
-		return complain(runtime, "create", error);
+		return complain("create", error);
 	error = snapshot(region, path);
 	if (error != 0)
-		complain(runtime, "snapshot", error);
+		complain("snapshot", error);
 	else if (!file_holds(path, 'a', LENGTH_BYTES))
-		error = complain(runtime, "the image is not the cut", 0);
+		error = complain("the image is not the cut", 0);
 	if (uffdwp_region_close(region) != 0)
-		error = complain(runtime, "close", 0);
+		error = complain("close", 0);
 	return error == 0 ? 0 : 1;
 }
 
@@ -76,7 +76,7 @@ int main(int argc, char **argv)
 	int error = uffdwp_open(NULL, &runtime);
 
 	if (error != 0) {
-		complain(NULL, "open", error);
+		complain("open", error);
 		return error == -EPERM || error == -EACCES || error == -ENOSYS ? 77 : 1;
 	}
 	result = argc == 2 ? run(runtime, argv[1]) : 1;

@@ -30,13 +30,13 @@ using runtime_ptr = std::unique_ptr<uffdwp, releaser<uffdwp, uffdwp_close>>;
 using region_ptr = std::unique_ptr<uffdwp_region, releaser<uffdwp_region, uffdwp_region_close>>;
 using snapshot_ptr = std::unique_ptr<uffdwp_snapshot, releaser<uffdwp_snapshot, uffdwp_snapshot_free>>;
 
-void require(int error, uffdwp *runtime, const char *what)
+void require(int error, const char *what)
 {
 	char text[512];
 
 	if (error == 0)
 		return;
-	uffdwp_error_text(runtime, text, sizeof(text));
+	uffdwp_error_text(text, sizeof(text));
 	throw std::runtime_error(std::string(what) + ": " + std::to_string(error) + ": " + text);
 }
 
@@ -47,26 +47,26 @@ std::string read_file(const char *path)
 	return std::string(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
 }
 
-void take_snapshot(uffdwp *runtime, uffdwp_region *region, const char *path)
+void take_snapshot(uffdwp_region *region, const char *path)
 {
 	uffdwp_snapshot_options options = UFFDWP_SNAPSHOT_OPTIONS_INIT;
 	uffdwp_snapshot *raw = nullptr;
 
 	options.path = path;
-	require(uffdwp_snapshot_begin(region, &options, &raw), runtime, "begin");
+	require(uffdwp_snapshot_begin(region, &options, &raw), "begin");
 	snapshot_ptr shot(raw);
 	std::memset(uffdwp_region_base(region), 'b', length_bytes);
-	require(uffdwp_snapshot_wait(shot.get(), -1, nullptr), runtime, "wait");
+	require(uffdwp_snapshot_wait(shot.get(), -1, nullptr), "wait");
 }
 
 void run(uffdwp *runtime, const char *path)
 {
 	uffdwp_region *raw = nullptr;
 
-	require(uffdwp_region_create(runtime, length_bytes, nullptr, &raw), runtime, "create");
+	require(uffdwp_region_create(runtime, length_bytes, nullptr, &raw), "create");
 	region_ptr region(raw);
 	std::memset(uffdwp_region_base(region.get()), 'a', length_bytes);
-	take_snapshot(runtime, region.get(), path);
+	take_snapshot(region.get(), path);
 	if (read_file(path) != std::string(length_bytes, 'a'))
 		throw std::runtime_error("the image is not the cut");
 }
@@ -81,7 +81,7 @@ int main(int argc, char **argv)
 	if (error == -EPERM || error == -EACCES || error == -ENOSYS)
 		return 77;
 	try {
-		require(error, nullptr, "open");
+		require(error, "open");
 		runtime_ptr runtime(raw);
 		run(runtime.get(), argc == 2 ? argv[1] : "");
 	} catch (const std::exception &failure) {

@@ -19,6 +19,7 @@
 
 #include "chain.h"
 #include "chance.h"
+#include "pace.h"
 #include "place.h"
 #include "scratch.h"
 #include "support.h"
@@ -50,13 +51,13 @@ static unsigned kills_wanted(void)
 	return text != NULL ? (unsigned)strtoul(text, NULL, 10) : KILLS_DEFAULT;
 }
 
-/* Of each job. */
+/* Deaths in each job. */
 static unsigned kills_each(void)
 {
 	return (kills_wanted() + JOBS - 1) / JOBS;
 }
 
-/* Each word of the memory tells its place and the round. */
+/* Each word of the memory says its place and the round. */
 static void write_round(uint64_t *words, uint64_t round)
 {
 	for (size_t i = 0; i < length_bytes / sizeof(*words); i++) {
@@ -195,7 +196,7 @@ static void kill_at_a_random_moment(job_fn job, struct place_case which, struct 
 	fflush(NULL);
 	pid_t child = fork();
 	if (child == 0) {
-		alarm(60); /* should the parent be gone */
+		pace_alarm(60); /* should the parent be gone */
 		job(board, which);
 	}
 	ck_assert_int_gt(child, 0);
@@ -243,7 +244,7 @@ static struct board *new_board(void)
 	return board;
 }
 
-static void tell(const char *job, unsigned deaths, size_t images, size_t asides)
+static void report_end(const char *job, unsigned deaths, size_t images, size_t asides)
 {
 	printf("%s: %u deaths: %zu images, %zu left aside\n", job, deaths, images, asides);
 }
@@ -276,7 +277,7 @@ START_TEST(test_killed_process_leaves_a_whole_image_or_none)
 		}
 		asides += sweep_folder();
 	}
-	tell("snapshot", deaths, images, asides);
+	report_end("snapshot", deaths, images, asides);
 	free(words);
 }
 END_TEST
@@ -291,7 +292,7 @@ static void expect_verifies(const char *name)
 	if (error == 0) {
 		error = uffdwp_image_verify(image, &verified);
 	}
-	(void)uffdwp_image_text(image, text, sizeof(text));
+	(void)uffdwp_error_text(text, sizeof(text));
 	ck_assert_msg(error == 0, "%s: %d, %s", name, error, text);
 	(void)uffdwp_image_close(image);
 }
@@ -334,7 +335,7 @@ START_TEST(test_killed_process_leaves_a_chain_that_verifies)
 		unlink_links();
 		asides += sweep_folder();
 	}
-	tell("delta", kills_each(), images, asides);
+	report_end("delta", kills_each(), images, asides);
 	free(words);
 }
 END_TEST
@@ -379,7 +380,7 @@ static void kill_beside_the_chain(const char *name, job_fn job, unsigned window_
 		asides += sweep_folder();
 		expect_verifies(chain.path);
 	}
-	tell(name, kills_each(), images, asides);
+	report_end(name, kills_each(), images, asides);
 	test_chain_end(&chain);
 }
 

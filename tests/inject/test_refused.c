@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The n-th call of the kernel refused, for every n until none is refused any more: in opening and closing, in arming
- * and the fault path, in a whole snapshot (begin, faults, sweep, sink, commit), and in a whole restore. After each one:
- * what is said is consistent, writers get through, nothing stays armed, no file stands under the final name unless the
- * snapshot says that it committed, and no descriptor has leaked.
+ * The n-th call of the kernel refused, for every n until none is refused any more; by default, of each kind of call one
+ * or two by chance, in each of these: in opening and closing, in arming and the fault path, in a whole snapshot (begin,
+ * faults, sweep, sink, commit), and in a whole restore. After each one: what is said is consistent, writers get
+ * through, nothing stays armed, no file stands under the final name unless the snapshot says that it committed, and no
+ * descriptor has leaked.
  *
  * A run that hangs is ended by a watchdog that says which n it was.
  */
@@ -15,7 +16,9 @@
 #include <unistd.h>
 
 #include "chain.h"
+#include "chance.h"
 #include "image.h"
+#include "pace.h"
 #include "place.h"
 #include "refusing.h"
 #include "scratch.h"
@@ -25,11 +28,17 @@
 #define PAGES 48
 #define HUGE_PAGES 4
 #define EVERY_CALL 300
+#define MANY_CALLS 4     /* of a kind: two of them are refused */
+#define SAMPLES 8        /* of the calls after them, in each doubling */
 #define MOST_CALLS 20000 /* a bound on n: no run here makes so many */
 #define WATCHDOG_SECONDS 15
 
 static struct place place;
-static uint64_t step_wanted = 1; /* UFFDWP_REFUSE_STEP: each n-th call only */
+static uint64_t
+        step_wanted;        /* UFFDWP_REFUSE_STEP: one call in so many, by chance; 1: every one; 0: some of each kind */
+static uint64_t ops_wanted; /* of which calls the n-th is refused */
+static uint64_t made[OP_COUNT]; /* how many calls of each kind the last run made */
+static struct chance chance;
 
 static size_t pages_of(struct place_case which)
 {
@@ -50,30 +59,75 @@ static void expect_written(uint8_t value)
 	}
 }
 
-/* Every call of the first few hundred. Behind them come a stream's writes, one like the other: samples of these. */
+/* The first few hundred calls by chance, of which each run takes others. After them come a stream's writes, one like
+ * the other: samples of these, further apart the more there are. */
 static uint64_t step(uint64_t call)
 {
-	return call < EVERY_CALL ? step_wanted : 37;
+	uint64_t apart = step_wanted == 0 ? 3 : step_wanted;
+	return call < EVERY_CALL ? 1 + chance_below(&chance, 2 * apart - 1) : call / SAMPLES;
 }
 
-/* Calls once(which), which refuses the n-th call and says how many were refused, for every n until it is none. */
-static void for_every_call(const char *test, uint64_t (*once)(struct place_case), struct place_case which)
+typedef uint64_t once_function(struct place_case which);
+
+/* Calls once(which), which refuses the n-th of these calls, or none if n is 0: how many were refused. */
+static uint64_t refuse_one(once_function *once, struct place_case which, uint64_t ops, uint64_t nth, size_t *files)
+{
+	ops_wanted = ops;
+	watchdog_nth = nth;
+	pace_alarm(WATCHDOG_SECONDS);
+	refusing_nothing();
+	uint64_t refused = once(which);
+	pace_alarm(0);
+	/* The first run may open what stays open for the life of the process. */
+	watchdog_expect(*files == 0 || scratch_open_files() <= *files, "a descriptor leaked");
+	*files = *files == 0 ? scratch_open_files() : *files;
+	return refused;
+}
+
+/* Refuses the n-th call, for every n until it is none. */
+static void for_every_call(const char *test, once_function *once, struct place_case which)
 {
 	size_t files = 0;
-	for (watchdog_nth = 1; watchdog_nth < MOST_CALLS; watchdog_nth += step(watchdog_nth)) {
-		alarm(WATCHDOG_SECONDS);
-		refusing_nothing();
-		uint64_t refused = once(which);
-		alarm(0);
-		/* The first run may open what stays open for the life of the process. */
-		watchdog_expect(watchdog_nth == 1 || scratch_open_files() <= files, "a descriptor leaked");
-		files = watchdog_nth == 1 ? scratch_open_files() : files;
-		if (refused == 0) {
-			break;
+	uint64_t nth = 1;
+	while (nth < MOST_CALLS && refuse_one(once, which, REFUSING_ALL, nth, &files) != 0) {
+		nth += step(nth);
+	}
+	watchdog_expect(nth < MOST_CALLS, "there is no end of calls");
+	printf("%s, %s: %llu calls\n", test, place_case_name(which), (unsigned long long)nth - 1);
+}
+
+/* Refuses one call of each kind that is made, or some where many are made: which of them, falls by chance. */
+static void for_each_kind(const char *test, once_function *once, struct place_case which)
+{
+	uint64_t count[OP_COUNT];
+	size_t files = 0;
+	unsigned kinds = 0;
+	unsigned refused = 0;
+	(void)refuse_one(once, which, REFUSING_ALL, 0, &files);
+	memcpy(count, made, sizeof(count));
+	for (int op = 0; op < OP_COUNT; op++) {
+		uint64_t turns = count[op] < MANY_CALLS ? count[op] != 0 : 2;
+		kinds += turns != 0;
+		for (; turns > 0; turns--) {
+			uint64_t nth = 1 + chance_below(&chance, count[op]);
+			/* A run may make fewer calls than the last: its first call is there if there is any. */
+			int hit = refuse_one(once, which, (uint64_t)1 << op, nth, &files) != 0 ||
+			          (nth > 1 && refuse_one(once, which, (uint64_t)1 << op, 1, &files) != 0);
+			refused += hit != 0;
 		}
 	}
-	watchdog_expect(watchdog_nth < MOST_CALLS, "there is no end of calls");
-	printf("%s, %s: %llu calls\n", test, place_case_name(which), (unsigned long long)watchdog_nth - 1);
+	watchdog_expect(refused > 0, "no call was refused");
+	printf("%s, %s: %u calls of %u kinds\n", test, place_case_name(which), refused, kinds);
+}
+
+static void for_calls(const char *test, once_function *once, struct place_case which)
+{
+	chance = chance_new(1);
+	if (step_wanted == 0) {
+		for_each_kind(test, once, which);
+	} else {
+		for_every_call(test, once, which);
+	}
 }
 
 /* A close that is refused may be tried again. */
@@ -100,13 +154,16 @@ static void close_place(void)
 
 static void refuse_now(void)
 {
-	refusing_set(&(struct refusal){REFUSING_ALL, watchdog_nth, 1, 0});
+	refusing_set(&(struct refusal){ops_wanted, watchdog_nth, 1, 0});
 }
 
 /* Ends the refusals of this run: how many there were. */
 static uint64_t refuse_no_more(void)
 {
 	uint64_t refused = refusing_refused();
+	for (int op = 0; op < OP_COUNT; op++) {
+		made[op] = refusing_calls_of((enum refusing_op)op);
+	}
 	refusing_stop();
 	return refused;
 }
@@ -127,7 +184,7 @@ START_TEST(test_opening_survives_every_refusal)
 {
 	struct place_case which = place_case(_i);
 	if (place_possible(which)) {
-		for_every_call(__func__, open_and_close, which);
+		for_calls(__func__, open_and_close, which);
 	}
 }
 END_TEST
@@ -147,7 +204,7 @@ static uint64_t arm_and_fault(struct place_case which)
 	int error = uffdwp_region_arm(place.region, 0, place.length_bytes);
 	write_everywhere(2);
 	expect_written(2);
-	watchdog_expect(error != 0 || place_ledger(&place) == 0, "the ledger holds written pages for armed");
+	watchdog_expect(error != 0 || place_ledger(&place) == 0, "in the ledger written pages are armed");
 	watchdog_expect(place_ledger(&place) != 0 || place_agrees(&place), "written pages are still armed");
 	(void)uffdwp_region_disarm(place.region, 0, place.length_bytes);
 	uint64_t refused = refuse_no_more();
@@ -159,7 +216,7 @@ START_TEST(test_fault_path_survives_every_refusal)
 {
 	struct place_case which = place_case(_i);
 	if (place_possible(which)) {
-		for_every_call(__func__, arm_and_fault, which);
+		for_calls(__func__, arm_and_fault, which);
 	}
 }
 END_TEST
@@ -194,9 +251,9 @@ static void expect_consistent(const struct image *image, int result, const uint8
 }
 
 /* Writers have got through, and nothing is armed. */
-static void expect_let_go(void)
+static void expect_unprotected(void)
 {
-	watchdog_expect(place_ledger(&place) == 0, "the ledger holds pages for armed");
+	watchdog_expect(place_ledger(&place) == 0, "in the ledger pages are armed");
 	watchdog_expect(place_agrees(&place), "pages are still armed");
 	write_everywhere(5);
 	expect_written(5);
@@ -211,8 +268,7 @@ static void snapshot_under_writes(struct image *image, const uint8_t *expected)
 	expect_written(3);
 	if (error != 0) {
 		char text[256];
-		watchdog_expect(uffdwp_error_text(place.runtime, text, sizeof(text)) > 0,
-		                "a refused begin without a text");
+		watchdog_expect(uffdwp_error_text(text, sizeof(text)) > 0, "a refused begin without a text");
 		watchdog_expect(image->snapshot == NULL, "an output of a refused begin");
 		return;
 	}
@@ -233,7 +289,7 @@ static uint64_t take_snapshot(struct place_case which)
 	refuse_now();
 	snapshot_under_writes(&image, expected);
 	uint64_t refused = refuse_no_more();
-	expect_let_go();
+	expect_unprotected();
 	image_free(&image);
 	free(expected);
 	close_place();
@@ -245,7 +301,7 @@ START_TEST(test_snapshot_to_each_sink_survives_every_refusal)
 	struct place_case which = place_auto_case(_i / 3);
 	sink = (enum uffdwp_sink)(_i % 3);
 	if (place_possible(which)) {
-		for_every_call(__func__, take_snapshot, which);
+		for_calls(__func__, take_snapshot, which);
 	}
 }
 END_TEST
@@ -254,7 +310,7 @@ START_TEST(test_snapshot_by_each_mechanism_survives_every_refusal)
 {
 	sink = UFFDWP_SINK_CALLBACK;
 	if (place_possible(place_case(_i))) {
-		for_every_call(__func__, take_snapshot, place_case(_i));
+		for_calls(__func__, take_snapshot, place_case(_i));
 	}
 }
 END_TEST
@@ -276,11 +332,11 @@ static uint64_t restore_chain(struct place_case which)
 	int error = uffdwp_restore(place.region, &options, NULL);
 	uint64_t refused = refuse_no_more();
 	char text[512] = "";
-	(void)uffdwp_error_text(place.runtime, text, sizeof(text));
+	(void)uffdwp_error_text(text, sizeof(text));
 	if (error == 0) {
 		watchdog_expect(memcmp(place.base, chain.shadow, chain.length) == 0, "the memory is not the image");
-		watchdog_expect(place.base[place.length_bytes - 1] == 0, "there is something behind the image");
-		watchdog_expect(place_ledger(&place) == 0, "the ledger holds pages for armed");
+		watchdog_expect(place.base[place.length_bytes - 1] == 0, "there is something beyond the image");
+		watchdog_expect(place_ledger(&place) == 0, "in the ledger pages are armed");
 	} else {
 		watchdog_expect(text[0] != 0, "a failure without a text");
 	}
@@ -299,7 +355,7 @@ START_TEST(test_restore_survives_every_refusal)
 	open_flags = _i % 2 ? UFFDWP_OPEN_NO_URING : 0;
 	test_chain_begin(&chain, 4096, 150000, 1);
 	test_chain_step(&chain, 1, PAGES * (size_t)4096 - 5000);
-	for_every_call(__func__, restore_chain, which);
+	for_calls(__func__, restore_chain, which);
 	test_chain_end(&chain);
 }
 END_TEST
@@ -307,12 +363,13 @@ END_TEST
 /* --- more than one refusal ------------------------------------------------------------------------------------ */
 
 /* An operation that is refused from the n-th call on, for good: what a broken disk or a full table looks like. Without
- * those that nobody can do without (the page is disarmed or the writer waits). */
+ * those that cannot be done without (the page is disarmed or the writer waits). */
 static uint64_t take_snapshot_on_broken_files(struct place_case which)
 {
 	static const uint64_t broken = REFUSING_BIT(pwrite) | REFUSING_BIT(write) | REFUSING_BIT(fsync) |
-	                               REFUSING_BIT(renameat) | REFUSING_BIT(uring_result) | REFUSING_BIT(seek) |
-	                               REFUSING_BIT(openat) | REFUSING_BIT(ftruncate);
+	                               REFUSING_BIT(renameat) | REFUSING_BIT(uring_result) |
+	                               REFUSING_BIT(uring_polled) | REFUSING_BIT(seek) | REFUSING_BIT(openat) |
+	                               REFUSING_BIT(ftruncate);
 	open_written(which);
 	struct image image;
 	image_prepare(&image, sink, place.length_bytes);
@@ -322,7 +379,7 @@ static uint64_t take_snapshot_on_broken_files(struct place_case which)
 	refusing_set(&(struct refusal){broken, watchdog_nth, UINT64_MAX, EIO});
 	snapshot_under_writes(&image, expected);
 	uint64_t refused = refuse_no_more();
-	expect_let_go();
+	expect_unprotected();
 	image_free(&image);
 	free(expected);
 	close_place();
@@ -333,6 +390,7 @@ START_TEST(test_snapshot_survives_files_that_stay_broken)
 {
 	sink = (enum uffdwp_sink)(_i % 3);
 	if (place_possible(place_auto_case(_i / 3))) {
+		chance = chance_new(1);
 		for_every_call(__func__, take_snapshot_on_broken_files, place_auto_case(_i / 3));
 	}
 }
@@ -342,6 +400,7 @@ int main(void)
 {
 	support_begin("test_refused", &(struct support_needs){.huge_pages = 12, .swap = 0});
 	const char *wanted = getenv("UFFDWP_REFUSE_STEP");
+	step_wanted = support_rounds(0, 1);
 	if (wanted != NULL && strtoull(wanted, NULL, 10) > 0) {
 		step_wanted = strtoull(wanted, NULL, 10);
 	}

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "api.h"
+#include "pace.h"
 #include "place.h"
 #include "refusing.h"
 #include "scratch.h"
@@ -46,7 +47,7 @@ static int done(int result, const char *what)
 		return 1;
 	}
 	watchdog_expect(result < 0, what);
-	watchdog_expect(result == -ENOMEM || uffdwp_error_text(runtime, text, sizeof(text)) > 0, what);
+	watchdog_expect(result == -ENOMEM || uffdwp_error_text(text, sizeof(text)) > 0, what);
 	return 0;
 }
 
@@ -88,12 +89,21 @@ static void write_some(void)
 	}
 }
 
+/* Where the kernel refuses to take the protection off, the write faults as it would have. */
+static void announce_and_write(size_t index)
+{
+	uint64_t start = (uintptr_t)base + index * page;
+	struct uffdwp_written range = {start, start + page, 0};
+	watchdog_expect(uffdwp_track_prepare(track, &range, 1) == 0, "an announcement fails");
+	write_page(index);
+}
+
 /* The whole life, of which any call may fail. */
 static void live(void)
 {
 	uint64_t vanished = 0;
 	write_some();
-	(void)collect_once(UFFDWP_COLLECT_PEEK, PAGES);
+	(void)collect_once(UFFDWP_TRACK_COLLECT_PEEK, PAGES);
 	(void)collect_once(0, 2);
 	write_page(1);
 	if (done(uffdwp_track_remove(track, base + 30 * page, 4 * page), "a failed removal without a text")) {
@@ -104,6 +114,7 @@ static void live(void)
 	}
 	(void)done(uffdwp_track_audit(track, &vanished), "a failed audit without a text");
 	(void)collect_once(0, PAGES);
+	announce_and_write(5);
 	write_some();
 }
 
@@ -126,7 +137,7 @@ static int start(uint32_t mechanism)
 {
 	struct uffdwp_track_options options = UFFDWP_TRACK_OPTIONS_INIT;
 	options.mechanism = mechanism;
-	options.flags = UFFDWP_TRACK_RESET_PROCESS;
+	options.flags = UFFDWP_TRACK_START_RESET_PROCESS;
 	track = NULL;
 	int result = uffdwp_track_start(runtime, &options, &track);
 	watchdog_expect((result == 0) == (track != NULL), "an output of a failed start");
@@ -149,7 +160,7 @@ static uint64_t refuse_no_more(void)
 static void close_all(void)
 {
 	watchdog_expect(uffdwp_close(runtime) == 0, "the runtime does not close");
-	watchdog_expect(witness_armed(base, PAGES * page, page) == 0, "marks stay");
+	watchdog_expect(witness_armed(base, PAGES * page, page) == 0, "wp bits stay");
 	watchdog_expect(witness_count(base, PAGES * page, page, WITNESS_READ_ONLY) == 0, "protection stays");
 	touch(base, 0);
 	anon_free(base, PAGES);
@@ -199,7 +210,7 @@ static uint64_t once(uint32_t mechanism, uint64_t (*act)(uint32_t))
 static int offered(uint32_t mechanism)
 {
 	struct tracked tracked;
-	int offers = tracked_open(&tracked, mechanism, UFFDWP_TRACK_RESET_PROCESS);
+	int offers = tracked_open(&tracked, mechanism, UFFDWP_TRACK_START_RESET_PROCESS);
 	if (offers) {
 		uint8_t *memory = anon_new(1, 1);
 		offers = uffdwp_track_add(tracked.track, memory, small_page(), 0) == 0;
@@ -217,10 +228,10 @@ static void for_every_call(const char *what, uint32_t mechanism, uint64_t (*act)
 		return;
 	}
 	for (watchdog_nth = 1; watchdog_nth < MOST_CALLS && refused != 0; watchdog_nth++) {
-		alarm(WATCHDOG_SECONDS);
+		pace_alarm(WATCHDOG_SECONDS);
 		refusing_nothing();
 		refused = once(mechanism, act);
-		alarm(0);
+		pace_alarm(0);
 		/* The first run may open what stays open for the life of the process. */
 		watchdog_expect(watchdog_nth == 1 || scratch_open_files() <= files, "a descriptor leaked");
 		files = watchdog_nth == 1 ? scratch_open_files() : files;

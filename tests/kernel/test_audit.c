@@ -3,7 +3,7 @@
  * The audit: what lost its protection without an event is found, armed again, counted as unknown, listed, and fails the
  * running snapshot that might have missed a write. What lost nothing is left alone, whatever goes on meanwhile.
  *
- * The protection is taken behind the library's back, in the way that each mechanism cannot notice: a bare
+ * The protection is taken outside of the library, by means that each mechanism cannot notice: a bare
  * UFFDIO_WRITEPROTECT on the region's own userfaultfd (marker, rearm), a bare UFFDIO_CONTINUE (minor), and the
  * program's own mprotect(2).
  */
@@ -103,7 +103,7 @@ START_TEST(test_audit_of_a_sound_region_finds_nothing)
 }
 END_TEST
 
-/* What the kernel does to entries is nothing that an audit has to find: marks survive, or the next access faults. */
+/* What the kernel does to entries is nothing that an audit has to find: wp bits survive, or the next access faults. */
 START_TEST(test_audit_does_not_mistake_empty_entries_for_losses)
 {
 	if (!open_case(_i, PAGES)) {
@@ -193,8 +193,8 @@ START_TEST(test_audit_finds_and_arms_what_lost_its_protection)
 		struct uffdwp_lost_range ranges[2];
 		ck_assert_int_eq(uffdwp_region_losses(place.region, ranges, 2), 1);
 		ck_assert_uint_eq(ranges[0].cause, UFFDWP_LOSS_UNKNOWN);
-		ck_assert_uint_eq(ranges[0].offset, pages[round] * place.page_bytes);
-		ck_assert_uint_eq(ranges[0].length, place.page_bytes);
+		ck_assert_uint_eq(ranges[0].start, pages[round] * place.page_bytes);
+		ck_assert_uint_eq(ranges[0].end, (pages[round] + 1) * place.page_bytes);
 		place_expect_armed(&place, PAGES);
 		expect_audit(PAGES, 0);
 		store(pages[round], 100);
@@ -217,7 +217,7 @@ static void hear(void *user, struct uffdwp_region *region)
 	ear->called += uffdwp_region_losses(region, &range, 1) == 1 ? 1 : 100;
 }
 
-START_TEST(test_callback_is_told_in_the_thread_of_the_audit)
+START_TEST(test_callback_is_called_in_the_thread_of_the_audit)
 {
 	current = place_case(_i);
 	if (!place_possible(current)) {
@@ -244,22 +244,13 @@ END_TEST
 
 static struct gate gate = GATE_INIT;
 
-static int pass_gate(void *user, uint64_t offset, const void *data, size_t length)
-{
-	(void)user;
-	(void)offset;
-	(void)data;
-	(void)length;
-	gate_pass(&gate);
-	return 0;
-}
-
 static struct uffdwp_snapshot *begin_gated(void)
 {
 	struct uffdwp_snapshot_options options = UFFDWP_SNAPSHOT_OPTIONS_INIT;
 	struct uffdwp_snapshot *snapshot = NULL;
 	options.sink = UFFDWP_SINK_CALLBACK;
-	options.callback = pass_gate;
+	options.callback = gate_sink;
+	options.user = &gate;
 	gate = (struct gate)GATE_INIT;
 	ck_assert_int_eq(uffdwp_snapshot_begin(place.region, &options, &snapshot), 0);
 	gate_await(&gate);
@@ -291,7 +282,7 @@ START_TEST(test_audit_fails_a_snapshot_that_may_have_missed_a_write)
 }
 END_TEST
 
-START_TEST(test_audit_of_a_sound_region_lets_the_snapshot_go_on)
+START_TEST(test_audit_of_a_sound_region_does_not_disturb_the_snapshot)
 {
 	if (!open_case(_i, place_case(_i).memory == UFFDWP_MEMORY_HUGETLB ? 32 : 4096)) {
 		return;
@@ -318,9 +309,9 @@ static int is_dead(void)
 
 START_TEST(test_region_whose_registration_was_taken_is_dead)
 {
-	int by_marks = place_case(_i).mechanism == UFFDWP_MECHANISM_MARKER ||
-	               place_case(_i).mechanism == UFFDWP_MECHANISM_REARM;
-	if (!by_marks || !open_case(_i, PAGES)) {
+	int by_wp_bits = place_case(_i).mechanism == UFFDWP_MECHANISM_MARKER ||
+	                 place_case(_i).mechanism == UFFDWP_MECHANISM_REARM;
+	if (!by_wp_bits || !open_case(_i, PAGES)) {
 		return;
 	}
 	place_touch(&place);
@@ -366,9 +357,9 @@ int main(void)
 	tcase_add_loop_test(tests, test_audit_does_not_mistake_empty_entries_for_losses, 0, PLACE_CASES);
 	tcase_add_loop_test(tests, test_audit_under_writers_finds_nothing, 0, PLACE_CASES);
 	tcase_add_loop_test(tests, test_audit_finds_and_arms_what_lost_its_protection, 0, PLACE_CASES);
-	tcase_add_loop_test(tests, test_callback_is_told_in_the_thread_of_the_audit, 0, PLACE_CASES);
+	tcase_add_loop_test(tests, test_callback_is_called_in_the_thread_of_the_audit, 0, PLACE_CASES);
 	tcase_add_loop_test(tests, test_audit_fails_a_snapshot_that_may_have_missed_a_write, 0, PLACE_CASES);
-	tcase_add_loop_test(tests, test_audit_of_a_sound_region_lets_the_snapshot_go_on, 0, PLACE_CASES);
+	tcase_add_loop_test(tests, test_audit_of_a_sound_region_does_not_disturb_the_snapshot, 0, PLACE_CASES);
 	tcase_add_loop_test(tests, test_region_whose_registration_was_taken_is_dead, 0, PLACE_CASES);
 	tcase_add_loop_test(tests, test_audit_says_where_it_cannot_know, 0, PLACE_CASES);
 	suite_add_tcase(suite, tests);

@@ -46,14 +46,14 @@ static void teardown(void)
 	place_close(&place);
 }
 
-static void expect_text(struct uffdwp *runtime)
+static void expect_text(void)
 {
 	char text[256] = "";
-	size_t length = uffdwp_error_text(runtime, text, sizeof(text));
+	size_t length = uffdwp_error_text(text, sizeof(text));
 	ck_assert_uint_gt(length, 8);
 	ck_assert_uint_eq(strlen(text), length < sizeof(text) ? length : sizeof(text) - 1);
 	char little[4] = "zzz";
-	ck_assert_uint_eq(uffdwp_error_text(runtime, little, sizeof(little)), length);
+	ck_assert_uint_eq(uffdwp_error_text(little, sizeof(little)), length);
 	ck_assert_uint_eq(strlen(little), 3);
 }
 
@@ -66,7 +66,7 @@ static void expect_open_refused(const struct uffdwp_options *options, int error)
 	ck_assert_int_eq(uffdwp_open(options, &runtime), error);
 	ck_assert_ptr_eq(runtime, (struct uffdwp *)&place);
 	ck_assert_uint_eq(scratch_open_files(), files);
-	expect_text(NULL);
+	expect_text();
 }
 
 START_TEST(test_open_refuses_what_it_does_not_know)
@@ -78,13 +78,8 @@ START_TEST(test_open_refuses_what_it_does_not_know)
 	options.handler_threads = 65;
 	expect_open_refused(&options, -EINVAL);
 	options = (struct uffdwp_options)UFFDWP_OPTIONS_INIT;
-	options.reserved = 1;
-	expect_open_refused(&options, -EINVAL);
-	options = (struct uffdwp_options)UFFDWP_OPTIONS_INIT;
-	options.numa_node = 1000;
-	expect_open_refused(&options, -EINVAL);
-	options.numa_node = -2;
-	expect_open_refused(&options, -EINVAL);
+	options.numa_nodes = 1ull << 63;
+	expect_open_refused(&options, SUPPORT_NUMA ? -EINVAL : -EOPNOTSUPP);
 }
 END_TEST
 
@@ -94,6 +89,17 @@ START_TEST(test_open_refuses_a_bad_cpu_list)
 	for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++) {
 		struct uffdwp_options options = UFFDWP_OPTIONS_INIT;
 		options.handler_cpus = lists[i];
+		expect_open_refused(&options, -EINVAL);
+	}
+}
+END_TEST
+
+/* A list that is none is refused by its text, this one by the kernel, when the thread is there already. */
+START_TEST(test_open_refuses_cpus_that_are_not_there)
+{
+	struct uffdwp_options options = UFFDWP_OPTIONS_INIT;
+	options.handler_cpus = "1023";
+	if (sysconf(_SC_NPROCESSORS_CONF) <= 1000) {
 		expect_open_refused(&options, -EINVAL);
 	}
 }
@@ -152,8 +158,6 @@ START_TEST(test_answers_with_a_size_too_small_are_refused)
 	ck_assert_int_eq(uffdwp_region_info(place.region, &info), -EINVAL);
 	struct uffdwp_region_stats stats = {.sz = 4};
 	ck_assert_int_eq(uffdwp_region_stats(place.region, &stats), -EINVAL);
-	struct uffdwp_probe_report report = {.sz = 4};
-	ck_assert_int_eq(uffdwp_probe(&report), -EINVAL);
 }
 END_TEST
 
@@ -166,7 +170,7 @@ static void expect_create_refused(size_t length, const struct uffdwp_region_opti
 	ck_assert_int_eq(uffdwp_region_create(place.runtime, length, options, &region), error);
 	ck_assert_ptr_eq(region, untouched);
 	ck_assert_uint_eq(scratch_open_files(), files);
-	expect_text(place.runtime);
+	expect_text();
 }
 
 START_TEST(test_create_refuses_bad_lengths)
@@ -203,7 +207,7 @@ START_TEST(test_create_refuses_bad_options)
 	options = good;
 	options.numa = UFFDWP_NUMA_BIND;
 	options.numa_nodes = (uint64_t)1 << 63;
-	expect_create_refused(page, &options, -EINVAL);
+	expect_create_refused(page, &options, SUPPORT_NUMA ? -EINVAL : -EOPNOTSUPP);
 	options.numa_nodes = 0;
 	expect_create_refused(page, &options, -EINVAL);
 	options = good;
@@ -215,7 +219,7 @@ END_TEST
 START_TEST(test_create_refuses_huge_pages_that_are_not_there)
 {
 	struct uffdwp_region_options options = UFFDWP_REGION_OPTIONS_INIT;
-	options.flags = UFFDWP_REGION_HUGETLB;
+	options.flags = UFFDWP_REGION_CREATE_HUGETLB;
 	size_t huge = place_page_bytes(UFFDWP_MEMORY_HUGETLB);
 	expect_create_refused(huge / 2, &options, -EINVAL);
 	expect_create_refused(huge << 20, &options, -ENOMEM);
@@ -234,7 +238,7 @@ static void expect_attach_refused(void *address, size_t length, const struct uff
 	ck_assert_int_eq(result, error);
 	ck_assert_ptr_eq(region, untouched);
 	ck_assert_uint_eq(scratch_open_files(), files);
-	expect_text(place.runtime);
+	expect_text();
 }
 
 START_TEST(test_attach_refuses_bad_ranges)
@@ -337,7 +341,7 @@ START_TEST(test_attach_refuses_overlapping_regions)
 	ck_assert_int_eq(uffdwp_open(NULL, &other), 0);
 	ck_assert_int_eq(uffdwp_region_attach(other, place.base, page, NULL, &region), -EBUSY);
 	ck_assert_ptr_eq(region, untouched);
-	expect_text(other);
+	expect_text();
 	ck_assert_int_eq(uffdwp_close(other), 0);
 }
 END_TEST
@@ -349,6 +353,11 @@ START_TEST(test_attach_refuses_memory_of_another_userfaultfd)
 	int uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
 	if (uffd < 0 && errno == EINVAL) { /* before 5.11 */
 		uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+	}
+	if (uffd < 0) {
+		support_note(__func__, strerror(errno));
+		patch_unmap(&patch);
+		return;
 	}
 	struct uffdio_api api = {.api = UFFD_API};
 	ck_assert_int_eq(ioctl(uffd, UFFDIO_API, &api), 0);
@@ -395,7 +404,7 @@ START_TEST(test_ranges_are_checked)
 		ck_assert_int_eq(calls[i](place.region, page, place.length_bytes), -ERANGE);
 		int wrapped = calls[i](place.region, page, UINT64_MAX & ~((uint64_t)page - 1));
 		ck_assert(wrapped == -ERANGE || wrapped == -EOVERFLOW || wrapped == -EINVAL);
-		expect_text(place.runtime);
+		expect_text();
 	}
 }
 END_TEST
@@ -412,7 +421,7 @@ START_TEST(test_grow_and_punch_refuse_attached_memory_without_its_file)
 	ck_assert_int_eq(uffdwp_region_grow(attached.region, 4 * page), -EOPNOTSUPP);
 	ck_assert_int_eq(uffdwp_region_punch(attached.region, 0, page), -EOPNOTSUPP);
 	ck_assert_uint_eq(attached.base[0], 1);
-	expect_text(attached.runtime);
+	expect_text();
 	place_close(&attached);
 }
 END_TEST
@@ -437,6 +446,7 @@ int main(void)
 	tcase_add_checked_fixture(tests, setup, teardown);
 	tcase_add_test(tests, test_open_refuses_what_it_does_not_know);
 	tcase_add_test(tests, test_open_refuses_a_bad_cpu_list);
+	tcase_add_test(tests, test_open_refuses_cpus_that_are_not_there);
 	tcase_add_test(tests, test_open_options_may_grow);
 	tcase_add_test(tests, test_region_and_snapshot_options_may_grow);
 	tcase_add_test(tests, test_answers_with_a_size_too_small_are_refused);

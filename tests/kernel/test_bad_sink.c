@@ -64,7 +64,7 @@ static void expect_refused(const struct uffdwp_snapshot_options *options, int er
 	must(snapshot == untouched);
 	must(scratch_open_files() == files);
 	char text[1024] = "";
-	must(uffdwp_error_text(place.runtime, text, sizeof(text)) > 8);
+	must(uffdwp_error_text(text, sizeof(text)) > 8);
 	if (named != NULL && strstr(text, named) == NULL) {
 		fprintf(stderr, "not named: %s in: %s\n", named, text);
 	}
@@ -169,7 +169,7 @@ START_TEST(test_bad_figures)
 	options.pool_bytes = 15 * place.page_bytes;
 	expect_refused(&options, -EINVAL, NULL);
 	options = image_at(path);
-	options.reserved = 1;
+	options.arming = UFFDWP_ARMING_MOVE + 1;
 	expect_refused(&options, -EINVAL, NULL);
 }
 END_TEST
@@ -187,16 +187,16 @@ START_TEST(test_second_snapshot_of_a_region)
 	ck_assert_int_eq(uffdwp_snapshot_begin(place.region, &options, &second), -EBUSY);
 	ck_assert_ptr_null(second);
 	char text[200];
-	ck_assert_uint_gt(uffdwp_error_text(place.runtime, text, sizeof(text)), 8);
+	ck_assert_uint_gt(uffdwp_error_text(text, sizeof(text)), 8);
 	ck_assert_int_eq(uffdwp_region_close(place.region), -EBUSY);
 	ck_assert_int_eq(uffdwp_snapshot_free(snapshot), 0);
 	ck_assert_int_eq(unlink(path), 0);
 }
 END_TEST
 
-/* --- as somebody else, or on another mount: in children ------------------------------------------------------- */
+/* --- as another user, or on another mount: in children ------------------------------------------------------- */
 
-static void as_nobody(void *argument)
+static void unprivileged(void *argument)
 {
 	char *path = argument;
 	must(setresgid(65534, 65534, 65534) == 0 && setresuid(65534, 65534, 65534) == 0);
@@ -218,7 +218,7 @@ static void as_nobody(void *argument)
 	place_close(&place);
 }
 
-START_TEST(test_folder_of_somebody_else)
+START_TEST(test_folder_of_another_user)
 {
 	if (SUPPORT_THREAD_SANITIZER) {
 		support_note(__func__, "the thread sanitizer does not follow a fork of several threads");
@@ -229,12 +229,12 @@ START_TEST(test_folder_of_somebody_else)
 	scratch_folder(locked);
 	ck_assert_int_eq(chmod(locked, 0755), 0);
 	scratch_join(path, locked, "image");
-	if (getuid() != 0) {
-		support_note(__func__, "needs root to become somebody else");
+	if (!support_may_change_user()) {
+		support_note(__func__, "needs root to become another user");
 		return;
 	}
 	struct place kept = place;
-	ck_assert_int_eq(child_run(as_nobody, path), 0);
+	ck_assert_int_eq(child_run(unprivileged, path), 0);
 	place = kept;
 	ck_assert_uint_eq(scratch_entries(locked), 0);
 }
@@ -282,7 +282,7 @@ int main(void)
 	tcase_add_test(tests, test_stream_without_a_descriptor);
 	tcase_add_test(tests, test_bad_figures);
 	tcase_add_test(tests, test_second_snapshot_of_a_region);
-	tcase_add_test(tests, test_folder_of_somebody_else);
+	tcase_add_test(tests, test_folder_of_another_user);
 	tcase_add_test(tests, test_read_only_file_system);
 	suite_add_tcase(suite, tests);
 	return support_run(suite);

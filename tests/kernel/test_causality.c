@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * INV-CUT without a lock: the image never shows an effect without its cause. Nobody stops at the cut; arming takes its
- * time over the region, and a page is protected earlier or later than another. If writes went on meanwhile, a cause on
- * a page that was armed early could be missing while its effect, on a page that was armed late, is there.
+ * INV-CUT without a lock: the image never shows an effect without its cause. No thread stops at the cut; arming takes
+ * its time over the region, and a page is protected earlier or later than another. If writes went on meanwhile, a cause
+ * on a page that was armed early could be missing while its effect, on a page that was armed late, is there.
  *
  * Two threads count in turn: A writes n to one page, B sees it and writes n to the other, A sees that and writes n + 1.
  * So at every instant, cause == effect or cause == effect + 1, and an image must show the same. In the second form one
@@ -14,17 +14,19 @@
 #include <unistd.h>
 
 #include "chance.h"
+#include "moves.h"
 #include "place.h"
 #include "support.h"
 
 #define PAGES 4096
 #define HUGE_PAGES 8
-#define CUTS 16
+#define CUTS support_rounds(6, 16)
 
 static struct place place;
 static _Atomic uint64_t *cause;
 static _Atomic uint64_t *effect;
 static _Atomic int stop;
+static enum uffdwp_arming arming;
 
 static int stopped(void)
 {
@@ -78,7 +80,7 @@ struct view {
 	uint64_t effect;
 };
 
-static void look_for(uint64_t *value, const _Atomic uint64_t *word, uint64_t offset, const void *data, size_t length)
+static void look_for(uint64_t *value, const _Atomic uint64_t *word, uint64_t offset, const void *data, uint64_t length)
 {
 	uint64_t at = (uint64_t)((uintptr_t)word - (uintptr_t)place.base);
 	if (at >= offset && at < offset + length) {
@@ -86,7 +88,7 @@ static void look_for(uint64_t *value, const _Atomic uint64_t *word, uint64_t off
 	}
 }
 
-static int take(void *user, uint64_t offset, const void *data, size_t length)
+static int take(void *user, uint64_t offset, const void *data, uint64_t length)
 {
 	struct view *view = user;
 	look_for(&view->cause, cause, offset, data, length);
@@ -101,6 +103,7 @@ static void cut_once(struct chance *chance)
 	options.sink = UFFDWP_SINK_CALLBACK;
 	options.callback = take;
 	options.user = &view;
+	options.arming = arming;
 	struct uffdwp_snapshot *snapshot = NULL;
 	sleep_us(chance_below(chance, 3000));
 	ck_assert_int_eq(uffdwp_snapshot_begin(place.region, &options, &snapshot), 0);
@@ -120,7 +123,8 @@ static void place_words(int cause_is_high)
 static void cut_many(void)
 {
 	struct chance chance = chance_new(21);
-	for (unsigned cut = 0; cut < CUTS; cut++) {
+	/* The threads may not have run at all yet. */
+	for (unsigned cut = 0; cut < CUTS || atomic_load(effect) == 0; cut++) {
 		cut_once(&chance);
 	}
 	atomic_store(&stop, 1);
@@ -146,14 +150,27 @@ static void close_case(void)
 	place_close(&place);
 }
 
+static void cut_two_threads(void)
+{
+	pthread_t threads[2] = {thread_start(write_causes, NULL), thread_start(write_effects, NULL)};
+	cut_many();
+	thread_join(threads[0]);
+	thread_join(threads[1]);
+	close_case();
+}
+
+static void cut_one_thread(void)
+{
+	pthread_t thread = thread_start(write_both, NULL);
+	cut_many();
+	thread_join(thread);
+	close_case();
+}
+
 START_TEST(test_effect_of_another_thread_is_never_without_its_cause)
 {
 	if (open_case(place_case(_i / 2), _i % 2)) {
-		pthread_t threads[2] = {thread_start(write_causes, NULL), thread_start(write_effects, NULL)};
-		cut_many();
-		thread_join(threads[0]);
-		thread_join(threads[1]);
-		close_case();
+		cut_two_threads();
 	}
 }
 END_TEST
@@ -161,10 +178,26 @@ END_TEST
 START_TEST(test_second_write_of_a_thread_is_never_without_its_first)
 {
 	if (open_case(place_auto_case(_i / 2), _i % 2)) {
-		pthread_t thread = thread_start(write_both, NULL);
-		cut_many();
-		thread_join(thread);
-		close_case();
+		cut_one_thread();
+	}
+}
+END_TEST
+
+/* INV-CUT: the move alone keeps it. */
+START_TEST(test_move_leaves_no_effect_without_its_cause)
+{
+	if (place_moves(moves_case()) && open_case(moves_case(), _i % 2)) {
+		arming = UFFDWP_ARMING_MOVE;
+		cut_two_threads();
+	}
+}
+END_TEST
+
+START_TEST(test_move_leaves_no_second_write_without_the_first)
+{
+	if (place_moves(moves_case()) && open_case(moves_case(), _i % 2)) {
+		arming = UFFDWP_ARMING_MOVE;
+		cut_one_thread();
 	}
 }
 END_TEST
@@ -178,6 +211,8 @@ int main(void)
 	tcase_set_timeout(tests, 120);
 	tcase_add_loop_test(tests, test_effect_of_another_thread_is_never_without_its_cause, 0, PLACE_CASES * 2);
 	tcase_add_loop_test(tests, test_second_write_of_a_thread_is_never_without_its_first, 0, PLACE_AUTO_CASES * 2);
+	tcase_add_loop_test(tests, test_move_leaves_no_effect_without_its_cause, 0, 2);
+	tcase_add_loop_test(tests, test_move_leaves_no_second_write_without_the_first, 0, 2);
 	suite_add_tcase(suite, tests);
 	return support_run(suite);
 }

@@ -8,6 +8,8 @@
  * that they fault on the same pages at the same time and yet never write the same byte. Punches take it for writing.
  * The cut takes it for writing, too: before begin, or in cut_enter, so that writers go on while rounds of arming run.
  *
+ * Where that can be some cuts are made by a move of the page tables instead of rounds.
+ *
  * Some snapshots leave the region armed; some of the next are increments, laid over the image before. Some are aborted.
  *
  * Meanwhile another thread pushes random pages out to swap, without any lock, for that changes no content.
@@ -38,7 +40,9 @@ static uint8_t *expected; /* the shadow at the last cut */
 static uint8_t *kept;     /* the image that an increment is laid over */
 static int has_kept;
 static int has_increments;
-static int prepares; /* system calls do not wait */
+static int has_moves;
+static int moves_keep; /* also for increments */
+static int prepares;   /* system calls do not wait */
 
 /* Where most writes go for a while, so that increments leave something out. */
 static _Atomic size_t hot_first;
@@ -50,6 +54,7 @@ static struct {
 	unsigned refused;
 	unsigned aborted;
 	unsigned rounds;
+	unsigned moves;
 	unsigned long long pages; /* of increments */
 } seen;
 
@@ -268,6 +273,7 @@ static void finish(struct image *image, unsigned cut, int increment, int abort)
 	}
 	must(result == 0 || (abort && result == -ECANCELED));
 	seen.rounds += progress.rounds;
+	seen.moves += progress.arming == UFFDWP_ARMING_MOVE;
 	seen.aborted += result != 0;
 	has_kept = has_kept && result == 0;
 	if (result == 0 && increment) {
@@ -281,31 +287,41 @@ static void finish(struct image *image, unsigned cut, int increment, int abort)
 	}
 }
 
+/* An increment of a region that keeps none is refused; the cut is made in full then. */
+static void begin(struct chance *chance, struct image *image, struct uffdwp_snapshot_options *options)
+{
+	int inside = chance_below(chance, 3) != 0;
+	int error = begin_with_lock(image, options, inside);
+	if ((options->flags & UFFDWP_SNAPSHOT_INCREMENT) && !(has_kept && has_increments)) {
+		must(error == (has_increments ? -ENODATA : -EOPNOTSUPP));
+		seen.refused++;
+		options->flags &= ~(uint32_t)UFFDWP_SNAPSHOT_INCREMENT;
+		error = begin_with_lock(image, options, inside);
+	}
+	must(error == 0);
+}
+
 static void cut_once(struct chance *chance, unsigned cut)
 {
 	struct uffdwp_snapshot_options options = random_options(chance);
 	struct image image;
+	int move = has_moves && (moves_keep || !has_kept) && chance_below(chance, 2) != 0;
+	options.flags &= move && !moves_keep ? ~(uint32_t)UFFDWP_SNAPSHOT_KEEP : ~(uint32_t)0;
 	int keep = (options.flags & UFFDWP_SNAPSHOT_KEEP) != 0;
-	int increment = chance_below(chance, 2) != 0;
+	int increment = chance_below(chance, 2) != 0 && (!move || moves_keep);
 	int abort = chance_below(chance, 8) == 0;
 	int is_short = !keep && !increment && chance_below(chance, 2) != 0;
 	size_t short_by = is_short ? chance_below(chance, 3 * place.page_bytes) : 0;
 	options.flags |= increment ? UFFDWP_SNAPSHOT_INCREMENT : 0;
+	options.arming = move ? UFFDWP_ARMING_MOVE : UFFDWP_ARMING_AUTO;
 	image_prepare(&image, increment ? UFFDWP_SINK_CALLBACK : (enum uffdwp_sink)(cut % 3),
 	              place.length_bytes - short_by);
 	choose_hot(chance);
 	sleep_us(chance_below(chance, 20000));
-	int error = begin_with_lock(&image, &options, chance_below(chance, 3) != 0);
-	if (increment && !(has_kept && has_increments)) {
-		must(error == (has_increments ? -ENODATA : -EOPNOTSUPP));
-		seen.refused++;
-		image_free(&image);
-		return;
-	}
-	must(error == 0);
+	begin(chance, &image, &options);
 	must(!abort || uffdwp_snapshot_abort(image.snapshot) == 0);
 	has_kept = keep;
-	finish(&image, cut, increment, abort);
+	finish(&image, cut, (options.flags & UFFDWP_SNAPSHOT_INCREMENT) != 0, abort);
 	image_free(&image);
 }
 
@@ -319,8 +335,15 @@ static void start_writers(struct writer *writers, pthread_t *threads)
 	}
 }
 
-static void cut_many(unsigned cuts)
+/* A cut or two may find no writer at work: there are more until each thing was seen that this test is about. */
+static int has_seen_all(void)
 {
+	return place_stats(&place).faults > 0 && (seen.rounds > 0 || !has_increments) && (seen.moves > 3 || !has_moves);
+}
+
+static unsigned cut_many(unsigned least)
+{
+	unsigned cuts = 0;
 	struct writer writers[WRITERS];
 	pthread_t threads[WRITERS];
 	atomic_store(&stop, 0);
@@ -335,8 +358,8 @@ static void cut_many(unsigned cuts)
 	start_writers(writers, threads);
 	int swaps = support_has_swap() && place.page_bytes == (size_t)sysconf(_SC_PAGESIZE);
 	pthread_t swapper = swaps ? thread_start(swap_for_ever, NULL) : 0;
-	for (unsigned cut = 0; cut < cuts; cut++) {
-		cut_once(&chance, cut);
+	while (cuts < least || !has_seen_all()) {
+		cut_once(&chance, cuts++);
 	}
 	atomic_store(&stop, 1);
 	for (size_t i = 0; i < WRITERS; i++) {
@@ -349,6 +372,7 @@ static void cut_many(unsigned cuts)
 	free(shadow);
 	free(expected);
 	free(kept);
+	return cuts;
 }
 
 static unsigned cases_here(void)
@@ -367,16 +391,17 @@ START_TEST(test_image_equals_the_shadow_at_every_cut)
 		return;
 	}
 	unsigned cases = cases_here();
-	unsigned cuts = (cuts_wanted() + cases - 1) / cases;
 	prepares = !place_system_calls_wait(which);
 	place_open(&place, which, which.memory == UFFDWP_MEMORY_HUGETLB ? 4 : 1024);
 	has_increments = place_has_increments(which);
-	cut_many(cuts);
+	has_moves = place_moves(which);
+	moves_keep = (place_report()->memory[which.memory].fills & UFFDWP_PROBE_FILL_CONTINUE_WP) != 0;
+	unsigned cuts = cut_many((cuts_wanted() + cases - 1) / cases);
 	struct uffdwp_region_stats stats = place_stats(&place);
-	printf("%s: %u cuts, %llu faults, %u rounds, %u increments of %llu pages, %u refused, %u aborted\n",
-	       place_case_name(which), cuts, (unsigned long long)stats.faults, seen.rounds, seen.increments, seen.pages,
-	       seen.refused, seen.aborted);
-	ck_assert_uint_eq(stats.snapshots, cuts - seen.refused);
+	printf("%s: %u cuts, %llu faults, %u rounds, %u moves, %u increments of %llu pages, %u refused, %u aborted\n",
+	       place_case_name(which), cuts, (unsigned long long)stats.faults, seen.rounds, seen.moves, seen.increments,
+	       seen.pages, seen.refused, seen.aborted);
+	ck_assert_uint_eq(stats.snapshots, cuts);
 	ck_assert_uint_gt(stats.faults, 0);
 	ck_assert_int_eq(seen.rounds > 0, has_increments);
 	place_close(&place);

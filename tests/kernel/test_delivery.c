@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Who resolves a fault: what thread and inline delivery promise beyond "the write lands". System calls that write into
- * armed pages, errno, foreign SIGBUS signals, many writers at once.
+ * Which thread resolves a fault: what thread and inline delivery promise beyond "the write lands". System calls that
+ * write into armed pages, errno, foreign SIGBUS signals, many writers at once.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -14,6 +14,7 @@
 
 #include "catch.h"
 #include "chance.h"
+#include "pace.h"
 #include "place.h"
 #include "scratch.h"
 #include "support.h"
@@ -82,7 +83,7 @@ END_TEST
 
 /* --- signals -------------------------------------------------------------------------------------------------- */
 
-/* A page of a file mapping that lies behind the end of the file: touching it raises SIGBUS. */
+/* A page of a file mapping that lies beyond the end of the file: touching it raises SIGBUS. */
 static volatile uint8_t *beyond_the_end(void)
 {
 	int fd = memfd_create("short", MFD_CLOEXEC);
@@ -140,11 +141,11 @@ static void die_of_foreign_sigbus(void *argument)
 	volatile uint8_t *beyond = beyond_the_end();
 	struct place own;
 	must(place_try(&own, NULL, 0, *which, 4) == 0);
-	alarm(20);
+	pace_alarm(20);
 	*beyond = 1;
 }
 
-START_TEST(test_foreign_sigbus_kills_where_nobody_handles_it)
+START_TEST(test_foreign_sigbus_kills_without_a_handler)
 {
 	struct place_case which = sigbus_case(_i);
 	if (!place_possible(which)) {
@@ -273,7 +274,7 @@ static void *write_for_ever(void *argument)
 	return NULL;
 }
 
-START_TEST(test_arming_and_closing_under_writers_loses_nobody)
+START_TEST(test_arming_and_closing_under_writers_loses_no_writer)
 {
 	struct place_case which = place_case(_i);
 	if (!place_possible(which)) {
@@ -313,11 +314,11 @@ int main(void)
 	tcase_add_loop_test(tests, test_system_call_that_cannot_wait_gets_efault_unless_prepared, 0, PLACE_CASES);
 	tcase_add_loop_test(tests, test_foreign_sigbus_reaches_the_handler_before_us, 0, 2 * SIGBUS_CASES);
 	tcase_add_loop_test(tests, test_handler_before_us_is_back_after_close, 0, SIGBUS_CASES);
-	tcase_add_loop_test(tests, test_foreign_sigbus_kills_where_nobody_handles_it, 0, SIGBUS_CASES);
+	tcase_add_loop_test(tests, test_foreign_sigbus_kills_without_a_handler, 0, SIGBUS_CASES);
 	tcase_add_loop_test(tests, test_errno_survives_a_fault, 0, PLACE_CASES);
 	tcase_add_loop_test(tests, test_other_signals_may_be_blocked_during_a_fault, 0, PLACE_CASES);
 	tcase_add_loop_test(tests, test_writers_at_once_each_land_every_write, 0, PLACE_CASES);
-	tcase_add_loop_test(tests, test_arming_and_closing_under_writers_loses_nobody, 0, PLACE_CASES);
+	tcase_add_loop_test(tests, test_arming_and_closing_under_writers_loses_no_writer, 0, PLACE_CASES);
 	suite_add_tcase(suite, tests);
 	return support_run(suite);
 }

@@ -4,7 +4,7 @@
  *
  * The writer knows how much it wrote, and that is the second witness of each figure. No figure depends on timing: a
  * writer sees in its own pagemap (bit 57) when a look has armed its pages again, and only then writes its next round;
- * after the last it ends at once, in each of the ways in which a program can end.
+ * after the last it ends at once, in each manner in which a program can end.
  */
 #include <grp.h>
 #include <linux/filter.h>
@@ -17,6 +17,7 @@
 #include <sys/syscall.h>
 
 #include "test_dirty.h"
+#include "witness.h"
 
 #define ROUNDS 3
 
@@ -119,7 +120,7 @@ static void role_few_files(void)
 	write_school();
 }
 
-/* Nothing is allowed but what the writer itself needs: a call of somebody else's in this process would kill it. */
+/* Nothing is allowed but what the writer itself needs: a call by the library in this process would kill it. */
 static void role_sandbox(void)
 {
 	static const unsigned allowed[] = {SYS_openat,     SYS_pread64, SYS_close,      SYS_clock_nanosleep,
@@ -144,7 +145,7 @@ static void role_other_user(void)
 {
 	char *memory = new_memory("school", MAP_SHARED);
 
-	if (geteuid() == 0) {
+	if (support_may_change_user()) {
 		must(setgroups(0, NULL) == 0 && setgid(65534) == 0 && setuid(65534) == 0);
 	}
 	/* Its own pagemap is not to be opened any more: rights were dropped. */
@@ -320,23 +321,30 @@ static struct json_object *mapping(struct json_object *root, const char *name)
 	return NULL;
 }
 
-/* What the writer wrote and what is told agree to the page. One page a look may be told twice: a look that comes when
- * the fault of a write is over and the write itself is not yet made arms the page once more. */
+/* One page a look may be reported twice: a look that comes when the fault of a write is over and the write itself is
+ * not yet made arms the page once more. */
+static int64_t bytes_reported_twice(struct json_object *root)
+{
+	return number_at(at(root, "collecting"), "collects") * (int64_t)page_bytes;
+}
+
+/* What the writer wrote and what is reported agree to the page. */
 static void expect_school(int rounds)
 {
 	struct json_object *root = read_json();
 	struct json_object *school = mapping(root, "memfd:school");
-	int64_t looks = number_at(at(root, "collecting"), "collects");
 	int64_t exact;
 
 	ck_assert_msg(school != NULL, "no memfd:school");
 	exact = (int64_t)(PAGES * page_bytes) * rounds;
 	ck_assert_int_ge(number_at(school, "written_bytes"), exact);
-	ck_assert_int_le(number_at(school, "written_bytes"), exact + looks * (int64_t)page_bytes);
+	ck_assert_int_le(number_at(school, "written_bytes"), exact + bytes_reported_twice(root));
 	ck_assert_int_eq(number_at(school, "unique_bytes"), (int64_t)(PAGES * page_bytes));
 	ck_assert_int_eq(number_at(school, "populated_bytes"), (int64_t)(PAGES * page_bytes));
 	ck_assert(json_object_get_boolean(at(root, "complete")));
 	ck_assert_int_ge(number_at(root, "written_bytes"), number_at(school, "written_bytes"));
+	ck_assert_double_ge(json_object_get_double(at(at(root, "rate"), "peak_bytes_per_s")),
+	                    json_object_get_double(at(at(root, "rate"), "mean_bytes_per_s")));
 	json_object_put(root);
 }
 
@@ -357,13 +365,31 @@ START_TEST(test_figures_are_those_of_the_writer_however_it_ends)
 }
 END_TEST
 
-/* Programs that do what a thread or a descriptor of somebody else would not survive. */
+/* Programs that do what a foreign thread or descriptor would not survive. */
 static const char hard_roles[][16] = {"last_thread",   "closes_all", "few_files", "sandbox",
                                       "other_user",    "namespace",  "forks",     "execs",
                                       "execs_by_path", "spawns",     "private"};
 
+/* In a chroot, for one, the kernel refuses a user namespace. */
+static int may_make_namespace(void)
+{
+	int status;
+	pid_t child = fork();
+
+	must(child >= 0);
+	if (child == 0) {
+		_exit(syscall(SYS_unshare, 0x10000000 /* CLONE_NEWUSER */) != 0);
+	}
+	must(waitpid(child, &status, 0) == child);
+	return WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
 START_TEST(test_program_that_does_as_it_likes_is_still_seen)
 {
+	if (!strcmp(hard_roles[_i], "namespace") && !may_make_namespace()) {
+		printf("not tested here: namespace: a user namespace is refused\n");
+		return;
+	}
 	observe(hard_roles[_i], NULL);
 	ck_assert_msg(WIFEXITED(outcome.status) && WEXITSTATUS(outcome.status) == 0, "%s: status %x: %s%s",
 	              hard_roles[_i], (unsigned)outcome.status, outcome.out, outcome.err);
@@ -382,7 +408,12 @@ START_TEST(test_pages_that_are_only_read_do_not_count)
 	ck_assert_ptr_nonnull(idle);
 	ck_assert_int_eq(number_at(idle, "written_bytes"), 0);
 	ck_assert_int_eq(number_at(idle, "populated_bytes"), 0);
-	ck_assert_int_lt(number_at(root, "unique_bytes"), (int64_t)(2 * PAGES * page_bytes));
+	if (witness_zero_page()) {
+		ck_assert_int_lt(number_at(root, "unique_bytes"), (int64_t)(2 * PAGES * page_bytes));
+	} else {
+		support_note(__func__,
+		             "reads of new memory: this kernel has no shared zero page, they count as writes");
+	}
 	json_object_put(root);
 }
 END_TEST
@@ -398,7 +429,8 @@ START_TEST(test_memory_that_moved_counts_again_and_no_write_is_missed)
 	school = mapping(root, "memfd:school");
 	ck_assert_ptr_nonnull(school);
 	ck_assert_int_ge(number_at(school, "written_bytes"), (int64_t)(PAGES * page_bytes) * ROUNDS);
-	ck_assert_int_le(number_at(school, "written_bytes"), (int64_t)(PAGES * page_bytes) * (ROUNDS + 1));
+	ck_assert_int_le(number_at(school, "written_bytes"),
+	                 (int64_t)(PAGES * page_bytes) * (ROUNDS + 1) + bytes_reported_twice(root));
 	json_object_put(root);
 }
 END_TEST
@@ -406,7 +438,13 @@ END_TEST
 START_TEST(test_excluded_memory_is_left_alone)
 {
 	struct json_object *root;
+	int uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY);
 
+	if (uffd < 0) {
+		support_note(__func__, strerror(errno));
+		return;
+	}
+	close(uffd);
 	observe("own_uffd", "--exclude=/memfd:own*");
 	ck_assert_msg(outcome.status == 0, "%s", outcome.err);
 	expect_school(ROUNDS);
@@ -504,7 +542,7 @@ int main(int argc, char **argv)
 	Suite *suite = suite_create("dirty");
 	TCase *tests = tcase_create("dirty");
 
-	tcase_set_timeout(tests, PATIENCE * 2);
+	tcase_set_timeout(tests, TIME_LIMIT_S * 2);
 	tcase_add_checked_fixture(tests, new_folder, NULL);
 	add_tests(tests);
 	suite_add_tcase(suite, tests);

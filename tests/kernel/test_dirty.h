@@ -18,6 +18,8 @@
 #include <unistd.h>
 
 #include "kernel/abi.h"
+#include "kernel/probe.h"
+#include "pace.h"
 #include "scratch.h"
 #include "support.h"
 #include "uffdwp.h"
@@ -25,7 +27,7 @@
 #define PAGES 500
 #define OUTPUT_BYTES 65536
 #define ARGUMENTS 16
-#define PATIENCE 60
+#define TIME_LIMIT_S 60
 
 static const char *program; /* uffdwp-ctl */
 static char self[SCRATCH_PATH];
@@ -46,7 +48,7 @@ static void await_look(const char *memory)
 	off_t at = (off_t)((uintptr_t)memory / page_bytes * sizeof(entries[0]));
 
 	must(pagemap >= 0);
-	for (int tries = 0; tries < PATIENCE * 1000; tries++) {
+	for (int tries = 0; tries < (int)pace_seconds(TIME_LIMIT_S) * 1000; tries++) {
 		size_t armed = 0;
 
 		must(pread(pagemap, entries, sizeof(entries), at) == (ssize_t)sizeof(entries));
@@ -59,7 +61,7 @@ static void await_look(const char *memory)
 		}
 		usleep(1000);
 	}
-	must(0); /* nobody looked */
+	must(0); /* no look came */
 }
 
 /* Memory that has a name of its own in the report. */
@@ -84,6 +86,7 @@ static void write_round(char *memory)
 
 static int play(const struct role *roles, size_t count, const char *name)
 {
+	(void)pace_seconds(1); /* measured before a role gives its rights up */
 	for (size_t i = 0; i < count; i++) {
 		if (strcmp(roles[i].name, name) == 0) {
 			roles[i].run();
@@ -165,9 +168,10 @@ static void new_folder(void)
 
 static int async_works(void)
 {
-	struct uffdwp_probe_report probe = {.sz = sizeof(probe)};
+	struct probe_report probe = {0};
 
-	return uffdwp_probe(&probe) == 0 && probe.memory[UFFDWP_MEMORY_ANON].rungs[UFFDWP_MECHANISM_ASYNC].works != 0;
+	return probe_run(&kernel_real, &probe) == 0 &&
+	       probe.memory[UFFDWP_MEMORY_ANON].rungs[UFFDWP_MECHANISM_ASYNC].works != 0;
 }
 
 /* What a test program needs before its tests. 0, or its exit code. */

@@ -66,7 +66,7 @@ static void role_echoes(void)
 	exit(42);
 }
 
-/* Tells which signals came, until SIGTERM. */
+/* Prints which signals came, until SIGTERM. */
 static void role_listens(void)
 {
 	sigset_t set;
@@ -84,7 +84,7 @@ static void role_listens(void)
 	exit(7);
 }
 
-/* Writes for as long as nobody has written to its stdin. */
+/* Writes until its stdin is written to. */
 static void role_lasts(void)
 {
 	char *memory = new_memory("school", MAP_SHARED);
@@ -147,7 +147,7 @@ START_TEST(test_input_output_and_exit_status_pass_through)
 }
 END_TEST
 
-START_TEST(test_summary_comes_behind_what_the_program_says)
+START_TEST(test_summary_comes_after_what_the_program_says)
 {
 	const char *observed[] = {program, "dirty", "--", self, "--role", "echoes", NULL};
 
@@ -268,7 +268,7 @@ END_TEST
 
 /* ------------------------------------------------------------------------------------------------------ refusals -- */
 
-static void expect_refusal(const char *file, int code, const char *told)
+static void expect_refusal(const char *file, int code, const char *reported)
 {
 	const char *arguments[] = {program, "dirty", "--", file, NULL};
 
@@ -276,7 +276,7 @@ static void expect_refusal(const char *file, int code, const char *told)
 	ck_assert_msg(WIFEXITED(outcome.status) && WEXITSTATUS(outcome.status) == code, "%s: status %x, %s", file,
 	              (unsigned)outcome.status, outcome.err);
 	ck_assert_str_eq(outcome.out, "");
-	ck_assert_msg(strstr(outcome.err, told) != NULL, "'%s' is not in: %s", told, outcome.err);
+	ck_assert_msg(strstr(outcome.err, reported) != NULL, "'%s' is not in: %s", reported, outcome.err);
 }
 
 /* A copy of this program, with its header changed. */
@@ -347,8 +347,8 @@ START_TEST(test_program_that_gets_other_rights_is_refused)
 {
 	char path[SCRATCH_PATH];
 
-	if (geteuid() != 0) {
-		support_note(__func__, "only root can make a file of somebody else");
+	if (!support_may_change_user()) {
+		support_note(__func__, "only root can make a file of another user");
 		return;
 	}
 	copy_self(path, "rights", NULL);
@@ -376,7 +376,7 @@ static void refuse_uffd(void)
 	must(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &rules) == 0);
 }
 
-START_TEST(test_userfaultfd_that_is_refused_is_told_and_nothing_runs)
+START_TEST(test_userfaultfd_that_is_refused_is_reported_and_nothing_runs)
 {
 	const char *arguments[] = {program, "dirty", "--json", outcome.json, "--", "/bin/echo", "here", NULL};
 
@@ -388,7 +388,7 @@ START_TEST(test_userfaultfd_that_is_refused_is_told_and_nothing_runs)
 }
 END_TEST
 
-START_TEST(test_report_that_cannot_be_written_is_told)
+START_TEST(test_report_that_cannot_be_written_is_an_error)
 {
 	const char *early[] = {program, "dirty", "--svg", "/no/such/folder/x", "--", "/bin/echo", "here", NULL};
 	const char *late[] = {program, "dirty", "-q", "--svg", "/dev/full", "--", "/bin/echo", "here", NULL};
@@ -431,14 +431,14 @@ static void add_tests(TCase *tests)
 {
 	tcase_add_test(tests, test_program_finds_nothing_of_us);
 	tcase_add_test(tests, test_input_output_and_exit_status_pass_through);
-	tcase_add_test(tests, test_summary_comes_behind_what_the_program_says);
+	tcase_add_test(tests, test_summary_comes_after_what_the_program_says);
 	tcase_add_test(tests, test_signals_that_come_to_us_reach_the_program);
 	tcase_add_test(tests, test_stop_and_continue_reach_the_program_and_a_shell);
 	tcase_add_test(tests, test_program_lives_on_when_we_are_killed);
 	tcase_add_test(tests, test_program_that_cannot_be_tracked_is_refused_before_it_runs);
 	tcase_add_test(tests, test_program_that_gets_other_rights_is_refused);
-	tcase_add_test(tests, test_userfaultfd_that_is_refused_is_told_and_nothing_runs);
-	tcase_add_test(tests, test_report_that_cannot_be_written_is_told);
+	tcase_add_test(tests, test_userfaultfd_that_is_refused_is_reported_and_nothing_runs);
+	tcase_add_test(tests, test_report_that_cannot_be_written_is_an_error);
 	tcase_add_loop_test(tests, test_command_line_that_is_not_understood_ends_with_125, 0, 5);
 }
 
@@ -457,7 +457,7 @@ int main(int argc, char **argv)
 	Suite *suite = suite_create("dirty_manners");
 	TCase *tests = tcase_create("dirty_manners");
 
-	tcase_set_timeout(tests, PATIENCE * 2);
+	tcase_set_timeout(tests, TIME_LIMIT_S * 2);
 	tcase_add_checked_fixture(tests, new_folder, NULL);
 	add_tests(tests);
 	suite_add_tcase(suite, tests);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * uffdwp-ctl, run as its users run it: as it is, without rights, behind seccomp filters, and with command lines that it
+ * uffdwp-ctl, run as its users run it: as it is, without rights, under seccomp filters, and with command lines that it
  * cannot understand. The program is named by UFFDWP_CTL (or the first argument) and the library by UFFDWP_SHARED; both
  * are copied to where a user without rights can read them.
  */
@@ -10,9 +10,11 @@
 #include <json-c/json.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <sched.h>
 #include <stddef.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -21,10 +23,11 @@
 
 #include "kernel/abi.h"
 #include "kernel/probe.h"
+#include "place.h"
 #include "scratch.h"
 #include "support.h"
 
-#define NOBODY 65534
+#define UNPRIVILEGED 65534
 #define OUTPUT_BYTES 65536
 #define ARGUMENTS 6
 
@@ -32,14 +35,18 @@ static char program[SCRATCH_PATH];
 static char library_folder[SCRATCH_PATH];
 
 /* How to run it. */
+#define MISSING 125 /* exit code: the machine does not let the child be as asked */
+
 struct run {
-	const char *arguments[ARGUMENTS]; /* behind the program's name, NULL at the end */
+	const char *arguments[ARGUMENTS]; /* after the program's name, NULL at the end */
 	int unprivileged;
 	int uffd_error;         /* userfaultfd(2) answers this */
 	int device_error;       /* USERFAULTFD_IOC_NEW answers this */
 	int uring_error;        /* io_uring_setup(2) answers this */
 	uint32_t ioctl_refused; /* this ioctl answers EINVAL; 0: none */
 	int mprotect_error;     /* mprotect(2) to readable and writable answers this */
+	int user_namespace;     /* in one of its own */
+	int no_proc;            /* without /proc */
 	const char *stdout_path;
 };
 
@@ -53,8 +60,12 @@ static struct outcome outcome;
 
 /* ---------------------------------------------------------------------------------------------------- the child -- */
 
+#define KILLED 4095 /* instead of an error: the filter kills */
+
 static uint32_t answer(int error)
 {
+	if (error == KILLED)
+		return SECCOMP_RET_KILL_PROCESS;
 	return error ? SECCOMP_RET_ERRNO | (uint32_t)error : SECCOMP_RET_ALLOW;
 }
 
@@ -104,7 +115,14 @@ static _Noreturn void become(const struct run *run, const char *out, const char 
 	redirect(STDERR_FILENO, err);
 	setenv("LD_LIBRARY_PATH", library_folder, 1);
 	if (run->unprivileged) {
-		must(setgroups(0, NULL) == 0 && setgid(NOBODY) == 0 && setuid(NOBODY) == 0);
+		must(setgroups(0, NULL) == 0 && setgid(UNPRIVILEGED) == 0 && setuid(UNPRIVILEGED) == 0);
+	}
+	if (run->user_namespace && unshare(CLONE_NEWUSER) != 0) {
+		_exit(MISSING);
+	}
+	if (run->no_proc && (unshare(CLONE_NEWNS) != 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 ||
+	                     umount2("/proc", MNT_DETACH) != 0)) {
+		_exit(MISSING);
 	}
 	if (run->uffd_error || run->device_error || run->uring_error || run->ioctl_refused || run->mprotect_error) {
 		filter_calls(run);
@@ -214,10 +232,10 @@ static void expect_change(struct json_object *root, const char *id, const char *
 
 static int may_drop_rights(const char *test)
 {
-	if (geteuid() == 0) {
+	if (support_may_change_user()) {
 		return 1;
 	}
-	support_note(test, "only root can become somebody without rights");
+	support_note(test, "only root can become a user without rights");
 	return 0;
 }
 
@@ -266,7 +284,7 @@ START_TEST(test_json_has_every_documented_name)
 	                                    "memory.anon.mechanism",
 	                                    "io_uring.works",
 	                                    "pagemap_scan.works",
-	                                    "pagemap_mark",
+	                                    "pagemap_wp",
 	                                    "swap_on",
 	                                    "huge_pages_free",
 	                                    "advice",
@@ -293,46 +311,46 @@ static struct json_object *memory_at(struct json_object *root, int memory, const
 	return at(root, whole);
 }
 
-static void expect_ladder(struct json_object *root, int memory, const struct uffdwp_probe_memory *found)
+static void expect_ladder(struct json_object *root, int memory, const struct probe_memory *found)
 {
 	for (uint32_t mechanism = UFFDWP_MECHANISM_MARKER; mechanism < UFFDWP_MECHANISM_COUNT; mechanism++) {
-		const struct uffdwp_probe_rung *rung = &found->rungs[mechanism];
+		const struct probe_rung *rung = &found->rungs[mechanism];
 		char path[64];
-		struct json_object *told;
+		struct json_object *said;
 
 		(void)snprintf(path, sizeof(path), "ladder.%s", mechanism_ids[mechanism]);
-		told = memory_at(root, memory, path);
-		ck_assert_int_eq(json_object_get_boolean(at(told, "works")), (int)rung->works);
-		ck_assert_int_eq(json_object_get_boolean(at(told, "thread_works")), (int)rung->thread_works);
-		ck_assert_int_eq(json_object_get_boolean(at(told, "inline_works")), (int)rung->inline_works);
-		ck_assert_int_eq(json_object_get_boolean(at(told, "taken")), mechanism == found->mechanism);
-		ck_assert_int_eq(json_object_get_boolean(at(told, "tracks_only")),
+		said = memory_at(root, memory, path);
+		ck_assert_int_eq(json_object_get_boolean(at(said, "works")), (int)rung->works);
+		ck_assert_int_eq(json_object_get_boolean(at(said, "thread_works")), (int)rung->thread_works);
+		ck_assert_int_eq(json_object_get_boolean(at(said, "inline_works")), (int)rung->inline_works);
+		ck_assert_int_eq(json_object_get_boolean(at(said, "taken")), mechanism == found->mechanism);
+		ck_assert_int_eq(json_object_get_boolean(at(said, "tracks_only")),
 		                 mechanism == UFFDWP_MECHANISM_ASYNC || mechanism == UFFDWP_MECHANISM_SOFT_DIRTY);
-		ck_assert_str_eq(text_at(told, "reason"), rung->reason);
+		ck_assert_str_eq(text_at(said, "reason"), rung->reason);
 	}
 }
 
 /* The second witness of "a track takes async" is the library's own trial. */
-static void expect_track(struct json_object *root, int memory, const struct uffdwp_probe_memory *found)
+static void expect_track(struct json_object *root, int memory, const struct probe_memory *found)
 {
 	const char *expected = found->rungs[UFFDWP_MECHANISM_ASYNC].works ? "async" : mechanism_ids[found->mechanism];
-
 	ck_assert_str_eq(json_object_get_string(memory_at(root, memory, "track")), expected);
 }
 
-START_TEST(test_doctor_tells_what_the_library_finds)
+START_TEST(test_doctor_reports_what_the_library_finds)
 {
-	struct uffdwp_probe_report report = {.sz = sizeof(report)};
+	struct probe_report report = {0};
 	struct json_object *root = run_json((struct run){0});
 
 	ck_assert_int_eq(probe_run(&kernel_real, &report), 0);
 	for (int memory = 0; memory < UFFDWP_MEMORY_COUNT; memory++) {
-		const struct uffdwp_probe_memory *found = &report.memory[memory];
-
+		const struct probe_memory *found = &report.memory[memory];
 		ck_assert_str_eq(json_object_get_string(memory_at(root, memory, "mechanism")),
 		                 mechanism_ids[found->mechanism]);
 		expect_ladder(root, memory, found);
 		expect_track(root, memory, found);
+		struct json_object *move = memory_at(root, memory, "arming.move");
+		ck_assert_int_eq(json_object_get_boolean(at(move, "works")), (int)report.moves[memory].works);
 	}
 	ck_assert_int_eq(json_object_get_boolean(at(root, "io_uring.works")), report.uring == 0);
 	json_object_put(root);
@@ -341,16 +359,17 @@ END_TEST
 
 START_TEST(test_user_without_rights_learns_what_to_change)
 {
-	struct uffdwp_probe_report report = {.sz = sizeof(report)};
+	struct probe_report report = {0};
 	struct json_object *root;
 	struct stat device;
 
-	if (!may_drop_rights("test_user_without_rights_learns_what_to_change")) {
+	if (!may_drop_rights("test_user_without_rights_learns_what_to_change") ||
+	    place_is_filtered("test_user_without_rights_learns_what_to_change")) {
 		return;
 	}
 	ck_assert_int_eq(probe_run(&kernel_real, &report), 0);
 	if (report.sysctl_unprivileged != 0 || (stat("/dev/userfaultfd", &device) == 0 && (device.st_mode & S_IROTH))) {
-		support_note("test_user_without_rights_learns_what_to_change", "here everybody has the right");
+		support_note("test_user_without_rights_learns_what_to_change", "here every user has the right");
 		return;
 	}
 	root = run_json((struct run){.unprivileged = 1});
@@ -399,6 +418,89 @@ START_TEST(test_kernel_without_userfaultfd_is_named)
 }
 END_TEST
 
+START_TEST(test_filter_that_kills_is_found_by_a_child)
+{
+	static const struct run hows[] = {{.uffd_error = KILLED}, {.uring_error = KILLED}};
+	static const char *const names[] = {"userfaultfd", "io_uring_setup"};
+	struct json_object *root = run_json(hows[_i]);
+
+	ck_assert_int_eq(outcome.exit_code, 1);
+	ck_assert_str_eq(text_at(root, "seccomp_kills"), names[_i]);
+	ck_assert_str_eq(text_at(root, "seccomp"), "filter");
+	ck_assert_str_eq(text_at(advice(root, "seccomp_kills"), "level"), "required");
+	expect_change(root, "seccomp_kills", "SystemCallErrorNumber=EPERM");
+	json_object_put(root);
+	struct run how = hows[_i];
+
+	how.arguments[0] = "doctor";
+	run(&how);
+	ck_assert_int_eq(outcome.exit_code, 1);
+	ck_assert_ptr_nonnull(strstr(outcome.out, "filter, which kills"));
+	ck_assert_ptr_nonnull(strstr(outcome.out, names[_i]));
+}
+END_TEST
+
+START_TEST(test_user_namespace_gets_advice_that_helps_there)
+{
+	struct run how = {.unprivileged = 1, .user_namespace = 1, .arguments = {"doctor", "--json"}};
+	struct json_object *root;
+
+	if (!may_drop_rights(__func__) || place_is_filtered(__func__))
+		return;
+	run(&how);
+	if (outcome.exit_code == MISSING) {
+		support_note(__func__, "no user namespace can be made here");
+		return;
+	}
+	root = json_tokener_parse(outcome.out);
+	ck_assert_ptr_nonnull(root);
+	ck_assert(json_object_get_boolean(at(root, "user_namespace")));
+	if (json_object_get_boolean(at(root, "access.syscall.works")) ||
+	    json_object_get_boolean(at(root, "access.device.works"))) {
+		support_note(__func__, "every user has a userfaultfd here");
+	} else {
+		ck_assert_ptr_null(advice(root, "seccomp"));
+		ck_assert_ptr_null(advice(root, "rights"));
+		expect_change(root, "user_namespace", "outside, as root of the host");
+		ck_assert_ptr_null(strstr(outcome.out, "setcap"));
+		ck_assert_ptr_null(strstr(outcome.out, "\"as root"));
+	}
+	json_object_put(root);
+}
+END_TEST
+
+START_TEST(test_without_proc_nothing_is_made_up)
+{
+	struct run how = {.no_proc = 1, .arguments = {"doctor"}};
+	static const char *const unknown[] = {"seccomp",        "swap",         "huge pages",
+	                                      "user namespace", "capabilities", "vm.max_map_count"};
+
+	if (!may_drop_rights(__func__))
+		return;
+	run(&how);
+	if (outcome.exit_code == MISSING || outcome.exit_code == 127) {
+		support_note(__func__, "/proc cannot be taken away from a program here");
+		return;
+	}
+	for (size_t i = 0; i < sizeof(unknown) / sizeof(unknown[0]); i++) {
+		char line[64];
+
+		(void)snprintf(line, sizeof(line), "\n  %-28snot known", unknown[i]);
+		ck_assert_msg(strstr(outcome.out, line) != NULL, "%s: %s", unknown[i], outcome.out);
+	}
+	how.arguments[1] = "--json";
+	run(&how);
+	struct json_object *root = json_tokener_parse(outcome.out);
+
+	ck_assert_ptr_nonnull(root);
+	ck_assert_str_eq(text_at(root, "seccomp"), "unknown");
+	ck_assert_ptr_null(at(root, "swap_on"));
+	ck_assert_ptr_null(at(root, "huge_pages_free"));
+	ck_assert_ptr_null(at(root, "user_namespace"));
+	json_object_put(root);
+}
+END_TEST
+
 START_TEST(test_nothing_works_where_mprotect_is_refused_too)
 {
 	static const struct run how = {.uffd_error = EPERM, .device_error = EPERM, .mprotect_error = EPERM};
@@ -423,7 +525,7 @@ START_TEST(test_memory_that_no_fault_covers_is_left_to_mprotect)
 	struct json_object *root = run_json((struct run){.ioctl_refused = (uint32_t)UFFDIO_REGISTER});
 
 	if (!at(root, "access_chosen")) {
-		support_note(__func__, "no userfaultfd is to be had");
+		support_note(__func__, "no userfaultfd is available");
 	} else {
 		ck_assert_int_eq(outcome.exit_code, 3);
 		ck_assert_str_eq(text_at(root, "memory.shmem.mechanism"), "mprotect");
@@ -528,7 +630,7 @@ START_TEST(test_lines_of_the_text_fit_a_terminal)
 }
 END_TEST
 
-START_TEST(test_text_marks_the_rung_that_is_taken)
+START_TEST(test_text_shows_the_rung_that_is_taken)
 {
 	run(&(struct run){.arguments = {"doctor"}, .uffd_error = EPERM, .device_error = EPERM});
 	ck_assert_ptr_nonnull(strstr(outcome.out, "\n    > mprotect   inline "));
@@ -557,7 +659,7 @@ START_TEST(test_command_line_that_is_not_understood_ends_with_2)
 {
 	static const struct {
 		struct run run;
-		char told[24];
+		char said[24];
 	} cases[] = {
 	        {{.arguments = {NULL}}, "command is missing"}, {{.arguments = {"docter"}}, "docter"},
 	        {{.arguments = {"--jason"}}, "--jason"},       {{.arguments = {"doctor", "--jason"}}, "--jason"},
@@ -568,7 +670,7 @@ START_TEST(test_command_line_that_is_not_understood_ends_with_2)
 	run(&cases[_i].run);
 	ck_assert_int_eq(outcome.exit_code, 2);
 	ck_assert_str_eq(outcome.out, "");
-	ck_assert_msg(strstr(outcome.err, cases[_i].told) != NULL, "'%s' is not in: %s", cases[_i].told, outcome.err);
+	ck_assert_msg(strstr(outcome.err, cases[_i].said) != NULL, "'%s' is not in: %s", cases[_i].said, outcome.err);
 	ck_assert_ptr_nonnull(strstr(outcome.err, "--help"));
 }
 END_TEST
@@ -587,7 +689,7 @@ START_TEST(test_help_teaches)
 }
 END_TEST
 
-START_TEST(test_version_is_told_by_command_and_option)
+START_TEST(test_version_is_printed_by_command_and_option)
 {
 	static const struct run cases[] = {{.arguments = {"version"}}, {.arguments = {"--version"}}};
 	char expected[64];
@@ -653,10 +755,13 @@ static int copy_program(const char *ctl, const char *library)
 static void add_tests(TCase *tests)
 {
 	tcase_add_test(tests, test_json_has_every_documented_name);
-	tcase_add_test(tests, test_doctor_tells_what_the_library_finds);
+	tcase_add_test(tests, test_doctor_reports_what_the_library_finds);
 	tcase_add_test(tests, test_user_without_rights_learns_what_to_change);
 	tcase_add_test(tests, test_filter_that_refuses_is_named);
 	tcase_add_test(tests, test_kernel_without_userfaultfd_is_named);
+	tcase_add_loop_test(tests, test_filter_that_kills_is_found_by_a_child, 0, 2);
+	tcase_add_test(tests, test_user_namespace_gets_advice_that_helps_there);
+	tcase_add_test(tests, test_without_proc_nothing_is_made_up);
 	tcase_add_test(tests, test_nothing_works_where_mprotect_is_refused_too);
 	tcase_add_test(tests, test_memory_that_no_fault_covers_is_left_to_mprotect);
 	tcase_add_test(tests, test_shared_memory_without_write_protection_is_left_to_minor_faults);
@@ -664,11 +769,11 @@ static void add_tests(TCase *tests)
 	tcase_add_test(tests, test_refused_io_uring_is_no_obstacle);
 	tcase_add_loop_test(tests, test_last_line_of_the_text_is_the_verdict, 0, 2);
 	tcase_add_loop_test(tests, test_lines_of_the_text_fit_a_terminal, 0, 4);
-	tcase_add_test(tests, test_text_marks_the_rung_that_is_taken);
+	tcase_add_test(tests, test_text_shows_the_rung_that_is_taken);
 	tcase_add_test(tests, test_color_comes_when_asked_for);
 	tcase_add_loop_test(tests, test_command_line_that_is_not_understood_ends_with_2, 0, 7);
 	tcase_add_loop_test(tests, test_help_teaches, 0, 3);
-	tcase_add_loop_test(tests, test_version_is_told_by_command_and_option, 0, 2);
+	tcase_add_loop_test(tests, test_version_is_printed_by_command_and_option, 0, 2);
 	tcase_add_loop_test(tests, test_output_that_is_not_written_is_a_failure, 0, 3);
 }
 

@@ -7,13 +7,15 @@
 #include <errno.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "chance.h"
 #include "image.h"
 #include "place.h"
+#include "scratch.h"
 #include "support.h"
 
-#define REGIONS 3
+#define REGIONS 5
 #define WRITERS 3
 #define PAGES 512
 #define SLOTS 64 /* of each writer, on pages that lie apart */
@@ -24,6 +26,14 @@ static struct uffdwp_region *regions[REGIONS];
 static uint8_t *bases[REGIONS];
 static size_t page_bytes;
 static _Atomic int stop;
+
+static const struct place_case requests[REGIONS] = {
+        {UFFDWP_MEMORY_SHMEM, UFFDWP_MECHANISM_MARKER, UFFDWP_DELIVERY_THREAD},
+        {UFFDWP_MEMORY_SHMEM, UFFDWP_MECHANISM_REARM, UFFDWP_DELIVERY_INLINE},
+        {UFFDWP_MEMORY_SHMEM, UFFDWP_MECHANISM_MPROTECT, UFFDWP_DELIVERY_INLINE},
+        {UFFDWP_MEMORY_SHMEM, UFFDWP_MECHANISM_REARM, UFFDWP_DELIVERY_THREAD},
+        {UFFDWP_MEMORY_SHMEM, UFFDWP_MECHANISM_REARM, UFFDWP_DELIVERY_THREAD},
+};
 
 static _Atomic uint64_t *slot_in(uint8_t *base, size_t writer, size_t slot)
 {
@@ -46,18 +56,13 @@ static void *write_in_order(void *argument)
 
 static void open_regions(void)
 {
-	static const struct place_case wishes[] = {
-	        {UFFDWP_MEMORY_SHMEM, UFFDWP_MECHANISM_MARKER, UFFDWP_DELIVERY_THREAD},
-	        {UFFDWP_MEMORY_SHMEM, UFFDWP_MECHANISM_REARM, UFFDWP_DELIVERY_INLINE},
-	        {UFFDWP_MEMORY_SHMEM, UFFDWP_MECHANISM_MPROTECT, UFFDWP_DELIVERY_INLINE},
-	};
 	page_bytes = place_page_bytes(UFFDWP_MEMORY_SHMEM);
 	ck_assert_int_eq(uffdwp_open(NULL, &runtime), 0);
 	for (size_t i = 0; i < REGIONS; i++) {
 		struct uffdwp_region_options options = UFFDWP_REGION_OPTIONS_INIT;
-		if (place_possible(wishes[i])) {
-			options.mechanism = wishes[i].mechanism;
-			options.delivery = wishes[i].delivery;
+		if (place_possible(requests[i])) {
+			options.mechanism = requests[i].mechanism;
+			options.delivery = requests[i].delivery;
 		}
 		ck_assert_int_eq(uffdwp_region_create(runtime, PAGES * page_bytes, &options, &regions[i]), 0);
 		bases[i] = uffdwp_region_base(regions[i]);
@@ -78,7 +83,7 @@ struct kept_image {
 	uint8_t *bytes;
 };
 
-static int keep(void *user, uint64_t offset, const void *data, size_t length)
+static int keep(void *user, uint64_t offset, const void *data, uint64_t length)
 {
 	memcpy(((struct kept_image *)user)->bytes + offset, data, length);
 	return 0;
@@ -117,6 +122,11 @@ static void judge(const struct kept_image *images, unsigned group)
 	}
 }
 
+static int moves_keep(void)
+{
+	return (place_report()->memory[UFFDWP_MEMORY_SHMEM].fills & UFFDWP_PROBE_FILL_CONTINUE_WP) != 0;
+}
+
 static void take_group(unsigned group, int keeps)
 {
 	struct uffdwp_snapshot_options options[REGIONS];
@@ -125,6 +135,8 @@ static void take_group(unsigned group, int keeps)
 	uint64_t pauses[REGIONS];
 	set_options(options, images);
 	for (size_t i = 0; i < REGIONS; i++) {
+		int moves = place_moves(requests[i]) && moves_keep() && group % 3;
+		options[i].arming = moves ? UFFDWP_ARMING_MOVE : UFFDWP_ARMING_ROUNDS;
 		options[i].flags = keeps ? UFFDWP_SNAPSHOT_KEEP : 0;
 	}
 	ck_assert_int_eq(uffdwp_snapshot_begin_group(regions, options, REGIONS, snapshots), 0);
@@ -173,7 +185,7 @@ static int begin_expecting(struct uffdwp_region *const *some, const struct uffdw
 	char text[256] = "";
 	int error = uffdwp_snapshot_begin_group(some, options, count, snapshots);
 	if (wanted != NULL) {
-		(void)uffdwp_error_text(runtime, text, sizeof(text));
+		(void)uffdwp_error_text(text, sizeof(text));
 		ck_assert_msg(strstr(text, wanted) != NULL, "'%s' does not say '%s'", text, wanted);
 	}
 	return error;
@@ -223,6 +235,78 @@ START_TEST(test_what_is_no_group)
 }
 END_TEST
 
+/* --- images that rest on each other ---------------------------------------------------------------------------------
+ */
+
+static struct uffdwp_snapshot_options delta_of(const char *path, const char *parent)
+{
+	struct uffdwp_snapshot_options options = UFFDWP_SNAPSHOT_OPTIONS_INIT;
+	options.path = path;
+	options.parent = parent;
+	options.flags = UFFDWP_SNAPSHOT_KEEP;
+	return options;
+}
+
+static void take_one(struct uffdwp_region *region, const char *path, const char *parent)
+{
+	struct uffdwp_snapshot_options options = delta_of(path, parent);
+	struct uffdwp_snapshot *snapshot = NULL;
+	ck_assert_int_eq(uffdwp_snapshot_begin(region, &options, &snapshot), 0);
+	ck_assert_int_eq(uffdwp_snapshot_wait(snapshot, -1, NULL), 0);
+	ck_assert_int_eq(uffdwp_snapshot_free(snapshot), 0);
+}
+
+/* In both orders: the first region's delta rests on what the second's image would replace. */
+static void expect_refused_place(struct uffdwp_region *const pair[2], const char *delta, const char *parent,
+                                 const char *path)
+{
+	struct uffdwp_region *turned[2] = {pair[1], pair[0]};
+	struct uffdwp_snapshot_options options[2] = {delta_of(delta, parent), delta_of(path, NULL)};
+	struct uffdwp_snapshot_options reversed[2] = {options[1], options[0]};
+	ck_assert_int_eq(begin_expecting(pair, options, 2, "snapshot 1 would replace \""), -EINVAL);
+	ck_assert_int_eq(begin_expecting(turned, reversed, 2, "snapshot 0 would replace \""), -EINVAL);
+}
+
+START_TEST(test_no_image_of_a_group_replaces_what_another_rests_on)
+{
+	char folder[SCRATCH_PATH];
+	char base[SCRATCH_PATH];
+	char link[SCRATCH_PATH];
+	char first[SCRATCH_PATH];
+	char second[SCRATCH_PATH];
+	struct uffdwp_region *pair[2] = {NULL, NULL};
+	if (!place_has_increments(place_any(UFFDWP_MEMORY_SHMEM))) {
+		support_note("test_no_image_of_a_group_replaces_what_another_rests_on", "no increments of shmem here");
+		return;
+	}
+	page_bytes = place_page_bytes(UFFDWP_MEMORY_SHMEM);
+	scratch_folder(folder);
+	scratch_join(base, folder, "base");
+	scratch_join(link, folder, "link");
+	scratch_join(first, folder, "first");
+	scratch_join(second, folder, "second");
+	ck_assert_int_eq(symlink("base", link), 0);
+	ck_assert_int_eq(uffdwp_open(NULL, &runtime), 0);
+	for (size_t i = 0; i < 2; i++) {
+		ck_assert_int_eq(uffdwp_region_create(runtime, PAGES * page_bytes, NULL, &pair[i]), 0);
+	}
+	take_one(pair[0], base, NULL);
+	expect_refused_place(pair, first, base, base);
+	expect_refused_place(pair, first, base, link);
+	expect_refused_place(pair, first, link, base);
+	take_one(pair[0], first, base);
+	expect_refused_place(pair, second, first, first);
+	expect_refused_place(pair, second, first, base); /* an ancestor */
+	struct uffdwp_snapshot_options options = delta_of(base, first);
+	ck_assert_int_eq(begin_expecting(pair, &options, 1, "one of its ancestors"), -EINVAL);
+	take_one(pair[0], second, first); /* nothing has changed */
+	for (size_t i = 0; i < 2; i++) {
+		ck_assert_int_eq(uffdwp_region_close(pair[i]), 0);
+	}
+	ck_assert_int_eq(uffdwp_close(runtime), 0);
+}
+END_TEST
+
 int main(void)
 {
 	support_begin("test_group", &(struct support_needs){0, 0});
@@ -232,6 +316,7 @@ int main(void)
 	tcase_set_timeout(tests, 120);
 	tcase_add_test(tests, test_a_group_has_one_cut);
 	tcase_add_test(tests, test_what_is_no_group);
+	tcase_add_test(tests, test_no_image_of_a_group_replaces_what_another_rests_on);
 	suite_add_tcase(suite, tests);
 	return support_run(suite);
 }

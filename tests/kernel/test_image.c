@@ -116,7 +116,7 @@ END_TEST
 static void expect_text(const char *part)
 {
 	char text[512];
-	(void)uffdwp_error_text(runtime, text, sizeof(text));
+	(void)uffdwp_error_text(text, sizeof(text));
 	ck_assert_msg(strstr(text, part) != NULL, "\"%s\" does not say \"%s\"", text, part);
 }
 
@@ -132,14 +132,14 @@ START_TEST(test_only_the_last_image_can_be_the_parent)
 	expect_text("UFFDWP_SNAPSHOT_KEEP");
 	ck_assert_int_eq(snapshot("base", NULL, &options), 0);
 	ck_assert_int_eq(snapshot("one", "stray", &options), -EXDEV);
-	expect_text("last snapshot");
+	expect_text("name the image of the region's last snapshot, or take a snapshot without a parent");
 	ck_assert_int_eq(snapshot("one", "nothing", &options), -ENOENT);
 	ck_assert_int_eq(snapshot("base", "base", &options), -EINVAL);
 	ck_assert_int_eq(snapshot("one", "base", &options), 0);
 	ck_assert_int_eq(snapshot("two", "base", &options), -EXDEV);
 	ck_assert_int_eq(snapshot("two", "one", &options), 0);
 	ck_assert_int_eq(snapshot("three", "one", &options), -EXDEV);
-	expect_text("its id is another");
+	expect_text("has not the id of the image");
 	ck_assert_uint_eq(scratch_entries(folder), 4);
 	expect_shows("two", LENGTH, 3);
 	options.sink = UFFDWP_SINK_CALLBACK;
@@ -150,8 +150,9 @@ START_TEST(test_only_the_last_image_can_be_the_parent)
 	options.compress = 1;
 	ck_assert_int_eq(snapshot("three", NULL, &options), -EINVAL);
 	options.compress = 0;
-	options.reserved2 = 1;
+	options.mode = 01000;
 	ck_assert_int_eq(snapshot("three", "two", &options), -EINVAL);
+	options.mode = 0;
 	/* a program that was compiled when there were no deltas */
 	options.sz = offsetof(struct uffdwp_snapshot_options, parent);
 	ck_assert_int_eq(snapshot("raw", "two", &options), 0);
@@ -168,9 +169,121 @@ START_TEST(test_a_parent_that_was_written_since_is_refused)
 	scratch_join(path, folder, "base");
 	scratch_write(path, shadow, LENGTH);
 	ck_assert_int_eq(snapshot("one", "base", &options), -EXDEV);
+	expect_text("was written since; name the image");
 	ck_assert_int_eq(unlink(path), 0);
 	ck_assert_int_eq(snapshot("one", "base", &options), -ENOENT);
 	ck_assert_uint_eq(scratch_entries(folder), 0);
+}
+END_TEST
+
+static int refuse_bytes(void *user, uint64_t offset, const void *data, uint64_t length)
+{
+	(void)user;
+	(void)offset;
+	(void)data;
+	(void)length;
+	return -EIO;
+}
+
+static void expect_no_delta_because(const char *parent, const char *reason)
+{
+	struct uffdwp_snapshot_options options = UFFDWP_SNAPSHOT_OPTIONS_INIT;
+	options.flags = UFFDWP_SNAPSHOT_KEEP;
+	ck_assert_int_eq(snapshot("delta", parent, &options), -ENODATA);
+	expect_text(reason);
+	expect_text("take a snapshot of all first");
+}
+
+START_TEST(test_a_refusal_says_why_there_is_no_delta)
+{
+	struct uffdwp_snapshot_options kept = UFFDWP_SNAPSHOT_OPTIONS_INIT;
+	struct uffdwp_snapshot_options options = UFFDWP_SNAPSHOT_OPTIONS_INIT;
+	struct uffdwp_restore_options from = UFFDWP_RESTORE_OPTIONS_INIT;
+	char path[SCRATCH_PATH];
+	kept.flags = UFFDWP_SNAPSHOT_KEEP;
+	scratch_join(path, folder, "base");
+	from.path = path;
+	expect_no_delta_because("base", "there was no snapshot of it yet");
+	write_some();
+	ck_assert_int_eq(snapshot("base", NULL, &options), 0);
+	expect_no_delta_because("base", "without UFFDWP_SNAPSHOT_KEEP");
+	ck_assert_int_eq(snapshot("base", NULL, &kept), 0);
+	ck_assert_int_eq(uffdwp_restore(region, &from, NULL), 0);
+	expect_no_delta_because("base", "restored after it");
+	ck_assert_int_eq(snapshot("base", NULL, &kept), 0);
+	options = kept;
+	options.sink = UFFDWP_SINK_CALLBACK;
+	options.callback = refuse_bytes;
+	ck_assert_int_eq(snapshot("none", NULL, &options), -EIO);
+	expect_no_delta_because("base", "failed or was aborted");
+}
+END_TEST
+
+/* The shadow is not written to: what is refused changes nothing. */
+static void expect_refused_in_place(const char *name, const char *parent)
+{
+	struct uffdwp_snapshot_options options = UFFDWP_SNAPSHOT_OPTIONS_INIT;
+	char quoted[SCRATCH_PATH];
+	options.flags = UFFDWP_SNAPSHOT_KEEP;
+	ck_assert_msg(snapshot(name, parent, &options) == -EINVAL, "\"%s\" over its ancestor is not refused", name);
+	(void)snprintf(quoted, sizeof(quoted), "/%s\" is the parent, or one of its ancestors", name);
+	expect_text(quoted);
+	expect_text("give it a path");
+}
+
+START_TEST(test_no_delta_replaces_a_file_that_it_rests_on)
+{
+	struct uffdwp_snapshot_options options = UFFDWP_SNAPSHOT_OPTIONS_INIT;
+	char path[SCRATCH_PATH];
+	char away[SCRATCH_PATH];
+	char link[SCRATCH_PATH];
+	options.flags = UFFDWP_SNAPSHOT_KEEP;
+	scratch_join(path, folder, "base");
+	scratch_join(away, folder, "away");
+	scratch_join(link, folder, "link");
+	ck_assert_int_eq(symlink("base", link), 0);
+	write_some();
+	ck_assert_int_eq(snapshot("base", NULL, &options), 0);
+	ck_assert_int_eq(snapshot("one", "base", &options), 0);
+	expect_refused_in_place("one", "one");
+	expect_refused_in_place("base", "one"); /* two names in turn */
+	expect_refused_in_place("link", "one");
+	write_some();
+	ck_assert_int_eq(snapshot("two", "one", &options), 0);
+	expect_refused_in_place("base", "two");
+	expect_refused_in_place("one", "two");
+	ck_assert_int_eq(rename(path, away), 0); /* its name is still the one that "one" looks for */
+	expect_refused_in_place("base", "two");
+	expect_refused_in_place("link", "two");
+	ck_assert_int_eq(rename(away, path), 0);
+	ck_assert_int_eq(snapshot("three", "two", &options), 0);
+	expect_shows("three", LENGTH, 4);
+	ck_assert_int_eq(snapshot("base", NULL, &options), 0); /* a raw image rests on nothing */
+	expect_shows("base", LENGTH, 1);
+}
+END_TEST
+
+/* Two deltas that name each other as parent stand for a chain that is too long. */
+START_TEST(test_a_delta_that_could_not_be_opened_is_refused)
+{
+	struct uffdwp_snapshot_options options = UFFDWP_SNAPSHOT_OPTIONS_INIT;
+	char path[SCRATCH_PATH];
+	char newest[SCRATCH_PATH];
+	options.flags = UFFDWP_SNAPSHOT_KEEP;
+	scratch_join(path, folder, "base");
+	scratch_join(newest, folder, "two");
+	ck_assert_int_eq(snapshot("base", NULL, &options), 0);
+	ck_assert_int_eq(snapshot("one", "base", &options), 0);
+	ck_assert_int_eq(snapshot("two", "one", &options), 0);
+	ck_assert_int_eq(unlink(path), 0);
+	ck_assert_int_eq(link(newest, path), 0);
+	ck_assert_int_eq(snapshot("three", "two", &options), -ELOOP);
+	expect_text("512 images");
+	expect_text("without a parent");
+	struct uffdwp_image *image;
+	ck_assert_int_eq(uffdwp_image_open(newest, NULL, &image), -EXDEV);
+	expect_text("written over the parent");
+	ck_assert_uint_eq(scratch_entries(folder), 3);
 }
 END_TEST
 
@@ -184,6 +297,9 @@ int main(void)
 	tcase_add_loop_test(tests, test_each_delta_shows_the_memory_of_its_cut, 0, 2);
 	tcase_add_test(tests, test_only_the_last_image_can_be_the_parent);
 	tcase_add_test(tests, test_a_parent_that_was_written_since_is_refused);
+	tcase_add_test(tests, test_a_refusal_says_why_there_is_no_delta);
+	tcase_add_test(tests, test_no_delta_replaces_a_file_that_it_rests_on);
+	tcase_add_test(tests, test_a_delta_that_could_not_be_opened_is_refused);
 	suite_add_tcase(suite, tests);
 	return support_run(suite);
 }

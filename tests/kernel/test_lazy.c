@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Lazy restores on the real kernel: INV-ABSENT. Every byte that anybody sees is the image's, or what was written since:
- * for each type of memory and each delivery, from raw images and from chains, plain and compressed; by loads, stores
- * and system calls; while writers keep a shadow, pages are punched, and snapshots and increments are compared with the
- * shadow of their cut.
+ * Lazy restores on the real kernel: INV-ABSENT. Every byte that any thread sees is the image's, or what was written
+ * since: for each type of memory and each delivery, from raw images and from chains, plain and compressed; by loads,
+ * stores and system calls; while writers keep a shadow, pages are punched, and snapshots and increments are compared
+ * with the shadow of their cut.
  */
 #include <errno.h>
 #include <stdatomic.h>
@@ -23,7 +23,7 @@
 #define WRITERS 2
 #define READERS 2
 #define STRIPE 64
-#define STEPS 60
+#define STEPS support_rounds(20, 60)
 
 static struct place place;
 static struct test_chain chain;
@@ -47,7 +47,7 @@ static void make_source(int source)
 	}
 }
 
-/* Room for the image, and some pages behind it. */
+/* Room for the image, and some pages after it. */
 static size_t pages_for(enum uffdwp_memory memory)
 {
 	return LENGTH_MOST / place_page_bytes(memory) + (memory == UFFDWP_MEMORY_HUGETLB ? 2 : 9);
@@ -61,7 +61,7 @@ static void begin(uint32_t flags, uint32_t threads)
 	options.flags = flags;
 	options.threads = threads;
 	int error = uffdwp_restore_begin(place.region, &options, &restore);
-	(void)uffdwp_error_text(place.runtime, text, sizeof(text));
+	(void)uffdwp_error_text(text, sizeof(text));
 	ck_assert_msg(error == 0, "%s: %s", strerror(-error), text);
 }
 
@@ -132,14 +132,14 @@ static void restore_and_read(struct place_case which, int source, uint32_t flags
 	read_by_threads();
 	expect_all();
 	ck_assert_int_eq(uffdwp_restore_wait(restore, -1, &progress), 0);
-	ck_assert_uint_eq(progress.state, UFFDWP_RESTORE_DONE);
+	ck_assert_uint_eq(progress.state, UFFDWP_RESTORE_STATE_DONE);
 	ck_assert_uint_eq(progress.length_bytes, chain.length);
 	ck_assert_uint_eq(progress.pages_total, (chain.length + place.page_bytes - 1) / place.page_bytes);
 	ck_assert_uint_eq(progress.pages_done, progress.pages_total);
 	ck_assert_uint_eq(progress.pages_failed, 0);
 	ck_assert_int_eq(progress.error, 0);
 	ck_assert(progress.bytes_read > 0 && progress.begin_ns > 0 && progress.elapsed_ns >= progress.begin_ns);
-	if (flags & UFFDWP_RESTORE_ON_DEMAND) {
+	if (flags & UFFDWP_RESTORE_BEGIN_ON_DEMAND) {
 		ck_assert(progress.pages_demand > 0);
 	}
 	ck_assert_int_eq(uffdwp_restore_free(restore), 0);
@@ -156,13 +156,13 @@ START_TEST(test_all_that_is_read_is_the_image)
 	}
 	for (int source = 0; source < SOURCES; source++) {
 		restore_and_read(which, source, 0);
-		restore_and_read(which, source, UFFDWP_RESTORE_ON_DEMAND);
+		restore_and_read(which, source, UFFDWP_RESTORE_BEGIN_ON_DEMAND);
 	}
 	printf("%s: all that was read was the image\n", place_case_name(which));
 }
 END_TEST
 
-START_TEST(test_nothing_is_fetched_that_nobody_touches)
+START_TEST(test_nothing_is_fetched_that_is_not_touched)
 {
 	struct place_case which = place_by(UFFDWP_MEMORY_SHMEM, UFFDWP_MECHANISM_REARM);
 	if (!place_restores_lazily(which)) {
@@ -170,14 +170,14 @@ START_TEST(test_nothing_is_fetched_that_nobody_touches)
 	}
 	make_source(1);
 	place_open(&place, which, pages_for(which.memory));
-	begin(UFFDWP_RESTORE_ON_DEMAND, 2);
+	begin(UFFDWP_RESTORE_BEGIN_ON_DEMAND, 2);
 	ck_assert_uint_eq(progress_now().pages_done, 0);
 	ck_assert_int_eq(uffdwp_restore_wait(restore, 1, NULL), -ETIMEDOUT);
 	expect_page(100);
 	struct uffdwp_restore_progress progress = progress_now();
 	ck_assert_uint_eq(progress.pages_demand, 1);
 	ck_assert_uint_le(progress.pages_done, 16); /* and some that follow */
-	ck_assert_uint_eq(progress.state, UFFDWP_RESTORE_RUNNING);
+	ck_assert_uint_eq(progress.state, UFFDWP_RESTORE_STATE_RUNNING);
 	ck_assert_int_eq(uffdwp_restore_check(restore, 5000, 10000), 0);
 	ck_assert_int_eq(uffdwp_restore_check(restore, place.length_bytes, 1), -ERANGE);
 	ck_assert_int_eq(uffdwp_restore_check(restore, UINT64_MAX, 2), -EOVERFLOW);
@@ -221,7 +221,7 @@ START_TEST(test_system_calls_wait_for_pages_or_a_barrier_does)
 	uint8_t bytes[512];
 	make_source(1);
 	place_open(&place, which, pages_for(which.memory));
-	begin(UFFDWP_RESTORE_ON_DEMAND, 0);
+	begin(UFFDWP_RESTORE_BEGIN_ON_DEMAND, 0);
 	must(pipe(ends) == 0);
 	for (int i = 0; i < 200; i++) {
 		size_t length = 1 + chance_below(&chance, sizeof(bytes));
@@ -299,7 +299,7 @@ START_TEST(test_what_was_armed_is_restored)
 	ck_assert_int_eq(uffdwp_track_start(place.runtime, NULL, &track), 0);
 	ck_assert_int_eq(uffdwp_track_add(track, place.base, place.length_bytes, 0), 0);
 	ck_assert_int_eq(uffdwp_track_collect(track, &collect), 0);
-	begin(UFFDWP_RESTORE_ON_DEMAND, 0);
+	begin(UFFDWP_RESTORE_BEGIN_ON_DEMAND, 0);
 	ck_assert_int_eq(uffdwp_track_collect(track, &collect), 0);
 	ck_assert_uint_eq(collect.bytes, place.length_bytes); /* all of it has changed */
 	expect_all();
@@ -348,7 +348,7 @@ START_TEST(test_without_poison_only_inline_delivery_restores)
 	} else {
 		options.path = chain.path;
 		ck_assert_int_eq(uffdwp_restore_begin(place.region, &options, &restore), -EOPNOTSUPP);
-		(void)uffdwp_error_text(place.runtime, text, sizeof(text));
+		(void)uffdwp_error_text(text, sizeof(text));
 		ck_assert(strstr(text, "UFFDWP_DELIVERY_INLINE") != NULL);
 	}
 	place_close(&place);
@@ -460,7 +460,7 @@ static void begin_anew(void)
 	if (place.length_bytes > LENGTH_MOST) {
 		memset(shadow + LENGTH_MOST, 0, place.length_bytes - LENGTH_MOST);
 	}
-	begin(UFFDWP_RESTORE_ON_DEMAND, 0);
+	begin(UFFDWP_RESTORE_BEGIN_ON_DEMAND, 0);
 	must(pthread_rwlock_unlock(&lock) == 0);
 }
 
@@ -532,7 +532,7 @@ int main(void)
 	TCase *tests = tcase_create("lazy");
 	tcase_set_timeout(tests, 240);
 	tcase_add_loop_test(tests, test_all_that_is_read_is_the_image, 0, PLACE_CASES);
-	tcase_add_test(tests, test_nothing_is_fetched_that_nobody_touches);
+	tcase_add_test(tests, test_nothing_is_fetched_that_is_not_touched);
 	tcase_add_loop_test(tests, test_system_calls_wait_for_pages_or_a_barrier_does, 0, PLACE_CASES);
 	tcase_add_loop_test(tests, test_what_was_armed_is_restored, 0, PLACE_CASES);
 	tcase_add_loop_test(tests, test_without_poison_only_inline_delivery_restores, 0, PLACE_CASES);

@@ -29,7 +29,7 @@ static int try_begin(const char *path, uint32_t flags, uint32_t threads)
 static void expect_text(const char *part)
 {
 	char text[1024];
-	(void)uffdwp_error_text(place.runtime, text, sizeof(text));
+	(void)uffdwp_error_text(text, sizeof(text));
 	ck_assert_msg(strstr(text, part) != NULL, "\"%s\" does not say \"%s\"", text, part);
 }
 
@@ -45,7 +45,7 @@ static void make_raw(void)
 /* --- what is refused -----------------------------------------------------------------------------------------------
  */
 
-static int accept_all(void *user, uint64_t offset, const void *data, size_t length)
+static int accept_all(void *user, uint64_t offset, const void *data, uint64_t length)
 {
 	(void)user;
 	(void)offset;
@@ -187,7 +187,7 @@ START_TEST(test_sealed_regions_are_refused)
 		return;
 	}
 	make_raw();
-	options.flags = UFFDWP_REGION_SEALED;
+	options.flags = UFFDWP_REGION_CREATE_SEALED;
 	place_open_with(&place, which, PAGES, &options);
 	place.base[5] = 55;
 	expect_refused(chain.path, -EPERM, "sealed");

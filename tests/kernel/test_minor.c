@@ -190,7 +190,7 @@ static void expect_refused(struct patch *patch, int fd, const char *named)
 	                 -EOPNOTSUPP);
 	ck_assert_ptr_null(region);
 	char text[256] = "";
-	uffdwp_error_text(runtime, text, sizeof(text));
+	uffdwp_error_text(text, sizeof(text));
 	ck_assert_msg(strstr(text, "minor") != NULL && strstr(text, named) != NULL, "%s", text);
 	ck_assert_int_eq(uffdwp_close(runtime), 0);
 	patch_unmap(patch);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Mechanism `mprotect`: what it promises beyond catching writes (test_region.c). Its signal is SIGSEGV, and whoever
- * handled that before still gets what is not the library's. Its protection splits mappings, and of these the process
+ * Mechanism `mprotect`: what it promises beyond catching writes (test_region.c). Its signal is SIGSEGV, and the handler
+ * that was there before still gets what is not the library's. Its protection splits mappings, and of these the process
  * may have vm.max_map_count only: that is lowered for this program, and writes must never meet the limit.
  */
 #include <errno.h>
@@ -16,12 +16,14 @@
 
 #include "catch.h"
 #include "gate.h"
+#include "pace.h"
 #include "place.h"
 #include "settings.h"
 #include "support.h"
 #include "witness.h"
 
 #define MAPPINGS_MOST 2048
+#define CHILD_POOL_PAGES 32
 #define PAGES_SPARSE 8192 /* every other one written: far more borders than mappings allowed */
 
 static struct place place;
@@ -57,7 +59,7 @@ START_TEST(test_delivery_by_thread_is_refused_with_a_text)
 	ck_assert_int_eq(uffdwp_region_attach(runtime, patch.base, patch.length_bytes, &options, &region), -EOPNOTSUPP);
 	ck_assert_ptr_null(region);
 	char text[256] = "";
-	uffdwp_error_text(runtime, text, sizeof(text));
+	uffdwp_error_text(text, sizeof(text));
 	ck_assert_msg(strstr(text, "mprotect") != NULL && strstr(text, "inline") != NULL, "%s", text);
 	ck_assert_int_eq(uffdwp_close(runtime), 0);
 	patch_unmap(&patch);
@@ -120,11 +122,11 @@ static void die_of_foreign_sigsegv(void *argument)
 	volatile uint8_t *foreign = read_only_page();
 	struct place own;
 	must(place_try(&own, NULL, 0, mprotect_case(UFFDWP_MEMORY_SHMEM), 4) == 0);
-	alarm(20);
+	pace_alarm(20);
 	*foreign = 1;
 }
 
-START_TEST(test_foreign_sigsegv_kills_where_nobody_handles_it)
+START_TEST(test_foreign_sigsegv_kills_without_a_handler)
 {
 	if (!place_possible(mprotect_case(UFFDWP_MEMORY_SHMEM))) {
 		return;
@@ -138,7 +140,7 @@ END_TEST
 static void write_in_child(void *argument)
 {
 	(void)argument;
-	alarm(20);
+	pace_alarm(20);
 	*(volatile uint8_t *)place.base = 44;
 	must(*(volatile uint8_t *)place.base == 44);
 }
@@ -201,7 +203,7 @@ END_TEST
 static struct gate gate = GATE_INIT;
 static uint8_t *copied;
 
-static int copy_behind_gate(void *user, uint64_t offset, const void *data, size_t length)
+static int copy_at_gate(void *user, uint64_t offset, const void *data, uint64_t length)
 {
 	(void)user;
 	gate_pass(&gate);
@@ -222,7 +224,7 @@ START_TEST(test_sparse_writes_during_a_snapshot_never_use_up_the_mappings)
 	place_fill(&place, 4);
 	memcpy(expected, place.base, place.length_bytes);
 	options.sink = UFFDWP_SINK_CALLBACK;
-	options.callback = copy_behind_gate;
+	options.callback = copy_at_gate;
 	options.pool_bytes = 2 * place.length_bytes;
 	options.window_max = 1;
 	ck_assert_int_eq(uffdwp_region_disarm(place.region, 0, place.length_bytes), 0);
@@ -255,7 +257,7 @@ START_TEST(test_snapshots_after_each_other_never_use_up_the_mappings)
 		struct uffdwp_snapshot_options options = UFFDWP_SNAPSHOT_OPTIONS_INIT;
 		struct uffdwp_snapshot *snapshot = NULL;
 		options.sink = UFFDWP_SINK_CALLBACK;
-		options.callback = copy_behind_gate;
+		options.callback = copy_at_gate;
 		ck_assert_int_eq(uffdwp_snapshot_begin(place.region, &options, &snapshot), 0);
 		write_sparsely(round);
 		ck_assert_uint_lt(witness_mappings(), MAPPINGS_MOST - 100);
@@ -276,10 +278,10 @@ START_TEST(test_pool_that_is_too_small_for_a_block_is_refused)
 	struct uffdwp_snapshot *snapshot = NULL;
 	char text[256] = "";
 	options.sink = UFFDWP_SINK_CALLBACK;
-	options.callback = copy_behind_gate;
+	options.callback = copy_at_gate;
 	options.pool_bytes = 16 * place.page_bytes;
 	ck_assert_int_eq(uffdwp_snapshot_begin(place.region, &options, &snapshot), -ENOBUFS);
-	uffdwp_error_text(place.runtime, text, sizeof(text));
+	uffdwp_error_text(text, sizeof(text));
 	ck_assert_msg(strstr(text, "pool_bytes") != NULL, "%s", text);
 	place_close(&place);
 }
@@ -298,7 +300,7 @@ START_TEST(test_write_of_a_vfork_child_is_preserved)
 	must(copied != NULL);
 	memset(place.base, 0xaa, place.length_bytes);
 	options.sink = UFFDWP_SINK_CALLBACK;
-	options.callback = copy_behind_gate;
+	options.callback = copy_at_gate;
 	options.pool_bytes = place.length_bytes;
 	ck_assert_int_eq(uffdwp_snapshot_begin(place.region, &options, &snapshot), 0);
 	gate_await(&gate);
@@ -320,6 +322,82 @@ START_TEST(test_write_of_a_vfork_child_is_preserved)
 }
 END_TEST
 
+/* All pages that it has inherited, protected as they are; and so does a child of its own. */
+static void write_all(void *generations)
+{
+	size_t left = *(size_t *)generations;
+	pace_alarm(20);
+	for (size_t page = 0; page < place.pages; page++) {
+		((volatile uint8_t *)place.base)[page * place.page_bytes] = (uint8_t)(0xe0 + left);
+	}
+	if (left > 1) {
+		left--;
+		must(child_run(write_all, &left) == 0);
+	}
+}
+
+static int open_inherited(int memory)
+{
+	struct uffdwp_region_options options = UFFDWP_REGION_OPTIONS_INIT;
+	if (SUPPORT_THREAD_SANITIZER || !place_possible(mprotect_case(memory))) {
+		return 0;
+	}
+	options.flags = UFFDWP_REGION_INHERIT;
+	place_open_with(&place, mprotect_case(memory), memory == UFFDWP_MEMORY_HUGETLB ? 2 : 1024, &options);
+	memset(place.base, 0xaa, place.length_bytes);
+	return 1;
+}
+
+/* A child of fork() inherits the protection and has no thread to ask: it writes, unseen, into what is its memory or
+ * shared with it. Its parent's protection stays. */
+START_TEST(test_child_of_fork_writes_to_memory_that_its_parent_has_armed)
+{
+	size_t generations = 2;
+	if (!open_inherited(_i)) {
+		return;
+	}
+	ck_assert_int_eq(uffdwp_region_arm(place.region, 0, place.length_bytes), 0);
+	ck_assert_int_eq(child_run(write_all, &generations), 0);
+	ck_assert_uint_eq(place.base[0], _i == UFFDWP_MEMORY_ANON ? 0xaa : 0xe1);
+	place_expect_armed(&place, place.pages);
+	*(volatile uint8_t *)place.base = 1;
+	ck_assert_uint_eq(place_faults(&place, 1), 1);
+	place_expect_armed(&place, place.pages - 1);
+	place_close(&place);
+}
+END_TEST
+
+/* The same in the middle of a snapshot, which commits. The child has more to write than the pool has room for, and no
+ * thread that makes room. */
+START_TEST(test_child_of_fork_writes_while_its_parent_takes_a_snapshot)
+{
+	struct uffdwp_snapshot_options options = UFFDWP_SNAPSHOT_OPTIONS_INIT;
+	struct uffdwp_snapshot *snapshot = NULL;
+	size_t generations = 2;
+	if (!open_inherited(_i)) {
+		return;
+	}
+	gate = (struct gate)GATE_INIT;
+	copied = calloc(1, place.length_bytes);
+	must(copied != NULL);
+	options.sink = UFFDWP_SINK_CALLBACK;
+	options.callback = copy_at_gate;
+	options.pool_bytes = CHILD_POOL_PAGES * place.page_bytes;
+	options.wait_ns = 3600000000000u;
+	ck_assert_int_eq(uffdwp_snapshot_begin(place.region, &options, &snapshot), 0);
+	gate_await(&gate);
+	ck_assert(_i == UFFDWP_MEMORY_HUGETLB || place_ledger(&place) > CHILD_POOL_PAGES);
+	ck_assert_int_eq(child_run(write_all, &generations), 0);
+	gate_open(&gate);
+	ck_assert_int_eq(uffdwp_snapshot_wait(snapshot, -1, NULL), 0);
+	ck_assert_int_eq(uffdwp_snapshot_free(snapshot), 0);
+	ck_assert(_i != UFFDWP_MEMORY_ANON || copied[0] == 0xaa);
+	place_expect_armed(&place, 0);
+	place_close(&place);
+	free(copied);
+}
+END_TEST
+
 /* A page that is not in the file any more: the kernel's SIGBUS reaches its handler, and is not met inside of ours. */
 START_TEST(test_page_that_was_cut_off_raises_the_kernels_signal)
 {
@@ -333,7 +411,7 @@ START_TEST(test_page_that_was_cut_off_raises_the_kernels_signal)
 	copied = calloc(1, place.length_bytes);
 	must(copied != NULL);
 	options.sink = UFFDWP_SINK_CALLBACK;
-	options.callback = copy_behind_gate;
+	options.callback = copy_at_gate;
 	ck_assert_int_eq(uffdwp_snapshot_begin(place.region, &options, &snapshot), 0);
 	gate_await(&gate);
 	catch_install(SIGBUS, 0);
@@ -344,7 +422,7 @@ START_TEST(test_page_that_was_cut_off_raises_the_kernels_signal)
 	}
 	ck_assert_int_eq(catch_count, 1);
 	gate_open(&gate);
-	ck_assert_int_ne(uffdwp_snapshot_wait(snapshot, -1, NULL), 0); /* content was cut off behind its back */
+	ck_assert_int_ne(uffdwp_snapshot_wait(snapshot, -1, NULL), 0); /* content was cut off outside of the library */
 	ck_assert_int_eq(uffdwp_snapshot_free(snapshot), 0);
 	must(ftruncate(place.fd, (off_t)place.length_bytes) == 0);
 	place_close(&place);
@@ -389,7 +467,7 @@ static void write_in_the_handler(int signal_number)
 	((volatile uint8_t *)place.base)[((size_t)alarms * 7 % place.pages) * place.page_bytes]++;
 }
 
-/* The thread that arms holds all faults; a signal handler that interrupted it there would wait for it. */
+/* The thread that arms stalls all faults; a signal handler that interrupted it there would wait for it. */
 START_TEST(test_signal_handler_may_write_while_its_thread_arms)
 {
 	if (!place_possible(mprotect_case(UFFDWP_MEMORY_SHMEM))) {
@@ -450,7 +528,7 @@ int main(void)
 	tcase_add_loop_test(tests, test_delivery_by_thread_is_refused_with_a_text, 0, UFFDWP_MEMORY_COUNT);
 	tcase_add_loop_test(tests, test_auto_delivery_is_inline, 0, UFFDWP_MEMORY_COUNT);
 	tcase_add_loop_test(tests, test_foreign_sigsegv_reaches_the_handler_before_us, 0, 2 * UFFDWP_MEMORY_COUNT);
-	tcase_add_test(tests, test_foreign_sigsegv_kills_where_nobody_handles_it);
+	tcase_add_test(tests, test_foreign_sigsegv_kills_without_a_handler);
 	tcase_add_test(tests, test_child_may_write_to_its_copy_of_armed_memory);
 	tcase_add_loop_test(tests, test_sparse_writes_never_use_up_the_mappings, 0, UFFDWP_MEMORY_COUNT);
 	tcase_add_loop_test(tests, test_sparse_writes_during_a_snapshot_never_use_up_the_mappings, 0,
@@ -459,6 +537,9 @@ int main(void)
 	tcase_add_test(tests, test_snapshots_after_each_other_never_use_up_the_mappings);
 	tcase_add_test(tests, test_pool_that_is_too_small_for_a_block_is_refused);
 	tcase_add_test(tests, test_write_of_a_vfork_child_is_preserved);
+	tcase_add_loop_test(tests, test_child_of_fork_writes_to_memory_that_its_parent_has_armed, 0,
+	                    UFFDWP_MEMORY_COUNT);
+	tcase_add_loop_test(tests, test_child_of_fork_writes_while_its_parent_takes_a_snapshot, 0, UFFDWP_MEMORY_COUNT);
 	tcase_add_test(tests, test_page_that_was_cut_off_raises_the_kernels_signal);
 	tcase_add_test(tests, test_file_on_disk_is_refused);
 	tcase_add_test(tests, test_signal_handler_may_write_while_its_thread_arms);

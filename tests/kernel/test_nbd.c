@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Snapshots to a network block device: the export is the region at its cut, byte for byte; its first block tells at
+ * Snapshots to a network block device: the export is the region at its cut, byte for byte; its first block says at
  * every moment whether it is (INV-COMMIT); servers that refuse, that are slow, silent or killed fail the snapshot with
- * a text and let every writer go.
+ * a text and resume every writer.
  *
- * Second witnesses: nbdcopy, the file behind the server, and the server's own log of requests.
+ * Second witnesses: nbdcopy, the server's file, and the server's own log of requests.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -103,7 +103,7 @@ static void serve(const char *const *arguments)
 
 #define SERVE(...) serve((const char *const[]){__VA_ARGS__, NULL})
 
-/* An export that held something before, behind some filters. */
+/* An export that had content before, under some filters. */
 static void make_file(void)
 {
 	size_t length = place.length_bytes + BEYOND;
@@ -136,7 +136,7 @@ static struct uffdwp_snapshot *begin(const struct uffdwp_snapshot_options *optio
 	int error = uffdwp_snapshot_begin(place.region, options, &snapshot);
 	if (error != 0) {
 		char text[512];
-		uffdwp_error_text(place.runtime, text, sizeof(text));
+		uffdwp_error_text(text, sizeof(text));
 		fprintf(stderr, "%s: %s\n", strerror(-error), text);
 	}
 	must(error == 0);
@@ -201,7 +201,7 @@ static void expect_file_is_cut(size_t length)
 	free(bytes);
 }
 
-static int starts_with_mark(void *ignored)
+static int starts_with_label(void *ignored)
 {
 	char start[sizeof(UFFDWP_NBD_UNFINISHED)] = "";
 	(void)ignored;
@@ -244,7 +244,7 @@ static const char *const refinements[][4] = {
 #define REFINEMENTS ((int)(sizeof(refinements) / sizeof(refinements[0])))
 
 /* Servers that cannot write zeros, or have limits; nbdkit's parameters follow the plugin. */
-START_TEST(test_old_content_gives_way_to_holes)
+START_TEST(test_old_content_is_replaced_by_holes)
 {
 	open_shmem();
 	make_file();
@@ -371,7 +371,7 @@ static int has_written(void *argument)
 {
 	struct uffdwp_snapshot_progress progress = {.sz = sizeof(progress)};
 	must(uffdwp_snapshot_poll(argument, &progress) == 0);
-	return progress.bytes_written > 0 || progress.state != UFFDWP_SNAPSHOT_RUNNING;
+	return progress.bytes_written > 0 || progress.state != UFFDWP_SNAPSHOT_STATE_RUNNING;
 }
 
 /* Each write takes half a second: there are many more when the first has come through. */
@@ -396,7 +396,7 @@ START_TEST(test_server_killed_in_the_middle)
 	write_everywhere(1);
 	nbdkit_kill(&server);
 	expect_failed(snapshot, -ENOTCONN, "lost");
-	ck_assert_int_eq(starts_with_mark(NULL), 1);
+	ck_assert_int_eq(starts_with_label(NULL), 1);
 }
 END_TEST
 
@@ -406,12 +406,12 @@ START_TEST(test_aborted_in_the_middle)
 	struct uffdwp_snapshot *snapshot = begin_slow_file();
 	ck_assert_int_eq(uffdwp_snapshot_abort(snapshot), 0);
 	expect_failed(snapshot, -ECANCELED, "aborted");
-	ck_assert_int_eq(starts_with_mark(NULL), 1);
-	/* nor does the file behind it, or a copy, pass for an image */
+	ck_assert_int_eq(starts_with_label(NULL), 1);
+	/* nor does its file, or a copy, pass for an image */
 	struct uffdwp_image *image = NULL;
 	char text[512] = "";
 	ck_assert_int_eq(uffdwp_image_open(file, NULL, &image), -EBADMSG);
-	(void)uffdwp_image_text(NULL, text, sizeof(text));
+	(void)uffdwp_error_text(text, sizeof(text));
 	ck_assert_ptr_nonnull(strstr(text, "not finished"));
 }
 END_TEST
@@ -436,16 +436,16 @@ START_TEST(test_program_killed_in_the_middle)
 		_exit(0);
 	}
 	ck_assert_int_gt(child, 0);
-	ck_assert_int_eq(wait_until(starts_with_mark, NULL, 30), 1);
+	ck_assert_int_eq(wait_until(starts_with_label, NULL, 30), 1);
 	ck_assert_int_eq(kill(child, SIGKILL), 0);
 	ck_assert_int_eq(waitpid(child, NULL, 0), child);
-	ck_assert_int_eq(starts_with_mark(NULL), 1);
+	ck_assert_int_eq(starts_with_label(NULL), 1);
 }
 END_TEST
 
 /* --- servers that refuse or are silent ---------------------------------------------------------------------------- */
 
-/* Writes are refused from the start, or when the mark and more have come through. */
+/* Writes are refused from the start, or when the label and more have come through. */
 static void refuse_writes(const char *errno_name, int late, int error, const char *named)
 {
 	char what[64];
@@ -490,7 +490,7 @@ static void refuse_flushes(int late)
 	expect_failed(snapshot, -EIO, "refused a flush");
 }
 
-START_TEST(test_server_refuses_the_mark)
+START_TEST(test_server_refuses_the_label)
 {
 	open_shmem();
 	refuse_writes("ENOSPC", 0, -ENOSPC, "refused a write at byte 0");
@@ -502,7 +502,7 @@ START_TEST(test_server_refuses_in_the_middle)
 {
 	open_shmem();
 	refuse_writes("EIO", 1, -EIO, strerror(EIO));
-	ck_assert_int_eq(starts_with_mark(NULL), 1);
+	ck_assert_int_eq(starts_with_label(NULL), 1);
 }
 END_TEST
 
@@ -510,7 +510,7 @@ START_TEST(test_server_refuses_to_flush)
 {
 	open_shmem();
 	refuse_flushes(_i);
-	ck_assert_int_eq(starts_with_mark(NULL), 1);
+	ck_assert_int_eq(starts_with_label(NULL), 1);
 }
 END_TEST
 
@@ -524,12 +524,12 @@ static struct uffdwp_snapshot *begin_silent(uint64_t wait_ns)
 	return begin(&options);
 }
 
-START_TEST(test_silent_server_holds_writers_for_wait_ns_only)
+START_TEST(test_silent_server_stalls_writers_for_wait_ns_only)
 {
 	if (open_place(place_auto_case(_i))) {
 		struct uffdwp_snapshot *snapshot = begin_silent(100000000);
 		write_everywhere(1);
-		expect_failed(snapshot, -ETIME, "writers waited");
+		expect_failed(snapshot, -ETIME, "a writer waited");
 	}
 }
 END_TEST
@@ -564,7 +564,7 @@ static void expect_refused(const struct uffdwp_snapshot_options *options, int er
 	char text[512] = "";
 	size_t files = scratch_open_files();
 	int result = uffdwp_snapshot_begin(place.region, options, &snapshot);
-	uffdwp_error_text(place.runtime, text, sizeof(text));
+	uffdwp_error_text(text, sizeof(text));
 	if (result != error || strstr(text, named) == NULL) {
 		fprintf(stderr, "expected %d and \"%s\", got %d: %s\n", error, named, result, text);
 	}
@@ -669,7 +669,7 @@ START_TEST(test_exports_that_cannot_serve)
 }
 END_TEST
 
-/* Somebody listens and never says a word. */
+/* A server listens and never says a word. */
 START_TEST(test_server_that_never_answers)
 {
 	open_shmem();
@@ -759,7 +759,7 @@ int main(void)
 	tcase_set_timeout(tests, 60);
 	tcase_add_checked_fixture(tests, setup, teardown);
 	tcase_add_loop_test(tests, test_export_is_the_region_at_the_cut, 0, PLACE_AUTO_CASES);
-	tcase_add_loop_test(tests, test_old_content_gives_way_to_holes, 0, REFINEMENTS + 1);
+	tcase_add_loop_test(tests, test_old_content_is_replaced_by_holes, 0, REFINEMENTS + 1);
 	tcase_add_loop_test(tests, test_last_page_may_be_cut, 0, 4);
 	tcase_add_test(tests, test_image_shorter_than_a_block);
 	tcase_add_test(tests, test_slow_server_makes_writers_wait_only_for_memory);
@@ -768,10 +768,10 @@ int main(void)
 	tcase_add_loop_test(tests, test_server_killed_in_the_middle, 0, PLACE_AUTO_CASES);
 	tcase_add_test(tests, test_aborted_in_the_middle);
 	tcase_add_test(tests, test_program_killed_in_the_middle);
-	tcase_add_test(tests, test_server_refuses_the_mark);
+	tcase_add_test(tests, test_server_refuses_the_label);
 	tcase_add_test(tests, test_server_refuses_in_the_middle);
 	tcase_add_loop_test(tests, test_server_refuses_to_flush, 0, 2);
-	tcase_add_loop_test(tests, test_silent_server_holds_writers_for_wait_ns_only, 0, PLACE_AUTO_CASES);
+	tcase_add_loop_test(tests, test_silent_server_stalls_writers_for_wait_ns_only, 0, PLACE_AUTO_CASES);
 	tcase_add_loop_test(tests, test_silent_server_does_not_hold_free, 0, PLACE_AUTO_CASES);
 	tcase_add_test(tests, test_full_pool_under_policy_abort);
 	tcase_add_test(tests, test_wrong_uris);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A kernel that has no userfaultfd for us: a seccomp filter, in a child, answers the system call and the ioctl of
- * /dev/userfaultfd the way that container runtimes and old kernels do. Mechanism mprotect is left, and does the work;
- * what else was asked for is refused with a text that says what to change.
+ * /dev/userfaultfd as container runtimes and old kernels do. Mechanism mprotect is left, and does the work; what else
+ * was asked for is refused with a text that says what to change.
  */
 #include <errno.h>
 #include <linux/filter.h>
@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "kernel/abi.h"
+#include "kernel/probe.h"
 #include "scratch.h"
 #include "support.h"
 #include "uffdwp.h"
@@ -21,8 +22,8 @@
 #define ARGUMENT_LOW_WORD(n) ((uint32_t)offsetof(struct seccomp_data, args[n]))
 #define ANSWER(error) (SECCOMP_RET_ERRNO | ((uint32_t)(error)&SECCOMP_RET_DATA))
 
-/* userfaultfd(2) and USERFAULTFD_IOC_NEW give the error; io_uring_setup(2) too where asked for. */
-static int filter_calls(int uffd_error, int uring_error)
+/* userfaultfd(2), USERFAULTFD_IOC_NEW and io_uring_setup(2) give these errors; 0: none. */
+static int filter_all(int uffd_error, int device_error, int uring_error)
 {
 	struct sock_filter program[] = {
 	        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (uint32_t)offsetof(struct seccomp_data, nr)),
@@ -33,11 +34,16 @@ static int filter_calls(int uffd_error, int uring_error)
 	        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_ioctl, 0, 3),
 	        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, ARGUMENT_LOW_WORD(1)),
 	        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, USERFAULTFD_IOC_NEW, 0, 1),
-	        BPF_STMT(BPF_RET | BPF_K, uffd_error != 0 ? ANSWER(uffd_error) : SECCOMP_RET_ALLOW),
+	        BPF_STMT(BPF_RET | BPF_K, device_error != 0 ? ANSWER(device_error) : SECCOMP_RET_ALLOW),
 	        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
 	};
 	struct sock_fprog filter = {sizeof(program) / sizeof(program[0]), program};
 	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0;
+}
+
+static int filter_calls(int uffd_error, int uring_error)
+{
+	return filter_all(uffd_error, uffd_error, uring_error);
 }
 
 static struct uffdwp *open_without_userfaultfd(int error)
@@ -48,10 +54,10 @@ static struct uffdwp *open_without_userfaultfd(int error)
 	return runtime;
 }
 
-static void expect_text(struct uffdwp *runtime, const char *part)
+static void expect_text(const char *part)
 {
 	char text[512] = "";
-	must(uffdwp_error_text(runtime, text, sizeof(text)) > 20);
+	must(uffdwp_error_text(text, sizeof(text)) > 20);
 	must(strstr(text, part) != NULL);
 }
 
@@ -59,8 +65,8 @@ static void expect_probe(void *argument)
 {
 	int error = *(const int *)argument;
 	must(filter_calls(error, 0));
-	struct uffdwp_probe_report report = {.sz = sizeof(report)};
-	must(uffdwp_probe(&report) == 0);
+	struct probe_report report = {0};
+	must(probe_run(&kernel_real, &report) == 0);
 	must(report.access_chosen == -1);
 	must(report.access[UFFDWP_ACCESS_SYSCALL] == -error);
 	must(report.access[UFFDWP_ACCESS_USER_MODE] == -error);
@@ -83,8 +89,8 @@ END_TEST
 static void expect_reason(void *argument)
 {
 	struct uffdwp *runtime = open_without_userfaultfd(*(const int *)argument);
-	expect_text(runtime, "userfaultfd");
-	expect_text(runtime, "mprotect");
+	expect_text("userfaultfd");
+	expect_text("mprotect");
 	must(uffdwp_close(runtime) == 0);
 }
 
@@ -102,11 +108,11 @@ static void ask_for_more(void *argument)
 	struct uffdwp_region *region = NULL;
 	options.mechanism = UFFDWP_MECHANISM_MARKER;
 	must(uffdwp_region_create(runtime, 1 << 20, &options, &region) == -EOPNOTSUPP);
-	expect_text(runtime, "userfaultfd");
+	expect_text("userfaultfd");
 	options.mechanism = UFFDWP_MECHANISM_AUTO;
 	options.delivery = UFFDWP_DELIVERY_THREAD;
 	must(uffdwp_region_create(runtime, 1 << 20, &options, &region) == -EOPNOTSUPP);
-	expect_text(runtime, "inline");
+	expect_text("inline");
 	must(region == NULL);
 	must(uffdwp_close(runtime) == 0);
 }
@@ -141,6 +147,27 @@ START_TEST(test_write_is_caught_without_a_userfaultfd)
 {
 	int error = _i == 0 ? EPERM : ENOSYS;
 	ck_assert_int_eq(child_run(write_by_mprotect, &error), 0);
+}
+END_TEST
+
+/* The device stays, if there is one. */
+static void create_by_user_mode(void *argument)
+{
+	struct uffdwp_options options = UFFDWP_OPTIONS_INIT;
+	struct uffdwp *runtime = NULL;
+	struct uffdwp_region *region = NULL;
+	options.flags = UFFDWP_OPEN_USER_MODE;
+	must(filter_all(*(const int *)argument, 0, 0));
+	must(uffdwp_open(&options, &runtime) == 0);
+	must(uffdwp_region_create(runtime, 1 << 20, NULL, &region) == 0);
+	must(uffdwp_region_close(region) == 0);
+	must(uffdwp_close(runtime) == 0);
+}
+
+START_TEST(test_runtime_of_user_mode_has_mprotect_left)
+{
+	int error = _i == 0 ? EPERM : ENOSYS;
+	ck_assert_int_eq(child_run(create_by_user_mode, &error), 0);
 }
 END_TEST
 
@@ -186,6 +213,7 @@ int main(void)
 	tcase_add_loop_test(tests, test_open_says_why_only_mprotect_is_left, 0, 2);
 	tcase_add_test(tests, test_what_needs_a_userfaultfd_is_refused_with_the_reason);
 	tcase_add_loop_test(tests, test_write_is_caught_without_a_userfaultfd, 0, 2);
+	tcase_add_loop_test(tests, test_runtime_of_user_mode_has_mprotect_left, 0, 2);
 	tcase_add_loop_test(tests, test_everything_works_where_io_uring_is_refused, 0, 2);
 	suite_add_tcase(suite, tests);
 	return support_run(suite);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The probe and its witnesses on the real kernel: what the trials say against what a page does when it is armed and
- * written here, that the ladder is told whole, and that nothing is left behind. Runs on every kernel: what a kernel
+ * written here, that the ladder is reported whole, and that nothing is left open. Runs on every kernel: what a kernel
  * lacks, the probe has to say.
  */
 #include <errno.h>
@@ -77,7 +77,7 @@ static int64_t written(void)
 	return pagemap_written(&kernel_real, (uintptr_t)base, length, &pages) ? -1 : (int64_t)pages;
 }
 
-START_TEST(test_witness_counts_marks_on_populated_and_empty_entries)
+START_TEST(test_witness_counts_wp_bits_on_populated_and_empty_entries)
 {
 	memset(base, 1, length / 2);
 	ck_assert_uint_eq(armed(), 0);
@@ -114,7 +114,7 @@ START_TEST(test_two_witnesses_agree_on_single_pages)
 }
 END_TEST
 
-START_TEST(test_system_call_that_writes_into_an_armed_page_is_told)
+START_TEST(test_system_call_that_writes_into_an_armed_page_is_reported)
 {
 	memset(base, 1, length);
 	ck_assert_int_eq(kernel_real.try_write(base), 0);
@@ -138,18 +138,18 @@ static enum kernel_access any_access(void)
 	return access;
 }
 
-static struct uffdwp_probe_memory probe(enum kernel_access access, enum uffdwp_memory memory)
+static struct probe_memory probe(enum kernel_access access, enum uffdwp_memory memory)
 {
-	struct uffdwp_probe_memory found;
+	struct probe_memory found;
 
-	ck_assert_int_eq(probe_memory(&kernel_real, access, memory, &found), 0);
+	ck_assert_int_eq(probe_memory(&kernel_real, access, 0, memory, &found), 0);
 	return found;
 }
 
 /* INV-TRIED: the probe's answer is what happens. */
 START_TEST(test_chosen_mechanism_was_seen_to_work)
 {
-	struct uffdwp_probe_memory found = probe(any_access(), (enum uffdwp_memory)_i);
+	struct probe_memory found = probe(any_access(), (enum uffdwp_memory)_i);
 
 	ck_assert_int_ne(found.reason[0], '\0');
 	if (found.mechanism == UFFDWP_MECHANISM_AUTO) {
@@ -164,9 +164,9 @@ START_TEST(test_chosen_mechanism_was_seen_to_work)
 }
 END_TEST
 
-START_TEST(test_marker_works_only_where_marks_are_kept)
+START_TEST(test_marker_works_only_where_wp_bits_are_kept)
 {
-	struct uffdwp_probe_memory found = probe(any_access(), (enum uffdwp_memory)_i);
+	struct probe_memory found = probe(any_access(), (enum uffdwp_memory)_i);
 
 	if (!found.rungs[UFFDWP_MECHANISM_MARKER].works) {
 		support_note(__func__, found.rungs[UFFDWP_MECHANISM_MARKER].reason);
@@ -185,10 +185,10 @@ END_TEST
 
 START_TEST(test_every_rung_says_why)
 {
-	struct uffdwp_probe_memory found = probe(any_access(), (enum uffdwp_memory)_i);
+	struct probe_memory found = probe(any_access(), (enum uffdwp_memory)_i);
 
 	for (int mechanism = UFFDWP_MECHANISM_MARKER; mechanism < UFFDWP_MECHANISM_COUNT; mechanism++) {
-		const struct uffdwp_probe_rung *rung = &found.rungs[mechanism];
+		const struct probe_rung *rung = &found.rungs[mechanism];
 
 		ck_assert_int_ne(rung->reason[0], '\0');
 		uint32_t stops = mechanism < UFFDWP_MECHANISM_REGION_COUNT ? rung->works : 0;
@@ -199,24 +199,24 @@ START_TEST(test_every_rung_says_why)
 }
 END_TEST
 
-/* Marks that are kept need markers; where there are any, filling with the mark on works as well. */
-START_TEST(test_rearm_works_where_marks_are_kept)
+/* Wp bits that are kept need markers; where there are any, filling with the wp bit set works as well. */
+START_TEST(test_rearm_works_where_wp_bits_are_kept)
 {
-	struct uffdwp_probe_memory found = probe(any_access(), (enum uffdwp_memory)_i);
+	struct probe_memory found = probe(any_access(), (enum uffdwp_memory)_i);
 
 	if (!found.rungs[UFFDWP_MECHANISM_MARKER].works) {
 		support_note(__func__, found.rungs[UFFDWP_MECHANISM_MARKER].reason);
 		return;
 	}
 	ck_assert_msg(found.rungs[UFFDWP_MECHANISM_REARM].works == 1, "%s", found.rungs[UFFDWP_MECHANISM_REARM].reason);
-	ck_assert_int_ne(found.fills & UFFDWP_FILL_COPY_WP, 0);
+	ck_assert_int_ne(found.fills & UFFDWP_PROBE_FILL_COPY_WP, 0);
 }
 END_TEST
 
 START_TEST(test_swap_is_tried_where_there_is_swap)
 {
 	enum uffdwp_memory memory = _i ? UFFDWP_MEMORY_ANON : UFFDWP_MEMORY_SHMEM;
-	struct uffdwp_probe_memory found = probe(any_access(), memory);
+	struct probe_memory found = probe(any_access(), memory);
 
 	if (!support_has_swap() || found.registered != 0) {
 		support_note(__func__, found.registered ? found.reason : "no swap");
@@ -245,7 +245,7 @@ END_TEST
 
 START_TEST(test_mprotect_is_there_without_a_userfaultfd)
 {
-	struct uffdwp_probe_memory found = probe(KERNEL_ACCESS_COUNT, (enum uffdwp_memory)_i);
+	struct probe_memory found = probe(KERNEL_ACCESS_COUNT, (enum uffdwp_memory)_i);
 
 	for (int mechanism = UFFDWP_MECHANISM_MARKER; mechanism < UFFDWP_MECHANISM_MPROTECT; mechanism++) {
 		ck_assert_uint_eq(found.rungs[mechanism].works, 0);
@@ -274,7 +274,7 @@ static size_t mappings(void)
 
 START_TEST(test_probe_leaves_no_descriptor_and_no_mapping)
 {
-	struct uffdwp_probe_report report = {.sz = sizeof(report)};
+	struct probe_report report = {0};
 	size_t files = scratch_open_files();
 	size_t before;
 
@@ -289,7 +289,7 @@ START_TEST(test_probe_leaves_no_descriptor_and_no_mapping)
 		support_note(__func__, "mappings are not counted: the thread sanitizer makes its own for each thread");
 		return;
 	}
-	/* One left behind by each run would show; what a sanitizer keeps for a thread does not matter. */
+	/* One left by each run would show; what a sanitizer keeps for a thread does not matter. */
 	ck_assert_uint_lt(mappings(), before + RUNS);
 }
 END_TEST
@@ -297,29 +297,29 @@ END_TEST
 static void add_witness(TCase *witness)
 {
 	tcase_add_checked_fixture(witness, begin, end);
-	tcase_add_test(witness, test_witness_counts_marks_on_populated_and_empty_entries);
+	tcase_add_test(witness, test_witness_counts_wp_bits_on_populated_and_empty_entries);
 	tcase_add_test(witness, test_two_witnesses_agree_on_single_pages);
-	tcase_add_test(witness, test_system_call_that_writes_into_an_armed_page_is_told);
+	tcase_add_test(witness, test_system_call_that_writes_into_an_armed_page_is_reported);
 }
 
 static void add_probe(TCase *tests)
 {
 	tcase_add_loop_test(tests, test_chosen_mechanism_was_seen_to_work, 0, UFFDWP_MEMORY_COUNT);
-	tcase_add_loop_test(tests, test_marker_works_only_where_marks_are_kept, 0, UFFDWP_MEMORY_COUNT);
+	tcase_add_loop_test(tests, test_marker_works_only_where_wp_bits_are_kept, 0, UFFDWP_MEMORY_COUNT);
 	tcase_add_loop_test(tests, test_every_rung_says_why, 0, UFFDWP_MEMORY_COUNT);
-	tcase_add_loop_test(tests, test_rearm_works_where_marks_are_kept, 0, UFFDWP_MEMORY_COUNT);
+	tcase_add_loop_test(tests, test_rearm_works_where_wp_bits_are_kept, 0, UFFDWP_MEMORY_COUNT);
 	tcase_add_loop_test(tests, test_swap_is_tried_where_there_is_swap, 0, 2);
 	tcase_add_loop_test(tests, test_user_mode_is_enough_for_the_probe, 0, UFFDWP_MEMORY_COUNT);
 	tcase_add_loop_test(tests, test_mprotect_is_there_without_a_userfaultfd, 0, UFFDWP_MEMORY_COUNT);
 	tcase_add_test(tests, test_probe_leaves_no_descriptor_and_no_mapping);
 }
 
-/* The witnesses are of marks on shared memory. */
-static int has_marks(void)
+/* The witnesses are of wp bits on shared memory. */
+static int shows_wp_here(void)
 {
-	struct uffdwp_probe_memory found;
+	struct probe_memory found;
 
-	(void)probe_memory(&kernel_real, any_access(), UFFDWP_MEMORY_SHMEM, &found);
+	(void)probe_memory(&kernel_real, any_access(), 0, UFFDWP_MEMORY_SHMEM, &found);
 	if (!found.rungs[UFFDWP_MECHANISM_MARKER].works) {
 		support_note("witness", found.rungs[UFFDWP_MECHANISM_MARKER].reason);
 	}
@@ -333,9 +333,9 @@ int main(void)
 
 	support_begin("test_probe", &(struct support_needs){.huge_pages = 2, .swap = 1});
 	if (any_access() == KERNEL_ACCESS_COUNT) {
-		return support_skip("no userfaultfd is to be had");
+		return support_skip("no userfaultfd is available");
 	}
-	if (has_marks()) {
+	if (shows_wp_here()) {
 		TCase *witness = tcase_create("witness");
 
 		add_witness(witness);

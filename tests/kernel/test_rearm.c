@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * INV-REARM: no access can fill an empty entry of an armed page except through the fault path, and the fault path fills
- * it write-protected, or preserves first. For each type of memory, each delivery and each way of losing a mark.
+ * it write-protected, or preserves first. For each type of memory, each delivery and each cause of a lost wp bit.
  *
  * The kernel that runs this may have PTE markers. So every loss is made twice (support/loss.h): the entry is emptied,
  * and the marker that a newer kernel leaves there is taken off. What remains is what a kernel without markers has.
  *
- * Where the kernel cannot fill an entry and mark it in one step, a read of a lost page counts as the write that might
- * hide behind it: in_one_step() says what is to be expected.
+ * Where the kernel cannot fill an entry and protect it in one step, a read of a lost page counts as the write that it
+ * might hide: in_one_step() says what is to be expected.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -77,14 +77,14 @@ static int is_anon(void)
 	return current.memory == UFFDWP_MEMORY_ANON;
 }
 
-/* 1: what is empty for want of content, or of an entry, is filled and marked in one step here. */
+/* 1: what is empty for want of content, or of an entry, is filled and protected in one step here. */
 static int in_one_step(int hole)
 {
 	uint32_t fills = place_report()->memory[current.memory].fills;
-	return (fills & (hole ? UFFDWP_FILL_COPY_WP : UFFDWP_FILL_CONTINUE_WP)) != 0;
+	return (fills & (hole ? UFFDWP_PROBE_FILL_COPY_WP : UFFDWP_PROBE_FILL_CONTINUE_WP)) != 0;
 }
 
-/* Anonymous memory has nothing behind an empty entry. */
+/* Anonymous memory has nothing at an empty entry. */
 static int leaves_hole(enum loss_kind kind)
 {
 	return kind == LOSS_KIND_PUNCH || (kind == LOSS_KIND_ZAP && is_anon());
@@ -119,7 +119,8 @@ static int lose(enum loss_kind kind, size_t page)
 	return 0;
 }
 
-/* Opens, arms everything and loses one page; 0: cannot be done here. Of anonymous memory the swap keeps the marks. */
+/* Opens, arms everything and loses one page; 0: cannot be done here. For anonymous memory the swap keeps the wp
+ * bits. */
 static int open_and_lose(int index, enum loss_kind kind)
 {
 	if (!open_case(index)) {
@@ -261,7 +262,7 @@ END_TEST
 
 /* --- the kernel before 6.4 ---------------------------------------------------------------------------------------- */
 
-static int64_t continue_without_marks(int uffd, uint64_t start, uint64_t length, uint64_t mode)
+static int64_t continue_without_wp(int uffd, uint64_t start, uint64_t length, uint64_t mode)
 {
 	return (mode & UFFDIO_CONTINUE_MODE_WP) != 0 ? -EINVAL : kernel_real.uffd_continue(uffd, start, length, mode);
 }
@@ -273,7 +274,7 @@ START_TEST(test_read_counts_as_a_write_where_it_cannot_be_filled_in_one_step)
 		return;
 	}
 	struct kernel_ops ops = kernel_real;
-	ops.uffd_continue = continue_without_marks;
+	ops.uffd_continue = continue_without_wp;
 	ck_assert_int_eq(place_try(&place, &ops, 0, current, PAGES), 0);
 	place_touch(&place);
 	arm_all();
@@ -294,7 +295,7 @@ static struct gate gate = GATE_INIT;
 static uint8_t *copied;
 static uint8_t *expected;
 
-static int copy_behind_gate(void *user, uint64_t offset, const void *data, size_t length)
+static int copy_at_gate(void *user, uint64_t offset, const void *data, uint64_t length)
 {
 	(void)user;
 	gate_pass(&gate);
@@ -307,7 +308,7 @@ static struct uffdwp_snapshot *begin_gated(void)
 {
 	struct uffdwp_snapshot_options options = UFFDWP_SNAPSHOT_OPTIONS_INIT;
 	options.sink = UFFDWP_SINK_CALLBACK;
-	options.callback = copy_behind_gate;
+	options.callback = copy_at_gate;
 	options.pool_bytes = 2 * place.length_bytes;
 	options.window_max = 1; /* no page goes with its neighbour */
 	gate = (struct gate)GATE_INIT;
@@ -371,7 +372,7 @@ START_TEST(test_image_shows_what_a_lost_page_held)
 }
 END_TEST
 
-START_TEST(test_image_of_a_hole_is_zeros_whoever_comes_first)
+START_TEST(test_image_of_a_hole_is_zeros_whichever_thread_comes_first)
 {
 	if (!open_many(_i)) {
 		return;
@@ -551,9 +552,9 @@ START_TEST(test_barrier_makes_an_empty_page_fit_for_a_system_call_where_nothing_
 }
 END_TEST
 
-/* --- the book of losses ------------------------------------------------------------------------------------------- */
+/* --- the log of losses ------------------------------------------------------------------------------------------- */
 
-/* 1: nobody can tell here that it was swapped out: the swap still has it in memory, and there is no cachestat(2). */
+/* 1: it cannot be seen here that it was swapped out: the swap still has it in memory, and there is no cachestat(2). */
 static int is_indistinct(size_t page)
 {
 	unsigned char in_memory = 0;
@@ -602,8 +603,8 @@ static void expect_range(size_t capacity, uint32_t cause, size_t page, size_t pa
 	struct uffdwp_lost_range ranges[4];
 	ck_assert_int_ge(uffdwp_region_losses(place.region, ranges, capacity), 1);
 	ck_assert_uint_eq(ranges[0].cause, cause);
-	ck_assert_uint_eq(ranges[0].offset, page * place.page_bytes);
-	ck_assert_uint_eq(ranges[0].length, pages * place.page_bytes);
+	ck_assert_uint_eq(ranges[0].start, page * place.page_bytes);
+	ck_assert_uint_eq(ranges[0].end, (page + pages) * place.page_bytes);
 }
 
 START_TEST(test_losses_are_listed_once_and_in_pieces)
@@ -660,7 +661,7 @@ static int has_heard(void *argument)
 	return atomic_load(&ear->ranges) > 0;
 }
 
-START_TEST(test_callback_is_told_in_a_thread_of_the_runtime)
+START_TEST(test_callback_is_called_in_a_thread_of_the_runtime)
 {
 	current = rearm_case(_i);
 	if (!place_possible(current)) {
@@ -704,18 +705,18 @@ START_TEST(test_attached_memory_needs_its_file)
 	ck_assert_int_eq(uffdwp_region_attach(runtime, patch.base, patch.length_bytes, &options, &region), -EOPNOTSUPP);
 	ck_assert_ptr_null(region);
 	char text[256] = "";
-	uffdwp_error_text(runtime, text, sizeof(text));
+	uffdwp_error_text(text, sizeof(text));
 	ck_assert_msg(strstr(text, "rearm") != NULL && strstr(text, "fd") != NULL, "%s", text);
 	ck_assert_int_eq(uffdwp_close(runtime), 0);
 	patch_unmap(&patch);
 }
 END_TEST
 
-static void add_book(TCase *tests)
+static void add_log(TCase *tests)
 {
 	tcase_add_loop_test(tests, test_losses_are_counted_by_cause, 0, REARM_CASES);
 	tcase_add_loop_test(tests, test_losses_are_listed_once_and_in_pieces, 0, REARM_CASES);
-	tcase_add_loop_test(tests, test_callback_is_told_in_a_thread_of_the_runtime, 0, REARM_CASES);
+	tcase_add_loop_test(tests, test_callback_is_called_in_a_thread_of_the_runtime, 0, REARM_CASES);
 }
 
 int main(void)
@@ -734,14 +735,14 @@ int main(void)
 	tcase_add_loop_test(tests, test_disarmed_page_stays_disarmed_when_it_is_lost, 0, REARM_CASES);
 	tcase_add_loop_test(tests, test_read_counts_as_a_write_where_it_cannot_be_filled_in_one_step, 0, REARM_CASES);
 	tcase_add_loop_test(tests, test_image_shows_what_a_lost_page_held, 0, 4);
-	tcase_add_loop_test(tests, test_image_of_a_hole_is_zeros_whoever_comes_first, 0, REARM_CASES);
+	tcase_add_loop_test(tests, test_image_of_a_hole_is_zeros_whichever_thread_comes_first, 0, REARM_CASES);
 	tcase_add_loop_test(tests, test_memory_that_was_armed_empty_is_no_content_that_vanished, 0, REARM_CASES);
 	tcase_add_loop_test(tests, test_readers_and_a_writer_meet_on_lost_pages, 0, REARM_CASES);
 	tcase_add_loop_test(tests, test_system_calls_wait_for_a_lost_page, 0, REARM_CASES);
 	tcase_add_loop_test(tests, test_barrier_makes_a_lost_page_fit_for_a_system_call, 0, REARM_CASES);
 	tcase_add_loop_test(tests, test_barrier_makes_an_empty_page_fit_for_a_system_call_where_nothing_is_armed, 0,
 	                    REARM_CASES);
-	add_book(tests);
+	add_log(tests);
 	tcase_add_loop_test(tests, test_attached_memory_needs_its_file, 0, REARM_CASES);
 	suite_add_tcase(suite, tests);
 	return support_run(suite);

@@ -66,7 +66,7 @@ static int restore(struct uffdwp_restore_progress *progress)
 static void print_text(void)
 {
 	char text[512] = "";
-	(void)uffdwp_error_text(place.runtime, text, sizeof(text));
+	(void)uffdwp_error_text(text, sizeof(text));
 	fprintf(stderr, "%s\n", text);
 }
 
@@ -93,7 +93,7 @@ static void expect_restored(void)
 		print_text();
 	}
 	ck_assert_int_eq(error, 0);
-	ck_assert_uint_eq(progress.state, UFFDWP_RESTORE_DONE);
+	ck_assert_uint_eq(progress.state, UFFDWP_RESTORE_STATE_DONE);
 	ck_assert_int_eq(progress.error, 0);
 	ck_assert_uint_eq(progress.length_bytes, chain.length);
 	ck_assert_uint_eq(progress.pages_total, (chain.length + place.page_bytes - 1) / place.page_bytes);
@@ -108,11 +108,11 @@ static void expect_refused(int error, const char *part)
 	struct uffdwp_restore_progress progress;
 	char text[512] = "";
 	int result = restore(&progress);
-	(void)uffdwp_error_text(place.runtime, text, sizeof(text));
+	(void)uffdwp_error_text(text, sizeof(text));
 	ck_assert_msg(result == error && strstr(text, part) != NULL, "%d and \"%s\", expected %d and \"%s\"", result,
 	              text, error, part);
 	ck_assert_int_eq(progress.error, error);
-	ck_assert_uint_eq(progress.state, UFFDWP_RESTORE_FAILED);
+	ck_assert_uint_eq(progress.state, UFFDWP_RESTORE_STATE_FAILED);
 }
 
 /* ---- what comes back ---- */
@@ -194,11 +194,82 @@ START_TEST(test_zeros_stay_holes)
 }
 END_TEST
 
+/* A file system with blocks of 1 KiB: its data and holes lie where the bytes say. */
+static int64_t small_blocks_seek(int fd, uint64_t offset, int whence)
+{
+	struct stat st;
+	must(fstat(fd, &st) == 0);
+	for (uint64_t at = offset; at < (uint64_t)st.st_size; at = (at / 1024 + 1) * 1024) {
+		static const uint8_t zeros[1024];
+		uint8_t bytes[1024];
+		size_t part = 1024 - at % 1024;
+		ssize_t got = pread(fd, bytes, part, (off_t)at);
+		must(got > 0);
+		if ((memcmp(bytes, zeros, (size_t)got) != 0) == (whence == SEEK_DATA)) {
+			return (int64_t)at;
+		}
+	}
+	return whence == SEEK_DATA || offset >= (uint64_t)st.st_size ? -(int64_t)ENXIO : (int64_t)st.st_size;
+}
+
+/* Data and holes in turn, of one block each: more runs than a table of them has room for, within each page. */
+START_TEST(test_files_of_small_blocks_come_back)
+{
+	static struct kernel_ops small_blocks;
+	small_blocks = kernel_real;
+	small_blocks.seek = small_blocks_seek;
+	if (!open_place(place_auto_case(_i / 2), &small_blocks, _i % 2 ? UFFDWP_OPEN_NO_URING : 0)) {
+		return;
+	}
+	test_chain_begin(&chain, 4096, 2 * MIB + 5 * 1024, 6);
+	memset(chain.shadow, 0, chain.length);
+	for (size_t at = 0; at < chain.length; at += at < MIB ? 2048 : 7 * 1024) {
+		memset(chain.shadow + at, 'A', 1024);
+	}
+	scratch_write(chain.path, chain.shadow, chain.length);
+	chain.newest.id = test_chain_raw_id(chain.path, chain.length);
+	expect_restored();
+	test_chain_step(&chain, 0, chain.length);
+	expect_restored();
+}
+END_TEST
+
+static _Atomic uint64_t seek_count;
+
+static int64_t counted_seek(int fd, uint64_t offset, int whence)
+{
+	atomic_fetch_add(&seek_count, 1);
+	return kernel_real.seek(fd, offset, whence);
+}
+
+/* All of a chain's raw file is looked at; 8 TiB of hole are passed over in one step. */
+START_TEST(test_hole_beyond_the_image_costs_nothing)
+{
+	static struct kernel_ops counting;
+	static const uint64_t length = (uint64_t)8 << 40;
+	counting = kernel_real;
+	counting.seek = counted_seek;
+	if (!open_place(place_any(UFFDWP_MEMORY_SHMEM), &counting, _i ? UFFDWP_OPEN_NO_URING : 0)) {
+		return;
+	}
+	test_chain_begin(&chain, 4096, 2 * MIB, 8);
+	if (truncate(chain.path, (off_t)length) != 0) {
+		support_note("test_hole_beyond_the_image_costs_nothing", "the file system has no file of 8 TiB");
+		return;
+	}
+	chain.newest.length_bytes = length;
+	chain.newest.id = test_chain_raw_id(chain.path, length);
+	test_chain_step(&chain, 0, MIB + 5000);
+	expect_restored();
+	ck_assert_uint_le(atomic_load(&seek_count), 10000);
+}
+END_TEST
+
 START_TEST(test_sealed_memory_and_memory_without_its_file)
 {
 	struct place_case which = place_case(_i / 2);
 	struct uffdwp_region_options options = UFFDWP_REGION_OPTIONS_INIT;
-	options.flags = UFFDWP_REGION_SEALED;
+	options.flags = UFFDWP_REGION_CREATE_SEALED;
 	if (!place_possible(which) || which.memory == UFFDWP_MEMORY_ANON) {
 		return;
 	}
@@ -393,7 +464,7 @@ END_TEST
 START_TEST(test_arguments_are_checked)
 {
 	struct uffdwp_restore_options options = UFFDWP_RESTORE_OPTIONS_INIT;
-	struct uffdwp_restore_progress progress = {.sz = sizeof(progress) - 1};
+	struct uffdwp_restore_progress progress = {.sz = 15};
 	const char *paths[] = {NULL};
 	if (!open_shmem()) {
 		return;
@@ -485,7 +556,7 @@ static ssize_t pread_eio(int fd, void *buffer, size_t length, uint64_t offset)
 	return length > 65536 ? -EIO : kernel_real.pread(fd, buffer, length, offset);
 }
 
-START_TEST(test_io_error_is_told_with_its_place)
+START_TEST(test_io_error_is_reported_with_its_place)
 {
 	odd_kernel = kernel_real;
 	odd_kernel.uring_result = result_eio;
@@ -512,6 +583,8 @@ int main(void)
 	tcase_add_loop_test(tests, test_chain_comes_back, 0, PLACE_CASES * 2);
 	tcase_add_test(tests, test_every_length_comes_back);
 	tcase_add_loop_test(tests, test_zeros_stay_holes, 0, 2);
+	tcase_add_loop_test(tests, test_files_of_small_blocks_come_back, 0, PLACE_AUTO_CASES * 2);
+	tcase_add_loop_test(tests, test_hole_beyond_the_image_costs_nothing, 0, 2);
 	tcase_add_loop_test(tests, test_sealed_memory_and_memory_without_its_file, 0, PLACE_CASES * 2);
 	tcase_add_loop_test(tests, test_snapshot_after_a_restore_is_the_image, 0, PLACE_AUTO_CASES);
 	tcase_add_loop_test(tests, test_damaged_page_is_found, 0, PLACE_AUTO_CASES * 2);
@@ -524,7 +597,7 @@ int main(void)
 	tcase_add_test(tests, test_arguments_are_checked);
 	tcase_add_loop_test(tests, test_short_reads_are_gone_on_with, 0, PLACE_AUTO_CASES * 2);
 	tcase_add_test(tests, test_disk_with_another_alignment_is_read_through_the_cache);
-	tcase_add_loop_test(tests, test_io_error_is_told_with_its_place, 0, PLACE_AUTO_CASES * 2);
+	tcase_add_loop_test(tests, test_io_error_is_reported_with_its_place, 0, PLACE_AUTO_CASES * 2);
 	suite_add_tcase(suite, tests);
 	return support_run(suite);
 }

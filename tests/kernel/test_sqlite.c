@@ -9,6 +9,7 @@
 
 #include <sqlite3.h>
 
+#include "kernel/probe.h"
 #include "scratch.h"
 #include "support.h"
 #include "uffdwp.h"
@@ -16,6 +17,8 @@
 #define ROWS 2000
 #define WRITERS 3
 #define TRANSACTIONS 300
+#define IMAGES support_rounds(4, 8)
+#define DELTAS support_rounds(8, 20)
 
 /* The variants of a database that snapshots are tested with. */
 static const struct variant {
@@ -42,7 +45,7 @@ static const struct variant {
 
 #define VARIANTS ((int)(sizeof(variants) / sizeof(variants[0])))
 
-static struct uffdwp_probe_report probe = {.sz = sizeof(probe)};
+static struct probe_report probe = {0};
 
 static char folder[SCRATCH_PATH];
 
@@ -136,7 +139,7 @@ static void expect_image(const char *name, const char *sql, const char *wanted)
 	sqlite3_close(db);
 }
 
-static const struct uffdwp_probe_rung *rung_of(const struct variant *variant)
+static const struct probe_rung *rung_of(const struct variant *variant)
 {
 	return &probe.memory[UFFDWP_MEMORY_SHMEM].rungs[variant->mechanism];
 }
@@ -144,7 +147,7 @@ static const struct uffdwp_probe_rung *rung_of(const struct variant *variant)
 /* Why this machine does not offer a variant, or NULL. */
 static const char *impossible(const struct variant *variant)
 {
-	const struct uffdwp_probe_rung *rung = rung_of(variant);
+	const struct probe_rung *rung = rung_of(variant);
 	int is_inline = variant->delivery == UFFDWP_DELIVERY_INLINE;
 	if (!rung->works)
 		return rung->reason;
@@ -258,7 +261,7 @@ END_TEST
 START_TEST(test_mechanism_and_delivery_asked_for_are_had_or_refused_with_the_reason)
 {
 	const struct variant *variant = &variants[_i];
-	const struct uffdwp_probe_rung *rung = rung_of(variant);
+	const struct probe_rung *rung = rung_of(variant);
 	int is_inline = variant->delivery == UFFDWP_DELIVERY_INLINE;
 	char uri[128];
 	char text[600];
@@ -492,12 +495,13 @@ START_TEST(test_images_under_load_are_states_between_transactions)
 {
 	struct counter counters[WRITERS];
 	_Atomic int stop = 0;
+	char images[16];
 	if (impossible(&variants[_i]))
 		return;
 	sqlite3 *db = open_bank(variants[_i].parameters);
 	fill(db);
 	counters_start(counters, &stop);
-	for (int i = 0; i < 8; i++) {
+	for (unsigned i = 0; i < IMAGES; i++) {
 		expect(db, "SELECT uffdwp_snapshot('image.db', 'wait') ->> 'state'", "committed");
 		expect_image("image.db",
 		             "SELECT (SELECT sum(balance) FROM a) = (SELECT coalesce(sum(delta), 0) FROM history)",
@@ -505,7 +509,8 @@ START_TEST(test_images_under_load_are_states_between_transactions)
 	}
 	stop = 1;
 	counters_join(counters);
-	expect(db, "SELECT uffdwp_stats() ->> 'snapshots'", "8");
+	snprintf(images, sizeof(images), "%u", IMAGES);
+	expect(db, "SELECT uffdwp_stats() ->> 'snapshots'", images);
 	expect_whole(db);
 	sqlite3_close(db);
 }
@@ -585,14 +590,14 @@ START_TEST(test_deltas_under_load_are_states_between_transactions)
 	bad(db, "SELECT uffdwp_snapshot('delta1', 'delta')", "UFFDWP_SNAPSHOT_KEEP");
 	expect(db, "SELECT uffdwp_snapshot('delta0', 'keep, wait') ->> 'state'", "committed");
 	counters_start(counters, &stop);
-	for (int i = 1; i <= 20; i++) {
-		snprintf(sql, sizeof(sql), "SELECT uffdwp_snapshot('delta%d', 'delta wait') ->> 'state'", i);
+	for (unsigned i = 1; i <= DELTAS; i++) {
+		snprintf(sql, sizeof(sql), "SELECT uffdwp_snapshot('delta%u', 'delta wait') ->> 'state'", i);
 		expect(db, sql, "committed");
 	}
 	stop = 1;
 	counters_join(counters);
-	for (int i = 0; i <= 20; i += 4) {
-		snprintf(sql, sizeof(sql), "delta%d", i);
+	for (unsigned i = 0; i <= DELTAS; i += 4) {
+		snprintf(sql, sizeof(sql), "delta%u", i);
 		merge(sql);
 		expect_image("merged.db",
 		             "SELECT (SELECT sum(balance) FROM a) = (SELECT coalesce(sum(delta), 0) FROM history)",
@@ -620,7 +625,7 @@ START_TEST(test_bad_snapshots_are_refused_and_leave_all_usable)
 	bad(db, "SELECT uffdwp_snapshot()", "arguments");
 	bad(db, "SELECT uffdwp_snapshot('.')", "directory");
 	scratch_write("image.db-journal", "x", 1);
-	bad(db, "SELECT uffdwp_snapshot('image.db')", "in the way");
+	bad(db, "SELECT uffdwp_snapshot('image.db')", "it would be taken for the image's");
 	ck_assert_int_eq(unlink("image.db-journal"), 0);
 	bad(db, "SELECT uffdwp_snapshot('bank')", "a database in memory");
 	good(db, "ATTACH 'beside.db' AS side; CREATE TABLE side.t(x)");
@@ -639,7 +644,7 @@ START_TEST(test_bad_snapshots_are_refused_and_leave_all_usable)
 }
 END_TEST
 
-START_TEST(test_status_and_stats_tell_of_the_last_snapshot)
+START_TEST(test_status_and_stats_report_the_last_snapshot)
 {
 	sqlite3 *db = open_bank("size=8M&delivery=inline");
 	bad(db, "SELECT uffdwp_stats('nowhere')", "not in the VFS");
@@ -649,6 +654,9 @@ START_TEST(test_status_and_stats_tell_of_the_last_snapshot)
 	expect(db, "SELECT uffdwp_snapshot_status() ->> 'id'", "1");
 	expect(db, "SELECT uffdwp_snapshot_status() ->> 'path'", "im\"age.db");
 	expect(db, "SELECT uffdwp_snapshot_status() ->> 'length_bytes' = uffdwp_stats() ->> 'size_bytes'", "1");
+	/* The pause is a part of begin. */
+	expect(db, "SELECT j ->> 'pause_ns' BETWEEN 1 AND j ->> 'begin_ns' FROM (SELECT uffdwp_snapshot_status() AS j)",
+	       "1");
 	expect(db, "SELECT uffdwp_stats() ->> 'delivery'", "inline");
 	expect(db, "SELECT uffdwp_stats('main') ->> 'length_bytes'", "8388608");
 	sqlite3_close(db);
@@ -748,7 +756,7 @@ static Suite *suite_new(void)
 	tcase_add_test(all, test_snapshot_waits_for_the_writer_and_gives_up_in_time);
 	tcase_add_test(all, test_last_close_waits_for_a_running_snapshot);
 	tcase_add_test(all, test_bad_snapshots_are_refused_and_leave_all_usable);
-	tcase_add_test(all, test_status_and_stats_tell_of_the_last_snapshot);
+	tcase_add_test(all, test_status_and_stats_report_the_last_snapshot);
 	tcase_add_loop_test(all, test_load_takes_a_file_of_another_page_size_with_a_write_ahead_log, 0, VARIANTS);
 	tcase_add_test(all, test_bad_loads_change_nothing);
 	suite_add_tcase(suite, all);
@@ -762,7 +770,7 @@ int main(void)
 	support_begin(TEST_NAME, &needs);
 	if (!extension || access(extension, R_OK) != 0)
 		return support_skip("the SQLite extension was not built (UFFDWP_EXTENSION says where it is)");
-	must(uffdwp_probe(&probe) == 0);
+	must(probe_run(&kernel_real, &probe) == 0);
 	if (probe.memory[UFFDWP_MEMORY_SHMEM].mechanism == UFFDWP_MECHANISM_AUTO)
 		return support_skip(probe.memory[UFFDWP_MEMORY_SHMEM].reason);
 	say_impossible();

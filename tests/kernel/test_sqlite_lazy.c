@@ -11,6 +11,7 @@
 #include <sqlite3.h>
 
 #include "kernel/abi.h"
+#include "kernel/probe.h"
 #include "scratch.h"
 #include "support.h"
 #include "uffdwp.h"
@@ -22,11 +23,11 @@ static const char *const variants[] = {"mechanism=rearm&delivery=thread", "mecha
 
 #define VARIANTS 3
 
-static struct uffdwp_probe_report probe = {.sz = sizeof(probe)};
+static struct probe_report probe = {0};
 
 static int is_possible(int variant)
 {
-	const struct uffdwp_probe_rung *rung = &probe.memory[UFFDWP_MEMORY_SHMEM].rungs[UFFDWP_MECHANISM_REARM];
+	const struct probe_rung *rung = &probe.memory[UFFDWP_MEMORY_SHMEM].rungs[UFFDWP_MECHANISM_REARM];
 	const char *deliveries = getenv("UFFDWP_TEST_DELIVERY");
 	int is_inline = strstr(variants[variant], "inline") != NULL;
 	if (is_inline && deliveries != NULL && strcmp(deliveries, "thread") == 0) {
@@ -291,7 +292,7 @@ START_TEST(test_what_a_lazy_load_refuses)
 	good(db, "CREATE TABLE t(x)");
 	sqlite3_close(db);
 	if (probe.memory[UFFDWP_MEMORY_SHMEM].rungs[UFFDWP_MECHANISM_MARKER].works) {
-		db = open_uri("marked", "mechanism=marker");
+		db = open_uri("by_marker", "mechanism=marker");
 		bad(db, "SELECT uffdwp_load('source.db', 'lazy')", "mechanism=rearm");
 		good(db, "SELECT uffdwp_load('source.db', '', 'main')");
 		expect(db, "SELECT sum(balance) FROM a", "20000");
@@ -307,10 +308,10 @@ int main(void)
 	if (extension == NULL || access(extension, R_OK) != 0) {
 		return support_skip("the SQLite extension is not built (UFFDWP_EXTENSION)");
 	}
-	must(uffdwp_probe(&probe) == 0);
+	must(probe_run(&kernel_real, &probe) == 0);
 	for (int i = 0; i < VARIANTS; i++) {
 		if (!is_possible(i)) {
-			support_note(variants[i], "not to be had here");
+			support_note(variants[i], "not available here");
 		}
 	}
 	Suite *suite = suite_create("sqlite_lazy");

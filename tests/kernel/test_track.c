@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Tracks, for each memory and each way to track it that there is here: what was written is reported once, nothing else
- * is, and every form of the answer says the same. The second witness of "armed again" is the kernel's own mark in the
- * page tables (witness.h).
+ * Tracks, for each memory and each method to track it that there is here: what was written is reported once, nothing
+ * else is, and every form of the answer says the same. The second witness of "armed again" is the kernel's own wp bit
+ * in the page tables (witness.h).
  */
 #include <errno.h>
 #include <string.h>
@@ -44,11 +44,11 @@ static void expect_nothing(const char *what)
 	expect_answer(0, what);
 }
 
-/* Where marks can be seen, all pages carry one. */
+/* Where wp bits can be seen, all pages carry one. */
 static void expect_armed(void)
 {
-	int shows_marks = field_is_async(&field) || field.way->mechanism == UFFDWP_MECHANISM_MARKER;
-	if (!shows_marks || place_report()->pagemap_bit57 != 1) {
+	int shows_wp_bits = field_is_async(&field) || field.method->mechanism == UFFDWP_MECHANISM_MARKER;
+	if (!shows_wp_bits || place_report()->pagemap_bit57 != 1) {
 		return;
 	}
 	for (size_t block = 0; block < field.blocks; block++) {
@@ -80,11 +80,11 @@ START_TEST(test_peek_leaves_all_as_written)
 		return;
 	}
 	write_some();
-	expect_answer(UFFDWP_COLLECT_PEEK, "the first peek");
-	expect_answer(UFFDWP_COLLECT_PEEK, "the second peek");
-	expect_answer(0, "the collect behind it");
+	expect_answer(UFFDWP_TRACK_COLLECT_PEEK, "the first peek");
+	expect_answer(UFFDWP_TRACK_COLLECT_PEEK, "the second peek");
+	expect_answer(0, "the collect after it");
 	pages_clear(&wanted);
-	expect_answer(UFFDWP_COLLECT_PEEK, "the peek after the collect");
+	expect_answer(UFFDWP_TRACK_COLLECT_PEEK, "the peek after the collect");
 	field_close(&field);
 }
 END_TEST
@@ -156,7 +156,7 @@ START_TEST(test_a_short_vector_is_gone_on_with)
 }
 END_TEST
 
-START_TEST(test_what_lies_behind_a_full_vector_stays_written)
+START_TEST(test_what_lies_beyond_a_full_vector_stays_written)
 {
 	struct uffdwp_written range;
 	struct uffdwp_collect collect = UFFDWP_COLLECT_INIT;
@@ -182,7 +182,7 @@ static void take_by_callback(void *user, const struct uffdwp_written *range)
 {
 	size_t *calls = user;
 	*calls += 1;
-	ck_assert_uint_eq(range->flags, UFFDWP_WRITTEN);
+	ck_assert_uint_eq(range->flags, UFFDWP_TRACK_WRITTEN);
 	take_back_into(range);
 }
 
@@ -246,7 +246,7 @@ START_TEST(test_bits_are_set_and_none_is_cleared)
 	collect.bitmap = bits;
 	collect.bitmap_bytes = (field.block_bytes / small_page() + 63) / 64 * 8;
 	ck_assert_uint_le(collect.bitmap_bytes, sizeof(bits));
-	if (small > 1) { /* huge pages: of block 1 */
+	if (small > 1) { /* huge pages: in block 1 */
 		collect.start = field_address(&field, 1);
 		bits[0] = 0;
 	}
@@ -325,7 +325,7 @@ START_TEST(test_reads_are_not_reported)
 	for (size_t page = 0; page < field.pages; page++) {
 		sum += *(volatile uint64_t *)(void *)field_address(&field, page);
 	}
-	if (field.way->mechanism != UFFDWP_MECHANISM_MINOR) {
+	if (field.method->mechanism != UFFDWP_MECHANISM_MINOR) {
 		expect_nothing("after reads");
 	}
 	ck_assert_uint_ne(sum, 1);
@@ -377,7 +377,7 @@ START_TEST(test_added_memory_counts_as_written_and_clean_does_not)
 		pages_clear(&wanted);
 		pages_put(&wanted, 0, field.block_pages);
 		expect_answer(0, "added");
-		add_again(UFFDWP_TRACK_CLEAN);
+		add_again(UFFDWP_TRACK_ADD_CLEAN);
 		expect_nothing("added as clean");
 		cell_write(&field, 0);
 		pages_put(&wanted, 0, 1);
@@ -419,10 +419,67 @@ START_TEST(test_content_is_never_touched)
 	memcpy(before, field_address(&field, 0), field.block_bytes);
 	for (unsigned round = 0; round < 3; round++) {
 		(void)collect_all(field.track);
-		cell_collect(&field, &answer, UFFDWP_COLLECT_PEEK);
+		cell_collect(&field, &answer, UFFDWP_TRACK_COLLECT_PEEK);
 	}
 	ck_assert_mem_eq(before, field_address(&field, 0), field.block_bytes);
 	free(before);
+	field_close(&field);
+}
+END_TEST
+
+/* Announces pages [first, end) of the field. */
+static void prepare_pages(size_t first, size_t end)
+{
+	for (size_t page = first; page < end; page++) {
+		uint64_t start = (uintptr_t)field_address(&field, page);
+		struct uffdwp_written range = {start, start + field.page_bytes, 0};
+		ck_assert_int_eq(uffdwp_track_prepare(field.track, &range, 1), 0);
+	}
+}
+
+/* Over-reporting is all that it may do: what was announced is reported once, written or not, and what was not announced
+ * as if nothing had been. */
+START_TEST(test_announced_pages_count_as_written)
+{
+	if (!cell_open(&field, _i)) {
+		return;
+	}
+	size_t half = field.pages / 2;
+	int counts = field_is_async(&field) && field.memory != FIELD_HUGETLB;
+	for (unsigned round = 0; round < 3; round++) {
+		prepare_pages(half, field.pages);
+		write_some();
+		if (counts) {
+			pages_put(&wanted, half, field.pages);
+		}
+		expect_answer(0, "announced, and some written");
+		expect_armed();
+		expect_nothing("after the collect");
+		write_some();
+		expect_answer(0, "written and not announced");
+	}
+	field_close(&field);
+}
+END_TEST
+
+/* What it is for: where wp bits can be seen, no announced page carries one, and all others do. */
+START_TEST(test_announced_pages_lose_their_protection)
+{
+	if (!cell_open(&field, _i)) {
+		return;
+	}
+	if (!field_is_async(&field) || field.memory == FIELD_HUGETLB || field.memory == FIELD_THP ||
+	    place_report()->pagemap_bit57 != 1) {
+		field_close(&field);
+		return;
+	}
+	expect_armed();
+	size_t block = field.block_pages, first = block / 4, end = block / 2 + 1;
+	uint8_t *base = field_address(&field, 0);
+	prepare_pages(first, end);
+	ck_assert_uint_eq(
+	        witness_armed(base + first * field.page_bytes, (end - first) * field.page_bytes, field.page_bytes), 0);
+	ck_assert_uint_eq(witness_armed(base, field.block_bytes, field.page_bytes), block - (end - first));
 	field_close(&field);
 }
 END_TEST
@@ -439,7 +496,7 @@ int main(void)
 	tcase_add_loop_test(tests, test_peek_leaves_all_as_written, 0, CELLS);
 	tcase_add_loop_test(tests, test_every_write_is_collected_when_all_are_written, 0, CELLS);
 	tcase_add_loop_test(tests, test_a_short_vector_is_gone_on_with, 0, CELLS);
-	tcase_add_loop_test(tests, test_what_lies_behind_a_full_vector_stays_written, 0, CELLS);
+	tcase_add_loop_test(tests, test_what_lies_beyond_a_full_vector_stays_written, 0, CELLS);
 	tcase_add_loop_test(tests, test_a_callback_hears_of_every_range, 0, CELLS);
 	tcase_add_loop_test(tests, test_a_callback_may_write_to_tracked_memory, 0, CELLS);
 	tcase_add_loop_test(tests, test_bits_are_set_and_none_is_cleared, 0, CELLS);
@@ -451,6 +508,8 @@ int main(void)
 	tcase_add_loop_test(tests, test_added_memory_counts_as_written_and_clean_does_not, 0, CELLS);
 	tcase_add_loop_test(tests, test_removed_memory_is_not_reported, 0, CELLS);
 	tcase_add_loop_test(tests, test_content_is_never_touched, 0, CELLS);
+	tcase_add_loop_test(tests, test_announced_pages_count_as_written, 0, CELLS);
+	tcase_add_loop_test(tests, test_announced_pages_lose_their_protection, 0, CELLS);
 	suite_add_tcase(suite, tests);
 	return support_run(suite);
 }

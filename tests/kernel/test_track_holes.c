@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Tracks and memory whose page-table entries are empty: never touched, thrown away, swapped out, zapped. By default a
- * track reports what was thrown away, since its content changed; with UFFDWP_TRACK_POPULATED it does not. Neither ever
- * forgets a write because the entry of its page was emptied before the collect.
+ * track reports what was thrown away, since its content changed; with UFFDWP_TRACK_START_POPULATED it does not. Neither
+ * ever forgets a write because the entry of its page was emptied before the collect.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -90,7 +90,7 @@ static int is_reported_soon(void)
 	return field_is_async(&field) ? is_reported(NULL) : wait_until(is_reported, NULL, 5);
 }
 
-/* The other way round: armed, emptied, written. */
+/* The reverse: armed, emptied, written. */
 START_TEST(test_a_write_is_reported_after_its_armed_entry_was_emptied)
 {
 	static const int advices[] = {MADV_DONTNEED, MADV_PAGEOUT};
@@ -118,7 +118,7 @@ START_TEST(test_a_write_is_reported_after_a_freed_page_was_armed_and_taken)
 	}
 	if (field_is_private(&field) && empty_entry(&field, 1, MADV_FREE)) {
 		(void)collect_all(field.track);
-		sleep_us(20000); /* an event may be on its way to a thread of the library */
+		sleep_us(20000); /* an event may wait for a thread of the library */
 		(void)collect_all(field.track);
 		(void)empty_entry(&field, 1, MADV_PAGEOUT);
 		cell_write(&field, 1);
@@ -136,7 +136,7 @@ START_TEST(test_discarded_memory_is_reported_by_default)
 	if (!cell_open(&field, _i)) {
 		return;
 	}
-	int is_by_default = (field.way->flags & UFFDWP_TRACK_POPULATED) == 0;
+	int is_by_default = (field.method->flags & UFFDWP_TRACK_START_POPULATED) == 0;
 	if (field_is_private(&field) && is_by_default && empty_entry(&field, 1, MADV_DONTNEED)) {
 		ck_assert_msg(is_reported_soon(), "%s: page 1 was discarded and is not reported", cell_name(_i));
 	}
@@ -148,7 +148,7 @@ END_TEST
 
 START_TEST(test_populated_reports_no_memory_that_is_not_there)
 {
-	if (!tracked_open(&tracked, UFFDWP_MECHANISM_ASYNC, UFFDWP_TRACK_POPULATED)) {
+	if (!tracked_open(&tracked, UFFDWP_MECHANISM_ASYNC, UFFDWP_TRACK_START_POPULATED)) {
 		return;
 	}
 	uint8_t *base = anon_new(PAGES, 0);
@@ -165,7 +165,13 @@ START_TEST(test_populated_reports_no_memory_that_is_not_there)
 	want(0, 0);
 	expect(base, PAGES, "written and discarded");
 	ck_assert_int_eq(*(volatile uint8_t *)(base + 20 * small_page()), 0);
-	expect(base, PAGES, "a hole that was read");
+	if (witness_zero_page()) {
+		expect(base, PAGES, "a hole that was read");
+	} else {
+		support_note(__func__,
+		             "a hole that was read: this kernel has no shared zero page, it counts as written");
+		(void)collect_all(tracked.track);
+	}
 	touch(base, 20);
 	touch(base, 3);
 	want(20, 21);
@@ -198,11 +204,11 @@ END_TEST
 /* Swap is memory. */
 START_TEST(test_populated_reports_what_is_in_the_swap)
 {
-	if (!support_has_swap() || !tracked_open(&tracked, UFFDWP_MECHANISM_ASYNC, UFFDWP_TRACK_POPULATED)) {
+	if (!support_has_swap() || !tracked_open(&tracked, UFFDWP_MECHANISM_ASYNC, UFFDWP_TRACK_START_POPULATED)) {
 		return;
 	}
 	uint8_t *base = anon_new(PAGES, 1);
-	ck_assert_int_eq(uffdwp_track_add(tracked.track, base, PAGES * small_page(), UFFDWP_TRACK_CLEAN), 0);
+	ck_assert_int_eq(uffdwp_track_add(tracked.track, base, PAGES * small_page(), UFFDWP_TRACK_ADD_CLEAN), 0);
 	touch(base, 5);
 	ck_assert_int_eq(madvise(base, PAGES * small_page(), MADV_PAGEOUT), 0);
 	want(5, 6);
@@ -212,10 +218,10 @@ START_TEST(test_populated_reports_what_is_in_the_swap)
 }
 END_TEST
 
-/* Of shared memory an empty entry says nothing: the page is in the file. */
+/* In shared memory an empty entry says nothing: the page is in the file. */
 START_TEST(test_populated_reports_shared_memory_that_is_added)
 {
-	if (!tracked_open(&tracked, UFFDWP_MECHANISM_ASYNC, UFFDWP_TRACK_POPULATED)) {
+	if (!tracked_open(&tracked, UFFDWP_MECHANISM_ASYNC, UFFDWP_TRACK_START_POPULATED)) {
 		return;
 	}
 	struct patch patch = patch_map(UFFDWP_MEMORY_SHMEM, PAGES);
@@ -241,7 +247,7 @@ static uint8_t *huge_new(uint8_t **mapped)
 	return base;
 }
 
-/* A huge page that is thrown away leaves no page table behind, in which a scan could find something. */
+/* A huge page that is thrown away leaves no page table in which a scan could find something. */
 START_TEST(test_a_discarded_huge_page_is_reported)
 {
 	uint8_t *mapped = NULL;
@@ -251,7 +257,7 @@ START_TEST(test_a_discarded_huge_page_is_reported)
 			return;
 		}
 		uint8_t *base = huge_new(&mapped);
-		ck_assert_int_eq(uffdwp_track_add(tracked.track, base, HUGE_BYTES, UFFDWP_TRACK_CLEAN), 0);
+		ck_assert_int_eq(uffdwp_track_add(tracked.track, base, HUGE_BYTES, UFFDWP_TRACK_ADD_CLEAN), 0);
 		(void)collect_all(tracked.track);
 		if (round == 1) {
 			touch(base, 9);
@@ -279,7 +285,7 @@ START_TEST(test_a_write_is_reported_after_a_collapse)
 		return;
 	}
 	uint8_t *base = huge_new(&mapped);
-	ck_assert_int_eq(uffdwp_track_add(tracked.track, base, HUGE_BYTES, UFFDWP_TRACK_CLEAN), 0);
+	ck_assert_int_eq(uffdwp_track_add(tracked.track, base, HUGE_BYTES, UFFDWP_TRACK_ADD_CLEAN), 0);
 	touch(base, 100);
 	(void)madvise(base, HUGE_BYTES, 25 /* MADV_COLLAPSE */);
 	pages_collect(&answer, tracked.track, base, pages, 0);
@@ -293,7 +299,7 @@ START_TEST(test_a_write_is_reported_after_a_collapse)
 }
 END_TEST
 
-/* A tracked hole of shared memory is not filled by a collect: nobody asked for memory. */
+/* A tracked hole of shared memory is not filled by a collect: no access asked for memory. */
 START_TEST(test_a_collect_takes_no_memory_for_holes_of_a_file)
 {
 	if (!tracked_open(&tracked, UFFDWP_MECHANISM_ASYNC, 0)) {

@@ -125,7 +125,7 @@ static void compare(const struct shown *shown)
 	}
 }
 
-/* Of the mapping that holds the address: memory of its own. */
+/* The memory of its own of the mapping at the address. */
 static size_t anonymous_bytes(const void *base)
 {
 	FILE *smaps = fopen("/proc/self/smaps", "re");
@@ -260,6 +260,75 @@ START_TEST(test_a_view_shows_its_cut)
 }
 END_TEST
 
+/* --- beside increments -------------------------------------------------------------------------------------------- */
+
+static uint8_t came[PAGES];
+
+static int note_pages(void *user, uint64_t offset, const void *data, uint64_t length)
+{
+	(void)user;
+	for (uint64_t at = 0; at < length; at += place.page_bytes) {
+		uint64_t page = (offset + at) / place.page_bytes;
+		must(page < PAGES && memcmp((const uint8_t *)data + at, shadow + offset + at, place.page_bytes) == 0);
+		came[page] = 1;
+	}
+	return 0;
+}
+
+static void take_kept(uint32_t flags)
+{
+	struct uffdwp_snapshot_options options = UFFDWP_SNAPSHOT_OPTIONS_INIT;
+	struct uffdwp_snapshot *snapshot = NULL;
+	options.flags = UFFDWP_SNAPSHOT_KEEP | flags;
+	options.sink = UFFDWP_SINK_CALLBACK;
+	options.callback = note_pages;
+	memset(came, 0, sizeof(came));
+	memcpy(shadow, place.base, place.length_bytes);
+	ck_assert_int_eq(uffdwp_snapshot_begin(place.region, &options, &snapshot), 0);
+	ck_assert_int_eq(uffdwp_snapshot_wait(snapshot, -1, NULL), 0);
+	ck_assert_int_eq(uffdwp_snapshot_free(snapshot), 0);
+}
+
+static void expect_increment(size_t first)
+{
+	take_kept(UFFDWP_SNAPSHOT_INCREMENT);
+	for (size_t page = 0; page < PAGES; page++) {
+		int written = page >= first && page < first + 300 && (page - first) % 100 == 0;
+		ck_assert_msg(came[page] == written, "page %zu: came %d, written %d", page, came[page], written);
+	}
+}
+
+/* The later snapshot has what was written before the view, while it was open, and after it; and nothing else. */
+START_TEST(test_a_view_ends_no_chain_of_increments)
+{
+	struct place_case which = place_case(_i);
+	struct uffdwp_view *view = NULL;
+	if (!place_possible(which) || which.memory != UFFDWP_MEMORY_SHMEM || !place_has_increments(which)) {
+		return;
+	}
+	place_open(&place, which, PAGES);
+	place_touch(&place);
+	shadow = calloc(1, place.length_bytes);
+	ck_assert_ptr_nonnull(shadow);
+	take_kept(0);
+	expect_increment(PAGES); /* from here on neighbours are not taken along */
+	place.base[10 * place.page_bytes]++;
+	ck_assert_int_eq(uffdwp_view_open(place.region, NULL, &view), 0);
+	place.base[110 * place.page_bytes]++;
+	ck_assert_int_eq(uffdwp_view_close(view), 0);
+	place.base[210 * place.page_bytes]++;
+	expect_increment(10);
+	place.base[20 * place.page_bytes]++;
+	ck_assert_int_eq(uffdwp_view_open(place.region, NULL, &view), 0);
+	place.base[120 * place.page_bytes]++;
+	place.base[220 * place.page_bytes]++;
+	expect_increment(20); /* the view is still open */
+	ck_assert_int_eq(uffdwp_view_close(view), 0);
+	free(shadow);
+	place_close(&place);
+}
+END_TEST
+
 /* --- costs and refusals ------------------------------------------------------------------------------------------- */
 
 START_TEST(test_a_view_costs_what_was_written)
@@ -322,6 +391,42 @@ static void leave_nothing(void *user)
 {
 	(void)user;
 }
+
+static int grow_and_write(void *user)
+{
+	const uint64_t *grown = user;
+	must(uffdwp_region_grow(place.region, *grown) == 0);
+	memset(place.base + *grown - place.page_bytes, 'g', place.page_bytes);
+	return 0;
+}
+
+static void leave_grown(void *user)
+{
+	(void)user;
+}
+
+/* The cut is where cut_enter leaves the region, not where it found it. */
+START_TEST(test_a_view_shows_what_the_region_grew_by_until_its_cut)
+{
+	struct uffdwp_region_options options = UFFDWP_REGION_OPTIONS_INIT;
+	struct uffdwp_view_options request = UFFDWP_VIEW_OPTIONS_INIT;
+	struct uffdwp_view_info info = {.sz = sizeof(info)};
+	struct uffdwp_view *view = NULL;
+	uint64_t grown = 2 * PAGES * place_page_bytes(UFFDWP_MEMORY_SHMEM);
+	options.capacity_bytes = grown;
+	place_open_with(&place, place_any(UFFDWP_MEMORY_SHMEM), PAGES, &options);
+	request.cut_enter = grow_and_write;
+	request.cut_leave = leave_grown;
+	request.cut_user = &grown;
+	ck_assert_int_eq(uffdwp_view_open(place.region, &request, &view), 0);
+	ck_assert_int_eq(uffdwp_view_info(view, &info), 0);
+	ck_assert_uint_eq(info.length_bytes, grown);
+	memset(place.base + grown - place.page_bytes, 'n', place.page_bytes);
+	ck_assert_int_eq(((const uint8_t *)uffdwp_view_base(view))[grown - 1], 'g');
+	ck_assert_int_eq(uffdwp_view_close(view), 0);
+	place_close(&place);
+}
+END_TEST
 
 START_TEST(test_what_is_refused)
 {
@@ -391,8 +496,10 @@ int main(void)
 	TCase *tests = tcase_create("view");
 	tcase_set_timeout(tests, 240);
 	tcase_add_loop_test(tests, test_a_view_shows_its_cut, 0, PLACE_CASES);
+	tcase_add_loop_test(tests, test_a_view_ends_no_chain_of_increments, 0, PLACE_CASES);
 	tcase_add_test(tests, test_a_view_costs_what_was_written);
 	tcase_add_test(tests, test_a_child_has_no_view);
+	tcase_add_test(tests, test_a_view_shows_what_the_region_grew_by_until_its_cut);
 	tcase_add_test(tests, test_what_is_refused);
 	suite_add_tcase(suite, tests);
 	return support_run(suite);

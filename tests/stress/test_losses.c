@@ -1,18 +1,18 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * No write is ever missed, whatever happens to the marks: threads read and write at random while the pages under them
- * are punched, zapped and swapped out, and (for rearm) the marks that this kernel keeps are stripped. In every
+ * No write is ever missed, whatever happens to the wp bits: threads read and write at random while the pages under them
+ * are punched, zapped and swapped out, and (for rearm) the wp bits that this kernel keeps are stripped. In every
  * combination of memory, mechanism and delivery that the kernel offers.
  *
  * A run is made of rounds, of two kinds by turns:
  *
  *   arm        all pages are armed; then some are lost, while all is quiet; then the threads go. At the end no page
- *              that was written may still be armed in the ledger: that would be a write that nobody saw.
- *   preserve   a snapshot begins while the threads go on; its image must be what the shadow held at the cut.
+ *              that was written may still be armed in the ledger: that would be a write that was not seen.
+ *   preserve   a snapshot begins while the threads go on; its image must be what the shadow was at the cut.
  *
  * The shadow is exact: each thread owns a stripe of every page, so several of them fault on one page at the same time
  * and yet know what it has to hold. Every read is compared with it. Accesses go through the gate of their page
- * together; whoever changes the content of a page, or strips it, has its gate alone.
+ * together; a thread that changes the content of a page, or strips it, has its gate alone.
  *
  * A run ends when its share of the writes and losses that were asked for is done (UFFDWP_STRESS_WRITES, --writes; a
  * hundredth as many losses), or with its share of the time (UFFDWP_STRESS_SECONDS, --seconds). UFFDWP_SEED and --seed
@@ -40,7 +40,7 @@
 #define HUGE_PAGES 4
 #define OPERATIONS 4096 /* of a worker, in a round */
 #define RUN_MOST 32     /* pages lost at once */
-#define WRITES_DEFAULT 10000000u
+#define WRITES_DEFAULT support_rounds(3000000, 10000000)
 #define WRITES_A_LOSS 100
 #define CAUSES ((int)UFFDWP_LOSS_COUNT)
 
@@ -54,6 +54,7 @@ struct tally {
 	uint64_t rounds;
 	uint64_t cuts;
 	uint64_t missed;
+	int moves; /* snapshots may be armed by a move of page tables */
 };
 
 struct worker {
@@ -64,14 +65,14 @@ struct worker {
 
 /* What a round of this run may do to pages. */
 struct harm {
-	int strips;                     /* single pages, marks and all */
+	int strips;                     /* single pages, wp bits and all */
 	int punches;                    /* by the library */
 	int may_empty[LOSS_KIND_COUNT]; /* beside accesses */
 	int content_goes_by_zap;        /* of anonymous memory */
 	int (*is_armed)(size_t page);   /* what the ledger says */
 };
 
-static uint64_t writes_wanted = WRITES_DEFAULT;
+static uint64_t writes_wanted;
 static uint64_t seconds_wanted;
 static struct tally *tallies;
 static struct tally *tally;
@@ -81,7 +82,7 @@ static uint8_t *shadow;
 static uint8_t *shadow_at_cut;
 static uint8_t *image;
 static _Atomic uint8_t *written; /* by page: since it was armed */
-static _Atomic int32_t *gates;   /* by page: how many go through; -1: somebody has it alone */
+static _Atomic int32_t *gates;   /* by page: how many go through; -1: one thread has it alone */
 static pthread_rwlock_t cut_lock;
 static pthread_barrier_t barrier;
 static _Atomic int finished;
@@ -106,8 +107,8 @@ static void gate_leave(size_t page)
 
 static int gate_enter_alone(size_t page)
 {
-	int32_t nobody = 0;
-	return atomic_compare_exchange_strong(&gates[page], &nobody, -1);
+	int32_t unlocked = 0;
+	return atomic_compare_exchange_strong(&gates[page], &unlocked, -1);
 }
 
 static void gate_leave_alone(size_t page)
@@ -256,7 +257,7 @@ static uint64_t armed_in(size_t page, size_t pages)
 	return armed;
 }
 
-/* While all is quiet: as many as there are, in runs that may overlap, each lost in one way. */
+/* While all is quiet: as many as there are, in runs that may overlap, each lost by one cause. */
 static void lose_many(struct chance *chance)
 {
 	size_t page = 0;
@@ -309,7 +310,7 @@ static void expect_content(const uint8_t *bytes, const uint8_t *expected, const 
 	abort();
 }
 
-/* What may be done beside a snapshot without discarding what it has to keep: of huge pages it cannot tell. */
+/* What may be done beside a snapshot without discarding what it has to keep: for huge pages it cannot know. */
 static void allow_harm(int in_snapshot)
 {
 	int is_file = place.attached == 0;
@@ -347,7 +348,7 @@ static void leave_cut(void *user)
 	must(pthread_rwlock_unlock(&cut_lock) == 0);
 }
 
-static int take(void *user, uint64_t offset, const void *data, size_t length)
+static int take(void *user, uint64_t offset, const void *data, uint64_t length)
 {
 	(void)user;
 	memcpy(image + offset, data, length);
@@ -380,6 +381,7 @@ static void round_of_preserving(struct chance *chance)
 	options.cut_leave = leave_cut;
 	options.window_max = windows[chance_below(chance, 4)];
 	options.wait_ns = 120000000000u;
+	options.arming = tally->moves && chance_below(chance, 2) ? UFFDWP_ARMING_MOVE : UFFDWP_ARMING_ROUNDS;
 	allow_harm(1);
 	memset(image, 0, place.length_bytes);
 	(void)round_begins();
@@ -418,7 +420,7 @@ static unsigned combinations(int with_huge)
 	return count;
 }
 
-/* Of four huge pages not many are lost in a round: the share of losses is the others'. */
+/* Not many of four huge pages are lost in a round: the share of losses is the others'. */
 static int share_is_done(uint64_t started_s, int is_huge)
 {
 	if (seconds_wanted != 0) {
@@ -435,10 +437,7 @@ static int is_armed_in_ledger(size_t page)
 
 static void prepare(int (*is_armed)(size_t))
 {
-	pthread_rwlockattr_t attributes;
-	must(pthread_rwlockattr_init(&attributes) == 0);
-	must(pthread_rwlockattr_setkind_np(&attributes, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP) == 0);
-	must(pthread_rwlock_init(&cut_lock, &attributes) == 0);
+	lock_for_writers_init(&cut_lock);
 	must(pthread_barrier_init(&barrier, NULL, WORKERS + 2) == 0);
 	shadow = malloc(place.length_bytes);
 	shadow_at_cut = malloc(place.length_bytes);
@@ -475,7 +474,7 @@ static void run_rounds(int is_huge)
 	struct chance chance = chance_new(1);
 	uint64_t started_s = now_s();
 	start_threads(workers);
-	while (!share_is_done(started_s, is_huge) && tally->missed == 0) {
+	while ((!share_is_done(started_s, is_huge) || tally->caught == 0) && tally->missed == 0) {
 		uint64_t before = place_stats(&place).pages_disarmed;
 		if (tally->rounds++ % 2) {
 			round_of_preserving(&chance);
@@ -511,6 +510,7 @@ START_TEST(test_no_write_is_missed)
 	}
 	int is_huge = which.memory == UFFDWP_MEMORY_HUGETLB;
 	tally = &tallies[_i];
+	tally->moves = place_moves(which);
 	place_open(&place, which, is_huge ? HUGE_PAGES : PAGES);
 	place_touch(&place);
 	prepare(is_armed_in_ledger);
@@ -534,7 +534,7 @@ static int is_armed_barely(size_t page)
 	return atomic_load(&bare.armed[page]);
 }
 
-/* Of shared memory, or of anonymous where this kernel refuses that. 1: some of it is to be had. */
+/* Takes shared memory, or anonymous where this kernel refuses that. 1: some of it is available. */
 static int open_bare(void)
 {
 	int error = bare_open(&bare, UFFDWP_MEMORY_SHMEM, PAGES);

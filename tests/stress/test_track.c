@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * INV-TRACK: every write lands in the answer of one collect. Threads write to a field (track_field.h) by all the ways
+ * INV-TRACK: every write lands in the answer of one collect. Threads write to a field (track_field.h) by all the means
  * that user code has, while ranges are added and removed, discarded, swapped out, moved and replaced (track_actors.h),
  * and other threads collect: all or a part, into few ranges and many, into bitmaps and callbacks, now and then only to
- * look. The judge (track_judge.h) decides by counts and by content. For each memory, each way to track it that the
+ * look. The judge (track_judge.h) decides by counts and by content. For each memory, each method to track it that the
  * kernel offers, and of regions also while snapshots of the same memory are taken, whose images must be as the memory
  * was at their cut.
  *
@@ -14,8 +14,8 @@
  * UFFDWP_STRESS_SECONDS is what all combinations take together, UFFDWP_SEED repeats the random numbers of a former run,
  * UFFDWP_TRACK_ONLY takes only combinations whose name holds the text.
  *
- * That a missed write would be found is shown by the same rounds over a track of which a part was removed behind the
- * judge's back, and over bare system calls that leave a part unregistered.
+ * That a missed write would be found is shown by the same rounds over a track of which a part was removed without the
+ * judge, and over bare system calls that leave a part unregistered.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -30,17 +30,18 @@
 
 #include "image.h"
 #include "kernel/abi.h"
+#include "pace.h"
 #include "place.h"
 #include "support.h"
 #include "track_actors.h"
 #include "track_collector.h"
 
-#define SECONDS_DEFAULT 45
+#define SECONDS_DEFAULT support_rounds(9, 45)
 #define COLLECTORS 3
 #define ROUND_US 40000
-#define PATIENCE_MS 100
+#define TIME_LIMIT_S 5
 #define ROUNDS_LEAST 3
-#define COMBINATIONS ((int)FIELD_MEMORIES * FIELD_WAYS)
+#define COMBINATIONS ((int)FIELD_MEMORIES * FIELD_METHODS)
 
 /* What came of one combination; in memory shared with the children that Check forks. */
 struct tally {
@@ -54,7 +55,7 @@ struct tally {
 	uint64_t collects;
 	uint64_t reported;
 	uint64_t over;
-	uint64_t idle; /* pages reported while nobody did anything */
+	uint64_t idle; /* pages reported while no thread did anything */
 	uint64_t snapshots;
 	uint64_t late;
 	uint64_t missed;
@@ -117,7 +118,7 @@ static void *spoil_many(void *argument)
 	return NULL;
 }
 
-/* Those who disturb; the control has writers only. */
+/* Threads that disturb; the control has writers only. */
 static void start_roles(struct role *roles, int all)
 {
 	static void *(*const functions[])(void *) = {write_many, write_many, write_many, change_many, spoil_many};
@@ -141,7 +142,7 @@ static void end_roles(struct role *roles, int all)
 static void end_quietly(struct collector *collector)
 {
 	collector->alone = 1;
-	for (unsigned i = 0; i < PATIENCE_MS; i++) {
+	for (unsigned i = 0; i < pace_seconds(TIME_LIMIT_S) * 1000; i++) {
 		collector_ask_all(collector);
 		if (field_is_async(&field) || judge_differs(&judge) == 0) {
 			break;
@@ -240,8 +241,8 @@ static uint64_t now_ms(void)
 
 static void name_of(int index, char *name, size_t size)
 {
-	(void)snprintf(name, size, "%s by %s", field_memory_name((enum field_memory)(index / FIELD_WAYS)),
-	               field_ways[index % FIELD_WAYS].name);
+	(void)snprintf(name, size, "%s by %s", field_memory_name((enum field_memory)(index / FIELD_METHODS)),
+	               field_methods[index % FIELD_METHODS].name);
 }
 
 /* Written all over, so that there is something to lose. */
@@ -265,7 +266,7 @@ static int add_blocks(char *reason, size_t size)
 		}
 		int error = uffdwp_track_add(field.track, field_address(&field, page), field.block_bytes, 0);
 		if (error != 0) {
-			(void)uffdwp_error_text(field.runtime, reason, size);
+			(void)uffdwp_error_text(reason, size);
 			return error;
 		}
 		for (size_t i = page; i < page + field.block_pages; i++) {
@@ -319,7 +320,7 @@ static void run_rounds(uint64_t share_ms)
 	uint64_t end_ms = now_ms() + share_ms;
 	open_all(roles, collectors, collect_by_library);
 	end_quietly(&collectors[0]);
-	while ((tally->rounds < ROUNDS_LEAST || now_ms() < end_ms) && judge.missed == 0) {
+	while ((tally->rounds < ROUNDS_LEAST || tally->reported == 0 || now_ms() < end_ms) && judge.missed == 0) {
 		enum round_kind kind = (enum round_kind)(tally->rounds % ROUND_KINDS);
 		int snapshots = kind == ROUND_SNAPSHOTS && field.region != NULL;
 		actors.snapshots = snapshots;
@@ -362,12 +363,12 @@ static int is_wanted(const char *name)
 static int open_combination(int index, const char *name)
 {
 	char reason[400] = "";
-	const struct field_way *way = &field_ways[index % FIELD_WAYS];
-	enum field_memory memory = (enum field_memory)(index / FIELD_WAYS);
-	if (field_pointless(memory, way) || !is_wanted(name)) {
+	const struct field_method *method = &field_methods[index % FIELD_METHODS];
+	enum field_memory memory = (enum field_memory)(index / FIELD_METHODS);
+	if (field_pointless(memory, method) || !is_wanted(name)) {
 		return 0;
 	}
-	int error = field_open(&field, memory, way, reason, sizeof(reason));
+	int error = field_open(&field, memory, method, reason, sizeof(reason));
 	if (error != 0) {
 		support_note(name, reason);
 		return 0;
@@ -439,7 +440,7 @@ static void play_control(void)
 	struct role roles[STAGE_ROLES];
 	struct collector collectors[COLLECTORS];
 	open_all(roles, collectors, collect_by_library);
-	for (unsigned round = 0; round < 50 && judge.missed == 0; round++) {
+	while (judge.missed == 0) {
 		play_round(roles, collectors, 1, wait_a_round, 0);
 	}
 	close_all(collectors);
@@ -504,10 +505,10 @@ static int collect_barely(struct field *where, struct uffdwp_collect *request)
 static int register_barely(void)
 {
 	struct uffdio_api api = {.api = UFFD_API, .features = UFFD_FEATURE_WP_ASYNC | UFFD_FEATURE_WP_UNPOPULATED};
-	struct uffdio_register wish = {
+	struct uffdio_register request = {
 	        {(uintptr_t)field.slots[0], (field.blocks - 1) * field.block_bytes}, UFFDIO_REGISTER_MODE_WP, 0};
 	int uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
-	if (uffd < 0 || ioctl(uffd, UFFDIO_API, &api) != 0 || ioctl(uffd, UFFDIO_REGISTER, &wish) != 0) {
+	if (uffd < 0 || ioctl(uffd, UFFDIO_API, &api) != 0 || ioctl(uffd, UFFDIO_REGISTER, &request) != 0) {
 		return -errno;
 	}
 	bare_pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
@@ -544,9 +545,9 @@ START_TEST(test_the_judge_finds_what_bare_calls_do_not_watch)
 	char reason[400] = "";
 	struct role roles[STAGE_ROLES];
 	struct collector collectors[COLLECTORS];
-	struct field_way way = {"bare calls", UFFDWP_MECHANISM_AUTO, 0, 0};
+	struct field_method method = {"bare calls", UFFDWP_MECHANISM_AUTO, 0, 0};
 	tally = &tallies[COMBINATIONS];
-	ck_assert_msg(field_open(&field, FIELD_ANON, &way, reason, sizeof(reason)) == 0, "%s", reason);
+	ck_assert_msg(field_open(&field, FIELD_ANON, &method, reason, sizeof(reason)) == 0, "%s", reason);
 	int error = register_barely();
 	if (error != 0) {
 		support_note("the control by bare calls", strerror(-error));
@@ -559,7 +560,7 @@ START_TEST(test_the_judge_finds_what_bare_calls_do_not_watch)
 	play_barely(roles, &collectors[0], field.pages - field.block_pages);
 	printf("the control: what is registered: %llu pages missed\n", (unsigned long long)judge.missed);
 	ck_assert_uint_eq(judge.missed, 0);
-	for (unsigned round = 0; round < 50 && judge.missed == 0; round++) {
+	while (judge.missed == 0) {
 		play_barely(roles, &collectors[0], field.pages);
 	}
 	printf("the control: with a block that is not registered: %llu pages missed\n",

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Write protection by bare system calls, without the library: memory registered for UFFDIO_REGISTER_MODE_WP and nothing
- * else, and a thread that takes the mark off the page that somebody writes to. It knows of a write what the kernel
- * tells it. Where a mark is lost it misses the write, and that is what it is for: tests show with it that they would
+ * Write protection by bare system calls, outside of the library: memory registered for UFFDIO_REGISTER_MODE_WP and
+ * nothing else, and a thread that clears the wp bit of a page that is written. It knows of a write what the kernel
+ * reports. Where a wp bit is lost it misses the write, and that is what it is for: tests show with it that they would
  * notice.
  */
 #ifndef SUPPORT_BARE_H
@@ -28,7 +28,7 @@ void bare_close(struct bare *bare);
 
 void bare_arm(struct bare *bare);
 
-/* Empties the entries of pages [page, page + pages) and takes away the marks that the kernel left there. Not beside
+/* Empties the entries of pages [page, page + pages) and clears the wp bits that the kernel left there. Not beside
  * writers. */
 void bare_lose(struct bare *bare, size_t page, size_t pages);
 

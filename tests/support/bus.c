@@ -8,7 +8,7 @@
 
 #include "support.h"
 
-static _Thread_local sigjmp_buf way_back;
+static _Thread_local sigjmp_buf return_point;
 static _Thread_local volatile sig_atomic_t expected;
 
 static void on_bus(int number)
@@ -18,7 +18,7 @@ static void on_bus(int number)
 		return;
 	}
 	expected = 0;
-	siglongjmp(way_back, 1);
+	siglongjmp(return_point, 1);
 }
 
 void bus_begin(void)
@@ -29,7 +29,7 @@ void bus_begin(void)
 
 int bus_read(const void *address, void *buffer, size_t length)
 {
-	if (sigsetjmp(way_back, 1) != 0) {
+	if (sigsetjmp(return_point, 1) != 0) {
 		return 0;
 	}
 	expected = 1;
@@ -43,7 +43,7 @@ int bus_read(const void *address, void *buffer, size_t length)
 
 int bus_write(void *address, uint8_t byte)
 {
-	if (sigsetjmp(way_back, 1) != 0) {
+	if (sigsetjmp(return_point, 1) != 0) {
 		return 0;
 	}
 	expected = 1;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Accesses that may raise SIGBUS, and come back to tell. Each thread has a place to come back to of its own.
+ * Accesses that may raise SIGBUS, and come back with a result. Each thread has a place to come back to of its own.
  *
  * bus_begin() comes before the first region with inline delivery: the library's handler then passes on to this one.
  */

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A handler of SIGBUS or SIGSEGV that belongs to the test: somebody was there before the library was, and gets what is
- * not the library's. It leaves by a jump:
+ * A handler of SIGBUS or SIGSEGV that belongs to the test: it was there before the library was, and gets what is not
+ * the library's. It leaves by a jump:
  *
- *	catch_install(SIGBUS, 1);
- *	if (!sigsetjmp(catch_jump, 1))
- *		touch what raises it;
+ * 	catch_install(SIGBUS, 1);
+ * 	if (!sigsetjmp(catch_jump, 1))
+ * 		touch what raises it;
  */
 #ifndef SUPPORT_CATCH_H
 #define SUPPORT_CATCH_H

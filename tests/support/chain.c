@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "image/base.h"
+#include "image/pack.h"
 #include "support.h"
 #include "uffdwp.h"
 
@@ -85,7 +86,7 @@ void test_chain_end(struct test_chain *chain)
 	free(chain->shadow);
 }
 
-/* Shrinks to a new length: what is behind it is zeros from now on. */
+/* Shrinks to a new length: what is beyond it is zeros from now on. */
 static void set_length(struct test_chain *chain, size_t length)
 {
 	if (length < chain->length) {
@@ -124,7 +125,7 @@ void test_chain_step(struct test_chain *chain, uint32_t compress, size_t length)
 	set_length(chain, length);
 	struct image_writer_options options = {.path = path,
 	                                       .flags = chance_below(&chain->chance, 2) ? IMAGE_FILE_BUFFERED : 0,
-	                                       .compress = compress,
+	                                       .compress = pack_built() ? compress : 0,
 	                                       .page_bytes = chain->page_bytes,
 	                                       .region_page_bytes = chain->page_bytes,
 	                                       .pages_most = CHAIN_SHADOW_MOST / chain->page_bytes};

@@ -18,7 +18,7 @@
 struct test_chain {
 	char folder[SCRATCH_PATH];
 	char path[SCRATCH_PATH]; /* of the newest */
-	uint8_t *shadow;         /* CHAIN_SHADOW_MOST bytes, zeros behind the length */
+	uint8_t *shadow;         /* CHAIN_SHADOW_MOST bytes, zeros beyond the length */
 	size_t length;
 	size_t page_bytes;
 	unsigned count; /* deltas */
@@ -29,11 +29,12 @@ struct test_chain {
 /* A raw image "base" of random content with holes. */
 void test_chain_begin(struct test_chain *chain, size_t page_bytes, size_t length, uint64_t salt);
 
-/* A delta "delta-N" more: a level of zstd, and the length that the image has then. */
+/* A delta "delta-N" more: a level of zstd (of a library that was built without it: none), and the length that the image
+ * has then. */
 void test_chain_step(struct test_chain *chain, uint32_t compress, size_t length);
 void test_chain_end(struct test_chain *chain);
 
-/* Of a raw file: its id. */
+/* The id of a raw file. */
 struct image_id test_chain_raw_id(const char *path, size_t length);
 
 /* 1: what a chain shows is exactly these bytes, by one read and by parts. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Random numbers that can be had again: every program prints its seed, and takes one from UFFDWP_SEED. Each thread of
- * a test owns a generator, made from the seed and a salt that says which one it is.
+ * Random numbers that can be repeated: every program prints its seed, and takes one from UFFDWP_SEED. Each thread of a
+ * test owns a generator, made from the seed and a salt that says which one it is.
  */
 #ifndef SUPPORT_CHANCE_H
 #define SUPPORT_CHANCE_H

@@ -22,7 +22,9 @@ static _Atomic(const struct fake_hooks *) hooks;
 static _Atomic(const struct fake_kind *) kind;
 static _Atomic unsigned again_every;
 static _Atomic unsigned changes;
+static _Atomic int again_until_sleep;
 static _Atomic int arming_error;
+static _Atomic int disarming_error;
 
 /* --- what tests set --------------------------------------------------------------------------------------------- */
 
@@ -55,15 +57,41 @@ void fake_again_every(unsigned n)
 	atomic_store(&again_every, n);
 }
 
+void fake_again_until_sleep(void)
+{
+	atomic_store(&again_until_sleep, 1);
+}
+
+static int fake_futex_wait(const uint32_t *word, uint32_t expected, uint64_t timeout_ns)
+{
+	const struct fake_hooks *hook = fake_hooks_now();
+	if (hook->sleeping != NULL) {
+		hook->sleeping(hook->user);
+	}
+	atomic_store(&again_until_sleep, 0);
+	return kernel_real.futex_wait(word, expected, timeout_ns);
+}
+
 int fake_must_come_again(const struct uffd *uffd)
 {
 	unsigned every = atomic_load(&again_every);
-	return atomic_load(&uffd->changing) > 0 || (every != 0 && (atomic_fetch_add(&changes, 1) + 1) % every == 0);
+	return atomic_load(&uffd->changing) > 0 || atomic_load(&again_until_sleep) != 0 ||
+	       (every != 0 && (atomic_fetch_add(&changes, 1) + 1) % every == 0);
 }
 
 void fake_refuse_arming(int error)
 {
 	atomic_store(&arming_error, error);
+}
+
+void fake_refuse_disarming(int error)
+{
+	atomic_store(&disarming_error, error);
+}
+
+int fake_disarming_error(void)
+{
+	return atomic_load(&disarming_error);
 }
 
 int fake_arming_error(void)
@@ -160,13 +188,14 @@ static int fake_fallocate(int fd, int mode, uint64_t offset, uint64_t length)
 /* Intel SDM volume 3, 4.7: bit 0 an entry was present, bit 1 a write, bit 2 by user code. */
 static uint64_t processor_word(enum stop stop, int write)
 {
-	int present = stop == STOP_MARK || stop == STOP_READ_ONLY;
+	int present = stop == STOP_WP || stop == STOP_READ_ONLY;
 	return 4u | (write ? 2u : 0u) | (present ? 1u : 0u);
 }
 
 static void fill_context(ucontext_t *context, enum stop stop, int write)
 {
-	must(getcontext(context) == 0);
+	memset(context, 0, sizeof(*context)); /* of it the library reads these: musl has no getcontext() */
+	must(pthread_sigmask(SIG_BLOCK, NULL, &context->uc_sigmask) == 0);
 #if defined(__x86_64__)
 	context->uc_mcontext.gregs[REG_TRAPNO] = 14;
 	context->uc_mcontext.gregs[REG_ERR] = (greg_t)processor_word(stop, write);
@@ -343,7 +372,8 @@ static ssize_t fake_read_self(void *buffer, const void *address, size_t length)
 			return -EFAULT;
 		}
 	}
-	memcpy(buffer, address, length); /* no page lock: whoever reads here must have a page that nobody can write */
+	memcpy(buffer, address,
+	       length); /* no page lock: a caller that reads here must have a page that no thread can write */
 	return (ssize_t)length;
 }
 
@@ -372,7 +402,7 @@ static void clear_page(void *user, uint64_t address)
 	memset((void *)(uintptr_t)address, 0, PAGE);
 }
 
-static void tell_removal(const struct range *range, uint64_t start, uint64_t length)
+static void report_removal(const struct range *range, uint64_t start, uint64_t length)
 {
 	if (range->uffd == NULL || (range->uffd->features & UFFD_FEATURE_EVENT_REMOVE) == 0) {
 		return;
@@ -380,10 +410,10 @@ static void tell_removal(const struct range *range, uint64_t start, uint64_t len
 	struct waiter waiter = {.message = {.event = UFFD_EVENT_REMOVE}};
 	waiter.message.arg.remove.start = start;
 	waiter.message.arg.remove.end = start + length;
-	uffd_tell(range->uffd, &waiter);
+	uffd_report(range->uffd, &waiter);
 }
 
-/* Anonymous memory keeps its mark and its place when it is swapped out; of a file only the entry goes. */
+/* Anonymous memory keeps its wp bit and its place when it is swapped out; for a file only the entry goes. */
 static int swap_out(const struct range *range, void *address, size_t length)
 {
 	uint64_t start = (uint64_t)(uintptr_t)address;
@@ -397,7 +427,7 @@ static int swap_out(const struct range *range, void *address, size_t length)
 static int discard(const struct range *range, void *address, size_t length)
 {
 	uint64_t start = (uint64_t)(uintptr_t)address;
-	tell_removal(range, start, length);
+	report_removal(range, start, length);
 	if (range->anonymous) {
 		table_lose(range, start, length, clear_page, NULL);
 		return 0;
@@ -406,9 +436,21 @@ static int discard(const struct range *range, void *address, size_t length)
 	return kernel_real.madvise(address, length, MADV_DONTNEED);
 }
 
+static int is_read_only(const struct range *range, const void *address)
+{
+	struct page *page = table_page(range, (uint64_t)(uintptr_t)address);
+	pthread_mutex_lock(&page->lock);
+	int read_only = page->read_only;
+	pthread_mutex_unlock(&page->lock);
+	return read_only;
+}
+
 static int fake_madvise(void *address, size_t length, int advice)
 {
 	const struct range *range = table_range((uint64_t)(uintptr_t)address);
+	if (range != NULL && advice == MADV_POPULATE_WRITE && is_read_only(range, address)) {
+		return -EINVAL;
+	}
 	if (range == NULL || range->uffd == NULL || (advice != MADV_DONTNEED && advice != MADV_PAGEOUT)) {
 		return kernel_real.madvise(address, length, advice);
 	}
@@ -423,7 +465,7 @@ static int fake_munmap(void *address, size_t length)
 	return kernel_real.munmap(address, length);
 }
 
-static void tell_move(const struct range *range, uint64_t from, uint64_t to, uint64_t length)
+static void report_move(const struct range *range, uint64_t from, uint64_t to, uint64_t length)
 {
 	if ((range->uffd->features & UFFD_FEATURE_EVENT_REMAP) == 0) {
 		return;
@@ -432,7 +474,7 @@ static void tell_move(const struct range *range, uint64_t from, uint64_t to, uin
 	waiter.message.arg.remap.from = from;
 	waiter.message.arg.remap.to = to;
 	waiter.message.arg.remap.len = length;
-	uffd_tell(range->uffd, &waiter);
+	uffd_report(range->uffd, &waiter);
 }
 
 static void *fake_mremap(void *address, size_t old_length, size_t new_length, int flags, void *target, int *error)
@@ -447,7 +489,7 @@ static void *fake_mremap(void *address, size_t old_length, size_t new_length, in
 	atomic_store(&range->end, 0);
 	atomic_store(&range->start, (uint64_t)(uintptr_t)moved);
 	atomic_store(&range->end, (uint64_t)(uintptr_t)moved + new_length);
-	tell_move(range, (uint64_t)(uintptr_t)address, (uint64_t)(uintptr_t)moved, old_length);
+	report_move(range, (uint64_t)(uintptr_t)address, (uint64_t)(uintptr_t)moved, old_length);
 	return moved;
 }
 
@@ -459,6 +501,7 @@ static pthread_once_t table_once = PTHREAD_ONCE_INIT;
 static void table_first(void)
 {
 	table = kernel_real;
+	table.futex_wait = fake_futex_wait;
 	table.uffd_open_syscall = uffd_new;
 	table.uffd_open_device = uffd_no_device;
 	table.uffd_api = uffd_negotiate;

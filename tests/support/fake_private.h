@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What the files of the fake kernel share: fake_table.c has ranges and pages and what fills or protects them,
- * fake_uffd.c has descriptors and who waits in them, fake.c has memory as user code and the kernel see it.
+ * fake_uffd.c has descriptors and the threads that wait in them, fake.c has memory as user code and the kernel see it.
  *
  * Two kinds of lock: that of a page covers its entry and orders accesses to it; another covers what waits in uffds. No
  * thread takes one while it holds the other. Ranges and uffds are appended and never reused, so that they are found
@@ -23,15 +23,15 @@
 
 /* --- fake_table.c ----------------------------------------------------------------------------------------------- */
 
-/* A page-table entry and the page behind it. */
+/* A page-table entry and its page. */
 struct page {
 	pthread_mutex_t lock;
-	int armed;     /* the mark */
+	int armed;     /* the wp bit */
 	int empty;     /* the entry leads nowhere */
 	int content;   /* there is a page to be mapped, in the file or in memory */
 	int swapped;   /* it was swapped out */
 	int read_only; /* by mprotect() */
-	int let_go;    /* taken out of the registration of its range */
+	int resume;    /* taken out of the registration of its range */
 };
 
 struct range {
@@ -47,7 +47,7 @@ struct range {
 };
 
 /* What stops an access. */
-enum stop { STOP_NOT, STOP_MISSING, STOP_MINOR, STOP_MARK, STOP_READ_ONLY };
+enum stop { STOP_NOT, STOP_MISSING, STOP_MINOR, STOP_WP, STOP_READ_ONLY };
 
 /* The newest range at this address, or NULL. */
 struct range *table_range(uint64_t address);
@@ -82,7 +82,7 @@ int table_mprotect(void *address, size_t length, int prot);
 
 /* --- fake_uffd.c ------------------------------------------------------------------------------------------------ */
 
-/* Somebody who waits in a uffd, on his own stack: in a fault until woken, with an event until it was read. */
+/* A thread that waits in a uffd, on its own stack: in a fault until woken, with an event until it was read. */
 struct waiter {
 	struct uffd_msg message;
 	int read;
@@ -108,8 +108,8 @@ int uffd_wake_range(int fd, uint64_t start, uint64_t length);
 void uffd_wake(struct uffd *uffd, uint64_t start, uint64_t length);
 void uffd_close(struct uffd *uffd);
 
-/* A thread that changes mappings tells so, and goes on when its event was read. */
-void uffd_tell(struct uffd *uffd, struct waiter *waiter);
+/* A thread that changes mappings sends it, and goes on when its event was read. */
+void uffd_report(struct uffd *uffd, struct waiter *waiter);
 
 /* Leaves a message and sleeps until a wake, if the access is still stopped by this. */
 void uffd_sleep(const struct range *range, struct page *page, uint64_t address, enum stop stop, int write);
@@ -123,7 +123,8 @@ const struct fake_kind *fake_kind_now(void);
 /* A change of protection or a fill shall come again: an event waits to be read, or the test wants it so. */
 int fake_must_come_again(const struct uffd *uffd);
 
-/* What arming shall fail with half-way, or 0. */
+/* What arming shall fail with in the middle, or 0. */
 int fake_arming_error(void);
+int fake_disarming_error(void);
 
 #endif

@@ -52,7 +52,7 @@ enum stop table_stop(const struct range *range, const struct page *page, int wri
 	if (write && page->read_only) {
 		return STOP_READ_ONLY;
 	}
-	if (page->let_go) {
+	if (page->resume) {
 		return STOP_NOT;
 	}
 	if (page->empty && page->content && (range->modes & UFFDIO_REGISTER_MODE_MINOR)) {
@@ -61,7 +61,7 @@ enum stop table_stop(const struct range *range, const struct page *page, int wri
 	if (page->empty && !page->content && (range->modes & UFFDIO_REGISTER_MODE_MISSING)) {
 		return STOP_MISSING;
 	}
-	return write && page->armed ? STOP_MARK : STOP_NOT;
+	return write && page->armed ? STOP_WP : STOP_NOT;
 }
 
 void table_touch(struct page *page)
@@ -210,13 +210,13 @@ int table_register(int fd, uint64_t start, uint64_t length, uint64_t modes)
 	return error;
 }
 
-static void let_go(const struct range *range, uint64_t start, uint64_t length)
+static void resume(const struct range *range, uint64_t start, uint64_t length)
 {
 	for (uint64_t address = start; address < start + length; address += PAGE) {
 		struct page *page = table_page(range, address);
 		pthread_mutex_lock(&page->lock);
 		page->armed = 0;
-		page->let_go = 1;
+		page->resume = 1;
 		pthread_mutex_unlock(&page->lock);
 	}
 }
@@ -225,7 +225,7 @@ static void forget(struct range *range)
 {
 	uint64_t start = atomic_load(&range->start);
 	uint64_t length = atomic_load(&range->end) - start;
-	let_go(range, start, length);
+	resume(range, start, length);
 	atomic_store(&range->end, 0);
 	if (range->uffd != NULL) {
 		uffd_wake(range->uffd, start, length);
@@ -264,7 +264,7 @@ int table_unregister(int fd, uint64_t start, uint64_t length)
 	if (start == atomic_load(&range->start) && start + length == atomic_load(&range->end)) {
 		forget(range);
 	} else {
-		let_go(range, start, length);
+		resume(range, start, length);
 		uffd_wake(range->uffd, start, length);
 	}
 	return 0;
@@ -367,13 +367,13 @@ static int arms_empty_entries(const struct range *range)
 	return granted && !fake_kind_now()->no_markers;
 }
 
-static void set_marks(const struct range *range, uint64_t start, uint64_t length, int armed)
+static void set_wp_bits(const struct range *range, uint64_t start, uint64_t length, int armed)
 {
-	int marks_empty = arms_empty_entries(range);
+	int wp_on_empty = arms_empty_entries(range);
 	for (uint64_t address = start; address < start + length; address += PAGE) {
 		struct page *page = table_page(range, address);
 		pthread_mutex_lock(&page->lock);
-		page->armed = armed && (marks_empty || has_entry(range, page, address));
+		page->armed = armed && (wp_on_empty || has_entry(range, page, address));
 		pthread_mutex_unlock(&page->lock);
 	}
 }
@@ -382,14 +382,14 @@ static int arm(const struct range *range, uint64_t start, uint64_t length)
 {
 	const struct fake_hooks *hook = fake_hooks_now();
 	int error = fake_arming_error();
-	set_marks(range, start, error != 0 ? length / PAGE / 2 * PAGE : length, 1);
+	set_wp_bits(range, start, error != 0 ? length / PAGE / 2 * PAGE : length, 1);
 	if (hook->armed != NULL) {
 		hook->armed(hook->user);
 	}
 	return error;
 }
 
-static void tell_disarming(uint64_t start, uint64_t length)
+static void call_disarming(uint64_t start, uint64_t length)
 {
 	const struct fake_hooks *hook = fake_hooks_now();
 	if (hook->disarming != NULL) {
@@ -399,6 +399,13 @@ static void tell_disarming(uint64_t start, uint64_t length)
 
 int table_writeprotect(int fd, uint64_t start, uint64_t length, uint64_t mode)
 {
+	struct uffd *uffd = uffd_of(fd);
+	if (uffd != NULL && atomic_load(&uffd->changing) > 0) { /* before the range is looked at */
+		return -EAGAIN;
+	}
+	if (length == 0) {
+		return -EINVAL;
+	}
 	struct range *range = range_of(fd, start, length);
 	if (range == NULL || (range->modes & UFFDIO_REGISTER_MODE_WP) == 0) {
 		return -ENOENT;
@@ -409,8 +416,11 @@ int table_writeprotect(int fd, uint64_t start, uint64_t length, uint64_t mode)
 	if ((mode & UFFDIO_WRITEPROTECT_MODE_WP) != 0) {
 		return arm(range, start, length);
 	}
-	tell_disarming(start, length);
-	set_marks(range, start, length, 0);
+	if (fake_disarming_error() != 0) {
+		return fake_disarming_error();
+	}
+	call_disarming(start, length);
+	set_wp_bits(range, start, length, 0);
 	uffd_wake(range->uffd, start, length);
 	return 0;
 }
@@ -450,7 +460,7 @@ int table_mprotect(void *address, size_t length, int prot)
 	int error = read_only ? fake_arming_error() : 0;
 	uint64_t end = start + (error != 0 ? length / PAGE / 2 * PAGE : length);
 	if (!read_only) {
-		tell_disarming(start, length);
+		call_disarming(start, length);
 	}
 	for (uint64_t at = start; at < end; at += PAGE) {
 		set_read_only(at, end, read_only);
@@ -474,7 +484,7 @@ static int may_fill(int fd, uint64_t start, uint64_t length, struct range **rang
 }
 
 /* Under the page's lock: new content, for an entry that has neither page nor content. */
-static int put_content(const struct range *range, struct page *page, uint64_t address, const void *from, int marked)
+static int put_content(const struct range *range, struct page *page, uint64_t address, const void *from, int wp)
 {
 	if (!page->empty || page->content) {
 		return -EEXIST;
@@ -488,15 +498,15 @@ static int put_content(const struct range *range, struct page *page, uint64_t ad
 		memset((void *)(uintptr_t)address, 0, PAGE);
 	}
 	table_touch(page);
-	page->armed = marked;
+	page->armed = wp;
 	return 0;
 }
 
-static int fill_page(const struct range *range, uint64_t address, const void *from, int marked)
+static int fill_page(const struct range *range, uint64_t address, const void *from, int wp)
 {
 	struct page *page = table_page(range, address);
 	pthread_mutex_lock(&page->lock);
-	int error = put_content(range, page, address, from, marked);
+	int error = put_content(range, page, address, from, wp);
 	pthread_mutex_unlock(&page->lock);
 	return error;
 }
@@ -504,14 +514,14 @@ static int fill_page(const struct range *range, uint64_t address, const void *fr
 int table_copy(int fd, uint64_t to, const void *from, uint64_t length, uint64_t mode)
 {
 	struct range *range;
-	int marked = (mode & UFFDIO_COPY_MODE_WP) != 0;
+	int wp = (mode & UFFDIO_COPY_MODE_WP) != 0;
 	int error = may_fill(fd, to, length, &range);
-	if (error == 0 && marked && (range->modes & UFFDIO_REGISTER_MODE_WP) == 0) {
+	if (error == 0 && wp && (range->modes & UFFDIO_REGISTER_MODE_WP) == 0) {
 		error = -EINVAL;
 	}
 	if (error == 0) {
 		must(length == PAGE);
-		error = fill_page(range, to, from, marked);
+		error = fill_page(range, to, from, wp);
 	}
 	if (error == 0 && (mode & UFFDIO_COPY_MODE_DONTWAKE) == 0) {
 		uffd_wake(range->uffd, to, length);
@@ -534,7 +544,7 @@ int table_zeropage(int fd, uint64_t start, uint64_t length, uint64_t mode)
 }
 
 /* Maps the content that there is. 0 or -errno. */
-static int map_page(const struct range *range, uint64_t address, int marked)
+static int map_page(const struct range *range, uint64_t address, int wp)
 {
 	struct page *page = table_page(range, address);
 	int error = 0;
@@ -545,18 +555,18 @@ static int map_page(const struct range *range, uint64_t address, int marked)
 		error = -EEXIST;
 	} else {
 		table_touch(page);
-		page->armed = marked;
+		page->armed = wp;
 	}
 	pthread_mutex_unlock(&page->lock);
 	return error;
 }
 
-static int64_t map_pages(const struct range *range, uint64_t start, uint64_t length, int marked)
+static int64_t map_pages(const struct range *range, uint64_t start, uint64_t length, int wp)
 {
 	uint64_t done = 0;
 	int error = 0;
 	while (done < length && error == 0) {
-		error = map_page(range, start + done, marked);
+		error = map_page(range, start + done, wp);
 		done += error == 0 ? PAGE : 0;
 	}
 	return done > 0 ? (int64_t)done : error;
@@ -565,8 +575,8 @@ static int64_t map_pages(const struct range *range, uint64_t start, uint64_t len
 int64_t table_continue(int fd, uint64_t start, uint64_t length, uint64_t mode)
 {
 	struct range *range;
-	int marked = (mode & UFFDIO_CONTINUE_MODE_WP) != 0;
-	if (marked && fake_kind_now()->no_marked_continue) {
+	int wp = (mode & UFFDIO_CONTINUE_MODE_WP) != 0;
+	if (wp && fake_kind_now()->no_wp_continue) {
 		return -EINVAL;
 	}
 	int error = may_fill(fd, start, length, &range);
@@ -576,10 +586,10 @@ int64_t table_continue(int fd, uint64_t start, uint64_t length, uint64_t mode)
 	if (error != 0) {
 		return error;
 	}
-	if (!marked) {
-		tell_disarming(start, length);
+	if (!wp) {
+		call_disarming(start, length);
 	}
-	int64_t mapped = map_pages(range, start, length, marked);
+	int64_t mapped = map_pages(range, start, length, wp);
 	if (mapped > 0 && (mode & UFFDIO_CONTINUE_MODE_DONTWAKE) == 0) {
 		uffd_wake(range->uffd, start, (uint64_t)mapped);
 	}

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Descriptors of the fake kernel, and who waits in them: see fake.h and fake_private.h. */
+/* Descriptors of the fake kernel, and the threads that wait in them: see fake.h and fake_private.h. */
 #include <errno.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -114,7 +114,7 @@ static void make_unreadable(const struct uffd *uffd)
 
 void uffd_wake(struct uffd *uffd, uint64_t start, uint64_t length)
 {
-	/* A waiter counts himself before he looks at the entry, which was changed before this. */
+	/* A waiter counts itself before it looks at the entry, which was changed before this. */
 	if (atomic_load(&uffd->waiting) == 0) {
 		return;
 	}
@@ -137,7 +137,7 @@ int uffd_wake_range(int fd, uint64_t start, uint64_t length)
 	return 0;
 }
 
-void uffd_tell(struct uffd *uffd, struct waiter *waiter)
+void uffd_report(struct uffd *uffd, struct waiter *waiter)
 {
 	atomic_fetch_add(&uffd->changing, 1);
 	pthread_mutex_lock(&wait_lock);
@@ -154,7 +154,7 @@ void uffd_tell(struct uffd *uffd, struct waiter *waiter)
 static uint64_t flags_of(enum stop stop, int write)
 {
 	uint64_t flags = write ? UFFD_PAGEFAULT_FLAG_WRITE : 0;
-	if (stop == STOP_MARK) {
+	if (stop == STOP_WP) {
 		flags |= UFFD_PAGEFAULT_FLAG_WP;
 	}
 	return stop == STOP_MINOR ? flags | UFFD_PAGEFAULT_FLAG_MINOR : flags;

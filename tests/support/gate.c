@@ -29,3 +29,12 @@ void gate_open(struct gate *gate)
 	pthread_cond_broadcast(&gate->moved);
 	pthread_mutex_unlock(&gate->lock);
 }
+
+int gate_sink(void *gate, uint64_t offset, const void *data, uint64_t length)
+{
+	(void)offset;
+	(void)data;
+	(void)length;
+	gate_pass(gate);
+	return 0;
+}

@@ -7,11 +7,12 @@
 #define SUPPORT_GATE_H
 
 #include <pthread.h>
+#include <stdint.h>
 
 struct gate {
 	pthread_mutex_t lock;
 	pthread_cond_t moved;
-	int entered; /* how often somebody came to the gate */
+	int entered; /* how often a thread came to the gate */
 	int open;
 };
 
@@ -22,10 +23,13 @@ struct gate {
 /* The held thread: says that it is here, and waits until the gate is open. */
 void gate_pass(struct gate *gate);
 
-/* The test: waits until somebody is at the gate. */
+/* The test: waits until a thread is at the gate. */
 void gate_await(struct gate *gate);
 
-/* Lets everybody through, from now on. */
+/* Lets all threads through, from now on. */
 void gate_open(struct gate *gate);
+
+/* A uffdwp_sink_fn that passes the gate that is its `user`, and takes nothing. */
+int gate_sink(void *gate, uint64_t offset, const void *data, uint64_t length);
 
 #endif

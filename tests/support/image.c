@@ -25,7 +25,7 @@ static void *drain_pipe(void *argument)
 	return NULL;
 }
 
-static int take(void *user, uint64_t offset, const void *data, size_t length)
+static int take(void *user, uint64_t offset, const void *data, uint64_t length)
 {
 	struct image *image = user;
 	must(length > 0 && offset < image->length_bytes && length <= image->length_bytes - offset);

@@ -61,7 +61,7 @@ void loss_strip(const struct place *place, size_t page, size_t pages)
 	must(error == 0);
 }
 
-/* A marker looks like a swap entry in the pagemap: of shared memory it is none, and what anonymous memory has in the
+/* A marker looks like a swap entry in the pagemap: in shared memory it is none, and what anonymous memory has in the
  * swap is not lost. */
 size_t loss_make(const struct place *place, enum loss_kind kind, size_t page, size_t pages)
 {
@@ -74,7 +74,7 @@ size_t loss_make(const struct place *place, enum loss_kind kind, size_t page, si
 	size_t empty = 0;
 	for (size_t i = 0; i < pages; i++) {
 		empty += (views[i] & WITNESS_PRESENT) == 0;
-		if (strips && (views[i] & (WITNESS_PRESENT | WITNESS_MARKED)) == WITNESS_MARKED) {
+		if (strips && (views[i] & (WITNESS_PRESENT | WITNESS_WP)) == WITNESS_WP) {
 			loss_strip(place, page + i, 1);
 		}
 	}

@@ -12,11 +12,11 @@
 #include "support.h"
 
 #define ARGUMENTS_MAX 32
-#define PATIENCE_S 30
+#define TIME_LIMIT_S 30
 
 extern char **environ;
 
-/* Nobody writes to the arguments: posix_spawn(3) only has no word for it. */
+/* No code writes to the arguments: posix_spawn(3) only has no word for it. */
 static pid_t start(const char *const *argv)
 {
 	pid_t pid = 0;
@@ -67,7 +67,7 @@ void nbdkit_start(struct nbdkit *server, const char *folder, const char *const *
 		argv[count++] = *arguments;
 	}
 	server->pid = start(argv);
-	must(wait_until(is_ready, server, PATIENCE_S));
+	must(wait_until(is_ready, server, TIME_LIMIT_S));
 }
 
 void nbdkit_kill(struct nbdkit *server)

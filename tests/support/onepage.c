@@ -69,7 +69,9 @@ static int fake_register(int uffd, uint64_t start, uint64_t length, uint64_t mod
 {
 	(void)uffd;
 	(void)start;
-	ck_assert(length == PAGE || length == ONEPAGE_WIDE_BYTES);
+	if (length != PAGE && length != ONEPAGE_WIDE_BYTES) { /* there is one page: no tables to be moved */
+		return -EINVAL;
+	}
 	ck_assert(onepage.memory != UFFDWP_MEMORY_ANON || !(modes & UFFDIO_REGISTER_MODE_MINOR));
 	if (refused()) {
 		return -ENOMEM;
@@ -107,17 +109,17 @@ static int fake_writeprotect(int uffd, uint64_t start, uint64_t length, uint64_t
 	return 0;
 }
 
-/* The entry is filled, marked or not. */
-static void fill(int marked)
+/* The entry is filled, protected or not. */
+static void fill(int wp)
 {
 	onepage.populated = 1;
 	onepage.content = 1;
-	onepage.armed = marked && !onepage.forgets_marks_in_fills;
+	onepage.armed = wp && !onepage.forgets_wp_in_fills;
 }
 
 static int fake_copy(int uffd, uint64_t to, const void *from, uint64_t length, uint64_t mode)
 {
-	int marked = (mode & UFFDIO_COPY_MODE_WP) != 0;
+	int wp = (mode & UFFDIO_COPY_MODE_WP) != 0;
 
 	(void)uffd;
 	ck_assert_uint_eq(to, ADDRESSES);
@@ -126,13 +128,13 @@ static int fake_copy(int uffd, uint64_t to, const void *from, uint64_t length, u
 	if (refused()) {
 		return -ENOMEM;
 	}
-	if (marked && onepage.copy_marked_error) {
-		return onepage.copy_marked_error;
+	if (wp && onepage.copy_wp_error) {
+		return onepage.copy_wp_error;
 	}
 	if (onepage.populated || onepage.content) {
 		return -EEXIST;
 	}
-	fill(marked);
+	fill(wp);
 	return 0;
 }
 
@@ -157,15 +159,15 @@ static int fake_zeropage(int uffd, uint64_t start, uint64_t length, uint64_t mod
 
 static int64_t fake_continue(int uffd, uint64_t start, uint64_t length, uint64_t mode)
 {
-	int marked = (mode & UFFDIO_CONTINUE_MODE_WP) != 0;
+	int wp = (mode & UFFDIO_CONTINUE_MODE_WP) != 0;
 
 	(void)uffd;
 	(void)start;
 	if (refused()) {
 		return -ENOMEM;
 	}
-	if (marked && onepage.continue_marked_error) {
-		return onepage.continue_marked_error;
+	if (wp && onepage.continue_wp_error) {
+		return onepage.continue_wp_error;
 	}
 	if (!onepage.content) {
 		return -EFAULT;
@@ -173,7 +175,7 @@ static int64_t fake_continue(int uffd, uint64_t start, uint64_t length, uint64_t
 	if (onepage.populated) {
 		return -EEXIST;
 	}
-	fill(marked);
+	fill(wp);
 	return (int64_t)length;
 }
 
@@ -195,7 +197,7 @@ static int fake_pagemap_scan(int pagemap, struct pm_scan_arg *arg)
 	return onepage.scan;
 }
 
-/* Addresses that nobody reads: the probe must not. */
+/* Addresses that must not be read: the probe must not either. */
 static void *fake_mmap(void *address, size_t length, int prot, int flags, int fd, uint64_t offset, int *error)
 {
 	int scratch = (prot & PROT_WRITE) != 0;
@@ -216,6 +218,11 @@ static void *fake_mmap(void *address, size_t length, int prot, int flags, int fd
 		onepage.armed = onepage.populated = onepage.content = onepage.read_only = 0;
 	}
 	return (void *)(uintptr_t)ADDRESSES;
+}
+
+static void *fake_mmap_unlocked(size_t length, int prot, int flags, int fd, uint64_t offset, int *error)
+{
+	return fake_mmap(NULL, length, prot, flags, fd, offset, error);
 }
 
 /* munmap() of what is mapped succeeds, always. */
@@ -421,6 +428,7 @@ const struct kernel_ops onepage_ops = {
         .uffd_read = fake_uffd_read,
         .pagemap_scan = fake_pagemap_scan,
         .mmap = fake_mmap,
+        .mmap_unlocked = fake_mmap_unlocked,
         .munmap = fake_munmap,
         .mremap = fake_mremap,
         .madvise = fake_madvise,

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A kernel of one page, for the probe: a page with a mark, an entry that may be empty, content that may be gone, and a
- * list of what this kernel does badly. It counts what is open and mapped: nothing may be left behind, whichever call is
- * refused. Its addresses lead nowhere: nobody may read or write them but by its own calls.
+ * A kernel of one page, for the probe: a page with a wp bit, an entry that may be empty, content that may be gone, and
+ * a list of what this kernel does badly. It counts what is open and mapped: nothing may be left, whichever call is
+ * refused. Its addresses lead nowhere: no code may read or write them but by its own calls.
  */
 #ifndef SUPPORT_ONEPAGE_H
 #define SUPPORT_ONEPAGE_H
@@ -21,19 +21,19 @@
 
 struct onepage {
 	/* What the kernel is like; errors are negative errno, 0: it works. */
-	int system_call; /* the ways to a userfaultfd */
+	int system_call; /* the kinds of access to a userfaultfd */
 	int device;
 	int user_mode;
 	uint64_t features;
 	int may_watch_forks;
 	int wp_errors[UFFDWP_MEMORY_COUNT]; /* of registrations for write protection */
 	int minor_error;                    /* of registrations for minor faults */
-	int copy_marked_error;              /* UFFDIO_COPY_MODE_WP */
-	int continue_marked_error;          /* UFFDIO_CONTINUE_MODE_WP */
-	int forgets_marks_in_fills;         /* filled with the mark on, it is not there */
+	int copy_wp_error;                  /* UFFDIO_COPY_MODE_WP */
+	int continue_wp_error;              /* UFFDIO_CONTINUE_MODE_WP */
+	int forgets_wp_in_fills;            /* filled with the wp bit set, it is not there */
 	int misses_empty_entries;           /* no missing or minor fault ever comes */
 	int ignores_mprotect;
-	int loses[UFFDWP_TRIAL_COUNT]; /* the mark, by this */
+	int loses[UFFDWP_TRIAL_COUNT]; /* the wp bit, by this */
 	int ignores_pageout;
 	int stays_protected; /* disarming does nothing */
 	int huge_free;

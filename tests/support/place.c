@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* See place.h. */
 #include "place.h"
+#include "kernel/probe.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -16,7 +17,8 @@
 
 /* --- cases ------------------------------------------------------------------------------------------------------ */
 
-static struct uffdwp_probe_report report;
+static struct probe_report report;
+static int is_asked;
 
 static size_t huge_page_bytes(void)
 {
@@ -112,8 +114,8 @@ enum uffdwp_mechanism place_mechanism(struct place_case which)
 int place_possible(struct place_case which)
 {
 	enum uffdwp_mechanism mechanism = place_mechanism(which);
-	const struct uffdwp_probe_rung *rung = &report.memory[which.memory].rungs[mechanism];
-	must(report.sz != 0); /* place_begin() comes first */
+	const struct probe_rung *rung = &report.memory[which.memory].rungs[mechanism];
+	must(is_asked); /* place_begin() comes first */
 	if (mechanism == UFFDWP_MECHANISM_AUTO || !rung->works ||
 	    (which.memory == UFFDWP_MEMORY_HUGETLB && !support_has_huge_pages()) ||
 	    (which.mechanism != UFFDWP_MECHANISM_AUTO && is_left_out(mechanism))) {
@@ -142,7 +144,8 @@ int place_follows(struct place_case which)
 	return place_mechanism(which) != UFFDWP_MECHANISM_MPROTECT;
 }
 
-/* Of a case whose delivery is named. A userfaultfd of user mode only leaves the kernel's own faults unanswered. */
+/* For a case with a delivery that is named. A userfaultfd of user mode only leaves the kernel's own faults
+ * unanswered. */
 int place_system_calls_wait(struct place_case which)
 {
 	return which.delivery == UFFDWP_DELIVERY_THREAD && report.access_chosen != UFFDWP_ACCESS_USER_MODE;
@@ -158,7 +161,7 @@ int place_needs_fd(struct place_case which)
 /* Thread delivery of mprotect is nothing that could be missing. */
 static void note_missing(enum uffdwp_memory memory, enum uffdwp_mechanism mechanism)
 {
-	const struct uffdwp_probe_rung *rung = &report.memory[memory].rungs[mechanism];
+	const struct probe_rung *rung = &report.memory[memory].rungs[mechanism];
 	char name[64];
 	(void)snprintf(name, sizeof(name), "%s by %s", place_memory_name(memory), place_mechanism_name(mechanism));
 	if (is_left_out(mechanism)) {
@@ -175,8 +178,8 @@ static void note_missing(enum uffdwp_memory memory, enum uffdwp_mechanism mechan
 
 void place_begin(void)
 {
-	report.sz = sizeof(report);
-	must(uffdwp_probe(&report) == 0);
+	must(probe_run(&kernel_real, &report) == 0);
+	is_asked = 1;
 	if (inline_is_left_out()) {
 		support_note("inline delivery", "left out by UFFDWP_TEST_DELIVERY");
 	}
@@ -196,7 +199,18 @@ void place_begin(void)
 	}
 }
 
-const struct uffdwp_probe_report *place_report(void)
+int place_is_filtered(const char *test)
+{
+	struct probe_report now = {0};
+	must(probe_run(&kernel_real, &now) == 0);
+	if (now.seccomp != 2 || now.access[UFFDWP_ACCESS_SYSCALL] == 0) {
+		return 0;
+	}
+	support_note(test, "a filter refuses userfaultfd(2) here");
+	return 1;
+}
+
+const struct probe_report *place_report(void)
 {
 	return &report;
 }
@@ -236,6 +250,12 @@ int place_has_increments(struct place_case which)
 	}
 	return which.memory == UFFDWP_MEMORY_SHMEM &&
 	       (mechanism == UFFDWP_MECHANISM_MARKER || mechanism == UFFDWP_MECHANISM_REARM);
+}
+
+int place_moves(struct place_case which)
+{
+	return which.memory == UFFDWP_MEMORY_SHMEM && place_mechanism(which) == UFFDWP_MECHANISM_REARM &&
+	       which.delivery == UFFDWP_DELIVERY_THREAD && place_possible(which) && report.moves[which.memory].works;
 }
 
 int place_restores_lazily(struct place_case which)
@@ -284,7 +304,7 @@ static void note_choice(struct place *place)
 static int create_region(struct place *place, struct place_case which, const struct uffdwp_region_options *base)
 {
 	struct uffdwp_region_options options = options_of(which, base);
-	options.flags |= which.memory == UFFDWP_MEMORY_HUGETLB ? UFFDWP_REGION_HUGETLB : 0;
+	options.flags |= which.memory == UFFDWP_MEMORY_HUGETLB ? UFFDWP_REGION_CREATE_HUGETLB : 0;
 	int error = uffdwp_region_create(place->runtime, place->length_bytes, &options, &place->region);
 	if (error == 0) {
 		place->base = uffdwp_region_base(place->region);
@@ -401,19 +421,19 @@ int place_is_armed(const struct place *place, size_t page)
 
 int place_witness_knows(const struct place *place)
 {
-	int by_marks = place->mechanism == UFFDWP_MECHANISM_MARKER || place->mechanism == UFFDWP_MECHANISM_REARM;
-	return !by_marks || report.pagemap_bit57 == 1;
+	int by_wp_bits = place->mechanism == UFFDWP_MECHANISM_MARKER || place->mechanism == UFFDWP_MECHANISM_REARM;
+	return !by_wp_bits || report.pagemap_bit57 == 1;
 }
 
 static int page_agrees(enum uffdwp_mechanism mechanism, int armed, unsigned view)
 {
-	int marked = (view & WITNESS_MARKED) != 0;
+	int wp = (view & WITNESS_WP) != 0;
 	int empty = (view & (WITNESS_PRESENT | WITNESS_SWAPPED)) == 0;
 	switch (mechanism) {
 	case UFFDWP_MECHANISM_MARKER:
-		return armed == marked;
+		return armed == wp;
 	case UFFDWP_MECHANISM_REARM:
-		return armed ? marked || empty : !marked;
+		return armed ? wp || empty : !wp;
 	case UFFDWP_MECHANISM_MINOR:
 		return !armed || empty;
 	default:
@@ -445,7 +465,7 @@ int place_agrees(const struct place *place)
 
 int place_released(const struct place *place)
 {
-	unsigned protection = place->mechanism == UFFDWP_MECHANISM_MPROTECT ? WITNESS_READ_ONLY : WITNESS_MARKED;
+	unsigned protection = place->mechanism == UFFDWP_MECHANISM_MPROTECT ? WITNESS_READ_ONLY : WITNESS_WP;
 	return !place_witness_knows(place) ||
 	       witness_count(place->base, place->length_bytes, place->page_bytes, protection) == 0;
 }
@@ -490,7 +510,7 @@ static int is_dead(const struct place *place)
 	return info.dead != 0;
 }
 
-/* The witness of a kernel that shows no marks: every armed page stops a write. */
+/* The witness of a kernel that shows no wp bits: every armed page stops a write. */
 static void count_writes(const struct place *place)
 {
 	uint64_t armed = place_ledger(place);

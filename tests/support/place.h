@@ -4,20 +4,20 @@
  * hold for all run as Check loop tests over PLACE_CASES; tests that are dear and have nothing to do with the mechanism
  * over PLACE_AUTO_CASES, with the mechanism that the library chooses here.
  *
- * Which cases there are on this machine is asked once for the program, of uffdwp_probe(); what is not to be had is
- * printed then with its reason, and passed over by the tests without a word. UFFDWP_TEST_DELIVERY=thread leaves inline
- * delivery out, UFFDWP_TEST_MECHANISM=NAME all mechanisms but one.
+ * Which cases there are on this machine is asked once for the program, of probe_run(); what is not available is printed
+ * then with its reason, and passed over by the tests without a word. UFFDWP_TEST_DELIVERY=thread leaves inline delivery
+ * out, UFFDWP_TEST_MECHANISM=NAME all mechanisms but one.
  *
  * The ledger has a second witness, what the kernel says of a page (witness.h). What it can say depends on the
  * mechanism:
  *
- *   marker     an armed page carries the mark, and no other does
- *   rearm      an armed page carries the mark or has no entry; no other carries the mark
+ *   marker     an armed page carries the wp bit, and no other does
+ *   rearm      an armed page carries the wp bit or has no entry; no other carries the wp bit
  *   minor      an armed page has no entry (others may have none either)
  *   mprotect   the mapping of an armed page allows no write, that of others does
  *
- * Where the kernel does not show marks, it says nothing of marker and rearm; then place_close() writes to every page,
- * and as many must have been stopped as the ledger held for armed.
+ * Where the kernel does not show wp bits, it says nothing of marker and rearm; then place_close() writes to every page,
+ * and as many must have been stopped as were armed in the ledger.
  */
 #ifndef SUPPORT_PLACE_H
 #define SUPPORT_PLACE_H
@@ -25,6 +25,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "kernel/probe.h"
 #include "uffdwp.h"
 
 struct kernel_ops;
@@ -63,8 +64,11 @@ struct patch {
 /* Asks what there is; call in main(), after support_begin() and before Check forks anything. */
 void place_begin(void);
 
-/* What place_begin() was told. */
-const struct uffdwp_probe_report *place_report(void);
+/* 1, which is said: a filter on this process, as containers have it, refuses userfaultfd(2). */
+int place_is_filtered(const char *test);
+
+/* The arguments of place_begin(). */
+const struct probe_report *place_report(void);
 
 /* memory x mechanism x delivery, [0, PLACE_CASES) */
 struct place_case place_case(int index);
@@ -75,7 +79,7 @@ struct place_case place_any(enum uffdwp_memory memory);
 /* A mechanism with the delivery that the library chooses for it. */
 struct place_case place_by(enum uffdwp_memory memory, enum uffdwp_mechanism mechanism);
 
-/* Deliveries in turn, for tests that want both at once: what is not to be had for this memory is left out. */
+/* Deliveries in turn, for tests that want both at once: what is not available for this memory is left out. */
 enum uffdwp_delivery place_delivery(enum uffdwp_memory memory, unsigned index);
 
 const char *place_memory_name(enum uffdwp_memory memory);
@@ -91,12 +95,14 @@ int place_possible(struct place_case which);
 /* What the case means once AUTO is resolved; of a possible case. */
 enum uffdwp_mechanism place_mechanism(struct place_case which);
 
-/* 1: a region of this mechanism follows mremap(2) and munmap(2): the kernel tells. */
+/* 1: a region of this mechanism follows mremap(2) and munmap(2): the kernel sends events. */
 int place_follows(struct place_case which);
 /* 1: a system call that meets an armed page waits, as any other write; else it gets EFAULT, and wants a barrier. */
 int place_system_calls_wait(struct place_case which);
-/* 1: pages are armed in rounds, and increments are to be had. */
+/* 1: pages are armed in rounds, and increments are available. */
 int place_has_increments(struct place_case which);
+/* 1: its regions can be armed by a move of their page tables (UFFDWP_ARMING_MOVE). */
+int place_moves(struct place_case which);
 /* 1: MADV_DONTNEED takes such memory (hugetlb: Linux 5.18). */
 int place_takes_dontneed(enum uffdwp_memory memory);
 /* 1: images are restored lazily: by rearm, and by a thread only where the kernel has UFFDIO_POISON. */
@@ -111,7 +117,7 @@ void patch_unmap(const struct patch *patch);
  * anonymous memory. Every failure is an assertion. */
 void place_open(struct place *place, struct place_case which, size_t pages);
 
-/* The same, attached to memory of ours whatever its type; `knows_fd`: the library is told the file. */
+/* The same, attached to memory of ours whatever its type; `knows_fd`: the library gets the file. */
 void place_attach(struct place *place, struct place_case which, size_t pages, int knows_fd);
 
 /* For tests that can take a failure: 0 or the library's error; then nothing is open. */
@@ -134,7 +140,7 @@ void place_fill(const struct place *place, uint64_t salt);
 uint64_t place_ledger(const struct place *place);
 int place_is_armed(const struct place *place, size_t page);
 
-/* 1: the witness can tell an armed page here. */
+/* 1: the witness can recognize an armed page here. */
 int place_witness_knows(const struct place *place);
 
 /* 1: ledger and witness agree on every page, or the witness does not know; else the first difference is printed. */

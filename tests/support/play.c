@@ -52,11 +52,11 @@ int play_is_done(void *writer)
 
 void play_writer_ends(struct writer *writer)
 {
-	must(wait_until(play_is_done, writer, PLAY_PATIENCE_S));
+	must(wait_until(play_is_done, writer, PLAY_TIME_LIMIT_S));
 	thread_join(writer->thread);
 }
 
-int play_somebody_starves(void *ignored)
+int play_writer_starves(void *ignored)
 {
 	(void)ignored;
 	struct uffdwp_snapshot_progress progress = {.sz = sizeof(progress)};
@@ -119,7 +119,7 @@ void play_end_well(struct uffdwp_snapshot_progress *progress)
 	progress->sz = sizeof(*progress);
 	ck_assert_int_eq(stage_end(&stage, progress), 0);
 	ck_assert(memcmp(stage.image, stage.cut, stage.length_bytes) == 0);
-	ck_assert_uint_eq(stage_marks(&stage), 0);
+	ck_assert_uint_eq(stage_wp_bits(&stage), 0);
 }
 
 void play_end_badly(int error)
@@ -128,7 +128,7 @@ void play_end_badly(int error)
 	struct uffdwp_snapshot_options options = stage_options(&stage, 128);
 	gate_open(&play_sink);
 	ck_assert_int_eq(stage_end(&stage, NULL), error);
-	ck_assert_uint_eq(stage_marks(&stage), 0);
+	ck_assert_uint_eq(stage_wp_bits(&stage), 0);
 	memcpy(stage.cut, stage.base, stage.length_bytes);
 	ck_assert_int_eq(stage_begin(&stage, &options), 0);
 	play_end_well(&progress);
@@ -149,6 +149,6 @@ static int counted(void *faults)
 
 void play_expect_faults(uint64_t faults)
 {
-	must(wait_until(counted, &faults, PLAY_PATIENCE_S));
+	must(wait_until(counted, &faults, PLAY_TIME_LIMIT_S));
 	ck_assert_uint_eq(stage_stats(&stage).faults, faults);
 }

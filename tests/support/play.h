@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A play on the stage (stage.h), of which a program has one: writers that go through pages, a snapshot whose sweep is
- * held by a gate in the sink, and another gate for a hook of the fake kernel. When the sweep is held it has taken one
- * chunk; the pages [stage.first, stage.end) are armed and left to the test.
+ * stopped by a gate in the sink, and another gate for a hook of the fake kernel. When the sweep is stopped it has taken
+ * one chunk; the pages [stage.first, stage.end) are armed and left to the test.
  */
 #ifndef SUPPORT_PLAY_H
 #define SUPPORT_PLAY_H
@@ -14,11 +14,11 @@
 #include "region/ledger.h"
 #include "stage.h"
 
-#define PLAY_PATIENCE_S 30
+#define PLAY_TIME_LIMIT_S 30
 
 extern struct stage stage;
 extern struct gate play_sink; /* holds the sweep of play_begin_held() */
-extern struct gate play_step; /* holds whoever comes to play_stop() */
+extern struct gate play_step; /* stops the thread that comes to play_stop() */
 
 struct writer {
 	pthread_t thread;
@@ -27,7 +27,7 @@ struct writer {
 	int prepares;
 	_Atomic int done;
 	uint8_t value;
-	int still_armed; /* prepares: pages whose mark was on when the library said that they may be written */
+	int still_armed; /* prepares: pages whose wp bit was set when the library said that they may be written */
 };
 
 /* A hook. */
@@ -44,7 +44,7 @@ void play_writer_ends(struct writer *writer);
 int play_is_done(void *writer);
 
 /* For wait_until(): some writer waits for pool memory. */
-int play_somebody_starves(void *ignored);
+int play_writer_starves(void *ignored);
 
 /* Begins, for a thread of its own. */
 void *play_begin(void *options);
@@ -52,10 +52,10 @@ void *play_begin(void *options);
 /* Begins and comes back when the sweep is held. */
 void play_begin_held(const struct uffdwp_snapshot_options *options);
 
-/* Lets the sweep go; the image must be what stage.cut holds, and no page may be left armed. */
+/* Lets the sweep run; the image must be what stage.cut has, and no page may be left armed. */
 void play_end_well(struct uffdwp_snapshot_progress *progress);
 
-/* The same for a snapshot that failed with `error`, and one more that does not: nothing may be left behind. */
+/* The same for a snapshot that failed with `error`, and one more that does not: nothing may be left. */
 void play_end_badly(int error);
 
 enum ledger_state play_state_of(size_t page);

@@ -11,6 +11,7 @@ static _Atomic uint64_t setting_first;
 static _Atomic uint64_t setting_count;
 static _Atomic int setting_error;
 static _Atomic uint64_t calls;
+static _Atomic uint64_t calls_of[OP_COUNT];
 static _Atomic uint64_t refused;
 static _Atomic int last = OP_COUNT;
 
@@ -35,6 +36,9 @@ void refusing_set(const struct refusal *refusal)
 	atomic_store(&refused, 0);
 	atomic_store(&last, OP_COUNT);
 	atomic_store(&calls, 0);
+	for (int op = 0; op < OP_COUNT; op++) {
+		atomic_store(&calls_of[op], 0);
+	}
 	atomic_store(&setting_first, refusal->first);
 }
 
@@ -51,6 +55,11 @@ void refusing_nothing(void)
 uint64_t refusing_calls(void)
 {
 	return atomic_load(&calls);
+}
+
+uint64_t refusing_calls_of(enum refusing_op op)
+{
+	return atomic_load(&calls_of[op]);
 }
 
 uint64_t refusing_refused(void)
@@ -71,6 +80,7 @@ static int refuse(enum refusing_op op)
 		return 0;
 	}
 	uint64_t call = atomic_fetch_add(&calls, 1) + 1;
+	atomic_fetch_add(&calls_of[op], 1);
 	if (first == 0 || call < first || call - first >= atomic_load(&setting_count)) {
 		return 0;
 	}
@@ -124,6 +134,8 @@ FORWARD(int, open, (const char *path, int flags, unsigned mode), (path, flags, m
 FORWARD(int, openat, (int folder, const char *path, int flags, unsigned mode), (folder, path, flags, mode))
 FORWARD_DONE(close, (int fd), (fd))
 FORWARD(int, dup, (int fd), (fd))
+FORWARD(int, tag, (int fd, int tag), (fd, tag))
+FORWARD(int, tagged, (int fd), (fd))
 FORWARD(int, access_mode, (int fd), (fd))
 FORWARD(int, clear_direct, (int fd), (fd))
 FORWARD(int, fstat, (int fd, struct stat *st), (fd, st))
@@ -142,11 +154,13 @@ FORWARD(int, fsync, (int fd), (fd))
 FORWARD(int, renameat, (int from_folder, const char *from, int to_folder, const char *to),
         (from_folder, from, to_folder, to))
 FORWARD(int, unlinkat, (int folder, const char *path), (folder, path))
+FORWARD(ssize_t, readlinkat, (int folder, const char *path, char *to, size_t size), (folder, path, to, size))
 FORWARD(int, poll, (int fd, short events, int timeout_ms), (fd, events, timeout_ms))
 FORWARD(int, epoll_create, (void), ())
 FORWARD(int, eventfd, (void), ())
 FORWARD(int, uring_init, (unsigned entries, struct io_uring *ring, unsigned flags), (entries, ring, flags))
 FORWARD(int, uring_result, (int result), (result))
+FORWARD(int, uring_polled, (int result), (result))
 FORWARD(int64_t, sched_slice, (uint64_t slice_ns), (slice_ns))
 FORWARD(int, try_write, (void *address), (address))
 
@@ -158,6 +172,16 @@ static void *refusing_mmap(void *address, size_t length, int prot, int flags, in
 		return NULL;
 	}
 	return kernel_real.mmap(address, length, prot, flags, fd, offset, error);
+}
+
+static void *refusing_mmap_unlocked(size_t length, int prot, int flags, int fd, uint64_t offset, int *error)
+{
+	int refusal = refuse(OP_mmap_unlocked);
+	if (refusal != 0) {
+		*error = refusal;
+		return NULL;
+	}
+	return kernel_real.mmap_unlocked(length, prot, flags, fd, offset, error);
 }
 
 static void *refusing_mremap(void *address, size_t old_length, size_t new_length, int flags, void *target, int *error)

@@ -4,8 +4,8 @@
  * those that a test asked it to refuse, with the error that the kernel would give.
  *
  * Three operations cannot fail for good reasons (close, uffd_wake, futex_wake: a valid argument is all they need), so a
- * refusal of them is an error that is returned after the deed. uring_result is no call: refusing it turns a completion
- * into -EIO.
+ * refusal of them is an error that is returned after the deed. uring_result and uring_polled are no calls: refusing
+ * them turns a completion into an error.
  *
  * Threads: calls come from any thread and any signal handler, and the setting may change under them: it is published by
  * its range of calls, which is empty while the rest is written.
@@ -45,6 +45,9 @@ void refusing_stop(void);
 
 /* Calls since refusing_set(), of the operations that it named. */
 uint64_t refusing_calls(void);
+
+/* The same of one operation. */
+uint64_t refusing_calls_of(enum refusing_op op);
 
 /* The operation that was refused last; "nothing". */
 const char *refusing_last(void);

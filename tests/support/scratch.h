@@ -14,7 +14,7 @@
 /* 0, or -1 and errno. */
 int scratch_begin(void);
 
-/* A new, empty folder that everybody may use; its path is copied. */
+/* A new, empty folder that every user may use; its path is copied. */
 void scratch_folder(char path[SCRATCH_PATH]);
 
 /* "folder/name" */

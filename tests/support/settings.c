@@ -21,9 +21,67 @@
 #include "scratch.h"
 #include "support.h"
 
+#define LOCK_FOLDER "UFFDWP_SETTINGS_FOLDER" /* in the environment: where the lock is, for the test of it */
+#define LOCK_NAME "uffdwp-settings.lock"
+#define TURN_NAME "uffdwp-settings-turn.lock"
+#define LOCK_HELD "UFFDWP_SETTINGS_HELD" /* in the environment of what a holder starts */
 #define SWAP_BYTES ((size_t)64 << 20)
 #define GUARDIANS_MAX 4
 #define TMPFS_MAGIC_NUMBER 0x01021994
+
+/* --- the lock ----------------------------------------------------------------------------------------------- */
+
+static int lock_fd = -1;
+static int turn_fd = -1;
+
+/* The file may be another user's, which O_CREAT refuses in a sticky folder. */
+static int settings_open_lock(const char *name)
+{
+	const char *folder = getenv(LOCK_FOLDER);
+	char path[SCRATCH_PATH];
+	scratch_join(path, folder != NULL ? folder : "/var/tmp", name);
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0) {
+		fd = open(path, O_RDONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
+	}
+	if (fd < 0) {
+		printf("no lock against the tests of other runs: %s: %s\n", path, strerror(errno));
+		return fd;
+	}
+	(void)fchmod(fd, 0666);
+	return fd;
+}
+
+static void settings_lock_file(int fd, const char *name, int operation)
+{
+	if (fd >= 0 && flock(fd, operation | LOCK_NB) != 0) {
+		printf("waiting for the tests beside this one that change the machine's settings: %s\n", name);
+		while (flock(fd, operation) != 0 && errno == EINTR) {
+		}
+	}
+}
+
+/* flock(2) is not fair: programs that share the lock and overlap would keep the one away for ever that wants it alone.
+ * So each program waits in a queue, of which the first has the turn, and comes there with no lock that the first waits
+ * for. */
+static void settings_take_lock(int operation)
+{
+	settings_lock_file(lock_fd, LOCK_NAME, LOCK_UN);
+	settings_lock_file(turn_fd, TURN_NAME, LOCK_EX);
+	settings_lock_file(lock_fd, LOCK_NAME, operation);
+	settings_lock_file(turn_fd, TURN_NAME, LOCK_UN);
+}
+
+void settings_begin(void)
+{
+	if (getenv(LOCK_HELD) != NULL) {
+		return;
+	}
+	lock_fd = settings_open_lock(LOCK_NAME);
+	turn_fd = settings_open_lock(TURN_NAME);
+	settings_take_lock(LOCK_SH);
+	must(setenv(LOCK_HELD, "1", 1) == 0);
+}
 
 /* --- guardians ---------------------------------------------------------------------------------------------- */
 
@@ -42,8 +100,8 @@ static void dismiss_guardians(void)
 		return;
 	}
 	for (unsigned i = 0; i < guardians_count; i++) {
-		ssize_t told = write(guardians[i].end, "", 1);
-		if (told == 1) {
+		ssize_t reported = write(guardians[i].end, "", 1);
+		if (reported == 1) {
 			(void)waitpid(guardians[i].pid, NULL, 0);
 		}
 	}
@@ -114,9 +172,13 @@ static void give_huge_pages_back(long pages)
 	(void)change_huge_pages(-pages, &changed);
 }
 
+/* Beside what a test needs: trials of tests that run at the same time take some for a moment. */
+#define HUGE_PAGES_SPARE 16
+
 int settings_huge_pages(unsigned pages)
 {
 	long changed = 0;
+	pages += HUGE_PAGES_SPARE;
 	int error = change_huge_pages((long)pages, &changed);
 	if (error == 0 && changed < (long)pages) {
 		(void)change_huge_pages(-changed, &changed);
@@ -198,6 +260,7 @@ static int swap_is_on(void)
 
 int settings_swap(void)
 {
+	settings_take_lock(LOCK_EX);
 	(void)snprintf(swap_path, sizeof(swap_path), "/var/tmp/uffdwp-test-swap-%d", (int)getpid());
 	int error = make_swap_file(swap_path);
 	if (error == 0 && swapon(swap_path, 0) != 0) {
@@ -239,6 +302,7 @@ static void give_mappings_back(long before)
 
 int settings_mappings(unsigned most)
 {
+	settings_take_lock(LOCK_EX);
 	int fd = open("/proc/sys/vm/max_map_count", O_RDONLY | O_CLOEXEC);
 	long before = fd < 0 ? -errno : read_number(fd);
 	if (fd >= 0) {
@@ -250,5 +314,68 @@ int settings_mappings(unsigned most)
 		return error;
 	}
 	watch(give_mappings_back, before);
+	return 0;
+}
+
+/* --- KSM -------------------------------------------------------------------------------------------------------- */
+
+struct ksm_setting {
+	const char *name;
+	long wanted;
+	long before;
+};
+
+static struct ksm_setting ksm_settings[] = {{"pages_to_scan", 20000, 0}, {"sleep_millisecs", 1, 0}, {"run", 1, 0}};
+
+#define KSM_SETTINGS (sizeof(ksm_settings) / sizeof(ksm_settings[0]))
+
+static int ksm_open(const struct ksm_setting *setting)
+{
+	char path[96];
+	(void)snprintf(path, sizeof(path), "/sys/kernel/mm/ksm/%s", setting->name);
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+static int ksm_write(const struct ksm_setting *setting, long value)
+{
+	int fd = ksm_open(setting);
+	if (fd < 0) {
+		return fd;
+	}
+	char text[32];
+	int length = snprintf(text, sizeof(text), "%ld\n", value);
+	int result = write(fd, text, (size_t)length) == length ? 0 : -errno;
+	close(fd);
+	return result;
+}
+
+static void give_ksm_back(long count)
+{
+	while (count-- > 0) {
+		(void)ksm_write(&ksm_settings[count], ksm_settings[count].before);
+	}
+}
+
+int settings_ksm(void)
+{
+	settings_take_lock(LOCK_EX);
+	int error = 0;
+	long changed = 0;
+	for (; changed < (long)KSM_SETTINGS && error == 0; changed++) {
+		struct ksm_setting *setting = &ksm_settings[changed];
+		int fd = ksm_open(setting);
+		setting->before = fd < 0 ? fd : read_number(fd);
+		if (fd >= 0) {
+			close(fd);
+		}
+		error = fd < 0 ? fd : setting->before < 0 ? (int)setting->before : ksm_write(setting, setting->wanted);
+	}
+	if (error != 0) {
+		give_ksm_back(changed - 1);
+		printf("no KSM here: /sys/kernel/mm/ksm: %s\n", strerror(-error));
+		return error;
+	}
+	watch(give_ksm_back, changed);
 	return 0;
 }

@@ -10,8 +10,8 @@
 #include "fake.h"
 #include "support.h"
 
-#define MARK_OFFSET 1000
-#define MARK_BYTES 16
+#define STAMP_OFFSET 1000
+#define STAMP_BYTES 16
 
 static void map_anonymous(struct stage *stage)
 {
@@ -33,7 +33,7 @@ static void open_region(struct stage *stage)
 	}
 	if (error != 0) {
 		char text[512];
-		(void)uffdwp_error_text(stage->runtime, text, sizeof(text));
+		(void)uffdwp_error_text(text, sizeof(text));
 		fprintf(stderr, "%s\n", text);
 	}
 	must(error == 0);
@@ -71,21 +71,21 @@ void stage_close(struct stage *stage)
 
 void stage_write(struct stage *stage, size_t page, uint8_t value)
 {
-	uint8_t bytes[MARK_BYTES];
+	uint8_t bytes[STAMP_BYTES];
 	memset(bytes, value, sizeof(bytes));
-	fake_write(stage->base + page * STAGE_PAGE + MARK_OFFSET, bytes, sizeof(bytes));
+	fake_write(stage->base + page * STAGE_PAGE + STAMP_OFFSET, bytes, sizeof(bytes));
 }
 
 int stage_holds(const struct stage *stage, size_t page, uint8_t value)
 {
-	uint8_t bytes[MARK_BYTES];
-	uint8_t wanted[MARK_BYTES];
+	uint8_t bytes[STAMP_BYTES];
+	uint8_t wanted[STAMP_BYTES];
 	memset(wanted, value, sizeof(wanted));
-	fake_read(stage->base + page * STAGE_PAGE + MARK_OFFSET, bytes, sizeof(bytes));
+	fake_read(stage->base + page * STAGE_PAGE + STAMP_OFFSET, bytes, sizeof(bytes));
 	return memcmp(bytes, wanted, sizeof(bytes)) == 0;
 }
 
-static int take_bytes(void *user, uint64_t offset, const void *data, size_t length)
+static int take_bytes(void *user, uint64_t offset, const void *data, uint64_t length)
 {
 	struct stage *stage = user;
 	must(offset + length <= stage->length_bytes);
@@ -133,11 +133,11 @@ struct uffdwp_region_stats stage_stats(const struct stage *stage)
 	return stats;
 }
 
-size_t stage_marks(const struct stage *stage)
+size_t stage_wp_bits(const struct stage *stage)
 {
-	size_t marks = 0;
+	size_t wp_bits = 0;
 	for (size_t page = 0; page < stage->pages; page++) {
-		marks += (size_t)fake_is_armed(stage->base + page * STAGE_PAGE);
+		wp_bits += (size_t)fake_is_armed(stage->base + page * STAGE_PAGE);
 	}
-	return marks;
+	return wp_bits;
 }

@@ -59,7 +59,7 @@ int stage_end(struct stage *stage, struct uffdwp_snapshot_progress *progress);
 /* The region's counters. */
 struct uffdwp_region_stats stage_stats(const struct stage *stage);
 
-/* How many of its pages carry a mark of the kernel. */
-size_t stage_marks(const struct stage *stage);
+/* How many of its pages carry a wp bit of the kernel. */
+size_t stage_wp_bits(const struct stage *stage);
 
 #endif

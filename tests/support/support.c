@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "chance.h"
+#include "pace.h"
 #include "scratch.h"
 #include "settings.h"
 
@@ -23,6 +24,8 @@ void support_begin(const char *program, const struct support_needs *needs)
 		printf("%s: no scratch folder: %s\n", program, strerror(errno));
 		exit(1);
 	}
+	settings_begin();
+	pace_check();
 	if (needs->huge_pages != 0) {
 		huge_pages_here = settings_huge_pages(needs->huge_pages) == 0;
 		if (!huge_pages_here) {
@@ -53,10 +56,47 @@ int support_has_swap(void)
 	return swap_here;
 }
 
+/* Lines of first inside, first outside, count (user_namespaces(7)); without user namespaces there is no file. */
+static int is_mapped(const char *path, unsigned long wanted)
+{
+	unsigned long first = 0;
+	unsigned long count = 0;
+	FILE *map = fopen(path, "re");
+	int found = map == NULL;
+	while (map != NULL && !found && fscanf(map, "%lu %*u %lu", &first, &count) == 2) {
+		found = wanted >= first && wanted - first < count;
+	}
+	if (map != NULL) {
+		(void)fclose(map);
+	}
+	return found;
+}
+
+int support_may_change_user(void)
+{
+	return geteuid() == 0 && is_mapped("/proc/self/uid_map", 65534) && is_mapped("/proc/self/gid_map", 65534);
+}
+
 int support_skip(const char *reason)
 {
 	printf("skipped: %s\n", reason);
 	return 77;
+}
+
+void support_memory(uint64_t *mapped, uint64_t *resident)
+{
+	unsigned long pages[2];
+	FILE *file = fopen("/proc/self/statm", "re");
+	must(file != NULL);
+	int taken = fscanf(file, "%lu %lu", &pages[0], &pages[1]);
+	int closed = fclose(file);
+	must(taken == 2 && closed == 0);
+	if (mapped != NULL) {
+		*mapped = (uint64_t)pages[0] * (uint64_t)sysconf(_SC_PAGESIZE);
+	}
+	if (resident != NULL) {
+		*resident = (uint64_t)pages[1] * (uint64_t)sysconf(_SC_PAGESIZE);
+	}
 }
 
 void support_note(const char *test, const char *reason)
@@ -72,6 +112,11 @@ void must_hold(int holds, const char *file, int line, const char *text)
 	}
 }
 
+unsigned support_rounds(unsigned quick, unsigned all)
+{
+	return getenv("UFFDWP_TEST_LONG") != NULL ? all : quick;
+}
+
 pthread_t thread_start(void *(*function)(void *), void *argument)
 {
 	pthread_t thread;
@@ -82,6 +127,17 @@ pthread_t thread_start(void *(*function)(void *), void *argument)
 void thread_join(pthread_t thread)
 {
 	must(pthread_join(thread, NULL) == 0);
+}
+
+void lock_for_writers_init(pthread_rwlock_t *lock)
+{
+	pthread_rwlockattr_t attributes;
+	must(pthread_rwlockattr_init(&attributes) == 0);
+#ifdef PTHREAD_RWLOCK_WRITER_NONRECURSIVE_INITIALIZER_NP
+	must(pthread_rwlockattr_setkind_np(&attributes, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP) == 0);
+#endif
+	must(pthread_rwlock_init(lock, &attributes) == 0);
+	(void)pthread_rwlockattr_destroy(&attributes);
 }
 
 int child_run(void (*function)(void *), void *argument)
@@ -110,7 +166,8 @@ void sleep_us(unsigned long microseconds)
 
 int wait_until(int (*ready)(void *), void *argument, unsigned seconds)
 {
-	for (unsigned long waited_us = 0; waited_us < seconds * 1000000ul; waited_us += 500) {
+	unsigned long bound_us = pace_seconds(seconds) * 1000000ul;
+	for (unsigned long waited_us = 0; waited_us < bound_us; waited_us += 500) {
 		if (ready(argument)) {
 			return 1;
 		}

@@ -25,7 +25,7 @@ struct support_needs {
 	int swap;            /* 1: some swap */
 };
 
-/* Call once, first in main(). What cannot be had is printed with its reason and answered by the functions below. */
+/* Call once, first in main(). What is not available is printed with its reason and answered by the functions below. */
 void support_begin(const char *program, const struct support_needs *needs);
 
 /* Runs the suite and gives the exit code of main(). */
@@ -35,8 +35,15 @@ int support_run(Suite *suite);
 int support_has_huge_pages(void);
 int support_has_swap(void);
 
+/* 1: this process is root, and may become a user without rights (65534): not so where a user namespace maps root only.
+ */
+int support_may_change_user(void);
+
 /* Exit code for "something that this group needs is missing"; prints why. */
 int support_skip(const char *reason);
+
+/* What the process has mapped, and what of that is in memory, in bytes; NULL: not asked for. */
+void support_memory(uint64_t *mapped, uint64_t *resident);
 
 /* One line about a single test that could not be made here. */
 void support_note(const char *test, const char *reason);
@@ -54,11 +61,18 @@ void must_hold(int holds, const char *file, int line, const char *text);
 pthread_t thread_start(void *(*function)(void *), void *argument);
 void thread_join(pthread_t thread);
 
+/* A lock whose writers are not kept waiting by ever new readers, where the C library has such locks. */
+void lock_for_writers_init(pthread_rwlock_t *lock);
+
 /* Runs function(argument) in a forked child and gives the wait status; 0: it returned and all must() held. */
 int child_run(void (*function)(void *), void *argument);
 
-/* Waits until ready(argument) is not 0, at most `seconds`: a bound against hanging, not a measure. 1: it was. */
+/* Waits until ready(argument) is not 0, at most `seconds` of a quiet machine (pace.h): a bound against hanging, not a
+ * measure. 1: it was. */
 int wait_until(int (*ready)(void *), void *argument, unsigned seconds);
+
+/* How often a test does what it does many times: `quick` by default, `all` where UFFDWP_TEST_LONG is set (.ci/long). */
+unsigned support_rounds(unsigned quick, unsigned all);
 
 void sleep_us(unsigned long microseconds);
 

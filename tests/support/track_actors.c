@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "kernel/abi.h"
+#include "pace.h"
 #include "place.h"
 #include "support.h"
 
@@ -23,7 +24,8 @@
 #define COPY_PAGES 3
 #define PIECE_MOST ((size_t)1 << 16)
 #define FORK_ONE_IN 24
-#define PATIENCE_MS 5000
+#define ANNOUNCED_ONE_IN 16
+#define TIME_LIMIT_S 5
 
 const char *deed_name(enum deed deed)
 {
@@ -49,13 +51,10 @@ void actors_open(struct actors *actors, struct field *field, struct judge *judge
 {
 	static uint8_t bytes[SOURCE_BYTES];
 	struct chance chance = chance_new(77);
-	pthread_rwlockattr_t attributes;
 	memset(actors, 0, sizeof(*actors));
 	actors->field = field;
 	actors->judge = judge;
-	must(pthread_rwlockattr_init(&attributes) == 0);
-	(void)pthread_rwlockattr_setkind_np(&attributes, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
-	must(pthread_rwlock_init(&actors->cut_lock, &attributes) == 0);
+	lock_for_writers_init(&actors->cut_lock);
 	must(pthread_mutex_init(&actors->space_lock, NULL) == 0);
 	for (size_t i = 0; i < sizeof(bytes); i++) {
 		bytes[i] = (uint8_t)(chance_next(&chance) | 1);
@@ -112,7 +111,7 @@ static void change_atomically(struct field *field, struct chance *chance, size_t
 	}
 }
 
-/* What is written at once of a page: of a huge one not all. */
+/* What is written at once of a page: not all of a huge one. */
 static size_t piece_bytes(const struct field *field)
 {
 	return field->page_bytes < PIECE_MOST ? field->page_bytes : PIECE_MOST;
@@ -142,6 +141,15 @@ static void read_into(struct actors *actors, struct chance *chance, size_t page,
 	off_t offset = (off_t)chance_below(chance, SOURCE_BYTES - length);
 	must(pread(actors->source, field_address(actors->field, page), length, offset) == (ssize_t)length);
 	atomic_fetch_add_explicit(&actors->by_system_calls, 1, memory_order_relaxed);
+}
+
+/* A writer that says what it is about to write: that write, and those of others beside it, must be reported as any. */
+static void announce(struct actors *actors, size_t page, size_t pages)
+{
+	struct field *field = actors->field;
+	uint64_t start = (uintptr_t)field_address(field, page);
+	struct uffdwp_written range = {start, start + pages * field->page_bytes, 0};
+	must(uffdwp_track_prepare(field->track, &range, 1) == 0);
 }
 
 static void write_pages(struct actors *actors, struct chance *chance, size_t page, size_t pages)
@@ -179,6 +187,9 @@ void actor_write(struct actors *actors, struct chance *chance, size_t role)
 	for (size_t i = 0; i < pages; i++) {
 		judge_begin(actors->judge, role, page + i);
 	}
+	if (chance_below(chance, ANNOUNCED_ONE_IN) == 0) {
+		announce(actors, page, pages);
+	}
 	write_pages(actors, chance, page, pages);
 	for (size_t i = 0; i < pages; i++) {
 		judge_end(actors->judge, role, page + i);
@@ -204,7 +215,7 @@ static void count_as_written(struct actors *actors, size_t role, size_t page, si
 /* 1: memory that is not there is not reported, and is zeros. */
 static int leaves_out_holes(const struct field *field)
 {
-	return field_is_private(field) && (field->way->flags & UFFDWP_TRACK_POPULATED) != 0;
+	return field_is_private(field) && (field->method->flags & UFFDWP_TRACK_START_POPULATED) != 0;
 }
 
 /* What is added counts as written. `may_be_busy`: 1 where the track may have followed the kernel and have it already.
@@ -217,7 +228,7 @@ static void add(struct actors *actors, size_t role, size_t page, size_t pages)
 	int error = uffdwp_track_add(field->track, field_address(field, page), pages * field->page_bytes, 0);
 	if (error != 0) {
 		char text[256] = "";
-		(void)uffdwp_error_text(field->runtime, text, sizeof(text));
+		(void)uffdwp_error_text(text, sizeof(text));
 		fprintf(stderr, "adding pages %zu to %zu: %s: %s\n", page, page + pages, strerror(-error), text);
 		must(error == 0);
 	}
@@ -231,7 +242,7 @@ static void add_clean(struct actors *actors, size_t page, size_t pages)
 {
 	struct field *field = actors->field;
 	must(uffdwp_track_add(field->track, field_address(field, page), pages * field->page_bytes,
-	                      UFFDWP_TRACK_CLEAN) == 0);
+	                      UFFDWP_TRACK_ADD_CLEAN) == 0);
 	judge_excuse(actors->judge, page, pages);
 	judge_note(actors->judge, page, pages, 'c');
 	judge_watch(actors->judge, page, pages);
@@ -245,7 +256,7 @@ static void take_out(struct actors *actors, size_t page, size_t pages)
 	judge_note(actors->judge, page, pages, 'r');
 	int error = uffdwp_track_remove(field->track, field_address(field, page), pages * field->page_bytes);
 	/* A region hears in a thread of the library where it was moved to. */
-	for (unsigned i = 0; i < PATIENCE_MS && error == -ENOENT && !field_is_async(field); i++) {
+	for (unsigned i = 0; i < pace_seconds(TIME_LIMIT_S) * 1000 && error == -ENOENT && !field_is_async(field); i++) {
 		sleep_us(1000);
 		error = uffdwp_track_remove(field->track, field_address(field, page), pages * field->page_bytes);
 	}
@@ -295,11 +306,11 @@ void actor_change(struct actors *actors, struct chance *chance)
 
 /* --- spoiler ------------------------------------------------------------------------------------------------------ */
 
-/* The kernel tells nobody of what it discards. */
-static int is_told_of_discards(const struct field *field)
+/* The kernel does not report what it discards. */
+static int sees_discards(const struct field *field)
 {
-	return field->way->mechanism != UFFDWP_MECHANISM_MPROTECT &&
-	       field->way->mechanism != UFFDWP_MECHANISM_SOFT_DIRTY;
+	return field->method->mechanism != UFFDWP_MECHANISM_MPROTECT &&
+	       field->method->mechanism != UFFDWP_MECHANISM_SOFT_DIRTY;
 }
 
 static int is_hugetlb(const struct field *field)
@@ -315,15 +326,15 @@ static int may_do(const struct actors *actors, enum deed deed)
 		if (is_hugetlb(field)) {
 			return !actors->snapshots && place_takes_dontneed(UFFDWP_MEMORY_HUGETLB);
 		}
-		return !field_is_private(field) || (is_told_of_discards(field) && !actors->snapshots);
+		return !field_is_private(field) || (sees_discards(field) && !actors->snapshots);
 	case DEED_FREE:
-		return field_is_private(field) && is_told_of_discards(field) && !actors->snapshots;
+		return field_is_private(field) && sees_discards(field) && !actors->snapshots;
 	case DEED_PAGEOUT:
 		return !is_hugetlb(field) && (support_has_swap() || field->memory == FIELD_FILE);
 	case DEED_COLLAPSE:
 		return field->memory == FIELD_THP;
 	case DEED_MPROTECT:
-		return is_told_of_discards(field);
+		return sees_discards(field);
 	case DEED_MOVE:
 		return field_may_move(field);
 	case DEED_REPLACE:
@@ -335,7 +346,7 @@ static int may_do(const struct actors *actors, enum deed deed)
 	}
 }
 
-/* Of private memory the content goes: by default that counts as a write. */
+/* The content of private memory goes: by default that counts as a write. */
 static int discard(struct actors *actors, size_t page, size_t pages)
 {
 	struct field *field = actors->field;
@@ -353,7 +364,7 @@ static int discard(struct actors *actors, size_t page, size_t pages)
 	return result;
 }
 
-/* The content goes when the kernel likes, if nobody writes before. */
+/* The content goes when the kernel likes, if no thread writes before. */
 static int free_lazily(struct actors *actors, size_t page, size_t pages)
 {
 	struct field *field = actors->field;
@@ -367,7 +378,7 @@ static int free_lazily(struct actors *actors, size_t page, size_t pages)
 	return result;
 }
 
-/* What was punched is written at once: of a page of zeros that was only read a snapshot cannot tell what it is. */
+/* What was punched is written at once: a snapshot cannot know what a page of zeros is that was only read. */
 static int punch(struct actors *actors, struct chance *chance, size_t page)
 {
 	struct field *field = actors->field;
@@ -412,7 +423,7 @@ static int protect_and_back(struct actors *actors, size_t page, size_t pages)
 	return 0;
 }
 
-/* Only what is tracked or untracked as a whole: of several mappings the kernel may move some and refuse the rest. */
+/* Only what is tracked or untracked as a whole: among several mappings the kernel may move some and refuse the rest. */
 static int move(struct actors *actors, size_t page)
 {
 	struct field *field = actors->field;
@@ -423,7 +434,7 @@ static int move(struct actors *actors, size_t page)
 	int result = field_move(field, field_block(field, page));
 	judge_note(actors->judge, first, field->block_pages, 'M');
 	if (!field_is_async(field)) {
-		judge_be_patient(actors->judge, first, field->block_pages);
+		judge_allow_delay(actors->judge, first, field->block_pages);
 	}
 	return result;
 }
@@ -470,7 +481,7 @@ static int replace(struct actors *actors, struct chance *chance, size_t page)
 	return 0;
 }
 
-/* While nobody else is in the block. */
+/* While no other thread is in the block. */
 static int do_to_block(struct actors *actors, enum deed deed, struct chance *chance, size_t page, size_t pages)
 {
 	switch (deed) {
@@ -483,7 +494,7 @@ static int do_to_block(struct actors *actors, enum deed deed, struct chance *cha
 	}
 }
 
-/* Of private memory the child writes to its own copy. It does nothing that a child of threads may not do. */
+/* In private memory the child writes to its own copy. It does nothing that a child of threads may not do. */
 static void be_child(struct field *field, size_t page, size_t pages)
 {
 	for (size_t i = page; i < page + pages && field_is_private(field); i++) {
@@ -555,7 +566,7 @@ static int do_beside(struct actors *actors, enum deed deed, struct chance *chanc
 	judge_stir(actors->judge, first, count);
 	int result = do_to_pages(actors, deed, chance, page, pages);
 	if (!field_is_async(field)) {
-		judge_be_patient(actors->judge, first, count);
+		judge_allow_delay(actors->judge, first, count);
 	}
 	judge_stir(actors->judge, first, count);
 	field_leave(field, field_block(field, page));

@@ -2,12 +2,13 @@
 /*
  * The actors of the stress test of tracks: what happens to a field while it is tracked.
  *
- *   writers    user stores, atomic operations, memcpy(3) over pages, read(2) and pread(2) into tracked memory
+ *   writers    user stores, atomic operations, memcpy(3) over pages, read(2) and pread(2) into tracked memory, some of
+ *              them announced by uffdwp_track_prepare()
  *   changer    takes ranges out of the track and adds them again, as written or as clean
  *   spoiler    MADV_DONTNEED, MADV_FREE, MADV_PAGEOUT, MADV_COLLAPSE, mprotect(2), mremap(2), munmap(2) and a new
  *              mapping, hole punches by the library, children that write, threads that write and end
  *
- * Each tells the judge what it does. Writers never write a word of zeros, so that zeros tell of content that went.
+ * Each reports to the judge what it does. Writers never write a word of zeros, so that zeros show content that went.
  *
  * Threads: each actor is one step of a loop of its own thread; the chance that it is given decides what it does.
  */
@@ -22,7 +23,7 @@
 #include "track_field.h"
 #include "track_judge.h"
 
-#define STAGE_WRITERS 3 /* threads; behind them in the judge's counts come: */
+#define STAGE_WRITERS 3 /* threads; after them in the judge's counts come: */
 #define STAGE_CHANGER 3
 #define STAGE_SPOILER 4
 #define STAGE_VISITOR 5 /* a thread that does not live long */
@@ -47,7 +48,7 @@ struct actors {
 	struct field *field;
 	struct judge *judge;
 	pthread_rwlock_t cut_lock;  /* regions: writers share it, the cut of a snapshot has it alone */
-	pthread_mutex_t space_lock; /* who maps or unmaps: nobody's mapping may come to lie in another's gap */
+	pthread_mutex_t space_lock; /* for mapping and unmapping: no mapping may come to lie in another's gap */
 	int snapshots;              /* a snapshot may run now: nothing may be done that fails it */
 	int source;                 /* a file of random bytes to read(2) from */
 	_Atomic uint64_t writes;

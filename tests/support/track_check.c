@@ -35,7 +35,7 @@ int tracked_open(struct tracked *tracked, uint32_t mechanism, uint32_t flags)
 	if (error == 0) {
 		return 1;
 	}
-	(void)uffdwp_error_text(tracked->runtime, text, sizeof(text));
+	(void)uffdwp_error_text(text, sizeof(text));
 	ck_assert_msg(error == -EOPNOTSUPP, "uffdwp_track_start: %s: %s", strerror(-error), text);
 	support_note("a track", text);
 	must(uffdwp_close(tracked->runtime) == 0);
@@ -73,10 +73,10 @@ uint64_t collect_all(struct uffdwp_track *track)
 	return collect.bytes;
 }
 
-void expect_text_says(struct uffdwp *runtime, const char *part)
+void expect_text_says(const char *part)
 {
 	char text[400] = "";
-	(void)uffdwp_error_text(runtime, text, sizeof(text));
+	(void)uffdwp_error_text(text, sizeof(text));
 	ck_assert_msg(strstr(text, part) != NULL, "the text \"%s\" does not say \"%s\"", text, part);
 }
 
@@ -145,34 +145,35 @@ void pages_expect(const struct pages *pages, const struct pages *wanted, size_t 
 const char *cell_name(int cell)
 {
 	static char name[80];
-	(void)snprintf(name, sizeof(name), "%s by %s", field_memory_name((enum field_memory)(cell / FIELD_WAYS)),
-	               field_ways[cell % FIELD_WAYS].name);
+	(void)snprintf(name, sizeof(name), "%s by %s", field_memory_name((enum field_memory)(cell / FIELD_METHODS)),
+	               field_methods[cell % FIELD_METHODS].name);
 	return name;
 }
 
-static int is_left_out(const struct field_way *way)
+static int is_left_out(const struct field_method *method)
 {
 	const char *delivery = getenv("UFFDWP_TEST_DELIVERY");
-	return delivery != NULL && strcmp(delivery, "thread") == 0 && way->delivery == UFFDWP_DELIVERY_INLINE;
+	return delivery != NULL && strcmp(delivery, "thread") == 0 && method->delivery == UFFDWP_DELIVERY_INLINE;
 }
 
-/* By cell: 1 where it is to be had; in memory shared with the children that find out. */
+/* By cell: 1 where it is available; in memory shared with the children that find out. */
 static uint8_t *offered;
 
 /* Opens and adds. 0: why is in the reason; empty where the cell means nothing. */
 static int open_and_add(struct field *field, int cell, char *reason, size_t size)
 {
-	const struct field_way *way = &field_ways[cell % FIELD_WAYS];
-	enum field_memory memory = (enum field_memory)(cell / FIELD_WAYS);
+	const struct field_method *method = &field_methods[cell % FIELD_METHODS];
+	enum field_memory memory = (enum field_memory)(cell / FIELD_METHODS);
 	reason[0] = '\0';
-	if (field_pointless(memory, way) || is_left_out(way) || field_open(field, memory, way, reason, size) != 0) {
+	if (field_pointless(memory, method) || is_left_out(method) ||
+	    field_open(field, memory, method, reason, size) != 0) {
 		return 0;
 	}
 	for (size_t page = 0; page < field->pages; page++) {
 		cell_write(field, page);
 	}
 	if (field_add_all(field, 0) != 0) {
-		(void)uffdwp_error_text(field->runtime, reason, size);
+		(void)uffdwp_error_text(reason, size);
 		field_close(field);
 		return 0;
 	}

@@ -26,7 +26,7 @@ struct tracked {
 	struct uffdwp_track *track;
 };
 
-/* 1: opened; 0: not to be had here, which is printed. */
+/* 1: opened; 0: not available here, which is printed. */
 int tracked_open(struct tracked *tracked, uint32_t mechanism, uint32_t flags);
 void tracked_close(struct tracked *tracked);
 
@@ -51,16 +51,16 @@ void pages_expect(const struct pages *pages, const struct pages *wanted, size_t 
 /* All that the track has is collected into nowhere. Bytes. */
 uint64_t collect_all(struct uffdwp_track *track);
 
-void expect_text_says(struct uffdwp *runtime, const char *part);
+void expect_text_says(const char *part);
 
-/* Cells of a field: the memories and the ways to track them, [0, CELLS). */
-#define CELLS ((int)FIELD_MEMORIES * FIELD_WAYS)
+/* Cells of a field: the memories and the methods to track them, [0, CELLS). */
+#define CELLS ((int)FIELD_MEMORIES * FIELD_METHODS)
 
-/* Finds out which cells are to be had, and prints why others are not; call in main(), before Check forks anything. */
+/* Finds out which cells are available, and prints why others are not; call in main(), before Check forks anything. */
 void cells_print(void);
 
-/* Opens a cell, writes to all its pages, adds all of it and collects once, so that nothing is written. 0: it is not to
- * be had. */
+/* Opens a cell, writes to all its pages, adds all of it and collects once, so that nothing is written. 0: it is not
+ * available. */
 int cell_open(struct field *field, int cell);
 const char *cell_name(int cell);
 

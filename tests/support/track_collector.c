@@ -76,7 +76,7 @@ static void choose_range(struct request *request, struct chance *chance)
 static void take_range(struct request *request, const struct uffdwp_written *range)
 {
 	must(range->start < range->end && (range->start | range->end) % field_of(request)->page_bytes == 0);
-	must(range->start >= request->came_end && range->flags == UFFDWP_WRITTEN);
+	must(range->start >= request->came_end && range->flags == UFFDWP_TRACK_WRITTEN);
 	must(range->start >= request->start && range->end <= request->end);
 	view_report(&request->collector->view, field_of(request), range->start, range->end);
 	request->came_end = range->end;
@@ -152,17 +152,17 @@ static void explain(const struct request *request, int error)
 {
 	const struct field *field = field_of(request);
 	char text[256] = "";
-	(void)uffdwp_error_text(field->runtime, text, sizeof(text));
-	fprintf(stderr, "%s by %s: uffdwp_track_collect: %s: %s\n", field_memory_name(field->memory), field->way->name,
-	        strerror(-error), text);
+	(void)uffdwp_error_text(text, sizeof(text));
+	fprintf(stderr, "%s by %s: uffdwp_track_collect: %s: %s\n", field_memory_name(field->memory),
+	        field->method->name, strerror(-error), text);
 }
 
-/* -ENOENT: of what was asked for nothing is tracked any more. */
+/* -ENOENT: nothing of what was asked for is tracked any more. */
 static void ask_once(struct request *request)
 {
 	struct collector *collector = request->collector;
 	struct uffdwp_collect *collect = &request->collect;
-	int is_peek = (collect->flags & UFFDWP_COLLECT_PEEK) != 0;
+	int is_peek = (collect->flags & UFFDWP_TRACK_COLLECT_PEEK) != 0;
 	request->came = 0;
 	request->came_bytes = 0;
 	request->came_end = 0;
@@ -201,7 +201,7 @@ static void ask_to_the_end(struct request *request, size_t stops)
 void collector_ask(struct collector *collector)
 {
 	struct request *request = new_request(collector);
-	request->collect.flags = chance_below(&collector->chance, 4) == 0 ? UFFDWP_COLLECT_PEEK : 0;
+	request->collect.flags = chance_below(&collector->chance, 4) == 0 ? UFFDWP_TRACK_COLLECT_PEEK : 0;
 	choose_range(request, &collector->chance);
 	choose_answer(request, &collector->chance);
 	ask_to_the_end(request, 8);

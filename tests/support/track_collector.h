@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A collector: asks a track what was written, in all the ways that there are, checks that the answer is a sound one
+ * A collector: asks a track what was written, by all the means that there are, checks that the answer is a sound one
  * (ordered, whole pages, inside of what was asked for, its sums right), and puts it before the judge.
  *
  * Threads: a collector is one thread's.
@@ -24,7 +24,7 @@ struct collector {
 	collect_fn collect;
 	struct view view;
 	struct chance chance;
-	int alone; /* nobody else collects: each answer is judged */
+	int alone; /* no other thread collects: each answer is judged */
 	uint64_t vanished_bytes;
 };
 

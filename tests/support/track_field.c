@@ -26,14 +26,14 @@
 #define MADV_HUGEPAGE 14
 #endif
 
-#define POPULATED UFFDWP_TRACK_POPULATED
+#define POPULATED UFFDWP_TRACK_START_POPULATED
 #define THREAD UFFDWP_DELIVERY_THREAD
 #define INLINE UFFDWP_DELIVERY_INLINE
 
-const struct field_way field_ways[FIELD_WAYS] = {
+const struct field_method field_methods[FIELD_METHODS] = {
         {"async", UFFDWP_MECHANISM_ASYNC, 0, 0},
         {"async, populated", UFFDWP_MECHANISM_ASYNC, 0, POPULATED},
-        {"async, no events", UFFDWP_MECHANISM_ASYNC, 0, UFFDWP_TRACK_NO_EVENTS},
+        {"async, no events", UFFDWP_MECHANISM_ASYNC, 0, UFFDWP_TRACK_START_NO_EVENTS},
         {"marker, thread", UFFDWP_MECHANISM_MARKER, THREAD, 0},
         {"marker, inline", UFFDWP_MECHANISM_MARKER, INLINE, 0},
         {"rearm, thread", UFFDWP_MECHANISM_REARM, THREAD, 0},
@@ -41,7 +41,7 @@ const struct field_way field_ways[FIELD_WAYS] = {
         {"minor, thread", UFFDWP_MECHANISM_MINOR, THREAD, 0},
         {"minor, inline", UFFDWP_MECHANISM_MINOR, INLINE, 0},
         {"mprotect", UFFDWP_MECHANISM_MPROTECT, INLINE, 0},
-        {"soft-dirty", UFFDWP_MECHANISM_SOFT_DIRTY, 0, UFFDWP_TRACK_RESET_PROCESS},
+        {"soft-dirty", UFFDWP_MECHANISM_SOFT_DIRTY, 0, UFFDWP_TRACK_START_RESET_PROCESS},
 };
 
 const char *field_memory_name(enum field_memory memory)
@@ -65,7 +65,7 @@ static int is_huge(enum field_memory memory)
 
 int field_is_async(const struct field *field)
 {
-	return field->way->mechanism == UFFDWP_MECHANISM_ASYNC;
+	return field->method->mechanism == UFFDWP_MECHANISM_ASYNC;
 }
 
 int field_is_private(const struct field *field)
@@ -73,9 +73,10 @@ int field_is_private(const struct field *field)
 	return field->memory == FIELD_ANON || field->memory == FIELD_THP || field->memory == FIELD_REGION_ANON;
 }
 
-int field_pointless(enum field_memory memory, const struct field_way *way)
+int field_pointless(enum field_memory memory, const struct field_method *method)
 {
-	int needs_no_region = way->mechanism == UFFDWP_MECHANISM_ASYNC || way->mechanism == UFFDWP_MECHANISM_SOFT_DIRTY;
+	int needs_no_region =
+	        method->mechanism == UFFDWP_MECHANISM_ASYNC || method->mechanism == UFFDWP_MECHANISM_SOFT_DIRTY;
 	return is_region(memory) && needs_no_region;
 }
 
@@ -149,9 +150,9 @@ static uint8_t *reserve(struct field *field)
 	if (aligned != base) {
 		must(munmap(base, (size_t)(aligned - base)) == 0);
 	}
-	size_t behind = (size_t)(base + align - aligned);
-	if (behind != 0) {
-		must(munmap(aligned + field->slots_bytes, behind) == 0);
+	size_t after = (size_t)(base + align - aligned);
+	if (after != 0) {
+		must(munmap(aligned + field->slots_bytes, after) == 0);
 	}
 	return aligned;
 }
@@ -185,9 +186,9 @@ static void unmap_blocks(struct field *field)
 
 /* --- opening ------------------------------------------------------------------------------------------------------ */
 
-static int explain(struct field *field, int error, char *reason, size_t size)
+static int explain(int error, char *reason, size_t size)
 {
-	if (uffdwp_error_text(field->runtime, reason, size) == 0) {
+	if (uffdwp_error_text(reason, size) == 0) {
 		(void)snprintf(reason, size, "%s, without a text", strerror(-error));
 	}
 	return error;
@@ -197,13 +198,13 @@ static int open_region(struct field *field)
 {
 	struct uffdwp_region_options options = UFFDWP_REGION_OPTIONS_INIT;
 	size_t length = field->pages * field->page_bytes;
-	options.mechanism = field->way->mechanism;
-	options.delivery = field->way->delivery;
+	options.mechanism = field->method->mechanism;
+	options.delivery = field->method->delivery;
 	if (field->memory == FIELD_REGION_ANON) {
 		map_blocks(field);
 		return uffdwp_region_attach(field->runtime, field->slots[0], length, &options, &field->region);
 	}
-	options.flags = is_huge(field->memory) ? UFFDWP_REGION_HUGETLB : 0;
+	options.flags = is_huge(field->memory) ? UFFDWP_REGION_CREATE_HUGETLB : 0;
 	int error = uffdwp_region_create(field->runtime, length, &options, &field->region);
 	for (size_t block = 0; error == 0 && block < field->blocks; block++) {
 		uint8_t *base = uffdwp_region_base(field->region);
@@ -215,19 +216,20 @@ static int open_region(struct field *field)
 static int open_track(struct field *field)
 {
 	struct uffdwp_track_options options = UFFDWP_TRACK_OPTIONS_INIT;
-	options.flags = field->way->flags;
+	options.flags = field->method->flags;
 	if (field->region == NULL) {
-		options.mechanism = field->way->mechanism;
-		options.delivery = field->way->delivery;
+		options.mechanism = field->method->mechanism;
+		options.delivery = field->method->delivery;
 	}
 	return uffdwp_track_start(field->runtime, &options, &field->track);
 }
 
-int field_open(struct field *field, enum field_memory memory, const struct field_way *way, char *reason, size_t size)
+int field_open(struct field *field, enum field_memory memory, const struct field_method *method, char *reason,
+               size_t size)
 {
 	memset(field, 0, sizeof(*field));
 	field->memory = memory;
-	field->way = way;
+	field->method = method;
 	set_shape(field);
 	int error = open_memory(field, reason, size);
 	if (error != 0) {
@@ -235,10 +237,7 @@ int field_open(struct field *field, enum field_memory memory, const struct field
 	}
 	must(uffdwp_open(NULL, &field->runtime) == 0);
 	for (size_t block = 0; block < FIELD_BLOCKS_MAX; block++) {
-		pthread_rwlockattr_t attributes;
-		must(pthread_rwlockattr_init(&attributes) == 0);
-		(void)pthread_rwlockattr_setkind_np(&attributes, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
-		must(pthread_rwlock_init(&field->locks[block], &attributes) == 0);
+		lock_for_writers_init(&field->locks[block]);
 	}
 	if (is_region(memory)) {
 		error = open_region(field);
@@ -247,7 +246,7 @@ int field_open(struct field *field, enum field_memory memory, const struct field
 	}
 	error = error == 0 ? open_track(field) : error;
 	if (error != 0) {
-		(void)explain(field, error, reason, size);
+		(void)explain(error, reason, size);
 		field_close(field);
 	}
 	return error;
@@ -317,9 +316,10 @@ void field_leave(struct field *field, size_t block)
 
 int field_may_move(const struct field *field)
 {
-	return field->slots[0] != NULL && field->region == NULL && (field->way->flags & UFFDWP_TRACK_NO_EVENTS) == 0 &&
-	       field->way->mechanism != UFFDWP_MECHANISM_MPROTECT &&
-	       field->way->mechanism != UFFDWP_MECHANISM_SOFT_DIRTY;
+	return field->slots[0] != NULL && field->region == NULL &&
+	       (field->method->flags & UFFDWP_TRACK_START_NO_EVENTS) == 0 &&
+	       field->method->mechanism != UFFDWP_MECHANISM_MPROTECT &&
+	       field->method->mechanism != UFFDWP_MECHANISM_SOFT_DIRTY;
 }
 
 int field_move(struct field *field, size_t block)
@@ -331,7 +331,7 @@ int field_move(struct field *field, size_t block)
 		return -errno;
 	}
 	atomic_store(&field->at[block], to);
-	/* Nobody else's mapping may come to lie there. One that was faster is in the way of no one: it is seen here. */
+	/* No other mapping may come to lie there. One that was faster does no harm: it is seen here. */
 	must(mmap(from, field->block_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) ==
 	     from);
 	return 0;
@@ -340,5 +340,5 @@ int field_move(struct field *field, size_t block)
 int field_system_calls_work(const struct field *field)
 {
 	int user_mode = place_report()->access_chosen == UFFDWP_ACCESS_USER_MODE;
-	return field_is_async(field) || (field->way->delivery == THREAD && !user_mode);
+	return field_is_async(field) || (field->method->delivery == THREAD && !user_mode);
 }

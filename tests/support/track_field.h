@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A field: memory of one type under a track, made of a few blocks, each of which is a mapping of its own that may be
- * moved. Stress tests run over each memory and each way to track it; what a kernel refuses is said with its reason.
+ * moved. Stress tests run over each memory and each method to track it; what a kernel refuses is said with its reason.
  *
- * A block lies in one of two slots; the slot that it is not in is reserved. So an address tells which page it is or
- * was, also while the block is moved.
+ * A block lies in one of two slots; the slot that it is not in is reserved. So an address says which page it is or was,
+ * also while the block is moved.
  *
- * Threads: who touches a block's memory holds its lock shared; who moves it, takes a part of it away or makes it
- * read-only has it alone. Nobody takes a second lock while he holds one.
+ * Threads: a thread that touches a block's memory holds its lock shared; one that moves it, takes a part of it away or
+ * makes it read-only has it alone. No thread takes a second lock while it holds one.
  */
 #ifndef SUPPORT_TRACK_FIELD_H
 #define SUPPORT_TRACK_FIELD_H
@@ -34,8 +34,8 @@ enum field_memory {
 	FIELD_MEMORIES
 };
 
-/* A way to track: what uffdwp_track_start() is asked for, or for regions how the region catches writes. */
-struct field_way {
+/* A method to track: what uffdwp_track_start() is asked for, or for regions how the region catches writes. */
+struct field_method {
 	const char *name;
 	uint32_t mechanism;
 	uint32_t delivery;
@@ -44,7 +44,7 @@ struct field_way {
 
 struct field {
 	enum field_memory memory;
-	const struct field_way *way;
+	const struct field_method *method;
 	struct uffdwp *runtime;
 	struct uffdwp_region *region; /* NULL: plain memory */
 	struct uffdwp_track *track;
@@ -60,16 +60,17 @@ struct field {
 	int fd; /* -1: none */
 };
 
-#define FIELD_WAYS 11
-extern const struct field_way field_ways[FIELD_WAYS];
+#define FIELD_METHODS 11
+extern const struct field_method field_methods[FIELD_METHODS];
 
 const char *field_memory_name(enum field_memory memory);
 
-/* 1: this way has nothing to do with this memory (async and a region): no cell of the table. */
-int field_pointless(enum field_memory memory, const struct field_way *way);
+/* 1: this method has nothing to do with this memory (async and a region): no cell of the table. */
+int field_pointless(enum field_memory memory, const struct field_method *method);
 
 /* Opens all but adds nothing. 0; or -errno with the reason, and nothing is open. */
-int field_open(struct field *field, enum field_memory memory, const struct field_way *way, char *reason, size_t size);
+int field_open(struct field *field, enum field_memory memory, const struct field_method *method, char *reason,
+               size_t size);
 
 /* Stops the track if it runs, closes and unmaps all. */
 void field_close(struct field *field);

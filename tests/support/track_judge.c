@@ -33,7 +33,7 @@ void judge_open(struct judge *judge, struct field *field, size_t writers)
 	judge->covered = array(counts(judge), sizeof(*judge->covered));
 	judge->watch = array(field->pages, sizeof(*judge->watch));
 	judge->may_zero = array(field->pages, sizeof(*judge->may_zero));
-	judge->patience = array(field->pages, sizeof(*judge->patience));
+	judge->delays = array(field->pages, sizeof(*judge->delays));
 	judge->overdue = array(field->pages, 1);
 	judge->history = array(field->pages, JUDGE_HISTORY);
 	judge->copy = array(field->pages, field->page_bytes);
@@ -53,7 +53,7 @@ void judge_close(struct judge *judge)
 	free(judge->covered);
 	free((void *)judge->watch);
 	free((void *)judge->may_zero);
-	free((void *)judge->patience);
+	free((void *)judge->delays);
 	free(judge->overdue);
 	free((void *)judge->history);
 	free(judge->copy);
@@ -151,10 +151,10 @@ void judge_excuse(struct judge *judge, size_t page, size_t pages)
 	}
 }
 
-void judge_be_patient(struct judge *judge, size_t page, size_t pages)
+void judge_allow_delay(struct judge *judge, size_t page, size_t pages)
 {
 	for (size_t i = page; i < page + pages; i++) {
-		atomic_store(&judge->patience[i], 1);
+		atomic_store(&judge->delays[i], 1);
 	}
 }
 
@@ -266,7 +266,7 @@ static void print_miss(struct judge *judge, size_t page, const char *how)
 		history[n] = deed != 0 ? deed : '-';
 	}
 	fprintf(stderr, "%s: %s by %s: page %zu, at %p, after %s, collect %llu\n", how,
-	        field_memory_name(judge->field->memory), judge->field->way->name, page,
+	        field_memory_name(judge->field->memory), judge->field->method->name, page,
 	        (void *)field_address(judge->field, page), history, (unsigned long long)judge->collects);
 }
 
@@ -277,7 +277,7 @@ static void judge_reported(struct judge *judge, const struct view *view, size_t 
 	if (!is_peek) {
 		cover(judge, page, view->begun);
 		judge->overdue[page] = 0;
-		atomic_store(&judge->patience[page], 0);
+		atomic_store(&judge->delays[page], 0);
 	}
 }
 
@@ -287,7 +287,7 @@ static void judge_unreported(struct judge *judge, const struct view *view, size_
 		return;
 	}
 	judge->overdue[page] = 1;
-	if (!atomic_load(&judge->patience[page]) && judge->late++ < PRINTED_MISSES) {
+	if (!atomic_load(&judge->delays[page]) && judge->late++ < PRINTED_MISSES) {
 		print_miss(judge, page, "not in this answer");
 	}
 }

@@ -24,7 +24,7 @@ static void bark(int signal_number)
 	_exit(3);
 }
 
-/* Somebody who can take the alarm when the main thread sleeps uninterruptibly in the kernel: an event that nobody reads
+/* A thread that can take the alarm when the main thread sleeps uninterruptibly in the kernel: an event that is not read
  * makes madvise(2) do that. */
 static void *wait_for_the_alarm(void *argument)
 {

@@ -5,12 +5,15 @@
 #include <fcntl.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "kernel/abi.h"
 #include "support.h"
 
-#define ENTRY_MARKED ((uint64_t)1 << 57)
+#define ENTRY_WP ((uint64_t)1 << 57)
 #define ENTRY_SWAPPED ((uint64_t)1 << 62)
 #define ENTRY_PRESENT ((uint64_t)1 << 63)
 
@@ -31,7 +34,7 @@ static int open_pagemap(void)
 
 static uint8_t view_of(uint64_t entry)
 {
-	unsigned view = (entry & ENTRY_MARKED) != 0 ? WITNESS_MARKED : 0;
+	unsigned view = (entry & ENTRY_WP) != 0 ? WITNESS_WP : 0;
 	view |= (entry & ENTRY_PRESENT) != 0 ? WITNESS_PRESENT : 0;
 	view |= (entry & ENTRY_SWAPPED) != 0 ? WITNESS_SWAPPED : 0;
 	return (uint8_t)view;
@@ -106,7 +109,7 @@ size_t witness_count(const void *base, size_t length, size_t page_bytes, unsigne
 
 size_t witness_armed(const void *base, size_t length, size_t page_bytes)
 {
-	return witness_count(base, length, page_bytes, WITNESS_MARKED);
+	return witness_count(base, length, page_bytes, WITNESS_WP);
 }
 
 int witness_swapped(const void *page)
@@ -117,7 +120,7 @@ int witness_swapped(const void *page)
 	return (entry & ENTRY_SWAPPED) != 0;
 }
 
-/* include/uapi/linux/mman.h. Of shared memory an evicted page is one in the swap. */
+/* include/uapi/linux/mman.h. In shared memory an evicted page is one in the swap. */
 #ifndef SYS_cachestat
 #define SYS_cachestat 451
 #endif
@@ -132,6 +135,26 @@ int witness_file_swapped(int fd, size_t offset, size_t length)
 		return -1;
 	}
 	return counts.evicted > 0;
+}
+
+int witness_zero_page(void)
+{
+	size_t page_bytes = (size_t)sysconf(_SC_PAGESIZE);
+	volatile uint8_t *page = mmap(NULL, page_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct page_region found = {0};
+	struct pm_scan_arg arg = {.size = sizeof(arg),
+	                          .start = (uintptr_t)page,
+	                          .end = (uintptr_t)page + page_bytes,
+	                          .vec = (uintptr_t)&found,
+	                          .vec_len = 1,
+	                          .category_mask = PAGE_IS_PFNZERO,
+	                          .return_mask = PAGE_IS_PFNZERO};
+	int pagemap = open_pagemap();
+	must(page != MAP_FAILED && page[0] == 0);
+	int ranges = ioctl(pagemap, PAGEMAP_SCAN, &arg);
+	close(pagemap);
+	must(munmap((void *)(uintptr_t)page, page_bytes) == 0);
+	return ranges == 1;
 }
 
 size_t witness_mappings(void)

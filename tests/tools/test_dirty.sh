@@ -126,16 +126,27 @@ test_python() {
 	"$UFFDWP_CTL" dirty -q --small-pages --json python.json --svg python.svg -- /usr/bin/python3 program.py >observed.out
 	cmp bare.out observed.out
 	between "python3: bytes of shared memory" "$(unique_of python.json 'shared anon')" $((4 << 20)) $((4 << 20))
-	between "python3: bytes of different pages" "$(member python.json '$.unique_bytes')" $((34 << 20)) $((50 << 20))
+	# 34 MiB are written, and 10 MiB only read, which count where the kernel shares no zero page.
+	between "python3: bytes of different pages" "$(member python.json '$.unique_bytes')" $((34 << 20)) $((60 << 20))
 	check_svg python.svg
 }
 
+# The server is the same program as the checker of its files, by another name: no package is needed that enables a service.
+redis_server() {
+	local program
+	program=$(command -v redis-server || command -v redis-check-rdb) || {
+		echo "not tested here: Redis: there is no redis-server and no redis-check-rdb"
+		return 1
+	}
+	ln -sf "$(realpath "$program")" redis-server
+}
+
 test_redis() {
-	missing redis-server "Redis" && return
+	redis_server || return 0
 	missing redis-benchmark "Redis" && return
 	missing sqlite3 "the figures of Redis" && return
 	local port=$((20000 + RANDOM % 20000)) used status=0
-	"$UFFDWP_CTL" dirty -q --json redis.json --svg redis.svg -- redis-server --port "$port" --bind 127.0.0.1 \
+	"$UFFDWP_CTL" dirty -q --json redis.json --svg redis.svg -- ./redis-server --port "$port" --bind 127.0.0.1 \
 		--save '' --appendonly no --dir "$scratch" >redis.log 2>&1 &
 	started=$!
 	until redis-cli -h 127.0.0.1 -p "$port" ping >/dev/null 2>&1; do

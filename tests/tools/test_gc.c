@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The adapter for the garbage collector, by programs that check themselves: every object of theirs carries an identity,
- * and who refers to whom is kept where the collector does not look. Objects that a collection freed though they were in
- * use are counted (INV-GC). Each kind of program is run blind, too: the adapter collects and tells the collector
- * nothing, and the programs must find objects lost, or their checks are worth nothing.
+ * and which refers to which is kept where the collector does not look. Objects that a collection freed though they were
+ * in use are counted (INV-GC). Each kind of program is run blind, too: the adapter collects and reports nothing to the
+ * collector, and the programs must find objects lost, or their checks are worth nothing.
  *
  * The programs lie in the build folder (UFFDWP_BUILD). The seeds of what they choose by chance are in their output,
  * which is printed when a test fails.
@@ -37,7 +37,7 @@ struct run {
 	const char *arguments[ARGUMENTS];
 	const char *environment[4]; /* NAME=value */
 	int preload;
-	int no_uffd; /* the kernel refuses userfaultfd in every way */
+	int no_uffd; /* the kernel refuses every access to userfaultfd */
 };
 
 static char output[OUTPUT_BYTES]; /* what it said, on both streams */
@@ -169,7 +169,11 @@ START_TEST(test_statistics_agree_with_the_program)
 	ck_assert_int_ge(json_number(adapter, "stops"), json_number(json_object_object_get(all, "stops"), "count"));
 	ck_assert_int_eq(json_number(adapter, "stops_all"), 0);
 	ck_assert_int_eq(json_number(adapter, "untracked_bytes"), 0);
-	ck_assert_int_ge(json_number(adapter, "tracked_bytes"), json_number(adapter, "heap_bytes"));
+	int64_t heap = json_number(adapter, "heap_bytes"), tracked = json_number(adapter, "tracked_bytes");
+	ck_assert_int_ge(tracked, heap);
+	ck_assert_msg(tracked <= heap + heap / 64, "of %lld bytes that are tracked %lld are heap", (long long)tracked,
+	              (long long)heap);
+	ck_assert_int_gt(json_number(adapter, "pages_ahead"), 1000);
 	ck_assert_int_gt(json_number(adapter, "pages_fed"), 1000);
 	json_object_put(all);
 }
@@ -179,8 +183,22 @@ static const struct run blind[] = {
         {.program = "gcbench", .arguments = {"--mode=uffdwp", "--blind"}},
         {.program = "gcgraph", .arguments = {"--mode=uffdwp", "--blind", "--size=16M"}},
         {.program = "gcthreads", .arguments = {"--mode=uffdwp", "--blind", "--size=8M", "--rounds=20"}},
-        {.program = "gcstock", .arguments = {"init"}, .environment = {"UFFDWP_GC_TEST_BLIND=1"}, .preload = 1},
-        {.program = "gcstock", .arguments = {"threads"}, .environment = {"UFFDWP_GC_TEST_BLIND=1"}, .preload = 1},
+        {.program = "gcstock",
+         .arguments = {"init"},
+         .environment = {"UFFDWP_GC_TEST_BLIND=1", "UFFDWP_GC=require"},
+         .preload = 1},
+        {.program = "gcstock",
+         .arguments = {"threads"},
+         .environment = {"UFFDWP_GC_TEST_BLIND=1", "UFFDWP_GC=require"},
+         .preload = 1},
+        {.program = "gcstock",
+         .arguments = {"init"},
+         .environment = {"UFFDWP_GC_TEST_BLIND=1", "UFFDWP_GC_LONG_MS=0"},
+         .preload = 1},
+        {.program = "gcstock",
+         .arguments = {"init", "300"},
+         .environment = {"UFFDWP_GC_TEST_BLIND=1", "UFFDWP_GC_LONG_MS=0", "UFFDWP_GC_TEST_REST=5"},
+         .preload = 1},
 };
 
 START_TEST(test_without_the_barrier_lost_objects_are_found)
@@ -234,19 +252,79 @@ END_TEST
 /* ----------------------------------------------------------------------------------------------- the preload form --
  */
 
-static const char *const ways[] = {"init", "malloc", "incremental", "threads", "fork"};
+static const char *const methods[] = {"init", "malloc", "incremental", "threads", "fork", "churn"};
 
-#define WAYS ((int)(sizeof(ways) / sizeof(ways[0])))
+#define METHODS ((int)(sizeof(methods) / sizeof(methods[0])))
 
 START_TEST(test_preloaded_it_serves_programs_that_know_nothing_of_it)
 {
 	struct run run = {.program = "gcstock",
-	                  .arguments = {ways[_i]},
+	                  .arguments = {methods[_i]},
 	                  .environment = {"UFFDWP_GC=require", "UFFDWP_GC_STATS=1"},
 	                  .preload = 1};
 	expect(run, 0, "incremental 1");
 	ck_assert_msg(strstr(output, ": tracking, ") != NULL, "%s", output);
 	ck_assert_msg(strstr(output, " 0 lost") != NULL, "%s", output);
+}
+END_TEST
+
+/* A number in the line of statistics, before `words`. */
+static long statistic(const char *words)
+{
+	const char *at = strstr(output, words);
+	ck_assert_msg(at != NULL, "nothing of '%s':\n%s", words, output);
+	for (at--; at > output && at[-1] >= '0' && at[-1] <= '9'; at--)
+		continue;
+	return strtol(at, NULL, 10);
+}
+
+/* Stops are never long, then. */
+START_TEST(test_preloaded_it_leaves_a_collector_alone_whose_stops_are_short)
+{
+	struct run run = {.program = "gcstock",
+	                  .arguments = {methods[_i]},
+	                  .environment = {"UFFDWP_GC_LONG_MS=1000000", "UFFDWP_GC_STATS=1"},
+	                  .preload = 1};
+	int asks = strcmp(methods[_i], "incremental") == 0;
+	expect(run, 0, asks ? "incremental 1" : "incremental 0");
+	ck_assert_msg(strstr(output, asks ? ": tracking, " : ": waiting, ") != NULL, "%s", output);
+	ck_assert_msg(strstr(output, " 0 lost") != NULL, "%s", output);
+}
+END_TEST
+
+/* And here the first is long: generations begin in the middle of the program. */
+START_TEST(test_preloaded_it_switches_on_when_a_stop_was_long)
+{
+	struct run run = {.program = "gcstock",
+	                  .arguments = {methods[_i]},
+	                  .environment = {"UFFDWP_GC_LONG_MS=0", "UFFDWP_GC_STATS=1"},
+	                  .preload = 1};
+	expect(run, 0, "incremental 1");
+	ck_assert_msg(strstr(output, " 0 lost") != NULL, "%s", output);
+	ck_assert_int_gt(statistic(" stops ("), 2);
+}
+END_TEST
+
+/* Generations that are left off and taken up again, again and again: what is written in a rest is not forgotten after
+ * it. That there are generations between the rests is shown by the blind run above. */
+START_TEST(test_preloaded_a_rest_loses_nothing)
+{
+	struct run run = {.program = "gcstock",
+	                  .arguments = {methods[_i], "160"},
+	                  .environment = {"UFFDWP_GC_LONG_MS=0", "UFFDWP_GC_STATS=1",
+	                                  _i % 2 ? "UFFDWP_GC_TEST_REST=1" : "UFFDWP_GC_TEST_REST=3"},
+	                  .preload = 1};
+	expect(run, 0, "incremental 1");
+	ck_assert_msg(strstr(output, " 0 lost") != NULL, "%s", output);
+	ck_assert_int_gt(statistic(" rests\n"), 1);
+}
+END_TEST
+
+START_TEST(test_preloaded_it_refuses_numbers_that_are_none)
+{
+	struct run run = {
+	        .program = "gcstock", .arguments = {"init"}, .environment = {"UFFDWP_GC_LONG_MS=soon"}, .preload = 1};
+	expect(run, 1, "UFFDWP_GC_LONG_MS takes a number");
 }
 END_TEST
 
@@ -265,7 +343,7 @@ START_TEST(test_without_userfaultfd_it_is_refused_with_the_reason)
 {
 	struct run linked = {.program = "gcgraph", .arguments = {"--mode=uffdwp"}, .no_uffd = 1};
 	struct run stock = {.program = "gcstock", .arguments = {"init"}, .preload = 1, .no_uffd = 1};
-	expect(linked, REFUSED, "--mode=uffdwp cannot be had: ");
+	expect(linked, REFUSED, "--mode=uffdwp is not available: ");
 	expect(stock, 0, "uffdwp-gc: not switched on: ");
 	ck_assert_msg(strstr(output, "incremental 0") != NULL, "the program goes on as it was:\n%s", output);
 	stock.environment[0] = "UFFDWP_GC=require";
@@ -302,7 +380,11 @@ static Suite *suite_new(void)
 	                    (int)(sizeof(blind) / sizeof(blind[0])));
 	tcase_add_loop_test(all, test_what_programs_do_to_a_collector_loses_nothing, 0, CASES);
 	tcase_add_test(all, test_every_case_is_in_this_list);
-	tcase_add_loop_test(all, test_preloaded_it_serves_programs_that_know_nothing_of_it, 0, WAYS);
+	tcase_add_loop_test(all, test_preloaded_it_serves_programs_that_know_nothing_of_it, 0, METHODS);
+	tcase_add_loop_test(all, test_preloaded_it_leaves_a_collector_alone_whose_stops_are_short, 0, METHODS);
+	tcase_add_loop_test(all, test_preloaded_it_switches_on_when_a_stop_was_long, 0, METHODS);
+	tcase_add_loop_test(all, test_preloaded_a_rest_loses_nothing, 0, METHODS);
+	tcase_add_test(all, test_preloaded_it_refuses_numbers_that_are_none);
 	tcase_add_test(all, test_preloaded_it_can_be_left_off);
 	tcase_add_test(all, test_without_userfaultfd_it_is_refused_with_the_reason);
 	tcase_add_test(all, test_bad_options_are_refused);

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# uffdwp-ctl image, with cmp(1) as the witness: chains made by diff, restored, merged, verified; exit codes, messages and
-# JSON; damage; a full disk, which leaves nothing behind; and kill -9 at random moments, after which whatever stands
-# under a final name is whole. The seed is printed, and taken from UFFDWP_SEED.
+# uffdwp-ctl image, with cmp(1) as the witness: chains made by diff, restored, merged, verified; exit codes, messages
+# and JSON; damage; a full disk, which leaves nothing; and kill -9 at random moments, after which whatever stands under
+# a final name is whole. The seed is printed, and taken from UFFDWP_SEED.
 set -euo pipefail
 
 : "${UFFDWP_CTL:?run by ctest}"
@@ -101,7 +101,7 @@ test_diff() {
 	rm leap restored
 }
 
-test_tells() {
+test_reports() {
 	expect 0 'parent "delta-3"' info delta-4
 	expect 0 '"kind":"raw"' info --json delta-4
 	expect 0 'whole: 5 of 5 files' verify delta-4
@@ -118,7 +118,7 @@ test_refusals() {
 	expect 2 'number from 1 to 19' merge -d 1 -z 20 delta-1 -o x
 	expect 2 '--json is for' restore --json delta-1 -o x
 	expect 4 'cannot be opened' info nothing
-	expect 4 'has 4 deltas' merge -d 5 delta-4 -o x
+	expect 4 'the chain has 4' merge -d 5 delta-4 -o x
 	expect 4 'belongs to the chain' restore delta-4 -o base
 	[[ ! -e x ]] || fail "a refusal left a file"
 	expect 0 'Exit codes' --help
@@ -162,7 +162,7 @@ test_full_disk() {
 	mounted=
 }
 
-# Is killed at a moment that nobody knows: the name holds nothing, or all of it.
+# Is killed at an unknown moment: the name has nothing, or all of it.
 kill_at_random() { # how to judge the result, command...
 	local judge=$1 i there=0
 	shift
@@ -193,7 +193,7 @@ judge_merged() {
 make_chain 8 4 40
 test_restore_and_merge
 test_diff
-test_tells
+test_reports
 test_refusals
 test_damage
 test_full_disk

@@ -8,6 +8,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,6 +17,7 @@
 #include "base/ring.h"
 #include "base/signals.h"
 #include "base/text.h"
+#include "base/thread.h"
 
 /* -------------------------------------------------------------------------------------------------------- epoch -- */
 
@@ -35,7 +37,7 @@ struct readers {
 	_Atomic uint64_t reads;
 };
 
-START_TEST(test_wait_returns_at_once_when_nobody_is_inside)
+START_TEST(test_wait_returns_at_once_when_no_thread_is_inside)
 {
 	struct epoch epoch;
 
@@ -76,8 +78,8 @@ static void *wait_and_look(void *argument)
 	return NULL;
 }
 
-/* What INV-EPOCH stands on: who was inside when the wait began has left when it ends. */
-START_TEST(test_wait_outlasts_who_was_inside)
+/* What INV-EPOCH stands on: every thread that was inside when the wait began has left when it ends. */
+START_TEST(test_wait_outlasts_all_that_were_inside)
 {
 	struct waiter waiter = {.left = 0};
 	pthread_t thread;
@@ -111,7 +113,7 @@ static void *read_tables(void *argument)
 	return NULL;
 }
 
-/* Publishes, waits, and marks the former table dead: nobody may look at it any more. */
+/* Publishes, waits, and makes the former table invalid: no thread may look at it any more. */
 static void replace_tables(struct readers *readers, struct table tables[2])
 {
 	for (unsigned i = 1; i <= ROUNDS; i++) {
@@ -124,7 +126,7 @@ static void replace_tables(struct readers *readers, struct table tables[2])
 	}
 }
 
-START_TEST(test_nobody_looks_at_a_table_that_was_replaced)
+START_TEST(test_no_thread_looks_at_a_table_that_was_replaced)
 {
 	struct table tables[2] = {{1}, {0}};
 	struct readers readers = {.current = &tables[0]};
@@ -282,14 +284,15 @@ END_TEST
 
 START_TEST(test_math_rounds_as_it_says)
 {
-	ck_assert_uint_eq(min_u64(3, 4), 3);
-	ck_assert_uint_eq(round_up(0, 4096), 0);
-	ck_assert_uint_eq(round_up(1, 4096), 4096);
-	ck_assert_uint_eq(round_up(4096, 4096), 4096);
-	ck_assert(is_aligned(8192, 4096) && !is_aligned(8193, 4096));
-	ck_assert(is_power_of_two(1) && is_power_of_two(64) && !is_power_of_two(0) && !is_power_of_two(65));
-	ck_assert_uint_eq(next_power_of_two(1), 1);
-	ck_assert_uint_eq(next_power_of_two(17), 32);
+	ck_assert_uint_eq(math_min_u64(3, 4), 3);
+	ck_assert_uint_eq(math_round_up(0, 4096), 0);
+	ck_assert_uint_eq(math_round_up(1, 4096), 4096);
+	ck_assert_uint_eq(math_round_up(4096, 4096), 4096);
+	ck_assert(math_is_aligned(8192, 4096) && !math_is_aligned(8193, 4096));
+	ck_assert(math_is_power_of_two(1) && math_is_power_of_two(64) && !math_is_power_of_two(0) &&
+	          !math_is_power_of_two(65));
+	ck_assert_uint_eq(math_next_power_of_two(1), 1);
+	ck_assert_uint_eq(math_next_power_of_two(17), 32);
 }
 END_TEST
 
@@ -316,15 +319,95 @@ START_TEST(test_blocked_signals_come_when_they_are_restored)
 }
 END_TEST
 
+struct apart_seen {
+	pthread_t thread;
+	sigset_t mask;
+	int runs;
+};
+
+static void *look_apart(void *argument)
+{
+	struct apart_seen *seen = argument;
+
+	seen->thread = pthread_self();
+	seen->runs++;
+	pthread_sigmask(SIG_SETMASK, NULL, &seen->mask);
+	return NULL;
+}
+
+START_TEST(test_a_call_apart_is_made_once_by_a_thread_that_gets_no_signal)
+{
+	struct apart_seen seen = {0};
+	sigset_t before;
+	sigset_t after;
+
+	pthread_sigmask(SIG_SETMASK, NULL, &before);
+	ck_assert_int_eq(thread_apart(look_apart, &seen), 0);
+	pthread_sigmask(SIG_SETMASK, NULL, &after);
+	ck_assert_int_eq(seen.runs, 1);
+	ck_assert(!pthread_equal(seen.thread, pthread_self()));
+	ck_assert_int_eq(sigismember(&seen.mask, SIGUSR1), 1);
+	ck_assert_int_eq(sigismember(&seen.mask, SIGALRM), 1);
+	for (int number = 1; number < 32; number++)
+		ck_assert_int_eq(sigismember(&after, number), sigismember(&before, number));
+}
+END_TEST
+
+struct thread_seen {
+	char name[16];
+	sigset_t mask;
+	cpu_set_t cpus;
+	int cancel_state;
+	uintptr_t frame; /* an address on the thread's stack */
+};
+
+static void *look_thread(void *argument)
+{
+	struct thread_seen *seen = argument;
+
+	thread_begin("uffdwp-look");
+	pthread_getname_np(pthread_self(), seen->name, sizeof(seen->name));
+	pthread_sigmask(SIG_SETMASK, NULL, &seen->mask);
+	pthread_getaffinity_np(pthread_self(), sizeof(seen->cpus), &seen->cpus);
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &seen->cancel_state);
+	seen->frame = (uintptr_t)__builtin_frame_address(0);
+	return NULL;
+}
+
+START_TEST(test_a_thread_of_the_library_is_named_undisturbed_and_in_its_place)
+{
+	static _Alignas(65536) unsigned char stack[1 << 20];
+	struct thread_seen seen = {.cancel_state = -1};
+	cpu_set_t cpus;
+	pthread_t thread;
+
+	/* The last of the CPUs that there are for this process. */
+	ck_assert_int_eq(pthread_getaffinity_np(pthread_self(), sizeof(cpus), &cpus), 0);
+	for (size_t cpu = 0; CPU_COUNT(&cpus) > 1; cpu++)
+		CPU_CLR(cpu, &cpus);
+	const struct thread_place place = {&cpus, stack, sizeof(stack)};
+
+	ck_assert_int_eq(thread_spawn(&thread, &place, look_thread, &seen), 0);
+	pthread_join(thread, NULL);
+	ck_assert_str_eq(seen.name, "uffdwp-look");
+	ck_assert_int_eq(sigismember(&seen.mask, SIGUSR1), 1);
+	ck_assert_int_eq(sigismember(&seen.mask, SIGBUS), 0);
+	ck_assert_int_eq(sigismember(&seen.mask, SIGSEGV), 0);
+	ck_assert(CPU_EQUAL(&seen.cpus, &cpus));
+	ck_assert_int_eq(seen.cancel_state, PTHREAD_CANCEL_DISABLE);
+	ck_assert(seen.frame >= (uintptr_t)stack && seen.frame < (uintptr_t)stack + sizeof(stack));
+}
+END_TEST
+
 static void add_epoch(Suite *suite)
 {
 	TCase *tcase = tcase_create("epoch");
 
 	tcase_set_timeout(tcase, 60);
-	tcase_add_test(tcase, test_wait_returns_at_once_when_nobody_is_inside);
+	tcase_add_test(tcase, test_wait_returns_at_once_when_no_thread_is_inside);
 	tcase_add_test(tcase, test_a_thread_may_be_inside_several_times);
-	tcase_add_test(tcase, test_wait_outlasts_who_was_inside);
-	tcase_add_test(tcase, test_nobody_looks_at_a_table_that_was_replaced);
+	tcase_add_test(tcase, test_wait_outlasts_all_that_were_inside);
+	tcase_add_test(tcase, test_no_thread_looks_at_a_table_that_was_replaced);
 	suite_add_tcase(suite, tcase);
 }
 
@@ -347,6 +430,8 @@ static void add_rest(Suite *suite)
 	tcase_add_test(tcase, test_a_text_is_cut_to_the_buffer);
 	tcase_add_test(tcase, test_math_rounds_as_it_says);
 	tcase_add_test(tcase, test_blocked_signals_come_when_they_are_restored);
+	tcase_add_test(tcase, test_a_call_apart_is_made_once_by_a_thread_that_gets_no_signal);
+	tcase_add_test(tcase, test_a_thread_of_the_library_is_named_undisturbed_and_in_its_place);
 	suite_add_tcase(suite, tcase);
 }
 

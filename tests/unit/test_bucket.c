@@ -41,7 +41,7 @@ START_TEST(test_what_was_not_used_long_ago_is_lost)
 }
 END_TEST
 
-START_TEST(test_who_did_not_wait_is_late_for_longer)
+START_TEST(test_a_sender_that_does_not_wait_is_late_for_longer)
 {
 	struct bucket bucket;
 	bucket_init(&bucket, 1000);
@@ -103,7 +103,7 @@ int main(void)
 	TCase *tests = tcase_create("bucket");
 	tcase_add_test(tests, test_rate_is_kept);
 	tcase_add_test(tests, test_what_was_not_used_long_ago_is_lost);
-	tcase_add_test(tests, test_who_did_not_wait_is_late_for_longer);
+	tcase_add_test(tests, test_a_sender_that_does_not_wait_is_late_for_longer);
 	tcase_add_test(tests, test_bound_holds_over_any_stretch);
 	tcase_add_test(tests, test_extreme_numbers);
 	suite_add_tcase(suite, tests);

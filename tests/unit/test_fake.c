@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The fake kernel does as the kernel does: other tests are worth what it is worth. What an access meets in an empty
- * entry, under a mark and under mprotect(); what fills an entry and what is refused; and that each kind of fake kernel
- * gives the probe the rung that a real one of that kind would.
+ * entry, under a wp bit and under mprotect(); what fills an entry and what is refused; and that each kind of fake
+ * kernel gives the probe the rung that a real one of that kind would.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -18,7 +18,7 @@
 #include "support.h"
 
 #define PAGE 4096u
-#define PATIENCE_S 60
+#define TIME_LIMIT_S 60
 
 #define WP UFFDIO_REGISTER_MODE_WP
 #define MISSING UFFDIO_REGISTER_MODE_MISSING
@@ -106,7 +106,7 @@ static int message_came(void *ignored)
 static void send_visitor(struct visitor *visitor, uint64_t flags)
 {
 	visitor->thread = thread_start(visit, visitor);
-	must(wait_until(message_came, NULL, PATIENCE_S));
+	must(wait_until(message_came, NULL, TIME_LIMIT_S));
 	ck_assert_uint_eq(message.event, UFFD_EVENT_PAGEFAULT);
 	ck_assert_uint_eq(message.arg.pagefault.address, at(visitor->page));
 	ck_assert_uint_eq(message.arg.pagefault.flags, flags);
@@ -116,7 +116,7 @@ START_TEST(test_access_to_an_empty_entry_leaves_a_message_of_its_kind)
 {
 	struct visitor visitor = {.page = (size_t)_i / 2, .write = _i % 2, .value = 9};
 	uint64_t flags =
-	        (visitor.page == 0 ? UFFD_PAGEFAULT_FLAG_MINOR : 0) | (visitor.write ? UFFD_PAGEFAULT_FLAG_WRITE : 0);
+	        (visitor.page == 0 ? UFFD_PAGEFAULT_FLAG_MINOR : 0u) | (visitor.write ? UFFD_PAGEFAULT_FLAG_WRITE : 0u);
 	static const uint8_t zeros[PAGE];
 	watch(WP | MISSING | MINOR, 0);
 	empty();
@@ -132,7 +132,7 @@ START_TEST(test_access_to_an_empty_entry_leaves_a_message_of_its_kind)
 }
 END_TEST
 
-START_TEST(test_write_under_a_mark_leaves_a_message_of_its_kind)
+START_TEST(test_write_under_a_wp_bit_leaves_a_message_of_its_kind)
 {
 	struct visitor visitor = {.page = 0, .write = 1, .value = 9};
 	watch(WP | MISSING | MINOR, 0);
@@ -160,7 +160,7 @@ END_TEST
 
 /* --------------------------------------------------------------------------------------------------------- fills -- */
 
-START_TEST(test_fill_with_the_mark_on_is_read_and_not_written)
+START_TEST(test_fill_with_the_wp_bit_is_read_and_not_written)
 {
 	static const uint8_t zeros[PAGE];
 	uint8_t byte = 1;
@@ -192,7 +192,7 @@ START_TEST(test_fill_is_refused_where_the_kernel_refuses_it)
 }
 END_TEST
 
-START_TEST(test_plain_fill_wipes_a_mark)
+START_TEST(test_plain_fill_wipes_a_wp_bit)
 {
 	watch(WP | MISSING | MINOR, UFFD_FEATURE_SIGBUS);
 	protect(UFFDIO_WRITEPROTECT_MODE_WP);
@@ -203,7 +203,7 @@ START_TEST(test_plain_fill_wipes_a_mark)
 }
 END_TEST
 
-START_TEST(test_zeropage_refuses_a_mark_on_anonymous_memory)
+START_TEST(test_zeropage_refuses_a_wp_bit_on_anonymous_memory)
 {
 	static const uint8_t zeros[PAGE];
 	k->munmap(memory, 2 * PAGE);
@@ -256,7 +256,7 @@ static struct {
 	int blocked;
 } caught;
 
-static void let_go(int number, siginfo_t *info, void *context)
+static void resume(int number, siginfo_t *info, void *context)
 {
 	sigset_t mask;
 	caught.number = number;
@@ -280,7 +280,7 @@ static void let_go(int number, siginfo_t *info, void *context)
 
 static void catch_signals(void)
 {
-	struct sigaction action = {.sa_sigaction = let_go, .sa_flags = SA_SIGINFO};
+	struct sigaction action = {.sa_sigaction = resume, .sa_flags = SA_SIGINFO};
 	ck_assert_int_eq(sigaction(SIGBUS, &action, NULL), 0);
 	ck_assert_int_eq(sigaction(SIGSEGV, &action, NULL), 0);
 	memset(&caught, 0, sizeof(caught));
@@ -338,7 +338,7 @@ static const struct {
 } kinds[] = {
         {{0}, UFFDWP_MECHANISM_MARKER, UFFDWP_MECHANISM_MARKER},
         {{.no_markers = 1}, UFFDWP_MECHANISM_REARM, UFFDWP_MECHANISM_REARM},
-        {{.no_markers = 1, .no_marked_continue = 1}, UFFDWP_MECHANISM_REARM, UFFDWP_MECHANISM_REARM},
+        {{.no_markers = 1, .no_wp_continue = 1}, UFFDWP_MECHANISM_REARM, UFFDWP_MECHANISM_REARM},
         {{.refused_modes = WP}, UFFDWP_MECHANISM_MINOR, UFFDWP_MECHANISM_MPROTECT},
         {{.refused_modes = WP | MINOR}, UFFDWP_MECHANISM_MPROTECT, UFFDWP_MECHANISM_MPROTECT},
         {{.no_userfaultfd = -EPERM}, UFFDWP_MECHANISM_MPROTECT, UFFDWP_MECHANISM_MPROTECT},
@@ -347,8 +347,8 @@ static const struct {
 
 static void expect_rung(enum uffdwp_memory type, enum uffdwp_mechanism mechanism)
 {
-	struct uffdwp_probe_memory found;
-	ck_assert_int_eq(probe_memory(k, KERNEL_ACCESS_SYSCALL, type, &found), 0);
+	struct probe_memory found;
+	ck_assert_int_eq(probe_memory(k, KERNEL_ACCESS_SYSCALL, 0, type, &found), 0);
 	ck_assert_msg(found.mechanism == mechanism, "mechanism %u: %s", found.mechanism, found.reason);
 }
 
@@ -363,12 +363,12 @@ END_TEST
 static void add_tests(TCase *tests)
 {
 	tcase_add_loop_test(tests, test_access_to_an_empty_entry_leaves_a_message_of_its_kind, 0, 4);
-	tcase_add_test(tests, test_write_under_a_mark_leaves_a_message_of_its_kind);
+	tcase_add_test(tests, test_write_under_a_wp_bit_leaves_a_message_of_its_kind);
 	tcase_add_test(tests, test_fill_without_a_wake_leaves_the_reader_asleep);
-	tcase_add_test(tests, test_fill_with_the_mark_on_is_read_and_not_written);
+	tcase_add_test(tests, test_fill_with_the_wp_bit_is_read_and_not_written);
 	tcase_add_test(tests, test_fill_is_refused_where_the_kernel_refuses_it);
-	tcase_add_test(tests, test_plain_fill_wipes_a_mark);
-	tcase_add_test(tests, test_zeropage_refuses_a_mark_on_anonymous_memory);
+	tcase_add_test(tests, test_plain_fill_wipes_a_wp_bit);
+	tcase_add_test(tests, test_zeropage_refuses_a_wp_bit_on_anonymous_memory);
 	tcase_add_test(tests, test_hole_punch_takes_entry_and_content);
 	tcase_add_test(tests, test_swapped_page_is_not_in_memory_until_it_is_mapped);
 	tcase_add_test(tests, test_handler_of_sigbus_learns_address_and_access);

@@ -10,11 +10,11 @@
 #include "onepage.h"
 #include "support.h"
 
-static struct uffdwp_probe_memory probe(enum uffdwp_memory memory)
+static struct probe_memory probe(enum uffdwp_memory memory)
 {
-	struct uffdwp_probe_memory found;
+	struct probe_memory found;
 
-	ck_assert_int_eq(probe_memory(&onepage_ops, KERNEL_ACCESS_SYSCALL, memory, &found), 0);
+	ck_assert_int_eq(probe_memory(&onepage_ops, KERNEL_ACCESS_SYSCALL, 0, memory, &found), 0);
 	return found;
 }
 
@@ -24,15 +24,15 @@ static void expect_part(const char *text, const char *part)
 }
 
 /* This rung is taken, and the reason says so much. */
-static void expect_taken(const struct uffdwp_probe_memory *found, enum uffdwp_mechanism mechanism, const char *part)
+static void expect_taken(const struct probe_memory *found, enum uffdwp_mechanism mechanism, const char *part)
 {
 	ck_assert_uint_eq(found->mechanism, mechanism);
 	expect_part(found->reason, part);
 }
 
-static void expect_refused(const struct uffdwp_probe_memory *found, enum uffdwp_mechanism mechanism, const char *part)
+static void expect_refused(const struct probe_memory *found, enum uffdwp_mechanism mechanism, const char *part)
 {
-	const struct uffdwp_probe_rung *rung = &found->rungs[mechanism];
+	const struct probe_rung *rung = &found->rungs[mechanism];
 
 	ck_assert_uint_eq(rung->works, 0);
 	ck_assert_uint_eq(rung->thread_works, 0);
@@ -40,9 +40,9 @@ static void expect_refused(const struct uffdwp_probe_memory *found, enum uffdwp_
 	expect_part(rung->reason, part);
 }
 
-static void expect_works(const struct uffdwp_probe_memory *found, enum uffdwp_mechanism mechanism)
+static void expect_works(const struct probe_memory *found, enum uffdwp_mechanism mechanism)
 {
-	const struct uffdwp_probe_rung *rung = &found->rungs[mechanism];
+	const struct probe_rung *rung = &found->rungs[mechanism];
 
 	ck_assert_msg(rung->works == 1, "mechanism %d: %s", (int)mechanism, rung->reason);
 	ck_assert_uint_eq(rung->thread_works, mechanism != UFFDWP_MECHANISM_MPROTECT);
@@ -56,7 +56,7 @@ static void expect_works(const struct uffdwp_probe_memory *found, enum uffdwp_me
 /* INV-TRIED */
 START_TEST(test_full_kernel_gives_markers_for_all_memory)
 {
-	struct uffdwp_probe_memory found = probe((enum uffdwp_memory)_i);
+	struct probe_memory found = probe((enum uffdwp_memory)_i);
 
 	ck_assert_int_eq(found.registered, 0);
 	ck_assert_uint_eq(found.mechanism, UFFDWP_MECHANISM_MARKER);
@@ -70,7 +70,7 @@ END_TEST
 
 START_TEST(test_full_kernel_has_every_rung)
 {
-	struct uffdwp_probe_memory found = probe((enum uffdwp_memory)_i);
+	struct probe_memory found = probe((enum uffdwp_memory)_i);
 	int has_file = _i != UFFDWP_MEMORY_ANON;
 
 	expect_works(&found, UFFDWP_MECHANISM_MARKER);
@@ -81,17 +81,17 @@ START_TEST(test_full_kernel_has_every_rung)
 	} else {
 		expect_refused(&found, UFFDWP_MECHANISM_MINOR, "file");
 	}
-	ck_assert_uint_eq(found.fills, UFFDWP_FILL_COPY_WP | (has_file ? UFFDWP_FILL_CONTINUE_WP : 0u));
+	ck_assert_uint_eq(found.fills, UFFDWP_PROBE_FILL_COPY_WP | (has_file ? UFFDWP_PROBE_FILL_CONTINUE_WP : 0u));
 	ck_assert_int_eq(found.rungs[UFFDWP_MECHANISM_AUTO].reason[0], '\0');
 }
 END_TEST
 
-/* INV-TRIED: accepted by the kernel, seen to lose marks, hence not taken; what it loses, the next rung notices. */
-START_TEST(test_mark_that_is_lost_is_not_relied_on)
+/* INV-TRIED: accepted by the kernel, seen to lose wp bits, hence not taken; what it loses, the next rung notices. */
+START_TEST(test_wp_bit_that_is_lost_is_not_relied_on)
 {
 	static const enum uffdwp_trial trials[] = {UFFDWP_TRIAL_UNPOPULATED, UFFDWP_TRIAL_DONTNEED, UFFDWP_TRIAL_PUNCH,
 	                                           UFFDWP_TRIAL_SWAP};
-	struct uffdwp_probe_memory found;
+	struct probe_memory found;
 
 	onepage.loses[trials[_i]] = 1;
 	found = probe(UFFDWP_MEMORY_SHMEM);
@@ -105,21 +105,21 @@ END_TEST
 
 START_TEST(test_kernel_without_markers_rearms)
 {
-	struct uffdwp_probe_memory found;
+	struct probe_memory found;
 
 	onepage.loses[UFFDWP_TRIAL_UNPOPULATED] = onepage.loses[UFFDWP_TRIAL_DONTNEED] = 1;
 	onepage.loses[UFFDWP_TRIAL_PUNCH] = 1;
-	/* The swap entry of an anonymous page carries its mark, on every kernel. */
+	/* The swap entry of an anonymous page carries its wp bit, on every kernel. */
 	onepage.loses[UFFDWP_TRIAL_SWAP] = _i != UFFDWP_MEMORY_ANON;
 	found = probe((enum uffdwp_memory)_i);
 	expect_taken(&found, UFFDWP_MECHANISM_REARM, "touched");
-	ck_assert_int_ne(found.fills & UFFDWP_FILL_COPY_WP, 0);
+	ck_assert_int_ne(found.fills & UFFDWP_PROBE_FILL_COPY_WP, 0);
 }
 END_TEST
 
 START_TEST(test_shared_memory_without_write_protection_takes_minor_faults)
 {
-	struct uffdwp_probe_memory found;
+	struct probe_memory found;
 
 	onepage.wp_errors[_i] = -EINVAL;
 	found = probe((enum uffdwp_memory)_i);
@@ -136,7 +136,7 @@ END_TEST
 
 START_TEST(test_shared_memory_without_any_fault_is_left_to_mprotect)
 {
-	struct uffdwp_probe_memory found;
+	struct probe_memory found;
 
 	onepage.wp_errors[_i] = onepage.minor_error = -EINVAL;
 	found = probe((enum uffdwp_memory)_i);
@@ -149,22 +149,34 @@ END_TEST
 
 START_TEST(test_nothing_but_mprotect_needs_no_userfaultfd)
 {
-	struct uffdwp_probe_memory found;
+	struct probe_memory found;
 
 	onepage.system_call = onepage.user_mode = -EPERM;
 	onepage.device = -ENOENT;
-	ck_assert_int_eq(probe_memory(&onepage_ops, KERNEL_ACCESS_COUNT, (enum uffdwp_memory)_i, &found), 0);
-	expect_refused(&found, UFFDWP_MECHANISM_MARKER, "userfaultfd is to be had: EPERM");
-	expect_refused(&found, UFFDWP_MECHANISM_REARM, "userfaultfd is to be had: EPERM");
+	ck_assert_int_eq(probe_memory(&onepage_ops, KERNEL_ACCESS_COUNT, 0, (enum uffdwp_memory)_i, &found), 0);
+	expect_refused(&found, UFFDWP_MECHANISM_MARKER, "userfaultfd is available: EPERM");
+	expect_refused(&found, UFFDWP_MECHANISM_REARM, "userfaultfd is available: EPERM");
 	expect_works(&found, UFFDWP_MECHANISM_MPROTECT);
-	expect_taken(&found, UFFDWP_MECHANISM_MPROTECT, "userfaultfd is to be had: EPERM");
+	expect_taken(&found, UFFDWP_MECHANISM_MPROTECT, "userfaultfd is available: EPERM");
 	ck_assert_uint_eq(found.page_bytes, ONEPAGE_BYTES);
+}
+END_TEST
+
+/* What others may open does not matter: it is no refusal of the moment. */
+START_TEST(test_only_user_mode_counts_where_only_that_is_wanted)
+{
+	struct probe_memory found;
+
+	onepage.user_mode = -EPERM;
+	ck_assert_int_eq(probe_memory(&onepage_ops, KERNEL_ACCESS_COUNT, 1, (enum uffdwp_memory)_i, &found), 0);
+	expect_taken(&found, UFFDWP_MECHANISM_MPROTECT, "userfaultfd is available: EPERM");
+	ck_assert_int_eq(found.rungs[UFFDWP_MECHANISM_MARKER].error, 0);
 }
 END_TEST
 
 START_TEST(test_kernel_that_stops_nothing_has_no_mechanism)
 {
-	struct uffdwp_probe_memory found;
+	struct probe_memory found;
 
 	onepage.system_call = onepage.user_mode = onepage.device = -ENOSYS;
 	onepage.ignores_mprotect = 1;
@@ -177,9 +189,9 @@ END_TEST
 
 /* -------------------------------------------------------------------------------------------------- single rungs -- */
 
-START_TEST(test_anonymous_memory_needs_marks_on_unpopulated_pages)
+START_TEST(test_anonymous_memory_needs_wp_bits_on_unpopulated_pages)
 {
-	struct uffdwp_probe_memory found;
+	struct probe_memory found;
 
 	onepage.loses[UFFDWP_TRIAL_UNPOPULATED] = 1;
 	found = probe(UFFDWP_MEMORY_ANON);
@@ -187,34 +199,34 @@ START_TEST(test_anonymous_memory_needs_marks_on_unpopulated_pages)
 }
 END_TEST
 
-START_TEST(test_reads_count_as_writes_where_content_cannot_be_mapped_marked)
+START_TEST(test_reads_count_as_writes_where_content_cannot_be_mapped_protected)
 {
-	struct uffdwp_probe_memory found;
+	struct probe_memory found;
 
-	onepage.continue_marked_error = -EINVAL;
+	onepage.continue_wp_error = -EINVAL;
 	found = probe(UFFDWP_MEMORY_SHMEM);
 	expect_works(&found, UFFDWP_MECHANISM_REARM);
 	expect_part(found.rungs[UFFDWP_MECHANISM_REARM].reason, "UFFDIO_CONTINUE_MODE_WP");
-	ck_assert_uint_eq(found.fills, UFFDWP_FILL_COPY_WP);
+	ck_assert_uint_eq(found.fills, UFFDWP_PROBE_FILL_COPY_WP);
 }
 END_TEST
 
-START_TEST(test_hole_that_cannot_be_filled_marked_rules_rearm_out)
+START_TEST(test_hole_that_cannot_be_filled_protected_rules_rearm_out)
 {
-	struct uffdwp_probe_memory found;
+	struct probe_memory found;
 
-	onepage.copy_marked_error = -EINVAL;
+	onepage.copy_wp_error = -EINVAL;
 	found = probe((enum uffdwp_memory)_i);
-	expect_refused(&found, UFFDWP_MECHANISM_REARM, "with the mark on: EINVAL");
-	ck_assert_int_eq(found.fills & UFFDWP_FILL_COPY_WP, 0);
+	expect_refused(&found, UFFDWP_MECHANISM_REARM, "with the wp bit set: EINVAL");
+	ck_assert_int_eq(found.fills & UFFDWP_PROBE_FILL_COPY_WP, 0);
 }
 END_TEST
 
-START_TEST(test_mark_that_a_fill_forgets_rules_rearm_out)
+START_TEST(test_wp_bit_that_a_fill_forgets_rules_rearm_out)
 {
-	struct uffdwp_probe_memory found;
+	struct probe_memory found;
 
-	onepage.forgets_marks_in_fills = 1;
+	onepage.forgets_wp_in_fills = 1;
 	found = probe((enum uffdwp_memory)_i);
 	expect_works(&found, UFFDWP_MECHANISM_MARKER);
 	expect_refused(&found, UFFDWP_MECHANISM_REARM, "unseen");
@@ -222,9 +234,9 @@ START_TEST(test_mark_that_a_fill_forgets_rules_rearm_out)
 }
 END_TEST
 
-START_TEST(test_empty_entry_that_nobody_hears_of_rules_minor_out)
+START_TEST(test_empty_entry_without_an_event_rules_minor_out)
 {
-	struct uffdwp_probe_memory found;
+	struct probe_memory found;
 
 	onepage.misses_empty_entries = 1;
 	onepage.loses[UFFDWP_TRIAL_DONTNEED] = 1;
@@ -237,7 +249,7 @@ END_TEST
 
 START_TEST(test_trial_by_swap_is_left_out_without_swap)
 {
-	struct uffdwp_probe_memory found;
+	struct probe_memory found;
 
 	onepage.swap_on = 0;
 	onepage.loses[UFFDWP_TRIAL_SWAP] = 1;
@@ -250,7 +262,7 @@ END_TEST
 
 START_TEST(test_page_that_stays_in_memory_proves_nothing_about_swap)
 {
-	struct uffdwp_probe_memory found;
+	struct probe_memory found;
 
 	onepage.ignores_pageout = 1;
 	found = probe(UFFDWP_MEMORY_SHMEM);
@@ -262,7 +274,7 @@ END_TEST
 
 START_TEST(test_missing_huge_pages_are_a_reason_that_says_how)
 {
-	struct uffdwp_probe_memory found;
+	struct probe_memory found;
 
 	onepage.huge_free = 0;
 	found = probe(UFFDWP_MEMORY_HUGETLB);
@@ -277,7 +289,7 @@ END_TEST
 
 START_TEST(test_nothing_is_tried_that_could_hang)
 {
-	struct uffdwp_probe_memory found;
+	struct probe_memory found;
 
 	onepage.features &= ~(uint64_t)UFFD_FEATURE_SIGBUS;
 	found = probe(UFFDWP_MEMORY_SHMEM);
@@ -288,10 +300,10 @@ START_TEST(test_nothing_is_tried_that_could_hang)
 }
 END_TEST
 
-/* EFAULT alone does not prove a mark. */
+/* EFAULT alone does not prove a wp bit. */
 START_TEST(test_page_that_cannot_be_disarmed_is_a_failed_trial)
 {
-	struct uffdwp_probe_memory found;
+	struct probe_memory found;
 
 	onepage.stays_protected = 1;
 	found = probe(UFFDWP_MEMORY_SHMEM);
@@ -306,12 +318,11 @@ END_TEST
 
 START_TEST(test_no_userfaultfd_is_an_answer_and_not_an_error)
 {
-	struct uffdwp_probe_report report = {.sz = sizeof(report)};
+	struct probe_report report = {0};
 
 	onepage.system_call = onepage.user_mode = -ENOSYS;
 	onepage.device = -ENOENT;
 	ck_assert_int_eq(probe_run(&onepage_ops, &report), 0);
-	ck_assert_uint_eq(report.sz, sizeof(report));
 	ck_assert_int_eq(report.access_chosen, -1);
 	ck_assert_int_eq(report.access[UFFDWP_ACCESS_DEVICE], -ENOENT);
 	for (int memory = 0; memory < UFFDWP_MEMORY_COUNT; memory++) {
@@ -321,9 +332,9 @@ START_TEST(test_no_userfaultfd_is_an_answer_and_not_an_error)
 }
 END_TEST
 
-START_TEST(test_report_tells_what_stands_around)
+START_TEST(test_report_has_what_stands_around)
 {
-	struct uffdwp_probe_report report = {.sz = sizeof(report)};
+	struct probe_report report = {0};
 
 	onepage.scan = -ENOTTY;
 	onepage.device = -EACCES;
@@ -344,16 +355,16 @@ END_TEST
 
 START_TEST(test_unknown_memory_is_refused)
 {
-	struct uffdwp_probe_memory found = {.page_bytes = 77};
+	struct probe_memory found = {.page_bytes = 77};
 
-	ck_assert_int_eq(probe_memory(&onepage_ops, KERNEL_ACCESS_SYSCALL, UFFDWP_MEMORY_COUNT, &found), -EINVAL);
+	ck_assert_int_eq(probe_memory(&onepage_ops, KERNEL_ACCESS_SYSCALL, 0, UFFDWP_MEMORY_COUNT, &found), -EINVAL);
 	ck_assert_uint_eq(found.page_bytes, 77);
 }
 END_TEST
 
-START_TEST(test_probe_leaves_nothing_behind_whichever_call_is_refused)
+START_TEST(test_probe_leaves_nothing_open_whichever_call_is_refused)
 {
-	struct uffdwp_probe_report report = {.sz = sizeof(report)};
+	struct probe_report report = {0};
 	uint64_t calls;
 
 	ck_assert_int_eq(probe_run(&onepage_ops, &report), 0);
@@ -381,22 +392,23 @@ static void add_ladders(TCase *tests)
 {
 	tcase_add_loop_test(tests, test_full_kernel_gives_markers_for_all_memory, 0, UFFDWP_MEMORY_COUNT);
 	tcase_add_loop_test(tests, test_full_kernel_has_every_rung, 0, UFFDWP_MEMORY_COUNT);
-	tcase_add_loop_test(tests, test_mark_that_is_lost_is_not_relied_on, 0, 4);
+	tcase_add_loop_test(tests, test_wp_bit_that_is_lost_is_not_relied_on, 0, 4);
 	tcase_add_loop_test(tests, test_kernel_without_markers_rearms, 0, UFFDWP_MEMORY_COUNT);
 	tcase_add_loop_test(tests, test_shared_memory_without_write_protection_takes_minor_faults, 0,
 	                    UFFDWP_MEMORY_ANON);
 	tcase_add_loop_test(tests, test_shared_memory_without_any_fault_is_left_to_mprotect, 0, UFFDWP_MEMORY_ANON);
 	tcase_add_loop_test(tests, test_nothing_but_mprotect_needs_no_userfaultfd, 0, UFFDWP_MEMORY_COUNT);
+	tcase_add_loop_test(tests, test_only_user_mode_counts_where_only_that_is_wanted, 0, UFFDWP_MEMORY_COUNT);
 	tcase_add_test(tests, test_kernel_that_stops_nothing_has_no_mechanism);
 }
 
 static void add_rungs(TCase *tests)
 {
-	tcase_add_test(tests, test_anonymous_memory_needs_marks_on_unpopulated_pages);
-	tcase_add_test(tests, test_reads_count_as_writes_where_content_cannot_be_mapped_marked);
-	tcase_add_loop_test(tests, test_hole_that_cannot_be_filled_marked_rules_rearm_out, 0, UFFDWP_MEMORY_COUNT);
-	tcase_add_loop_test(tests, test_mark_that_a_fill_forgets_rules_rearm_out, 0, UFFDWP_MEMORY_COUNT);
-	tcase_add_test(tests, test_empty_entry_that_nobody_hears_of_rules_minor_out);
+	tcase_add_test(tests, test_anonymous_memory_needs_wp_bits_on_unpopulated_pages);
+	tcase_add_test(tests, test_reads_count_as_writes_where_content_cannot_be_mapped_protected);
+	tcase_add_loop_test(tests, test_hole_that_cannot_be_filled_protected_rules_rearm_out, 0, UFFDWP_MEMORY_COUNT);
+	tcase_add_loop_test(tests, test_wp_bit_that_a_fill_forgets_rules_rearm_out, 0, UFFDWP_MEMORY_COUNT);
+	tcase_add_test(tests, test_empty_entry_without_an_event_rules_minor_out);
 	tcase_add_test(tests, test_trial_by_swap_is_left_out_without_swap);
 	tcase_add_test(tests, test_page_that_stays_in_memory_proves_nothing_about_swap);
 	tcase_add_test(tests, test_missing_huge_pages_are_a_reason_that_says_how);
@@ -407,9 +419,9 @@ static void add_rungs(TCase *tests)
 static void add_report(TCase *tests)
 {
 	tcase_add_test(tests, test_no_userfaultfd_is_an_answer_and_not_an_error);
-	tcase_add_test(tests, test_report_tells_what_stands_around);
+	tcase_add_test(tests, test_report_has_what_stands_around);
 	tcase_add_test(tests, test_unknown_memory_is_refused);
-	tcase_add_test(tests, test_probe_leaves_nothing_behind_whichever_call_is_refused);
+	tcase_add_test(tests, test_probe_leaves_nothing_open_whichever_call_is_refused);
 }
 
 int main(void)

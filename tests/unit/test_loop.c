@@ -18,8 +18,9 @@
 #include <sys/time.h>
 #include <unistd.h>
 
-#include "fault/loop.h"
+#include "io/loop.h"
 #include "kernel/kernel.h"
+#include "support.h"
 
 #define FOR_EVER UINT64_MAX
 #define ENTRIES 16
@@ -124,6 +125,36 @@ START_TEST(test_a_descriptor_that_is_readable_already_is_reported)
 	int fd = new_eventfd();
 
 	signal_fd(fd);
+	ck_assert_int_eq(loop_add(loop, fd, 3), 0);
+	expect_readable(loop, 3);
+	loop_free(loop);
+	close(fd);
+}
+END_TEST
+
+static int polls_refused;
+
+static int poll_enomem_once(int result)
+{
+	return polls_refused++ == 0 ? -ENOMEM : result;
+}
+
+START_TEST(test_a_poll_that_ended_with_an_error_is_begun_again)
+{
+	struct kernel_ops k = kernel_real;
+	int fd = new_eventfd();
+
+	k.uring_polled = poll_enomem_once;
+	struct loop *loop = new_loop(&k, ENTRIES, _i);
+
+	ck_assert_int_eq(loop_add(loop, fd, 3), 0);
+	signal_fd(fd);
+	struct loop_event event = wait_one(loop);
+
+	ck_assert_int_eq(event.kind, LOOP_READABLE);
+	ck_assert_uint_eq(event.token, 3);
+	ck_assert(_i == KIND_EPOLL ? event.result > 0 : event.result == -ENOMEM);
+	ck_assert_int_eq(loop_remove(loop, fd, 3), 0);
 	ck_assert_int_eq(loop_add(loop, fd, 3), 0);
 	expect_readable(loop, 3);
 	loop_free(loop);
@@ -298,7 +329,7 @@ START_TEST(test_more_writes_than_the_queue_holds_all_arrive)
 }
 END_TEST
 
-START_TEST(test_entries_bound_what_is_under_way_and_come_back)
+START_TEST(test_entries_bound_what_is_in_flight_and_come_back)
 {
 	struct loop *loop = new_loop(&kernel_real, 2, _i);
 	int file = new_memfd();
@@ -544,7 +575,7 @@ START_TEST(test_buffers_that_cannot_be_kept_are_written_all_the_same)
 {
 	const struct rlimit none = {0, 0};
 
-	if (geteuid() == 0)
+	if (support_may_change_user())
 		ck_assert_int_eq(setresuid(65534, 65534, 65534), 0);
 	struct loop *loop = new_loop(&kernel_real, ENTRIES, KIND_URING);
 
@@ -556,31 +587,31 @@ END_TEST
 /* ------------------------------------------------------------------------------------------- threads and refusals --
  */
 
-struct errand {
+struct context {
 	struct loop *loop;
 	int fd;
 };
 
 static void *use_elsewhere(void *argument)
 {
-	struct errand *errand = argument;
+	struct context *context = argument;
 
-	ck_assert_int_eq(loop_add(errand->loop, errand->fd, 6), 0);
-	signal_fd(errand->fd);
-	expect_readable(errand->loop, 6);
-	ck_assert_int_eq(loop_remove(errand->loop, errand->fd, 6), 0);
+	ck_assert_int_eq(loop_add(context->loop, context->fd, 6), 0);
+	signal_fd(context->fd);
+	expect_readable(context->loop, 6);
+	ck_assert_int_eq(loop_remove(context->loop, context->fd, 6), 0);
 	return NULL;
 }
 
 START_TEST(test_a_loop_may_be_made_by_one_thread_and_used_by_another)
 {
-	struct errand errand = {new_loop(&kernel_real, ENTRIES, _i), new_eventfd()};
+	struct context context = {new_loop(&kernel_real, ENTRIES, _i), new_eventfd()};
 	pthread_t thread;
 
-	ck_assert_int_eq(pthread_create(&thread, NULL, use_elsewhere, &errand), 0);
+	ck_assert_int_eq(pthread_create(&thread, NULL, use_elsewhere, &context), 0);
 	pthread_join(thread, NULL);
-	loop_free(errand.loop);
-	close(errand.fd);
+	loop_free(context.loop);
+	close(context.fd);
 }
 END_TEST
 
@@ -693,6 +724,7 @@ static void add_descriptors(Suite *suite, int kinds)
 	tcase_set_timeout(tcase, 30);
 	tcase_add_loop_test(tcase, test_a_descriptor_is_reported_each_time_it_becomes_readable, 0, kinds);
 	tcase_add_loop_test(tcase, test_a_descriptor_that_is_readable_already_is_reported, 0, kinds);
+	tcase_add_loop_test(tcase, test_a_poll_that_ended_with_an_error_is_begun_again, 0, kinds);
 	tcase_add_loop_test(tcase, test_more_events_than_room_come_with_the_next_waits, 0, kinds);
 	tcase_add_loop_test(tcase, test_a_removed_descriptor_is_silent_even_if_its_event_was_waiting, 0, kinds);
 	tcase_add_loop_test(tcase, test_removal_keeps_the_events_of_others, 0, kinds);
@@ -709,7 +741,7 @@ static void add_writes(Suite *suite, int kinds)
 	tcase_set_timeout(tcase, 30);
 	tcase_add_loop_test(tcase, test_a_write_arrives_and_is_reported, 0, kinds);
 	tcase_add_loop_test(tcase, test_more_writes_than_the_queue_holds_all_arrive, 0, kinds);
-	tcase_add_loop_test(tcase, test_entries_bound_what_is_under_way_and_come_back, 0, kinds);
+	tcase_add_loop_test(tcase, test_entries_bound_what_is_in_flight_and_come_back, 0, kinds);
 	tcase_add_loop_test(tcase, test_writes_and_descriptors_share_a_wait, 0, kinds);
 	tcase_add_loop_test(tcase, test_removal_keeps_the_writes_of_others, 0, kinds);
 	tcase_add_loop_test(tcase, test_an_error_of_a_write_is_its_result, 0, kinds);

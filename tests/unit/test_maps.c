@@ -2,10 +2,18 @@
 /*
  * What maps.c says of mappings that the test makes: what they are, where they end, what they have in common.
  */
+#include <fcntl.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ipc.h>
 #include <sys/mman.h>
+#include <sys/shm.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "kernel/maps.h"
+#include "scratch.h"
 #include "support.h"
 
 static uint8_t *map_pages(size_t pages, int flags, int fd)
@@ -98,6 +106,7 @@ START_TEST(test_anonymous_memory_has_no_file)
 	struct maps_range range = look(base, 1, 2);
 
 	ck_assert_uint_eq(range.inode, 0);
+	ck_assert_int_eq(range.has_file, 0);
 	ck_assert_uint_eq(range.offset, 0);
 	ck_assert_int_eq(range.covered && range.uniform, 1);
 	ck_assert_int_eq(range.shared, 0);
@@ -105,7 +114,36 @@ START_TEST(test_anonymous_memory_has_no_file)
 }
 END_TEST
 
-/* Huge pages need not be had to be mapped. */
+/* In a namespace of its own the first segment has the id 0, which is its inode. */
+START_TEST(test_system_v_segment_is_a_file_whatever_its_id)
+{
+	size_t length = 4 * (size_t)getpagesize();
+	if (unshare(CLONE_NEWIPC) != 0) {
+		support_note(__func__, "no namespace of System V segments");
+	}
+	int id = shmget(IPC_PRIVATE, length, IPC_CREAT | 0600);
+	ck_assert_int_ge(id, 0);
+	uint8_t *base = shmat(id, NULL, 0);
+	ck_assert_int_eq(shmctl(id, IPC_RMID, NULL), 0);
+	struct maps_range range = look(base, 0, 4);
+	struct maps_aliases aliases;
+
+	ck_assert_uint_eq(range.inode, (uint64_t)id);
+	ck_assert_int_eq(range.has_file && range.sysv && range.shared && range.uniform, 1);
+	ck_assert_int_eq(look(base, 1, 1).offset == (uint64_t)getpagesize(), 1);
+	ck_assert_int_eq(maps_find_aliases((uintptr_t)base, length, &range, &aliases), 0);
+	ck_assert_uint_eq(aliases.count, 0);
+	uint8_t *again = shmat(id, NULL, 0);
+	if (again != (void *)-1) { /* one that is to be removed can still be attached on Linux */
+		ck_assert_int_eq(maps_find_aliases((uintptr_t)base, length, &range, &aliases), 0);
+		ck_assert_uint_eq(aliases.count, 1);
+		shmdt(again);
+	}
+	shmdt(base);
+}
+END_TEST
+
+/* Huge pages need not be available to be mapped. */
 START_TEST(test_huge_pages_are_known_by_their_size)
 {
 	size_t length = 2u << 20;
@@ -124,6 +162,68 @@ START_TEST(test_huge_pages_are_known_by_their_size)
 }
 END_TEST
 
+#define DEEP 12
+#define NAME_BYTES 200
+
+/* In a folder below `folder` whose path has thousands of characters, most of which /proc/self/maps writes as four. */
+static int open_deep(const char *folder)
+{
+	char name[NAME_BYTES + 1];
+	int at = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+	memset(name, '\n', NAME_BYTES);
+	name[NAME_BYTES] = '\0';
+	for (int i = 0; i < DEEP; i++) {
+		must(mkdirat(at, name, 0700) == 0);
+		int next = openat(at, name, O_PATH | O_DIRECTORY | O_CLOEXEC);
+		must(next >= 0 && close(at) == 0);
+		at = next;
+	}
+	int fd = openat(at, "file", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	must(fd >= 0 && close(at) == 0);
+	return fd;
+}
+
+/* What is mapped, counted by its lines. */
+static uint64_t count_lines(void)
+{
+	FILE *maps = fopen("/proc/self/maps", "re");
+	uint64_t lines = 0;
+
+	must(maps != NULL);
+	for (int c = fgetc(maps); c != EOF; c = fgetc(maps)) {
+		lines += c == '\n';
+	}
+	must(fclose(maps) == 0);
+	return lines;
+}
+
+/* The start of a line that is longer than what is read at a time counts, and nothing of the rest. */
+START_TEST(test_names_of_any_length_hide_nothing)
+{
+	char folder[SCRATCH_PATH];
+	struct maps_count count;
+	size_t length = 8 * (size_t)getpagesize();
+
+	scratch_folder(folder);
+	int fd = open_deep(folder);
+	must(ftruncate(fd, (off_t)length) == 0);
+	uint8_t *place = mmap(NULL, 3 * length, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	uint8_t *base = mmap(place + length, length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0);
+	must(base == place + length && close(fd) == 0);
+	struct maps_range range = look(base, 2, 6);
+	ck_assert_int_eq(range.covered && range.uniform && range.shared && range.has_file, 1);
+	range = look(place, 16, 8);
+	ck_assert_int_eq(range.covered && !range.readable && !range.has_file, 1);
+	(void)count_lines();
+	uint64_t lines = count_lines();
+	ck_assert_int_eq(maps_count((uintptr_t)place, (uintptr_t)place + 3 * length, &count), 0);
+	ck_assert_uint_eq(count.all, lines);
+	ck_assert_uint_eq(count.inside, 3);
+	munmap(place, 3 * length);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("maps");
@@ -135,7 +235,9 @@ int main(void)
 	tcase_add_test(tests, test_gap_makes_the_range_uncovered);
 	tcase_add_test(tests, test_two_files_side_by_side_are_not_uniform);
 	tcase_add_test(tests, test_anonymous_memory_has_no_file);
+	tcase_add_test(tests, test_system_v_segment_is_a_file_whatever_its_id);
 	tcase_add_test(tests, test_huge_pages_are_known_by_their_size);
+	tcase_add_test(tests, test_names_of_any_length_hide_nothing);
 	suite_add_tcase(suite, tests);
 	return support_run(suite);
 }

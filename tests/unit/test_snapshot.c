@@ -33,13 +33,10 @@ struct writer {
 	struct chance chance;
 };
 
-/* Who wants to write is not kept waiting by ever new readers. */
+/* A thread that wants to write is not kept waiting by ever new readers. */
 static void lock_init(void)
 {
-	pthread_rwlockattr_t attributes;
-	must(pthread_rwlockattr_init(&attributes) == 0);
-	must(pthread_rwlockattr_setkind_np(&attributes, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP) == 0);
-	must(pthread_rwlock_init(&lock, &attributes) == 0);
+	lock_for_writers_init(&lock);
 }
 
 /* --- what happens to the memory --------------------------------------------------------------------------------- */
@@ -207,7 +204,7 @@ START_TEST(test_image_is_the_shadow_of_the_cut)
 	writers_stop(writers);
 	fake_again_every(0);
 	ck_assert(memcmp(stage.base, shadow, stage.length_bytes) == 0);
-	ck_assert_uint_eq(stage_marks(&stage), 0);
+	ck_assert_uint_eq(stage_wp_bits(&stage), 0);
 	ck_assert_uint_eq(stage_stats(&stage).snapshots, CUTS);
 	stage_close(&stage);
 	free(shadow);

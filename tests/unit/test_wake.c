@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * INV-WAKE on a fake kernel (fake.h): nobody sleeps for ever. A writer that was held, starved, told to come again, or
- * left by a snapshot that failed, a region that closed, a handler that died, ends by itself while everything else in
- * the test stands still; a time limit is there against hanging only.
+ * INV-WAKE on a fake kernel (fake.h): no thread sleeps for ever. A writer that was stalled, starved, sent to come
+ * again, or left by a snapshot that failed, a region that closed, a handler that died, ends by itself while everything
+ * else in the test stands still; a time limit is there against hanging only.
  */
 #include <errno.h>
 #include <stdatomic.h>
@@ -10,6 +10,8 @@
 #include <sys/mman.h>
 
 #include "fake.h"
+#include "fault/fault.h"
+#include "fault/phase.h"
 #include "play.h"
 #include "support.h"
 
@@ -47,7 +49,7 @@ static void leave_cut(void *user)
 
 /* INV-WAKE, INV-CUT: a write to a page that is armed already waits until the last page is armed, and no longer. The
  * rounds have armed all but page 0; the pause stops in the kernel when it has armed that. */
-START_TEST(test_held_writer_goes_on_after_the_cut)
+START_TEST(test_stalled_writer_goes_on_after_the_cut)
 {
 	struct uffdwp_snapshot_progress progress;
 	struct writer writers[3];
@@ -61,7 +63,7 @@ START_TEST(test_held_writer_goes_on_after_the_cut)
 	for (unsigned i = 0; i < 3; i++) {
 		play_writer_start(&writers[i], 3 + i / 2, PAGES, 1, i == 2);
 	}
-	must(wait_until(two_are_in_a_fault, NULL, PLAY_PATIENCE_S));
+	must(wait_until(two_are_in_a_fault, NULL, PLAY_TIME_LIMIT_S));
 	ck_assert(memcmp(stage.base, stage.cut, stage.length_bytes) == 0);
 	gate_open(&play_step);
 	for (unsigned i = 0; i < 3; i++) {
@@ -96,7 +98,7 @@ START_TEST(test_starved_writer_goes_on_when_the_sink_takes_some)
 	play_open_case(_i, PAGES);
 	struct uffdwp_snapshot_options options = stage_options(&stage, 16);
 	begin_starving(writers, &options);
-	must(wait_until(play_somebody_starves, NULL, PLAY_PATIENCE_S));
+	must(wait_until(play_writer_starves, NULL, PLAY_TIME_LIMIT_S));
 	ck_assert(!play_is_done(&writers[0]) && !play_is_done(&writers[1]) && !play_is_done(&writers[2]));
 	gate_open(&play_sink);
 	starving_end(writers);
@@ -128,12 +130,12 @@ START_TEST(test_starved_writer_goes_on_as_soon_as_a_slot_is_free)
 	struct uffdwp_snapshot_options options = stage_options(&stage, 16);
 	play_begin_held(&options);
 	play_writer_start(&writer, stage.first, stage.end, 1, 0);
-	must(wait_until(play_somebody_starves, NULL, PLAY_PATIENCE_S));
+	must(wait_until(play_writer_starves, NULL, PLAY_TIME_LIMIT_S));
 	uint64_t saved = saved_by_writers();
 	stage.gate = &play_step;
 	gate_open(&play_sink);
 	gate_await(&play_step);
-	must(wait_until(more_was_saved, &saved, PLAY_PATIENCE_S));
+	must(wait_until(more_was_saved, &saved, PLAY_TIME_LIMIT_S));
 	ck_assert(!play_is_done(&writer));
 	gate_open(&play_step);
 	play_writer_ends(&writer);
@@ -148,7 +150,7 @@ START_TEST(test_starved_writer_goes_on_when_the_snapshot_is_aborted)
 	play_open_case(_i, PAGES);
 	struct uffdwp_snapshot_options options = stage_options(&stage, 16);
 	begin_starving(writers, &options);
-	must(wait_until(play_somebody_starves, NULL, PLAY_PATIENCE_S));
+	must(wait_until(play_writer_starves, NULL, PLAY_TIME_LIMIT_S));
 	ck_assert_int_eq(uffdwp_snapshot_abort(stage.snapshot), 0);
 	starving_end(writers);
 	play_end_badly(-ECANCELED);
@@ -177,7 +179,7 @@ START_TEST(test_full_pool_ends_the_snapshot_where_the_policy_is_to_abort)
 	options.policy = UFFDWP_POLICY_ABORT;
 	begin_starving(writers, &options);
 	starving_end(writers);
-	ck_assert(!play_somebody_starves(NULL));
+	ck_assert(!play_writer_starves(NULL));
 	play_end_badly(-ENOBUFS);
 	play_close_case();
 }
@@ -238,6 +240,34 @@ START_TEST(test_writer_goes_on_when_the_handler_dies)
 }
 END_TEST
 
+/* --- a failure that wakes no thread ---------------------------------------------------------------------------- */
+
+static int pool_is_empty_and_a_writer_sleeps(void *preserve)
+{
+	return pool_left(&((struct preserve *)preserve)->pool) == 0 && (stage.is_inline || fake_asleep() > 0);
+}
+
+/* A snapshot fails while a collect has stalled the faults: its wakes find no waiter, and the phase moves on to PRESERVE
+ * for a moment before it becomes RELEASE. The writer whose fault is resolved in that moment was never stalled. */
+START_TEST(test_writer_goes_on_that_faults_between_a_failure_and_the_release)
+{
+	struct writer writer;
+	play_open_case(_i, PAGES);
+	struct uffdwp_snapshot_options options = stage_options(&stage, 16);
+	options.policy = UFFDWP_POLICY_ABORT;
+	play_begin_held(&options);
+	struct preserve *preserve = atomic_load(&stage.region->preserve);
+	atomic_store(&preserve->error, -ECANCELED);
+	play_writer_start(&writer, stage.first, stage.end, 1, 0);
+	must(wait_until(pool_is_empty_and_a_writer_sleeps, preserve, PLAY_TIME_LIMIT_S));
+	phase_fail(stage.region);
+	(void)phase_wake(stage.region);
+	play_writer_ends(&writer);
+	play_end_badly(-ECANCELED);
+	play_close_case();
+}
+END_TEST
+
 /* --- the kernel says: come again -------------------------------------------------------------------------------- */
 
 START_TEST(test_no_wake_is_lost_when_the_kernel_says_come_again)
@@ -270,7 +300,7 @@ static void *discard_page_5(void *ignored)
 	return NULL;
 }
 
-/* While madvise(2) waits for its event to be read no mark can be taken off; both wait for the handler, which is free.
+/* While madvise(2) waits for its event to be read no wp bit can be cleared; both wait for the handler, which is free.
  */
 START_TEST(test_barrier_waits_until_an_event_was_read)
 {
@@ -298,13 +328,14 @@ int main(void)
 	support_begin("test_wake", &(struct support_needs){0, 0});
 	Suite *suite = suite_create("wake");
 	TCase *tests = tcase_create("wake");
-	tcase_set_timeout(tests, 4 * PLAY_PATIENCE_S);
-	CASES(test_held_writer_goes_on_after_the_cut);
+	tcase_set_timeout(tests, 4 * PLAY_TIME_LIMIT_S);
+	CASES(test_stalled_writer_goes_on_after_the_cut);
 	CASES(test_starved_writer_goes_on_when_the_sink_takes_some);
 	CASES(test_starved_writer_goes_on_as_soon_as_a_slot_is_free);
 	CASES(test_starved_writer_goes_on_when_the_snapshot_is_aborted);
 	CASES(test_starved_writer_waits_no_longer_than_was_asked);
 	CASES(test_full_pool_ends_the_snapshot_where_the_policy_is_to_abort);
+	CASES(test_writer_goes_on_that_faults_between_a_failure_and_the_release);
 	tcase_add_test(tests, test_writer_goes_on_when_its_region_closes);
 	tcase_add_loop_test(tests, test_writer_goes_on_when_the_handler_dies, 0, 2);
 	CASES(test_no_wake_is_lost_when_the_kernel_says_come_again);

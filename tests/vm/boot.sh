@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# Boots one guest under qemu's software emulation, and leaves behind in LOG what it said: `results` (what the plan's
-# steps printed) and `console` (the kernel's words).
-# usage: boot.sh KERNEL WORLD PLAN LOG [OPTION]...
+# Boots one guest under qemu's software emulation, and leaves in LOG what it said: `results` (what the plan's steps
+# printed) and `console` (the kernel's words). usage: boot.sh KERNEL WORLD PLAN LOG [OPTION]...
 #
 #   KERNEL           a bzImage, or a folder into which a kernel package was unpacked
 #   WORLD            an archive of world.sh
 #   PLAN             a shell script of `step`s, see guest/init
-#   --seconds=N      the guest is ended after that time (600)
 #   --memory=MIB     (1024)
 #   --numa           two nodes of half of the memory each, and four CPUs instead of two
+#
+# A guest is ended when it stands still: when the step that it began last has not ended long after its limit.
 #
 # Exit code: 0 when the guest came to the end of its plan, else 1, with the reason on stderr.
 set -euo pipefail
@@ -21,10 +21,9 @@ shopt -s nullglob
 }
 kernel=$1 world=$2 plan=$3 log=$4
 shift 4
-seconds=600 memory=1024 numa=0
+memory=1024 numa=0
 for option in "$@"; do
 	case $option in
-	--seconds=*) seconds=${option#*=} ;;
 	--memory=*) memory=${option#*=} ;;
 	--numa) numa=1 ;;
 	*)
@@ -95,14 +94,36 @@ fi
 # A processor as plain as the kernels take: qemu 7.2 leaves garbage in the flags after an instruction or other of the newer
 # ones (cmpxchg16b without a lock, as slab allocators use it), and the guest dies of it after some minutes.
 processor=Nehalem,-cx16,+rdrand
-status=0
-timeout -k 5 "$seconds" qemu-system-x86_64 -accel tcg,thread=multi -cpu "$processor" "${machine[@]}" -display none -nodefaults \
+stands_still=0
+qemu-system-x86_64 -accel tcg,thread=multi -cpu "$processor" "${machine[@]}" -display none -nodefaults \
 	-no-reboot -serial "file:$log/console" -serial "file:$log/results" -kernel "$image" -initrd "$work/initrd" \
-	-append 'console=ttyS0 panic=-1 quiet loglevel=4' </dev/null >"$log/qemu" 2>&1 || status=$?
+	-append 'console=ttyS0 panic=-1 quiet loglevel=4' </dev/null >"$log/qemu" 2>&1 &
+guest=$!
+trap 'kill -KILL "$guest" 2>/dev/null || true; rm -rf "$work"' EXIT
+
+# The seconds that a guest may be silent: until its first step, and after that twice the limit of the last one.
+time_limit() {
+	local limit
+	limit=$({ tr -d '\r\0' <"$log/results" || true; } 2>/dev/null | awk '$1 == "@begin" { limit = $3 } END { print limit + 0 }')
+	echo $((limit > 0 ? 2 * limit + 60 : 600))
+}
+
+said=-1 since=$SECONDS
+while kill -0 "$guest" 2>/dev/null; do
+	now_said=$({ stat -c %s "$log/results" "$log/console" 2>/dev/null || true; } | paste -sd +)
+	if [[ $now_said != "$said" ]]; then
+		said=$now_said since=$SECONDS
+	elif [[ $((SECONDS - since)) -gt $(time_limit) ]]; then
+		stands_still=1
+		kill -KILL "$guest" 2>/dev/null || true
+	fi
+	sleep 1
+done
+wait "$guest" || true
 
 tr -d '\r' <"$log/console" >"$work/console"
-if [[ $status -eq 124 || $status -eq 137 ]]; then
-	echo "no end after $seconds s" >&2
+if [[ $stands_still -eq 1 ]]; then
+	echo "it stood still for $((SECONDS - since)) s" >&2
 	exit 1
 elif ! grep -qx '@off' "$log/results"; then
 	echo "the guest died: $(grep -aE 'panic|BUG|Oops' "$work/console" | head -n 1) $(tail -n 1 "$log/qemu")" >&2

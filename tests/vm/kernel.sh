@@ -29,7 +29,7 @@ die() {
 	exit 1
 }
 
-# Where a stock kernel is, the best place first. Places joined by + are asked together: the higher version wins.
+# Where a stock kernel is, the best place first. Places joined by + are asked together: the higher version is taken.
 suites_of() {
 	case $1 in
 	5.10) echo "bullseye+bullseye-security bullseye" ;;
@@ -56,8 +56,8 @@ attempt() {
 
 # --- apt, with lists of its own ---------------------------------------------------------------------------------
 
-# The mirror that this machine's own apt configuration names for the suite, with or without "-security".
-# Archives are told from those of others by their origin; without package lists only the path is known.
+# The mirror that this machine's own apt configuration names for the suite, with or without "-security". Archives are
+# distinguished from those of others by their origin; without package lists only the path is known.
 mirror_of() {
 	local is_security=0
 	[[ $1 == *-security ]] && is_security=1
@@ -104,7 +104,7 @@ apt_lists() {
 	sources_of "$place" >"$folder/sources.list"
 	mapfile -t options < <(apt_options "$folder")
 	apt-get "${options[@]}" -o APT::Update::Error-Mode=any update >"$folder/log" 2>&1 ||
-		die "$place cannot be had: $(apt_reason "$folder/log")"
+		die "$place is not available: $(apt_reason "$folder/log")"
 }
 
 apt_depends() {
@@ -205,7 +205,7 @@ get_markerless() {
 		attempt "$work/reason" source_from "$place" "$work/source"
 		[[ $attempt_status -ne 0 ]] || break
 	done
-	[[ $attempt_status -eq 0 ]] || die "no source of a kernel can be had: $(tail -n 1 "$work/reason")"
+	[[ $attempt_status -eq 0 ]] || die "no source of a kernel is available: $(tail -n 1 "$work/reason")"
 	mkdir -p "$work/kernel/boot"
 	"$here/markerless.sh" "$work/source" "$work/kernel/boot/vmlinuz" 2>"$work/reason" ||
 		die "it could not be built: $(tail -n 1 "$work/reason")"

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 # Builds the kernel that this library exists for: it accepts write protection on shared memory and has no PTE markers,
-# so that whatever empties a page-table entry takes the mark along, and the next write passes unseen.
-# usage: markerless.sh SOURCE_TREE IMAGE
+# so that whatever empties a page-table entry takes the wp bit along, and the next write passes unseen. usage:
+# markerless.sh SOURCE_TREE IMAGE
 #
 # Mainline without CONFIG_PTE_MARKER_UFFD_WP refuses such a registration. Two edits of the tree let it through; they are
 # made by pattern, so that they hold for a few releases, and each must fit exactly once or the build is refused.

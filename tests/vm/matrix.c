@@ -10,6 +10,7 @@
  * cell failed or the control ended otherwise than was said.
  */
 #include "matrix.h"
+#include "pace.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -23,7 +24,7 @@
 #include <unistd.h>
 
 /* A bound against hanging, not a measure. */
-#define CELL_SECONDS 120
+#define CELL_SECONDS (120 + (int)(6 * pace_slowness()))
 
 int expect_losses;
 
@@ -155,6 +156,8 @@ int main(int argc, char **argv)
 	for (int i = 1; i < argc; i++) {
 		if (strcmp(argv[i], "--expect-losses") == 0)
 			expect_losses = 1;
+		else if (strcmp(argv[i], "--pace") == 0)
+			return printf("%.0f\n", pace_slowness()) < 0;
 		else if (strncmp(argv[i], "--bare=", 7) == 0)
 			expected = argv[i] + 7;
 		else if (strncmp(argv[i], "--only=", 7) == 0)

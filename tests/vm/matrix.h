@@ -9,7 +9,7 @@
  * Threads: a cell runs in a process of its own, so that one that crashes or hangs is a failed cell and no more. Inside
  * it the jobs say which threads write.
  *
- * What must never happen: a cell counts as proved of which nothing was checked.
+ * What must never happen: a cell counts as proved without a check.
  */
 #ifndef VM_MATRIX_H
 #define VM_MATRIX_H
@@ -17,6 +17,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/counts.h"
 #include "chance.h"
 #include "uffdwp.h"
 
@@ -25,7 +26,7 @@ enum verdict { PROVED, REFUSED, FAILED };
 
 enum treatment {
 	TREAT_NOTHING,
-	TREAT_PUNCH, /* fallocate(2) behind the library's back */
+	TREAT_PUNCH, /* fallocate(2) outside of the library */
 	TREAT_ZAP,   /* MADV_DONTNEED */
 	TREAT_SWAP,  /* MADV_PAGEOUT */
 	TREAT_COUNT
@@ -94,8 +95,8 @@ const char *treatment_name(enum treatment treatment);
 void arm_job(struct place *place, struct outcome *outcome);
 void preserve_job(struct place *place, struct outcome *outcome);
 
-/* The control: bare write protection on shmem, without the library. Prints a line for each treatment; 0, or 1 when one
- * ended otherwise than `expected` says: "caught", "missed", "refused", or NULL for any. */
+/* The control: bare write protection on shmem, outside of the library. Prints a line for each treatment; 0, or 1 when
+ * one ended otherwise than `expected` says: "caught", "missed", "refused", or NULL for any. */
 int bare_control(const char *expected);
 
 #endif

@@ -2,8 +2,8 @@
 /*
  * The job "arm": each first write to an armed page is caught, once. See matrix.h.
  *
- * The ledger is the witness: a page that it holds for armed after the page was written is a write that nobody saw.
- * Counted is what faults let go, before the writer goes on: so a second write must not count again.
+ * The ledger is the witness: a page that it holds for armed after the page was written is a write that was not seen.
+ * Counted is what faults unprotect, before the writer goes on: so a second write must not count again.
  */
 #include <stdio.h>
 #include <string.h>
@@ -17,7 +17,7 @@ struct arm {
 	struct place *place;
 	struct outcome *outcome;
 	unsigned writes;
-	unsigned early; /* let go before its write: reads count as writes, or a neighbour's fault */
+	unsigned early; /* unprotected before its write: reads count as writes, or a neighbour's fault */
 	unsigned treated[TREAT_COUNT];
 	unsigned absent; /* treatments that this kernel does not have */
 };
@@ -77,7 +77,7 @@ static int write_all(struct arm *arm, const size_t *order)
 	return 1;
 }
 
-/* A page that was let go is written freely. */
+/* A page that was unprotected is written freely. */
 static int write_again(struct arm *arm)
 {
 	struct place *place = arm->place;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The control: shared memory under bare userfaultfd write protection, without the library. A page is armed, treated,
+ * The control: shared memory under bare userfaultfd write protection, outside of the library. A page is armed, treated,
  * and written by another thread. Either a fault arrives (caught), or the writer is done (missed): whichever comes
  * first, so that nothing depends on time. It shows that a kernel is what it is said to be. See matrix.h.
  */

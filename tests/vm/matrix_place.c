@@ -53,11 +53,11 @@ const char *treatment_name(enum treatment treatment)
 }
 
 /* What the library said; a refusal only where it is one. */
-static int explain(const struct place *place, const char *what, int error, struct outcome *outcome)
+static int explain(const char *what, int error, struct outcome *outcome)
 {
 	char text[300] = "";
 
-	(void)uffdwp_error_text(place->runtime, text, sizeof(text));
+	(void)uffdwp_error_text(text, sizeof(text));
 	if (error == -EOPNOTSUPP)
 		return outcome_refuse(outcome, "%s", text[0] ? text : "no reason was given");
 	return outcome_fail(outcome, "%s: %s: %s", what, strerror(-error), text);
@@ -102,7 +102,7 @@ static int make_region(struct place *place)
 	if (place->cell.memory == UFFDWP_MEMORY_ANON)
 		return attach(place, &options);
 	if (place->cell.memory == UFFDWP_MEMORY_HUGETLB)
-		options.flags |= UFFDWP_REGION_HUGETLB;
+		options.flags |= UFFDWP_REGION_CREATE_HUGETLB;
 	return uffdwp_region_create(place->runtime, place->length_bytes, &options, &place->region);
 }
 
@@ -144,10 +144,10 @@ int place_open(struct place *place, struct cell cell, struct outcome *outcome)
 	int error = uffdwp_open(NULL, &place->runtime);
 
 	if (error)
-		return explain(place, "uffdwp_open", error, outcome);
+		return explain("uffdwp_open", error, outcome);
 	error = make_region(place);
 	if (error)
-		return explain(place, "making the region", error, outcome);
+		return explain("making the region", error, outcome);
 	if (!check_region(place, outcome))
 		return 0;
 	fill(place);
@@ -176,9 +176,8 @@ struct uffdwp_region_stats place_stats(const struct place *place)
 
 /*
  * Anonymous memory: MADV_DONTNEED throws the content away. The library learns of it as it does of a write under marker
- * (the page is not armed any more), and arms it again under rearm.
- * Huge pages are never swapped out. A snapshot fails, as it must, when content vanishes behind the library's back; of
- * huge pages it takes MADV_DONTNEED for that.
+ * (the page is not armed any more), and arms it again under rearm. Huge pages are never swapped out. A snapshot fails,
+ * as it must, when content vanishes outside of the library; for huge pages it takes MADV_DONTNEED for that.
  */
 int place_may_treat(const struct place *place, enum treatment treatment)
 {

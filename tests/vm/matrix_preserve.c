@@ -40,7 +40,7 @@ struct writer {
 	int error;
 };
 
-static int take(void *user, uint64_t offset, const void *data, size_t length)
+static int take(void *user, uint64_t offset, const void *data, uint64_t length)
 {
 	struct preserve *preserve = user;
 
@@ -67,8 +67,8 @@ static void punch(struct writer *writer, size_t page)
 
 /*
  * A hole that was read is a page of zeros, clean, which the kernel may drop again when memory is short: the library
- * cannot tell that from a punch, and a snapshot fails, as it is documented to. Not so where the library itself fills
- * what is read.
+ * cannot distinguish that from a punch, and a snapshot fails, as it is documented to. Not so where the library itself
+ * fills what is read.
  */
 static int may_read(const struct place *place, size_t page)
 {

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The matrix of tracks: what each way to track does on the kernel that runs this, for each memory. A program of its
+ * The matrix of tracks: what each method to track does on the kernel that runs this, for each memory. A program of its
  * own, by the public interface and the judge of the tests (track_judge.h). It prints, for run.sh and for people,
  *
- *     track VERDICT MEMORY by WAY: DETAIL
+ *     track VERDICT MEMORY by METHOD: DETAIL
  *
  * where the verdict is proved (everything that was written was reported, by counts and by content, while threads wrote,
  * ranges came and went, and memory was discarded, swapped out and moved), refused (the library said why) or failed.
@@ -14,7 +14,7 @@
  * Threads: a cell runs in a process of its own, so that one that crashes or hangs is a failed cell and no more. All of
  * it is bounded by counts: an emulated machine may take its time.
  *
- * What must never happen: a cell counts as proved of which nothing was checked.
+ * What must never happen: a cell counts as proved without a check.
  */
 #include <errno.h>
 #include <poll.h>
@@ -26,19 +26,20 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "pace.h"
 #include "place.h"
 #include "support.h"
 #include "track_actors.h"
 #include "track_collector.h"
 
 /* A bound against hanging, not a measure. */
-#define CELL_SECONDS 120
+#define CELL_SECONDS (120 + (int)(6 * pace_slowness()))
 #define WRITERS 2
 #define WRITES 600 /* of each writer */
 #define DEEDS 80
 #define CHANGES 20
-#define PATIENCE_MS 2000
-#define CELLS ((int)FIELD_MEMORIES * FIELD_WAYS)
+#define TIME_LIMIT_S 2
+#define CELLS ((int)FIELD_MEMORIES * FIELD_METHODS)
 
 enum verdict { PROVED, REFUSED, FAILED };
 
@@ -80,7 +81,7 @@ static void *act(void *argument)
 /* 1: all that was written is in the answers, and the copy that is made of them equals the memory. */
 static int is_settled(struct collector *collector)
 {
-	for (unsigned waited_ms = 0; waited_ms < PATIENCE_MS; waited_ms++) {
+	for (unsigned waited_ms = 0; waited_ms < pace_seconds(TIME_LIMIT_S) * 1000; waited_ms++) {
 		collector_ask_all(collector);
 		if (judge_differs(&judge) == 0) {
 			return 1;
@@ -145,10 +146,10 @@ static int add_blocks(void)
 
 static void play(int cell, struct outcome *outcome)
 {
-	const struct field_way *way = &field_ways[cell % FIELD_WAYS];
-	enum field_memory memory = (enum field_memory)(cell / FIELD_WAYS);
+	const struct field_method *method = &field_methods[cell % FIELD_METHODS];
+	enum field_memory memory = (enum field_memory)(cell / FIELD_METHODS);
 	outcome->verdict = REFUSED;
-	if (field_open(&field, memory, way, outcome->text, sizeof(outcome->text)) != 0) {
+	if (field_open(&field, memory, method, outcome->text, sizeof(outcome->text)) != 0) {
 		return;
 	}
 	for (size_t page = 0; page < field.pages; page++) {
@@ -157,7 +158,7 @@ static void play(int cell, struct outcome *outcome)
 	judge_open(&judge, &field, STAGE_ROLES);
 	actors_open(&actors, &field, &judge);
 	if (add_blocks() != 0) {
-		(void)uffdwp_error_text(field.runtime, outcome->text, sizeof(outcome->text));
+		(void)uffdwp_error_text(outcome->text, sizeof(outcome->text));
 	} else {
 		judge_cell(outcome);
 	}
@@ -204,11 +205,11 @@ static void play_apart(int cell, struct outcome *outcome)
 static int cell_fails(int cell, const char *only, struct outcome *outcome)
 {
 	static const char *const verdicts[] = {"proved", "refused", "failed"};
-	const struct field_way *way = &field_ways[cell % FIELD_WAYS];
-	enum field_memory memory = (enum field_memory)(cell / FIELD_WAYS);
+	const struct field_method *method = &field_methods[cell % FIELD_METHODS];
+	enum field_memory memory = (enum field_memory)(cell / FIELD_METHODS);
 	char name[80];
-	(void)snprintf(name, sizeof(name), "%s by %s", field_memory_name(memory), way->name);
-	if (field_pointless(memory, way) || (only != NULL && strstr(name, only) == NULL)) {
+	(void)snprintf(name, sizeof(name), "%s by %s", field_memory_name(memory), method->name);
+	if (field_pointless(memory, method) || (only != NULL && strstr(name, only) == NULL)) {
 		return 0;
 	}
 	play_apart(cell, outcome);

@@ -193,7 +193,7 @@ struct sink {
 	uint64_t bytes;
 };
 
-static int take(void *user, uint64_t offset, const void *data, size_t length)
+static int take(void *user, uint64_t offset, const void *data, uint64_t length)
 {
 	struct sink *sink = user;
 
@@ -204,7 +204,7 @@ static int take(void *user, uint64_t offset, const void *data, size_t length)
 	return 0;
 }
 
-/* A snapshot whose sink is held until the pre-images were looked at. */
+/* A snapshot whose sink is stopped until the pre-images were looked at. */
 static void check_buffers(struct uffdwp_region *region, uint8_t *base, int node)
 {
 	struct uffdwp_snapshot_options options = UFFDWP_SNAPSHOT_OPTIONS_INIT;
@@ -271,7 +271,7 @@ static void check_node(int node)
 	struct uffdwp *runtime = NULL;
 
 	go_to_node(!node);
-	options.numa_node = node;
+	options.numa_nodes = 1ull << node;
 	options.handler_threads = HANDLERS;
 	need(uffdwp_open(&options, &runtime), "open");
 	check_handlers(node);

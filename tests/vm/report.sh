@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# Reads what guests left behind, and prints it for people: the matrix, the reasons of what was refused, the steps, what
-# was skipped, what failed, and the verdict. Exit code: 0, or 1 when anything failed.
-# usage: report.sh LOGS BOOT...      (environment: VERBOSE=1, ASKED_BY_NAME=1, SECONDS_TAKEN=N)
+# Reads what guests left, and prints it for people: the matrix, the reasons of what was refused, the steps, what was
+# skipped, what failed, and the verdict. Exit code: 0, or 1 when anything failed. usage: report.sh LOGS BOOT...
+# (environment: VERBOSE=1, ASKED_BY_NAME=1, SECONDS_TAKEN=N, CELLS=N)
 set -euo pipefail
 shopt -s nullglob
 [[ $# -ge 2 && -d $1 ]] || {
@@ -14,7 +14,7 @@ shift
 boots=("$@")
 failures=()
 ran=()
-CELLS=48 # memory x mechanism x delivery x job
+cells=${CELLS:-48} # memory x mechanism x delivery x job
 
 heading() {
 	printf '\n== %s\n' "$1"
@@ -123,7 +123,7 @@ print_control() {
 	done
 }
 
-# What rearm counted where marks are lost.
+# What rearm counted where wp bits are lost.
 print_losses() {
 	local boot
 	for boot in "${ran[@]}"; do
@@ -185,7 +185,7 @@ print_ladder() {
 	if [[ ${VERBOSE:-0} -eq 1 ]]; then
 		output_of_step "$1" doctor | sed 's/^/  /'
 	elif [[ $1 == 5.10 ]]; then
-		results_of "$1" | awk '/^The ladder/ { inside = 1 } inside && !NF { exit } inside { print "  " $0 }'
+		results_of "$1" | awk '/^The ladder/ { inside = 1 } inside && !NF { inside = 0 } inside { print "  " $0 }'
 	fi
 }
 
@@ -215,7 +215,7 @@ check_cells() {
 	for boot in "${ran[@]}"; do
 		grep -q 'uffdwp_vm_matrix' "$logs/$boot/plan" || continue
 		count=$(cells_of "$boot" | wc -l)
-		[[ $count -eq $CELLS ]] || failures+=("$boot: $count of $CELLS cells were tried")
+		[[ $count -eq $cells ]] || failures+=("$boot: $count of $cells cells were tried")
 	done
 }
 
@@ -232,7 +232,7 @@ print_skipped() {
 		[[ -e $logs/$boot/skipped ]] || continue
 		[[ $((printed++)) -gt 0 ]] || heading "Skipped"
 		printf '  %s: %s\n' "$boot" "$(tail -n 1 "$logs/$boot/skipped")"
-		[[ ${ASKED_BY_NAME:-0} -eq 0 ]] || failures+=("$boot: could not be had")
+		[[ ${ASKED_BY_NAME:-0} -eq 0 ]] || failures+=("$boot: was not available")
 	done
 	for boot in "${ran[@]}"; do
 		results_of "$boot" | sed -nE 's/^(skipped|no (huge pages|swap) here): /\1: /p' | sort -u |

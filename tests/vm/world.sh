@@ -48,6 +48,8 @@ for library in "$build"/lib/libuffdwp.so.[0-9]; do
 	take_program "$library" "$root/world/lib/$(basename "$library")"
 	ln -s "$(basename "$library")" "$root/world/lib/libuffdwp.so"
 done
+# No program is linked with this one: the C library loads it when a thread is cancelled or calls pthread_exit(3).
+realpath "$(cc -print-file-name=libgcc_s.so.1)" >>"$root/.libraries"
 take_libraries
 
 (cd "$root" && find . -mindepth 1 | LC_ALL=C sort | cpio -o -H newc --quiet) >"$archive"

@@ -4,9 +4,9 @@
  *
  * A thread allocates small objects from a list of its own, which the collector fills by GC_generic_malloc_many() with a
  * block's worth at a time. In manual mode version 8.2 gives one object at a time there: it fears that the list's links,
- * which it writes into objects, would have to be told as dirty. Here the kernel sees them as it sees every write. What
- * that caution costs: each allocation takes the lock, objects get a granule larger than they need (80 bytes became 96),
- * and collections begin only when the heap is full, so that it grows larger.
+ * which it writes into objects, would have to be reported as dirty. Here the kernel sees them as it sees every write.
+ * What that caution costs: each allocation takes the lock, objects get a granule larger than they need (80 bytes became
+ * 96), and collections begin only when the heap is full, so that it grows larger.
  *
  * So this library stands before GC_generic_malloc_many() as well, and does there what the collector does without manual
  * mode: a little collecting, if it is time for it, then a batch. The first object comes from the collector (which
@@ -37,7 +37,7 @@ struct batch {
 	void **result;
 };
 
-static many_fn real_many(void)
+static many_fn batch_real_many(void)
 {
 	static _Atomic(many_fn) known;
 	many_fn real = atomic_load(&known);
@@ -49,7 +49,7 @@ static many_fn real_many(void)
 }
 
 /* Under the allocation lock. An object on a free list begins with the link to the next. */
-static void *GC_CALLBACK cut_off(void *argument)
+static void *GC_CALLBACK batch_cut_off(void *argument)
 {
 	struct batch *batch = argument;
 	void **last = batch->first;
@@ -67,7 +67,7 @@ static void *GC_CALLBACK cut_off(void *argument)
 }
 
 /* What to ask for to get objects of exactly `bytes`; 0: that cannot be asked for. */
-static size_t request_bytes(size_t bytes)
+static size_t batch_request_bytes(size_t bytes)
 {
 	size_t request = bytes - (GC_get_all_interior_pointers() ? 1 : 0);
 	return bytes && GC_get_size_map_at((int)request) == bytes ? request : 0;
@@ -75,17 +75,19 @@ static size_t request_bytes(size_t bytes)
 
 UFFDWP_GC_EXPORT void GC_CALL GC_generic_malloc_many(size_t bytes, int kind, void **result)
 {
+	if (atomic_load_explicit(&pay_wanted, memory_order_relaxed))
+		pay_switch_on();
 	bool plain = kind == GC_I_NORMAL || kind == GC_I_PTRFREE;
-	size_t request = adapter.on && plain && bytes < BATCH_BYTES ? request_bytes(bytes) : 0;
+	size_t request = adapter.on && plain && bytes < BATCH_BYTES ? batch_request_bytes(bytes) : 0;
 	if (!request) {
-		real_many()(bytes, kind, result);
+		batch_real_many()(bytes, kind, result);
 		return;
 	}
 	(void)GC_collect_a_little();
 	void **lists = kind == GC_I_NORMAL ? GC_objfreelist_ptr : GC_aobjfreelist_ptr;
 	struct batch batch = {bytes, &lists[bytes / GC_GRANULE_BYTES], GC_malloc_kind_global(request, kind), result};
 	if (batch.first)
-		GC_call_with_alloc_lock(cut_off, &batch);
+		GC_call_with_alloc_lock(batch_cut_off, &batch);
 	else
 		*result = NULL;
 }

@@ -16,49 +16,56 @@
 static _Atomic(GC_on_collection_event_proc) chained;
 static atomic_bool installed;
 
-static GC_on_collection_event_proc real_get(void)
+static GC_on_collection_event_proc events_real_get(void)
 {
 	GC_on_collection_event_proc(GC_CALL * get)(void);
 	*(void **)&get = adapter_real_function("GC_get_on_collection_event");
 	return get();
 }
 
-static void real_set(GC_on_collection_event_proc handler)
+static void events_real_set(GC_on_collection_event_proc handler)
 {
 	void(GC_CALL * set)(GC_on_collection_event_proc);
 	*(void **)&set = adapter_real_function("GC_set_on_collection_event");
 	set(handler);
 }
 
-static void GC_CALLBACK on_event(GC_EventType event)
+static void GC_CALLBACK events_on_event(GC_EventType event)
 {
 	GC_on_collection_event_proc next = atomic_load(&chained);
 	if (next)
 		next(event);
-	if (event == GC_EVENT_PRE_STOP_WORLD)
+	if (event == GC_EVENT_PRE_STOP_WORLD) {
+		pay_stop_begins();
 		feed_prepare();
-	else if (event == GC_EVENT_MARK_START)
+	} else if (event == GC_EVENT_MARK_START) {
 		feed_collect();
+	} else if (event == GC_EVENT_PRE_START_WORLD) {
+		pay_stop_ends();
+	} else if (event == GC_EVENT_RECLAIM_END) {
+		feed_end();
+		pay_collection_ends();
+	}
 }
 
 void events_install(void)
 {
-	GC_on_collection_event_proc before = real_get();
-	if (before != on_event)
+	GC_on_collection_event_proc before = events_real_get();
+	if (before != events_on_event)
 		atomic_store(&chained, before);
 	atomic_store(&installed, true);
-	real_set(on_event);
+	events_real_set(events_on_event);
 }
 
 void events_remove(void)
 {
 	atomic_store(&installed, false);
-	real_set(atomic_load(&chained));
+	events_real_set(atomic_load(&chained));
 }
 
 bool events_installed(void)
 {
-	return real_get() == on_event;
+	return events_real_get() == events_on_event;
 }
 
 UFFDWP_GC_EXPORT void GC_CALL GC_set_on_collection_event(GC_on_collection_event_proc handler)
@@ -66,10 +73,10 @@ UFFDWP_GC_EXPORT void GC_CALL GC_set_on_collection_event(GC_on_collection_event_
 	if (atomic_load(&installed))
 		atomic_store(&chained, handler);
 	else
-		real_set(handler);
+		events_real_set(handler);
 }
 
 UFFDWP_GC_EXPORT GC_on_collection_event_proc GC_CALL GC_get_on_collection_event(void)
 {
-	return atomic_load(&installed) ? atomic_load(&chained) : real_get();
+	return atomic_load(&installed) ? atomic_load(&chained) : events_real_get();
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What happens in each stop of the world: before it the heap is looked for (feed_prepare(), the world runs), in it the
- * track is collected and the collector is told (feed_collect()). adapter.h says why that is enough (INV-GC).
+ * track is collected and the collector's dirty bits are set (feed_collect()). adapter.h says why that is enough
+ * (INV-GC).
  */
 #include "adapter.h"
 
@@ -13,7 +14,7 @@
  * modulo their number. */
 #define BITS_MAX ((uintptr_t)1 << 22)
 
-static uint64_t now_ns(void)
+static uint64_t feed_now_ns(void)
 {
 	struct timespec now;
 	clock_gettime(CLOCK_MONOTONIC, &now);
@@ -33,10 +34,12 @@ static void feed_written(void *user, const struct uffdwp_written *range)
 {
 	(void)user;
 	feed_range(range->start, range->end);
+	ahead_note(range);
 }
 
 static void feed_everything(void)
 {
+	ahead_forget();
 	uintptr_t low, high;
 	heap_bounds(&low, &high);
 	if ((high - low) / adapter.step_bytes > BITS_MAX)
@@ -58,6 +61,7 @@ static int feed_tracked(void)
 {
 	struct uffdwp_collect collect = UFFDWP_COLLECT_INIT;
 	collect.callback = feed_written;
+	ahead_begin();
 	int error = uffdwp_track_collect(adapter.track, &collect);
 	if (error)
 		adapter_say_library("collecting failed");
@@ -68,9 +72,11 @@ static int feed_tracked(void)
 
 void feed_collect(void)
 {
-	uint64_t begin = now_ns();
+	if (!adapter.feeding)
+		return;
+	uint64_t begin = feed_now_ns();
 	adapter.exact = true;
-	if (adapter_in_child() || !adapter.complete) {
+	if (adapter_in_child() || adapter.resting || !adapter.complete) {
 		feed_everything();
 	} else if (feed_tracked() != 0) {
 		adapter.complete = false;
@@ -78,14 +84,14 @@ void feed_collect(void)
 	} else {
 		feed_untracked();
 	}
-	uint64_t took = now_ns() - begin;
+	uint64_t took = feed_now_ns() - begin;
 	adapter.stats.stops++;
 	adapter.stats.collect_ns += took;
 	if (took > adapter.stats.collect_max_ns)
 		adapter.stats.collect_max_ns = took;
 }
 
-static int restart_track(void)
+static int feed_restart_track(void)
 {
 	if (adapter.track) {
 		(void)uffdwp_track_stop(adapter.track);
@@ -96,40 +102,49 @@ static int restart_track(void)
 	return adapter_start_track();
 }
 
-/* The heap may have grown into memory that the track knows as somebody else's: what is not mapped as it was goes first.
+/* The heap may have grown into memory that the track knows as another mapping: what is not mapped as it was goes first.
  */
-static int compare_with_mappings(bool *restarted)
+static int feed_compare_with_mappings(bool *restarted)
 {
 	uint64_t vanished = 0;
 	int error = adapter.track ? uffdwp_track_audit(adapter.track, &vanished) : -ESTALE;
 	*restarted = error || vanished;
-	return *restarted ? restart_track() : 0;
+	return *restarted ? feed_restart_track() : 0;
 }
 
-static int look_for_heap(bool grown)
+static int feed_look_for_heap(bool grown)
 {
 	bool restarted;
-	uint64_t begin = now_ns();
-	int error = compare_with_mappings(&restarted);
+	uint64_t begin = feed_now_ns();
+	int error = feed_compare_with_mappings(&restarted);
 	if (!error && (grown || restarted)) {
-		error = heap_sync(&adapter.heap, adapter.track);
+		error = heap_sync(&adapter.heap, adapter.track, adapter.block_bytes);
 		if (error)
 			adapter_say("the collector's heap cannot be found: %s", strerror(-error));
 	}
 	adapter.stats.sync_count++;
-	adapter.stats.sync_ns += now_ns() - begin;
+	adapter.stats.sync_ns += feed_now_ns() - begin;
 	return error;
 }
 
 void feed_prepare(void)
 {
 	struct GC_prof_stats_s now;
-	if (adapter_in_child())
+	if (!adapter.feeding || adapter.resting || adapter_in_child())
 		return;
+	ahead_reserve();
 	GC_get_prof_stats_unsafe(&now, sizeof(now));
+	adapter.allocated_bytes = now.bytes_allocd_since_gc;
 	bool grown = !adapter.complete || now.heapsize_full != adapter.heap_bytes;
 	if (!grown && now.unmapped_bytes == 0)
 		return;
-	adapter.complete = look_for_heap(grown) == 0;
+	adapter.complete = feed_look_for_heap(grown) == 0;
 	adapter.heap_bytes = now.heapsize_full;
+}
+
+/* The collection is over: marks are final, and what died whole is free. */
+void feed_end(void)
+{
+	if (adapter.feeding && adapter.complete && adapter.exact && !adapter_in_child())
+		ahead_announce();
 }

@@ -17,10 +17,13 @@ struct mapping {
 	bool plain; /* private, anonymous, readable and writable: what the collector's heap is made of */
 };
 
-/* Mappings without a gap between them. */
-struct run {
-	uintptr_t end;
-	bool heap; /* a page with a block was seen: from there on all is taken */
+/* Over the mappings, upwards. */
+struct heap_walk {
+	struct heap *heap;
+	struct uffdwp_track *track;
+	size_t block_bytes;
+	uintptr_t block_end;   /* of the last block that was seen: it may reach into the next mapping */
+	uintptr_t mapping_end; /* of the mapping that is looked at */
 };
 
 size_t heap_page_bytes(void)
@@ -49,7 +52,7 @@ uint64_t heap_bytes(const struct heap *heap, bool tracked)
 	return bytes;
 }
 
-/* The first range that ends behind the address; count: none does. */
+/* The first range that ends after the address; count: none does. */
 static size_t heap_find(const struct heap *heap, uintptr_t address)
 {
 	size_t low = 0, high = heap->count;
@@ -117,36 +120,58 @@ static int heap_take(struct heap *heap, struct uffdwp_track *track, uintptr_t st
 	return 0;
 }
 
-/* The first page of [start, end) with a block of the collector; end: there is none. */
-static uintptr_t first_block(uintptr_t start, uintptr_t end)
+/* How far the block reaches that begins at `address`; 0: no block of the collector begins there. */
+static size_t heap_block_extent(uintptr_t address, size_t block_bytes)
 {
-	size_t page = heap_page_bytes();
-	while (start < end && !GC_is_heap_ptr((void *)start))
-		start += page;
-	return start;
+	void *block = (void *)address;
+	if (!GC_is_heap_ptr(block))
+		return 0;
+	size_t bytes = GC_size(GC_base(block) ? GC_base(block) : block); /* of a free block its header says all */
+	return bytes < block_bytes ? block_bytes : (bytes + block_bytes - 1) & ~(block_bytes - 1);
 }
 
-static int visit(struct heap *heap, struct uffdwp_track *track, struct run *run, struct mapping mapping)
+/* Takes [start, end) of one mapping, which belongs to the collector, in whole pages. */
+static int heap_take_pages(struct heap_walk *walk, uintptr_t start, uintptr_t end)
 {
-	if (!mapping.plain || mapping.start > run->end)
-		run->heap = false;
-	run->end = mapping.end;
-	if (!mapping.plain)
-		return 0;
-	uintptr_t start = mapping.start, end = mapping.end, low, high;
+	uintptr_t page = heap_page_bytes();
+	start &= ~(page - 1);
+	end = (end + page - 1) & ~(page - 1);
+	return heap_take(walk->heap, walk->track, start, end < walk->mapping_end ? end : walk->mapping_end);
+}
+
+/* Walks over the blocks in [start, end), which all lie in one mapping; what touches is taken at once. */
+static int heap_walk_mapping(struct heap_walk *walk, uintptr_t start, uintptr_t end)
+{
+	uintptr_t at = start, from = start;
+	int error = 0;
+	if (walk->block_end > at) /* a block that began in a mapping below */
+		at = walk->block_end < end ? walk->block_end : end;
+	while (at < end && !error) {
+		size_t extent = heap_block_extent(at, walk->block_bytes);
+		if (!extent && at > from)
+			error = heap_take_pages(walk, from, at);
+		if (extent)
+			walk->block_end = at + extent;
+		at = extent ? walk->block_end : at + walk->block_bytes;
+		if (!extent)
+			from = at;
+	}
+	at = at < end ? at : end;
+	return error || from >= at ? error : heap_take_pages(walk, from, at);
+}
+
+static int heap_visit(struct heap_walk *walk, struct mapping mapping)
+{
+	uintptr_t low, high;
 	heap_bounds(&low, &high);
-	start = start < low ? low : start;
-	end = end > high ? high : end;
-	if (!run->heap)
-		start = first_block(start, end);
-	if (start >= end)
-		return 0;
-	run->heap = true;
-	return heap_take(heap, track, start, end);
+	low = mapping.start < low ? low : mapping.start;
+	high = mapping.end > high ? high : mapping.end;
+	walk->mapping_end = mapping.end;
+	return mapping.plain && low < high ? heap_walk_mapping(walk, low, high) : 0;
 }
 
 /* "start-end rwxp offset device inode  name" */
-static bool parse_mapping(const char *line, struct mapping *mapping)
+static bool heap_parse_mapping(const char *line, struct mapping *mapping)
 {
 	char *at;
 	mapping->start = strtoul(line, &at, 16);
@@ -166,18 +191,18 @@ static bool parse_mapping(const char *line, struct mapping *mapping)
 	return true;
 }
 
-int heap_sync(struct heap *heap, struct uffdwp_track *track)
+int heap_sync(struct heap *heap, struct uffdwp_track *track, size_t block_bytes)
 {
 	FILE *maps = fopen("/proc/self/maps", "re");
 	if (!maps)
 		return -errno;
 	char *line = NULL;
 	size_t size = 0;
-	struct run run = {0};
+	struct heap_walk walk = {.heap = heap, .track = track, .block_bytes = block_bytes};
 	struct mapping mapping;
 	int error = 0;
 	while (!error && getline(&line, &size, maps) > 0)
-		error = parse_mapping(line, &mapping) ? visit(heap, track, &run, mapping) : -EBADMSG;
+		error = heap_parse_mapping(line, &mapping) ? heap_visit(&walk, mapping) : -EBADMSG;
 	if (!error && ferror(maps))
 		error = -EIO;
 	free(line);

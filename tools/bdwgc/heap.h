@@ -2,17 +2,19 @@
 /*
  * Where the collector's heap lies.
  *
- * The collector does not tell: its list of sections is private, and its resize event names a size, no address (and is
- * not sent for scratch memory that it recycles into the heap). But it answers for any address whether a block of its
- * own is there (GC_is_heap_ptr()), and each section begins with a block, or continues the section below. So: in each
- * run of private anonymous writable mappings without a gap, everything from the first page with a block on is taken for
- * heap. That is all of the heap, whatever splits or merges its mappings, and maybe some memory of a neighbour, which
- * does no harm: its pages are fed to the collector, which finds no object there.
+ * The collector does not show it: its list of sections is private, and its resize event names a size, no address (and
+ * is not sent for scratch memory that it recycles into the heap). But it answers for any address whether a block of its
+ * own begins there (GC_is_heap_ptr()) and how large that is (GC_size(), of free blocks, too), and blocks lie without a
+ * gap from the start of a section to its end. So each private anonymous writable mapping is walked from block to block:
+ * what blocks cover is heap, in whole pages, all else is not. Mappings may be split anywhere (by the registration of a
+ * track, for one); a block that reaches beyond its mapping is gone on with in the next.
  *
- * A neighbour may unmap what is his. Such a range of the track is stale; it matters when the heap grows into it, and
- * whenever the heap grows the track is compared with the mappings first (uffdwp_track_audit()).
+ * What is not heap stays out of the track: the collector's own tables, whose mark bits it writes in each stop, lie
+ * beside its sections, as what malloc() maps does. Memory that was heap once stays heap; if the collector replaces the
+ * mapping (it gives free blocks back) the range of the track is stale, and whenever the heap grows the track is
+ * compared with the mappings first (uffdwp_track_audit()).
  *
- * Threads: whoever calls holds the collector's allocation lock, so the heap does not change meanwhile. heap_sync() must
+ * Threads: the caller holds the collector's allocation lock, so the heap does not change meanwhile. heap_sync() must
  * not be called while the world is stopped: it allocates, and a stopped thread may hold the lock of malloc().
  */
 #ifndef BDWGC_HEAP_H
@@ -36,9 +38,9 @@ struct heap {
 	size_t capacity;
 };
 
-/* Finds what the list has not yet and adds it to the track. What the track refuses is in the list as such. 0, or
- * -errno: the list is not complete. */
-int heap_sync(struct heap *heap, struct uffdwp_track *track);
+/* Finds what the list has not yet and adds it to the track; block_bytes is the collector's, a power of two. What the
+ * track refuses is in the list as such. 0, or -errno: the list is not complete. */
+int heap_sync(struct heap *heap, struct uffdwp_track *track, size_t block_bytes);
 
 /* Empties the list. */
 void heap_forget(struct heap *heap);

@@ -38,7 +38,7 @@ struct words {
 	size_t bytes;
 };
 
-static size_t count_strings(char *const *list)
+static size_t follow_count_strings(char *const *list)
 {
 	size_t count = 0;
 
@@ -47,7 +47,7 @@ static size_t count_strings(char *const *list)
 	return count;
 }
 
-static const char *preload_of(char *const *envp)
+static const char *follow_preload_of(char *const *envp)
 {
 	for (; envp && *envp; envp++) {
 		if (strncmp(*envp, PRELOAD, strlen(PRELOAD)) == 0)
@@ -56,8 +56,8 @@ static const char *preload_of(char *const *envp)
 	return "";
 }
 
-/* Copies the environment with LD_PRELOAD where it stood, or behind all others. */
-static void fill(struct words *words, char *const *envp, char *preload, char *word)
+/* Copies the environment with LD_PRELOAD where it stood, or after all others. */
+static void follow_fill(struct words *words, char *const *envp, char *preload, char *word)
 {
 	char **out = words->memory;
 	int placed = 0;
@@ -75,10 +75,10 @@ static void fill(struct words *words, char *const *envp, char *preload, char *wo
 	*out = NULL;
 }
 
-static void add_words(struct words *words, char *const *envp)
+static void follow_add_words(struct words *words, char *const *envp)
 {
-	const char *others = preload_of(envp);
-	size_t list_bytes = (count_strings(envp) + 3) * sizeof(char *);
+	const char *others = follow_preload_of(envp);
+	size_t list_bytes = (follow_count_strings(envp) + 3) * sizeof(char *);
 	size_t preload_bytes = sizeof(PRELOAD) + strlen(shim.path) + 1 + strlen(others);
 	size_t word_bytes = sizeof(HELLO_VARIABLE) + 1 + strlen(shim.word);
 	char *preload;
@@ -92,11 +92,11 @@ static void add_words(struct words *words, char *const *envp)
 	preload = (char *)words->memory + list_bytes;
 	(void)snprintf(preload, preload_bytes, PRELOAD "%s%s%s", shim.path, *others ? ":" : "", others);
 	(void)snprintf(preload + preload_bytes, word_bytes, HELLO_VARIABLE "=%s", shim.word);
-	fill(words, envp, preload, preload + preload_bytes);
+	follow_fill(words, envp, preload, preload + preload_bytes);
 }
 
 /* Decides whether the new program is followed. search: PATH for a bare name, NULL: the name is a path. */
-static struct words words_for(const char *file, int bare, char *const *envp)
+static struct words follow_words_for(const char *file, int bare, char *const *envp)
 {
 	struct words words = {envp, NULL, 0};
 	char path[LOADABLE_PATH];
@@ -106,13 +106,13 @@ static struct words words_for(const char *file, int bare, char *const *envp)
 		const char *search = bare ? getenv("PATH") : "";
 
 		if (loadable_look(file, search, path) == LOADABLE_YES)
-			add_words(&words, envp);
+			follow_add_words(&words, envp);
 	}
 	errno = error;
 	return words;
 }
 
-static int failed(const struct words *words, int result)
+static int follow_failed(const struct words *words, int result)
 {
 	int error = errno;
 
@@ -126,9 +126,9 @@ static int failed(const struct words *words, int result)
 
 EXPORTED int execve(const char *path, char *const argv[], char *const envp[])
 {
-	struct words words = words_for(path, 0, envp);
+	struct words words = follow_words_for(path, 0, envp);
 
-	return failed(&words, (int)syscall(SYS_execve, path, argv, words.envp));
+	return follow_failed(&words, (int)syscall(SYS_execve, path, argv, words.envp));
 }
 
 EXPORTED int execv(const char *path, char *const argv[])
@@ -138,13 +138,13 @@ EXPORTED int execv(const char *path, char *const argv[])
 
 EXPORTED int execvpe(const char *file, char *const argv[], char *const envp[])
 {
-	struct words words = words_for(file, 1, envp);
+	struct words words = follow_words_for(file, 1, envp);
 
 	if (!next_execvpe) {
 		errno = ENOSYS;
-		return failed(&words, -1);
+		return follow_failed(&words, -1);
 	}
-	return failed(&words, next_execvpe(file, argv, words.envp));
+	return follow_failed(&words, next_execvpe(file, argv, words.envp));
 }
 
 EXPORTED int execvp(const char *file, char *const argv[])
@@ -153,7 +153,7 @@ EXPORTED int execvp(const char *file, char *const argv[])
 }
 
 /* The same file under a name that can be looked at: relative to a descriptor means through /proc. */
-static const char *name_at(int folder, const char *path, char *name, size_t size)
+static const char *follow_name_at(int folder, const char *path, char *name, size_t size)
 {
 	if (!path || path[0] == '/')
 		return path;
@@ -167,9 +167,9 @@ static const char *name_at(int folder, const char *path, char *name, size_t size
 EXPORTED int execveat(int folder, const char *path, char *const argv[], char *const envp[], int flags)
 {
 	char name[64 + LOADABLE_PATH];
-	struct words words = words_for(name_at(folder, path, name, sizeof(name)), 0, envp);
+	struct words words = follow_words_for(follow_name_at(folder, path, name, sizeof(name)), 0, envp);
 
-	return failed(&words, (int)syscall(SYS_execveat, folder, path, argv, words.envp, flags));
+	return follow_failed(&words, (int)syscall(SYS_execveat, folder, path, argv, words.envp, flags));
 }
 
 EXPORTED int fexecve(int fd, char *const argv[], char *const envp[])
@@ -184,7 +184,7 @@ struct gathered {
 	char *const *envp;
 };
 
-static size_t count_arguments(va_list arguments)
+static size_t follow_count_arguments(va_list arguments)
 {
 	size_t count = 1;
 
@@ -193,7 +193,7 @@ static size_t count_arguments(va_list arguments)
 	return count;
 }
 
-static int gather(struct gathered *gathered, size_t count, const char *first, va_list arguments)
+static int follow_gather(struct gathered *gathered, size_t count, const char *first, va_list arguments)
 {
 	gathered->bytes = (count + 1) * sizeof(char *);
 	gathered->argv = mmap(NULL, gathered->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -205,14 +205,14 @@ static int gather(struct gathered *gathered, size_t count, const char *first, va
 	return 1;
 }
 
-/* exec with a list: `named` of the three forms. 'p': searched in PATH; 'e': the environment stands behind the list. */
-static int exec_list(int named, const char *file, const char *first, va_list counted, va_list arguments)
+/* exec with a list: `named` of the three forms. 'p': searched in PATH; 'e': the environment stands after the list. */
+static int follow_exec_list(int named, const char *file, const char *first, va_list counted, va_list arguments)
 {
 	struct gathered gathered;
-	size_t count = first ? count_arguments(counted) : 0;
+	size_t count = first ? follow_count_arguments(counted) : 0;
 	int error;
 
-	if (!gather(&gathered, count, first, arguments))
+	if (!follow_gather(&gathered, count, first, arguments))
 		return -1;
 	gathered.envp = named == 'e' ? va_arg(arguments, char *const *) : environ;
 	if (named == 'p')
@@ -233,7 +233,7 @@ static int exec_list(int named, const char *file, const char *first, va_list cou
                                                                                                                        \
 		va_start(counted, first);                                                                              \
 		va_start(arguments, first);                                                                            \
-		(void)exec_list(named, file, first, counted, arguments);                                               \
+		(void)follow_exec_list(named, file, first, counted, arguments);                                        \
 		va_end(arguments);                                                                                     \
 		va_end(counted);                                                                                       \
 		return -1;                                                                                             \

@@ -15,7 +15,7 @@ double grid_threshold(unsigned shade)
 }
 
 /* Splits the cells into bands at this size of rows. 1: they fit. */
-static int split(struct grid *grid, const struct heat *heat, double row_px, double gap_px, double height_px)
+static int grid_split(struct grid *grid, const struct heat *heat, double row_px, double gap_px, double height_px)
 {
 	unsigned more = grid->shift - heat->shift;
 	struct grid_band *band = NULL;
@@ -37,7 +37,7 @@ static int split(struct grid *grid, const struct heat *heat, double row_px, doub
 	return (double)grid->rows * row_px + (double)grid->band_count * gap_px <= height_px;
 }
 
-static uint8_t shade_of(double share)
+static uint8_t grid_shade_of(double share)
 {
 	uint8_t shade = 0;
 
@@ -49,7 +49,7 @@ static uint8_t shade_of(double share)
 }
 
 /* Pages found written in [first, first + joined) columns of a cell, or looks. */
-static uint64_t sum(const uint32_t *counts, size_t first, size_t joined)
+static uint64_t grid_sum(const uint32_t *counts, size_t first, size_t joined)
 {
 	uint64_t total = 0;
 
@@ -58,7 +58,7 @@ static uint64_t sum(const uint32_t *counts, size_t first, size_t joined)
 	return total;
 }
 
-static struct grid_band *band_of(struct grid *grid, uint64_t number)
+static struct grid_band *grid_band_of(struct grid *grid, uint64_t number)
 {
 	for (size_t i = 0; i < grid->band_count; i++) {
 		if (number >= grid->bands[i].number && number < grid->bands[i].number + grid->bands[i].rows)
@@ -67,17 +67,17 @@ static struct grid_band *band_of(struct grid *grid, uint64_t number)
 	return NULL;
 }
 
-static void gather(struct grid *grid, const struct heat *heat, size_t joined, uint64_t *pages)
+static void grid_gather(struct grid *grid, const struct heat *heat, size_t joined, uint64_t *pages)
 {
 	unsigned more = grid->shift - heat->shift;
 
 	for (size_t i = 0; i < heat->count; i++) {
 		uint64_t number = heat->cells[i].number >> more;
-		struct grid_band *band = band_of(grid, number);
+		struct grid_band *band = grid_band_of(grid, number);
 		size_t row = band ? band->first_row + (size_t)(number - band->number) : 0;
 
 		for (size_t column = 0; band && column < grid->columns; column++) {
-			uint64_t found = sum(heat->cells[i].counts, column * joined, joined);
+			uint64_t found = grid_sum(heat->cells[i].counts, column * joined, joined);
 
 			pages[row * grid->columns + column] += found;
 			band->weight += found;
@@ -85,19 +85,19 @@ static void gather(struct grid *grid, const struct heat *heat, size_t joined, ui
 	}
 }
 
-static void shade(struct grid *grid, const struct heat *heat, size_t joined, const uint64_t *pages)
+static void grid_shade(struct grid *grid, const struct heat *heat, size_t joined, const uint64_t *pages)
 {
 	double row_pages = (double)((uint64_t)1 << grid->shift);
 
 	for (size_t column = 0; column < grid->columns; column++) {
-		uint64_t looks = sum(heat->collects, column * joined, joined);
+		uint64_t looks = grid_sum(heat->collects, column * joined, joined);
 
 		for (size_t row = 0; row < grid->rows; row++) {
 			size_t at = row * grid->columns + column;
 			double share = looks ? (double)pages[at] / row_pages / (double)looks : 0;
 
 			if (looks)
-				grid->shades[at] = shade_of(share);
+				grid->shades[at] = grid_shade_of(share);
 			else if (column) /* looks came a little late: the one before covers this column */
 				grid->shades[at] = grid->shades[at - 1];
 		}
@@ -111,7 +111,7 @@ int grid_make(struct grid *grid, const struct heat *heat, double row_px, double 
 
 	*grid = (struct grid){.shift = heat->shift};
 	joined = joined ? joined : 1;
-	while (!split(grid, heat, row_px, gap_px, height_px))
+	while (!grid_split(grid, heat, row_px, gap_px, height_px))
 		grid->shift++;
 	grid->columns = (heat->columns + joined - 1) / joined;
 	grid->column_s = heat->column_s * (double)joined;
@@ -122,8 +122,8 @@ int grid_make(struct grid *grid, const struct heat *heat, double row_px, double 
 		grid_fini(grid);
 		return -ENOMEM;
 	}
-	gather(grid, heat, joined, pages);
-	shade(grid, heat, joined, pages);
+	grid_gather(grid, heat, joined, pages);
+	grid_shade(grid, heat, joined, pages);
 	free(pages);
 	return 0;
 }

@@ -12,7 +12,7 @@ void heat_init(struct heat *heat, double interval_s)
 
 /* ------------------------------------------------------------------------------------------------------- columns -- */
 
-static void join_columns(uint32_t *counts)
+static void heat_join_columns(uint32_t *counts)
 {
 	for (unsigned i = 0; i < HEAT_COLUMNS / 2; i++)
 		counts[i] = counts[2 * i] + counts[2 * i + 1];
@@ -26,8 +26,8 @@ void heat_collect(struct heat *heat, double at_s)
 	at_s = at_s > 0 ? at_s : 0;
 	while (at_s / heat->column_s >= HEAT_COLUMNS) {
 		for (size_t i = 0; i < heat->count; i++)
-			join_columns(heat->cells[i].counts);
-		join_columns(heat->collects);
+			heat_join_columns(heat->cells[i].counts);
+		heat_join_columns(heat->collects);
 		heat->column_s *= 2;
 		heat->columns = (heat->columns + 1) / 2;
 	}
@@ -39,14 +39,14 @@ void heat_collect(struct heat *heat, double at_s)
 
 /* --------------------------------------------------------------------------------------------------------- cells -- */
 
-static void join_pair(struct heat_cell *into, struct heat_cell *from)
+static void heat_join_pair(struct heat_cell *into, struct heat_cell *from)
 {
 	for (unsigned i = 0; i < HEAT_COLUMNS; i++)
 		into->counts[i] += from->counts[i];
 	free(from->counts);
 }
 
-static void join_cells(struct heat *heat)
+static void heat_join_cells(struct heat *heat)
 {
 	size_t out = 0;
 
@@ -55,7 +55,7 @@ static void join_cells(struct heat *heat)
 		struct heat_cell cell = {heat->cells[i].number >> 1, heat->cells[i].counts};
 
 		if (out && heat->cells[out - 1].number == cell.number)
-			join_pair(&heat->cells[out - 1], &cell);
+			heat_join_pair(&heat->cells[out - 1], &cell);
 		else
 			heat->cells[out++] = cell;
 	}
@@ -63,8 +63,8 @@ static void join_cells(struct heat *heat)
 	heat->hint = 0;
 }
 
-/* The first cell whose number is not smaller. Writes come by address, so it is mostly the one behind the last. */
-static size_t lower_bound(const struct heat *heat, uint64_t number)
+/* The first cell whose number is not smaller. Writes come by address, so it is mostly the one after the last. */
+static size_t heat_lower_bound(const struct heat *heat, uint64_t number)
 {
 	size_t low = 0;
 	size_t high = heat->count;
@@ -85,7 +85,7 @@ static size_t lower_bound(const struct heat *heat, uint64_t number)
 	return low;
 }
 
-static struct heat_cell *insert(struct heat *heat, size_t at, uint64_t number)
+static struct heat_cell *heat_insert(struct heat *heat, size_t at, uint64_t number)
 {
 	struct heat_cell cell = {.number = number};
 
@@ -102,18 +102,18 @@ static struct heat_cell *insert(struct heat *heat, size_t at, uint64_t number)
 	return &heat->cells[at];
 }
 
-static struct heat_cell *cell_of(struct heat *heat, uint64_t page)
+static struct heat_cell *heat_cell_of(struct heat *heat, uint64_t page)
 {
 	for (;;) {
 		uint64_t number = page >> heat->shift;
-		size_t at = lower_bound(heat, number);
+		size_t at = heat_lower_bound(heat, number);
 
 		heat->hint = at;
 		if (at < heat->count && heat->cells[at].number == number)
 			return &heat->cells[at];
 		if (heat->count < HEAT_CELLS)
-			return insert(heat, at, number);
-		join_cells(heat);
+			return heat_insert(heat, at, number);
+		heat_join_cells(heat);
 	}
 }
 
@@ -122,7 +122,7 @@ void heat_add(struct heat *heat, uint64_t first, uint64_t count)
 	uint64_t end = first + count;
 
 	while (first < end) {
-		struct heat_cell *cell = cell_of(heat, first);
+		struct heat_cell *cell = heat_cell_of(heat, first);
 		uint64_t last = ((first >> heat->shift) + 1) << heat->shift;
 
 		last = last < end ? last : end;

@@ -31,7 +31,7 @@ struct heat {
 
 void heat_init(struct heat *heat, double interval_s);
 
-/* A collect tells of a stretch of time around `at_s` seconds: what follows belongs there. */
+/* A collect covers a stretch of time around `at_s` seconds: what follows belongs there. */
 void heat_collect(struct heat *heat, double at_s);
 
 /* Pages [first, first + count) were found written by it. */

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the shim in the program and uffdwp-ctl say to each other: one message each way, over a socket that both have
- * closed before main() runs.
+ * What the shim in the program and uffdwp-ctl say to each other: one message in each direction, over a socket that both
+ * have closed before main() runs.
  *
  * The shim hands over what only the program itself can make (a userfaultfd of its memory, its pagemap, its maps) and
- * then is nothing but code that nobody calls, apart from exec. All collecting is done from outside. What must never
+ * then is nothing but code that is not called, apart from exec. All collecting is done from outside. What must never
  * happen: a thread, a descriptor, an environment variable or a signal handler of ours that the program meets in main().
  */
 #ifndef UFFDWP_DIRTY_HELLO_H
@@ -16,11 +16,11 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
-/* The name of the socket, and the switches of enum hello_flags behind it, as "NAME,FLAGS". */
+/* The name of the socket, and the switches of enum hello_flags after it, as "NAME,FLAGS". */
 #define HELLO_VARIABLE "UFFDWP_DIRTY"
 #define HELLO_NAME_BYTES 64
 #define HELLO_MAGIC 0x75666477u
-#define HELLO_PATIENCE_S 10 /* a shim never waits longer for an answer */
+#define HELLO_TIME_LIMIT_S 10 /* a shim never waits longer for an answer */
 
 enum hello_flags {
 	HELLO_SMALL_PAGES = 1, /* no transparent huge pages in this program: prctl(PR_SET_THP_DISABLE) */

@@ -19,12 +19,12 @@
 #include "say.h"
 
 #define SHIM "uffdwp_dirty.so"
-#define HOLDER_PATIENCE_MS 5000
+#define HOLDER_TIME_LIMIT_MS 5000
 
 /* ------------------------------------------------------------------------------------------------------ the shim -- */
 
 /* Beside the program that runs, as it was built or installed, then where it was configured to be installed. */
-static int find_shim(struct launch *launch)
+static int launch_find_shim(struct launch *launch)
 {
 	static const char *const places[] = {"../lib/", UFFDWP_LIBDIR_FROM_BIN "/"};
 	char folder[LOADABLE_PATH - 64];
@@ -47,7 +47,7 @@ static int find_shim(struct launch *launch)
 
 /* The dynamic linker splits LD_PRELOAD at blanks and colons, and knows no quoting: a name for such a path, which is
  * good for as long as we are there. */
-static int name_shim(struct launch *launch)
+static int launch_name_shim(struct launch *launch)
 {
 	int fd;
 
@@ -60,7 +60,7 @@ static int name_shim(struct launch *launch)
 	return 0;
 }
 
-static int make_name(struct launch *launch)
+static int launch_make_name(struct launch *launch)
 {
 	uint64_t random[2];
 
@@ -71,12 +71,12 @@ static int make_name(struct launch *launch)
 	return 0;
 }
 
-static int make_listener(struct launch *launch)
+static int launch_make_listener(struct launch *launch)
 {
 	struct sockaddr_un address;
 	socklen_t length;
 
-	if (make_name(launch))
+	if (launch_make_name(launch))
 		return -1;
 	length = hello_address(launch->name, &address);
 	launch->listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -88,17 +88,17 @@ static int make_listener(struct launch *launch)
 int launch_prepare(struct launch *launch, unsigned flags)
 {
 	*launch = (struct launch){.flags = flags, .listener = -1, .signals = -1};
-	if (!find_shim(launch)) {
+	if (!launch_find_shim(launch)) {
 		say("the shim " SHIM " is neither beside this program (../lib) nor at %s: install it, or run "
 		    "uffdwp-ctl from its build folder",
 		    launch->shim);
 		return LAUNCH_BROKEN;
 	}
-	if (name_shim(launch)) {
+	if (launch_name_shim(launch)) {
 		say("the shim %s cannot be opened: %s", launch->shim, strerror(errno));
 		return LAUNCH_BROKEN;
 	}
-	if (make_listener(launch)) {
+	if (launch_make_listener(launch)) {
 		say("no socket for the program to report at: %s", strerror(errno));
 		return LAUNCH_BROKEN;
 	}
@@ -128,7 +128,7 @@ int launch_judge(const char *file)
 /* --------------------------------------------------------------------------------------------------- the program -- */
 
 /* The two words that the shim takes out again. */
-static int make_words(struct launch *launch, const char *others)
+static int launch_make_words(struct launch *launch, const char *others)
 {
 	if (asprintf(&launch->words[0], "LD_PRELOAD=%s%s%s", launch->shim, *others ? ":" : "", others) < 0)
 		launch->words[0] = NULL;
@@ -138,7 +138,7 @@ static int make_words(struct launch *launch, const char *others)
 }
 
 /* Our environment with the two words; LD_PRELOAD stays where it stands. */
-static char **make_environment(struct launch *launch)
+static char **launch_make_environment(struct launch *launch)
 {
 	static const char preload[] = "LD_PRELOAD=";
 	const char *others = getenv("LD_PRELOAD");
@@ -149,7 +149,7 @@ static char **make_environment(struct launch *launch)
 	while (environ[count])
 		count++;
 	list = calloc(count + 3, sizeof(*list));
-	if (!list || make_words(launch, others ? others : "")) {
+	if (!list || launch_make_words(launch, others ? others : "")) {
 		free(list);
 		return NULL;
 	}
@@ -165,7 +165,7 @@ static char **make_environment(struct launch *launch)
 	return list;
 }
 
-static _Noreturn void become(const struct launch *launch, char *const *argv, char *const *list, int report)
+static _Noreturn void launch_become(const struct launch *launch, char *const *argv, char *const *list, int report)
 {
 	int error;
 
@@ -179,7 +179,7 @@ static _Noreturn void become(const struct launch *launch, char *const *argv, cha
 }
 
 /* All but those that say that we ourselves are broken. */
-static int take_signals(struct launch *launch)
+static int launch_take_signals(struct launch *launch)
 {
 	static const int left[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS};
 	struct sigaction usual = {.sa_handler = SIG_DFL};
@@ -194,7 +194,7 @@ static int take_signals(struct launch *launch)
 	return launch->signals < 0 ? -1 : 0;
 }
 
-static int fork_program(struct launch *launch, char *const *argv, char *const *list, int report[2])
+static int launch_fork_program(struct launch *launch, char *const *argv, char *const *list, int report[2])
 {
 	int error = 0;
 	ssize_t got;
@@ -205,7 +205,7 @@ static int fork_program(struct launch *launch, char *const *argv, char *const *l
 		return LAUNCH_BROKEN;
 	}
 	if (launch->pid == 0)
-		become(launch, argv, list, report[1]);
+		launch_become(launch, argv, list, report[1]);
 	close(report[1]);
 	report[1] = -1;
 	do {
@@ -220,16 +220,16 @@ static int fork_program(struct launch *launch, char *const *argv, char *const *l
 
 int launch_start(struct launch *launch, char *const *argv)
 {
-	char **list = make_environment(launch);
+	char **list = launch_make_environment(launch);
 	int report[2] = {-1, -1};
 	int code;
 
-	if (!list || take_signals(launch) || pipe2(report, O_CLOEXEC) != 0) {
+	if (!list || launch_take_signals(launch) || pipe2(report, O_CLOEXEC) != 0) {
 		say("the program could not be prepared: %s", strerror(errno));
 		free(list);
 		return LAUNCH_BROKEN;
 	}
-	code = fork_program(launch, argv, list, report);
+	code = launch_fork_program(launch, argv, list, report);
 	for (int i = 0; i < 2; i++) {
 		if (report[i] >= 0)
 			close(report[i]);
@@ -240,7 +240,7 @@ int launch_start(struct launch *launch, char *const *argv)
 
 /* ----------------------------------------------------------------------------------------------------- greetings -- */
 
-static int is_program(const struct launch *launch, int connection)
+static int launch_is_program(const struct launch *launch, int connection)
 {
 	struct ucred peer = {0};
 	socklen_t length = sizeof(peer);
@@ -248,7 +248,7 @@ static int is_program(const struct launch *launch, int connection)
 	return getsockopt(connection, SOL_SOCKET, SO_PEERCRED, &peer, &length) == 0 && peer.pid == launch->pid;
 }
 
-static void take_fds(struct msghdr *message, int fds[HELLO_FDS])
+static void launch_take_fds(struct msghdr *message, int fds[HELLO_FDS])
 {
 	for (struct cmsghdr *part = CMSG_FIRSTHDR(message); part; part = CMSG_NXTHDR(message, part)) {
 		if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS)
@@ -259,7 +259,7 @@ static void take_fds(struct msghdr *message, int fds[HELLO_FDS])
 }
 
 /* The shim greets at once, so waiting a moment is safe; it also may have died. */
-static int receive(int connection, struct hello *hello, int fds[HELLO_FDS])
+static int launch_receive(int connection, struct hello *hello, int fds[HELLO_FDS])
 {
 	union {
 		struct cmsghdr header;
@@ -271,11 +271,11 @@ static int receive(int connection, struct hello *hello, int fds[HELLO_FDS])
 	struct pollfd ready = {.fd = connection, .events = POLLIN};
 
 	memset(hello, 0, sizeof(*hello));
-	if (poll(&ready, 1, HELLO_PATIENCE_S * 1000) != 1)
+	if (poll(&ready, 1, HELLO_TIME_LIMIT_S * 1000) != 1)
 		return 0;
 	if (recvmsg(connection, &message, MSG_CMSG_CLOEXEC) != (ssize_t)sizeof(*hello))
 		return 0;
-	take_fds(&message, fds);
+	launch_take_fds(&message, fds);
 	return hello->magic == HELLO_MAGIC;
 }
 
@@ -287,7 +287,7 @@ int launch_accept(struct launch *launch, struct hello *hello, int fds[HELLO_FDS]
 		fds[i] = -1;
 	if (connection < 0)
 		return -1;
-	if (is_program(launch, connection) && receive(connection, hello, fds))
+	if (launch_is_program(launch, connection) && launch_receive(connection, hello, fds))
 		return connection;
 	for (int i = 0; i < HELLO_FDS; i++) {
 		if (fds[i] >= 0)
@@ -307,7 +307,7 @@ void launch_answer(int connection, int end)
 
 /* ------------------------------------------------------------------------------------------------------- signals -- */
 
-static void note_program(struct launch *launch, int status)
+static void launch_note_program(struct launch *launch, int status)
 {
 	if (WIFSTOPPED(status)) {
 		launch->stopped = 1;
@@ -319,25 +319,25 @@ static void note_program(struct launch *launch, int status)
 	}
 }
 
-static void reap(struct launch *launch)
+static void launch_reap(struct launch *launch)
 {
 	int status;
 	pid_t pid;
 
 	while ((pid = waitpid(-1, &status, WNOHANG | WUNTRACED | WCONTINUED)) > 0) {
 		if (pid == launch->pid)
-			note_program(launch, status);
+			launch_note_program(launch, status);
 		else if (pid == launch->holder && !WIFSTOPPED(status) && !WIFCONTINUED(status))
 			launch->holder_ended = 1;
 	}
 }
 
-static int is_stop(int signal)
+static int launch_is_stop(int signal)
 {
 	return signal == SIGTSTP || signal == SIGTTIN || signal == SIGTTOU;
 }
 
-static void pass_on(const struct launch *launch, const struct signalfd_siginfo *info)
+static void launch_pass_on(const struct launch *launch, const struct signalfd_siginfo *info)
 {
 	int signal = (int)info->ssi_signo;
 
@@ -353,7 +353,7 @@ static void pass_on(const struct launch *launch, const struct signalfd_siginfo *
 }
 
 /* Signals that the kernel sends come from the terminal and went to the program as well. */
-static void handle(struct launch *launch, const struct signalfd_siginfo *info)
+static void launch_handle(struct launch *launch, const struct signalfd_siginfo *info)
 {
 	int signal = (int)info->ssi_signo;
 
@@ -361,22 +361,22 @@ static void handle(struct launch *launch, const struct signalfd_siginfo *info)
 		return;
 	if (signal == SIGWINCH)
 		launch->resized = 1;
-	if (is_stop(signal))
+	if (launch_is_stop(signal))
 		launch->stop_asked = 1;
 	if (signal == SIGCONT)
 		launch->stop_asked = 0;
 	if (info->ssi_code <= 0) /* of a process: SI_USER, SI_QUEUE, SI_TKILL */
-		pass_on(launch, info);
+		launch_pass_on(launch, info);
 }
 
 void launch_signals(struct launch *launch)
 {
 	struct signalfd_siginfo info;
 
-	reap(launch);
+	launch_reap(launch);
 	while (read(launch->signals, &info, sizeof(info)) == (ssize_t)sizeof(info))
-		handle(launch, &info);
-	reap(launch);
+		launch_handle(launch, &info);
+	launch_reap(launch);
 }
 
 void launch_await_holder(struct launch *launch)
@@ -386,7 +386,7 @@ void launch_await_holder(struct launch *launch)
 	time_t until;
 
 	(void)clock_gettime(CLOCK_MONOTONIC, &now);
-	until = now.tv_sec + HOLDER_PATIENCE_MS / 1000;
+	until = now.tv_sec + HOLDER_TIME_LIMIT_MS / 1000;
 	while (launch->holder && !launch->holder_ended && now.tv_sec <= until) {
 		launch_signals(launch);
 		if (!launch->holder_ended)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Starts the program as if nobody stood between it and its caller, and ends as it ends.
+ * Starts the program as if nothing stood between it and its caller, and ends as it ends.
  *
  * It runs in our process group and on our terminal, so that the terminal's own signals reach it without us. Signals
  * that were sent to us alone are passed on. We block all that can be blocked and read them in order, from a descriptor:
@@ -50,11 +50,11 @@ int launch_judge(const char *file);
 /* Starts it. 0, or an exit code; the complaint was printed. */
 int launch_start(struct launch *launch, char *const *argv);
 
-/* Takes a greeting of the program that is waiting at the listener. The connection, or -1: it was somebody else. Of fds
- * those that did not come are -1. */
+/* Takes a greeting of the program that is waiting at the listener. The connection, or -1: it was another process. Those
+ * of fds that did not come are -1. */
 int launch_accept(struct launch *launch, struct hello *hello, int fds[HELLO_FDS]);
 
-/* Lets it go on, or end with an exit code before its main(). */
+/* Lets it run on, or end with an exit code before its main(). */
 void launch_answer(int connection, int end);
 
 /* Handles the signals that wait: passes on, reaps. Stops us where that is due. */

@@ -23,7 +23,7 @@ struct canvas {
 	size_t used;
 };
 
-__attribute__((format(printf, 2, 3))) static void paint(struct canvas *canvas, const char *format, ...)
+__attribute__((format(printf, 2, 3))) static void live_paint(struct canvas *canvas, const char *format, ...)
 {
 	size_t room = sizeof(canvas->text) - canvas->used;
 	va_list arguments;
@@ -36,7 +36,7 @@ __attribute__((format(printf, 2, 3))) static void paint(struct canvas *canvas, c
 		canvas->used += (size_t)length < room ? (size_t)length : room - 1;
 }
 
-static void show(const struct canvas *canvas)
+static void live_show(const struct canvas *canvas)
 {
 	/* A terminal that is gone is no reason to stop measuring. */
 	if (write(TERMINAL, canvas->text, canvas->used) < 0)
@@ -45,7 +45,7 @@ static void show(const struct canvas *canvas)
 
 /* -------------------------------------------------------------------------------------------------- the terminal -- */
 
-static void measure_terminal(struct live *live)
+static void live_measure_terminal(struct live *live)
 {
 	struct winsize size = {0};
 
@@ -54,14 +54,14 @@ static void measure_terminal(struct live *live)
 	live->columns = size.ws_col > 10 ? size.ws_col : 80;
 }
 
-static int in_foreground(void)
+static int live_in_foreground(void)
 {
 	pid_t group = tcgetpgrp(TERMINAL);
 
 	return group < 0 || group == getpgrp();
 }
 
-static int in_raw_mode(void)
+static int live_in_raw_mode(void)
 {
 	struct termios mode;
 
@@ -78,18 +78,18 @@ void live_open(struct live *live, enum live_mode mode, FILE *lines)
 		live->next_s = LINE_EVERY_S;
 		return;
 	}
-	measure_terminal(live);
+	live_measure_terminal(live);
 	live->style = isatty(STDIN_FILENO) || isatty(STDOUT_FILENO) ? LIVE_STYLE_BOTTOM : LIVE_STYLE_BLOCK;
 }
 
 /* --------------------------------------------------------------------------------------------------- the figures -- */
 
-static double rate_now(const struct record *record)
+static double live_rate_now(const struct record *record)
 {
 	return record->last_tick_s > 0 && record->collects > 1 ? (double)record->tick_bytes / record->last_tick_s : 0;
 }
 
-static void format_line(const struct record *record, char *line, size_t size)
+static void live_format_line(const struct record *record, char *line, size_t size)
 {
 	char rate[SAY_BYTES];
 	char written[SAY_BYTES];
@@ -97,13 +97,13 @@ static void format_line(const struct record *record, char *line, size_t size)
 	char populated[SAY_BYTES];
 
 	(void)snprintf(line, size, "%.1f s: %s/s; written %s, different %s, populated %s", record->now_s,
-	               say_bytes(rate, rate_now(record)), say_bytes(written, (double)record->written_bytes),
+	               say_bytes(rate, live_rate_now(record)), say_bytes(written, (double)record->written_bytes),
 	               say_bytes(unique, (double)(record->pages.unique * record->page_bytes)),
 	               say_bytes(populated, (double)record->populated_bytes));
 }
 
 /* The rate of the last moments as blocks of eighths, the newest on the right. */
-static void paint_sparks(struct canvas *canvas, const struct record *record, unsigned width)
+static void live_paint_sparks(struct canvas *canvas, const struct record *record, unsigned width)
 {
 	static const char *const bars[] = {" ", "▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"};
 	size_t first = record->moment_count > width ? record->moment_count - width : 0;
@@ -119,11 +119,11 @@ static void paint_sparks(struct canvas *canvas, const struct record *record, uns
 		const struct moment *moment = &record->moments[i];
 		double rate = moment->length_s > 0 ? (double)moment->written_bytes / moment->length_s : 0;
 
-		paint(canvas, "%s", bars[(int)(rate / top * 8)]);
+		live_paint(canvas, "%s", bars[(int)(rate / top * 8)]);
 	}
 }
 
-static void paint_groups(struct canvas *canvas, const struct record *record, unsigned columns)
+static void live_paint_groups(struct canvas *canvas, const struct record *record, unsigned columns)
 {
 	size_t count = 0;
 	struct group *groups = report_groups(record, &count);
@@ -133,55 +133,55 @@ static void paint_groups(struct canvas *canvas, const struct record *record, uns
 		char populated[SAY_BYTES];
 
 		if (groups && i < count)
-			paint(canvas, "  %-*.*s %11s of %11s", (int)(columns > 60 ? 30 : 10),
-			      (int)(columns > 60 ? 30 : 10), groups[i].name,
-			      say_bytes(written, (double)groups[i].written_bytes),
-			      say_bytes(populated, (double)groups[i].populated_bytes));
-		paint(canvas, "\033[K\n");
+			live_paint(canvas, "  %-*.*s %11s of %11s", (int)(columns > 60 ? 30 : 10),
+			           (int)(columns > 60 ? 30 : 10), groups[i].name,
+			           say_bytes(written, (double)groups[i].written_bytes),
+			           say_bytes(populated, (double)groups[i].populated_bytes));
+		live_paint(canvas, "\033[K\n");
 	}
 	free(groups);
 }
 
 /* ------------------------------------------------------------------------------------------------------- drawing -- */
 
-static void draw_block(struct live *live, const struct record *record)
+static void live_draw_block(struct live *live, const struct record *record)
 {
 	struct canvas canvas = {.used = 0};
 	char line[160];
 
 	if (live->shown)
-		paint(&canvas, "\033[%dA\r", live->shown);
-	format_line(record, line, sizeof(line));
-	paint(&canvas, "%.*s\033[K\n  ", (int)live->columns - 1, line);
-	paint_sparks(&canvas, record, live->columns - 4 < 200 ? live->columns - 4 : 200);
-	paint(&canvas, "\033[K\n");
-	paint_groups(&canvas, record, live->columns);
+		live_paint(&canvas, "\033[%dA\r", live->shown);
+	live_format_line(record, line, sizeof(line));
+	live_paint(&canvas, "%.*s\033[K\n  ", (int)live->columns - 1, line);
+	live_paint_sparks(&canvas, record, live->columns - 4 < 200 ? live->columns - 4 : 200);
+	live_paint(&canvas, "\033[K\n");
+	live_paint_groups(&canvas, record, live->columns);
 	live->shown = BLOCK_ROWS;
-	show(&canvas);
+	live_show(&canvas);
 }
 
-static void draw_bottom(struct live *live, const struct record *record)
+static void live_draw_bottom(struct live *live, const struct record *record)
 {
 	struct canvas canvas = {.used = 0};
 	char line[160];
 
-	if (in_raw_mode()) {
+	if (live_in_raw_mode()) {
 		live_clear(live);
 		return;
 	}
 	if (!live->shown) /* a line scrolls up, and the last row is ours */
-		paint(&canvas, "\n\0337\033[1;%ur\0338\033[1A", live->rows - 1);
+		live_paint(&canvas, "\n\0337\033[1;%ur\0338\033[1A", live->rows - 1);
 	live->shown = 1;
-	format_line(record, line, sizeof(line));
-	paint(&canvas, "\0337\033[%u;1H\033[7m%.*s\033[K\033[0m\0338", live->rows, (int)live->columns - 1, line);
-	show(&canvas);
+	live_format_line(record, line, sizeof(line));
+	live_paint(&canvas, "\0337\033[%u;1H\033[7m%.*s\033[K\033[0m\0338", live->rows, (int)live->columns - 1, line);
+	live_show(&canvas);
 }
 
-static void draw_line(const struct live *live, const struct record *record)
+static void live_draw_line(const struct live *live, const struct record *record)
 {
 	char line[160];
 
-	format_line(record, line, sizeof(line));
+	live_format_line(record, line, sizeof(line));
 	(void)fprintf(live->lines, "uffdwp-ctl dirty: %s\n", line);
 	(void)fflush(live->lines);
 }
@@ -192,12 +192,12 @@ void live_draw(struct live *live, const struct record *record)
 		return;
 	live->next_s = record->now_s + (live->style == LIVE_STYLE_LINES ? LINE_EVERY_S : DRAW_EVERY_S);
 	if (live->style == LIVE_STYLE_LINES) {
-		draw_line(live, record);
-	} else if (in_foreground()) {
+		live_draw_line(live, record);
+	} else if (live_in_foreground()) {
 		if (live->style == LIVE_STYLE_BLOCK)
-			draw_block(live, record);
+			live_draw_block(live, record);
 		else
-			draw_bottom(live, record);
+			live_draw_bottom(live, record);
 	}
 }
 
@@ -206,19 +206,19 @@ void live_resize(struct live *live)
 	if (live->style != LIVE_STYLE_BLOCK && live->style != LIVE_STYLE_BOTTOM)
 		return;
 	live_clear(live);
-	measure_terminal(live);
+	live_measure_terminal(live);
 }
 
 void live_clear(struct live *live)
 {
 	struct canvas canvas = {.used = 0};
 
-	if (!live->shown || !in_foreground())
+	if (!live->shown || !live_in_foreground())
 		return;
 	if (live->style == LIVE_STYLE_BLOCK)
-		paint(&canvas, "\033[%dA\r\033[J", live->shown);
+		live_paint(&canvas, "\033[%dA\r\033[J", live->shown);
 	else
-		paint(&canvas, "\0337\033[1;%ur\033[%u;1H\033[K\0338", live->rows, live->rows);
-	show(&canvas);
+		live_paint(&canvas, "\0337\033[1;%ur\033[%u;1H\033[K\0338", live->rows, live->rows);
+	live_show(&canvas);
 	live->shown = 0;
 }

@@ -4,8 +4,8 @@
  *
  * On a terminal that the program does not use (neither stdin nor stdout is one): a block of lines, redrawn in place. On
  * one that it does: one line at the bottom, which is kept out of the part that scrolls; it goes away while a program
- * has the terminal in raw mode (editors, pagers, shells that edit lines) or we are in the background. On no terminal:
- * a plain line a second. Each drawing is one write(2), and nothing is left behind.
+ * has the terminal in raw mode (editors, pagers, shells that edit lines) or we are in the background. On no terminal: a
+ * plain line a second. Each drawing is one write(2), and nothing is left.
  */
 #ifndef UFFDWP_DIRTY_LIVE_H
 #define UFFDWP_DIRTY_LIVE_H

@@ -39,12 +39,12 @@
 #define OUR_ORDER ELFDATA2MSB
 #endif
 
-/* A file's first bytes, zeros behind them. */
+/* A file's first bytes, zeros after them. */
 struct header {
 	_Alignas(8) char bytes[HEADER_BYTES];
 };
 
-static int read_header(const char *path, struct header *header)
+static int loadable_read_header(const char *path, struct header *header)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 	ssize_t got;
@@ -57,9 +57,9 @@ static int read_header(const char *path, struct header *header)
 	return got < 0 ? -errno : (int)got;
 }
 
-/* Where the name of the program's dynamic linker stands; NULL: it has none. Names and tables that lie behind the first
+/* Where the name of the program's dynamic linker stands; NULL: it has none. Names and tables that lie beyond the first
  * page are read by their offset. */
-static enum loadable find_linker(const char *path, const struct header *header, char name[256])
+static enum loadable loadable_find_linker(const char *path, const struct header *header, char name[256])
 {
 	ElfW(Ehdr) elf;
 	ElfW(Phdr) segment;
@@ -85,7 +85,7 @@ static enum loadable find_linker(const char *path, const struct header *header, 
 	return result;
 }
 
-static enum loadable look_at_elf(const char *path, const struct header *header)
+static enum loadable loadable_look_at_elf(const char *path, const struct header *header)
 {
 	ElfW(Ehdr) elf;
 	struct header own;
@@ -98,17 +98,18 @@ static enum loadable look_at_elf(const char *path, const struct header *header)
 		return LOADABLE_MACHINE;
 	if (OUR_MACHINE != EM_NONE && elf.e_machine != OUR_MACHINE)
 		return LOADABLE_MACHINE;
-	result = find_linker(path, header, linker);
+	result = loadable_find_linker(path, header, linker);
 	if (result != LOADABLE_YES)
 		return result;
-	/* Whoever asks is dynamically linked himself. */
-	if (read_header("/proc/self/exe", &own) <= 0 || find_linker("/proc/self/exe", &own, own_linker) != LOADABLE_YES)
+	/* The process that asks is dynamically linked itself. */
+	if (loadable_read_header("/proc/self/exe", &own) <= 0 ||
+	    loadable_find_linker("/proc/self/exe", &own, own_linker) != LOADABLE_YES)
 		return LOADABLE_YES;
 	return strcmp(linker, own_linker) == 0 ? LOADABLE_YES : LOADABLE_LIBC;
 }
 
 /* Does the kernel give it other rights than ours, so that the dynamic linker runs in secure mode? */
-static int gives_rights(const char *path, const struct stat *st)
+static int loadable_gives_rights(const char *path, const struct stat *st)
 {
 	if ((st->st_mode & S_ISUID) && st->st_uid != geteuid())
 		return 1;
@@ -118,7 +119,7 @@ static int gives_rights(const char *path, const struct stat *st)
 }
 
 /* "#!  /usr/bin/env -S x": the interpreter's path. 0: there is none. */
-static int find_interpreter(const struct header *header, char *path)
+static int loadable_find_interpreter(const struct header *header, char *path)
 {
 	const char *at = header->bytes + 2;
 	size_t length;
@@ -132,7 +133,7 @@ static int find_interpreter(const struct header *header, char *path)
 	return 1;
 }
 
-static enum loadable look_at_file(char *path)
+static enum loadable loadable_look_at_file(char *path)
 {
 	static const char shell[] = "/bin/sh";
 	struct header header;
@@ -145,24 +146,24 @@ static enum loadable look_at_file(char *path)
 			return errno == ENOENT || errno == ENOTDIR ? LOADABLE_NOT_FOUND : LOADABLE_NOT_ALLOWED;
 		if (!S_ISREG(st.st_mode) || access(path, X_OK) != 0)
 			return LOADABLE_NOT_ALLOWED;
-		got = read_header(path, &header);
+		got = loadable_read_header(path, &header);
 		if (got < 0)
 			return LOADABLE_UNREADABLE;
 		if (memcmp(header.bytes, ELFMAG, SELFMAG) == 0) {
 			if (got < (int)sizeof(ElfW(Ehdr)))
 				return LOADABLE_STRANGE;
-			return gives_rights(path, &st) ? LOADABLE_RIGHTS : look_at_elf(path, &header);
+			return loadable_gives_rights(path, &st) ? LOADABLE_RIGHTS : loadable_look_at_elf(path, &header);
 		}
 		if (memcmp(header.bytes, "#!", 2) != 0)
 			memcpy(path, shell, sizeof(shell)); /* what execvp(3) does with a text */
-		else if (!find_interpreter(&header, path))
+		else if (!loadable_find_interpreter(&header, path))
 			return LOADABLE_STRANGE;
 	}
 	return LOADABLE_STRANGE;
 }
 
 /* folder/file, or file where the folder is empty: that means the current one. */
-static int join(char *path, const char *folder, size_t folder_length, const char *file)
+static int loadable_join(char *path, const char *folder, size_t folder_length, const char *file)
 {
 	size_t length = strlen(file);
 
@@ -175,7 +176,7 @@ static int join(char *path, const char *folder, size_t folder_length, const char
 	return 1;
 }
 
-static enum loadable search_path(const char *file, const char *search, char *path)
+static enum loadable loadable_search_path(const char *file, const char *search, char *path)
 {
 	enum loadable result = LOADABLE_NOT_FOUND;
 
@@ -183,9 +184,9 @@ static enum loadable search_path(const char *file, const char *search, char *pat
 		size_t length = strcspn(at, ":");
 		struct stat st;
 
-		if (join(path, at, length, file) && stat(path, &st) == 0) {
+		if (loadable_join(path, at, length, file) && stat(path, &st) == 0) {
 			if (S_ISREG(st.st_mode) && access(path, X_OK) == 0)
-				return look_at_file(path);
+				return loadable_look_at_file(path);
 			result = LOADABLE_NOT_ALLOWED;
 		}
 		at += length;
@@ -199,10 +200,10 @@ enum loadable loadable_look(const char *file, const char *search, char *path)
 	if (!*file)
 		return LOADABLE_NOT_FOUND;
 	if (!strchr(file, '/'))
-		return search_path(file, search ? search : "/bin:/usr/bin", path);
-	if (!join(path, "", 0, file))
+		return loadable_search_path(file, search ? search : "/bin:/usr/bin", path);
+	if (!loadable_join(path, "", 0, file))
 		return LOADABLE_NOT_FOUND;
-	return look_at_file(path);
+	return loadable_look_at_file(path);
 }
 
 const char *loadable_reason(enum loadable why)
@@ -214,7 +215,7 @@ const char *loadable_reason(enum loadable why)
 	        "can be tracked",
 	        "there is no such program",
 	        "is not an executable file, or may not be executed by this user",
-	        "may not be read by this user, so that nobody can know whether it can be tracked",
+	        "may not be read by this user, so that it cannot be known whether it can be tracked",
 	        "is linked statically: there is no dynamic linker that would load the shim",
 	        "is made for another machine than uffdwp-ctl, which has no shim for it",
 	        "uses another dynamic linker (C library) than uffdwp-ctl",

@@ -12,7 +12,7 @@ enum loadable {
 	LOADABLE_YES = 0,
 	LOADABLE_NOT_FOUND,
 	LOADABLE_NOT_ALLOWED, /* not executable, or a folder */
-	LOADABLE_UNREADABLE,  /* may be executed but not read: nobody can know */
+	LOADABLE_UNREADABLE,  /* may be executed but not read: it cannot be known */
 	LOADABLE_STATIC,      /* no dynamic linker: nothing is preloaded */
 	LOADABLE_MACHINE,     /* another class, byte order or machine */
 	LOADABLE_LIBC,        /* another dynamic linker, of another C library */

@@ -2,6 +2,7 @@
 /* See maps.h. */
 #include "maps.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <fnmatch.h>
 #include <stdio.h>
@@ -22,7 +23,7 @@ const char *area_kind_name(enum area_kind kind)
 
 /* ------------------------------------------------------------------------------------------------------ the text -- */
 
-static int grow_text(struct maps *maps)
+static int maps_grow_text(struct maps *maps)
 {
 	size_t size = maps->text_size ? maps->text_size * 2 : TEXT_FIRST;
 	char *text = realloc(maps->text, size);
@@ -34,7 +35,7 @@ static int grow_text(struct maps *maps)
 	return 0;
 }
 
-static int read_text(struct maps *maps, int fd)
+static int maps_read_text(struct maps *maps, int fd)
 {
 	size_t used = 0;
 
@@ -43,7 +44,7 @@ static int read_text(struct maps *maps, int fd)
 	for (;;) {
 		ssize_t got;
 
-		if (maps->text_size - used < 2 && grow_text(maps))
+		if (maps->text_size - used < 2 && maps_grow_text(maps))
 			return -ENOMEM;
 		got = read(fd, maps->text + used, maps->text_size - used - 1);
 		if (got < 0)
@@ -60,7 +61,7 @@ static int read_text(struct maps *maps, int fd)
 
 /* A line of mountinfo: "36 35 98:0 / /mnt rw - ext3 /dev/root rw". 1: that device is mounted as a file system of
  * memory. */
-static int line_is_memory(const char *line, unsigned major, unsigned minor)
+static int maps_line_is_memory(const char *line, unsigned major, unsigned minor)
 {
 	const char *type = strstr(line, " - ");
 	char device[32];
@@ -73,7 +74,7 @@ static int line_is_memory(const char *line, unsigned major, unsigned minor)
 	       strncmp(type, "ramfs ", 6) == 0;
 }
 
-static int ask_mounts(pid_t pid, unsigned major, unsigned minor)
+static int maps_ask_mounts(pid_t pid, unsigned major, unsigned minor)
 {
 	char path[48];
 	char *line = NULL;
@@ -86,14 +87,14 @@ static int ask_mounts(pid_t pid, unsigned major, unsigned minor)
 	if (!file)
 		file = fopen("/proc/self/mountinfo", "re");
 	while (file && !found && getline(&line, &size, file) > 0)
-		found = line_is_memory(line, major, minor);
+		found = maps_line_is_memory(line, major, minor);
 	free(line);
 	if (file)
 		(void)fclose(file);
 	return found;
 }
 
-static int is_known(const uint64_t *devices, unsigned count, uint64_t device)
+static int maps_is_known(const uint64_t *devices, unsigned count, uint64_t device)
 {
 	for (unsigned i = 0; i < count; i++) {
 		if (devices[i] == device)
@@ -102,16 +103,16 @@ static int is_known(const uint64_t *devices, unsigned count, uint64_t device)
 	return 0;
 }
 
-static int is_memory_device(struct maps *maps, pid_t pid, unsigned major, unsigned minor)
+static int maps_is_memory_device(struct maps *maps, pid_t pid, unsigned major, unsigned minor)
 {
 	uint64_t device = makedev(major, minor);
 	int is_memory;
 
-	if (is_known(maps->memory_devices, maps->memory_device_count, device))
+	if (maps_is_known(maps->memory_devices, maps->memory_device_count, device))
 		return 1;
-	if (is_known(maps->other_devices, maps->other_device_count, device))
+	if (maps_is_known(maps->other_devices, maps->other_device_count, device))
 		return 0;
-	is_memory = ask_mounts(pid, major, minor);
+	is_memory = maps_ask_mounts(pid, major, minor);
 	if (is_memory && maps->memory_device_count < DEVICES)
 		maps->memory_devices[maps->memory_device_count++] = device;
 	if (!is_memory && maps->other_device_count < DEVICES)
@@ -119,8 +120,8 @@ static int is_memory_device(struct maps *maps, pid_t pid, unsigned major, unsign
 	return is_memory;
 }
 
-/* Memory that the kernel keeps in mounts of its own, which nobody sees. */
-static int has_memory_name(const char *name)
+/* Memory that the kernel keeps in mounts of its own, which no process sees. */
+static int maps_has_memory_name(const char *name)
 {
 	static const char *const starts[] = {"/memfd:", "/dev/zero", "/SYSV", "/anon_hugepage", "[anon_shmem:"};
 
@@ -131,7 +132,7 @@ static int has_memory_name(const char *name)
 	return 0;
 }
 
-static int is_our_own(const char *name)
+static int maps_is_our_own(const char *name)
 {
 	static const char shim[] = "/uffdwp_dirty.so";
 	size_t length = strlen(name);
@@ -150,9 +151,9 @@ struct line {
 	char *name;
 };
 
-/* 1: it is tracked. Private anonymous memory is, whatever its protection: it may be made writable at any time. Of what
- * has a file only what may be written now. */
-static int classify(struct maps *maps, pid_t pid, const struct line *line, struct mapping *out)
+/* 1: it is tracked. Private anonymous memory is, whatever its protection: it may be made writable at any time. Memory
+ * of a file only if it may be written now. */
+static int maps_classify(struct maps *maps, pid_t pid, const struct line *line, struct mapping *out)
 {
 	int shared = line->access[3] == 's';
 	int writable = line->access[1] == 'w';
@@ -172,17 +173,17 @@ static int classify(struct maps *maps, pid_t pid, const struct line *line, struc
 			return 0; /* [vdso], [vvar] and what else is the kernel's */
 		return 1;
 	}
-	if (!writable || is_our_own(line->name))
+	if (!writable || maps_is_our_own(line->name))
 		return 0;
 	out->kind = shared ? AREA_SHARED : AREA_DATA;
-	if (has_memory_name(line->name))
+	if (maps_has_memory_name(line->name))
 		return 1;
 	if (strncmp(line->name, "/dev/", 5) == 0 && strncmp(line->name, "/dev/shm/", 9) != 0)
 		return 0;
-	return !shared || is_memory_device(maps, pid, line->major, line->minor);
+	return !shared || maps_is_memory_device(maps, pid, line->major, line->minor);
 }
 
-static int is_excluded(const struct maps *maps, const struct mapping *mapping)
+static int maps_is_excluded(const struct maps *maps, const struct mapping *mapping)
 {
 	for (const char *const *pattern = maps->excluded; pattern && *pattern; pattern++) {
 		if (fnmatch(*pattern, mapping->name, 0) == 0 || strcmp(*pattern, area_kind_name(mapping->kind)) == 0)
@@ -193,38 +194,55 @@ static int is_excluded(const struct maps *maps, const struct mapping *mapping)
 
 /* --------------------------------------------------------------------------------------------------------- lines -- */
 
-static uint64_t hex(char **at)
+/* A number and the character that must follow it; moves *at after both. 1: so it was. */
+static int maps_take_number(char **at, int base, char after, uint64_t *number)
 {
-	return strtoull(*at, at, 16);
+	char *end;
+
+	if (!isxdigit((unsigned char)**at))
+		return 0;
+	*number = strtoull(*at, &end, base);
+	if (*end != after)
+		return 0;
+	*at = end + 1;
+	return 1;
 }
 
-/* "start-end perms offset major:minor inode   name"; ends the name in place. NULL: not understood. */
-static char *parse_line(char *at, struct line *line)
+/* "start-end perms offset major:minor inode   name", of which nothing may be missing but the name. 1: so it was. */
+static int maps_parse_fields(char *at, struct line *line)
+{
+	uint64_t offset;
+	uint64_t major;
+	uint64_t minor;
+
+	if (!maps_take_number(&at, 16, '-', &line->start) || !maps_take_number(&at, 16, ' ', &line->end) ||
+	    line->start >= line->end || strlen(at) < 5 || at[4] != ' ')
+		return 0;
+	memcpy(line->access, at, 4);
+	line->access[4] = '\0';
+	at += 5;
+	if (!maps_take_number(&at, 16, ' ', &offset) || !maps_take_number(&at, 16, ':', &major) ||
+	    !maps_take_number(&at, 16, ' ', &minor) || !isdigit((unsigned char)*at))
+		return 0;
+	line->major = (unsigned)major;
+	line->minor = (unsigned)minor;
+	line->inode = strtoull(at, &at, 10);
+	line->name = at + strspn(at, " ");
+	return 1;
+}
+
+/* Ends the line's name in place. The next line; NULL: not understood. */
+static char *maps_parse_line(char *at, struct line *line)
 {
 	char *next = strchr(at, '\n');
 
 	if (!next)
 		return NULL;
 	*next = '\0';
-	line->start = hex(&at);
-	at++;
-	line->end = hex(&at);
-	if (strlen(at) < 6)
-		return NULL;
-	memcpy(line->access, at + 1, 4);
-	line->access[4] = '\0';
-	at += 6;
-	(void)hex(&at);
-	at++;
-	line->major = (unsigned)hex(&at);
-	at++;
-	line->minor = (unsigned)hex(&at);
-	line->inode = strtoull(at, &at, 10);
-	line->name = at + strspn(at, " ");
-	return next + 1;
+	return maps_parse_fields(at, line) ? next + 1 : NULL;
 }
 
-static int append(struct maps *maps, const struct mapping *mapping)
+static int maps_append(struct maps *maps, const struct mapping *mapping)
 {
 	if (maps->count == maps->capacity) {
 		size_t capacity = maps->capacity ? maps->capacity * 2 : 256;
@@ -241,7 +259,7 @@ static int append(struct maps *maps, const struct mapping *mapping)
 
 int maps_read(struct maps *maps, int fd, pid_t pid)
 {
-	int error = read_text(maps, fd);
+	int error = maps_read_text(maps, fd);
 	char *at = maps->text;
 
 	maps->count = 0;
@@ -249,9 +267,11 @@ int maps_read(struct maps *maps, int fd, pid_t pid)
 		struct mapping mapping = {0};
 		struct line line = {0};
 
-		at = parse_line(at, &line);
-		if (at && classify(maps, pid, &line, &mapping) && !is_excluded(maps, &mapping))
-			error = append(maps, &mapping);
+		at = maps_parse_line(at, &line);
+		if (!at)
+			error = -EBADMSG;
+		else if (maps_classify(maps, pid, &line, &mapping) && !maps_is_excluded(maps, &mapping))
+			error = maps_append(maps, &mapping);
 	}
 	return error;
 }

@@ -35,7 +35,8 @@ struct maps {
 	unsigned other_device_count;
 };
 
-/* Reads all of an open maps file. 0; -ESRCH where the memory is gone; -errno. */
+/* Reads all of an open maps file. 0; -ESRCH where the memory is gone; -EBADMSG where a line is not understood, since a
+ * list without it would miss writes; -errno. */
 int maps_read(struct maps *maps, int fd, pid_t pid);
 
 void maps_fini(struct maps *maps);

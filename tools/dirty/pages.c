@@ -18,22 +18,22 @@ struct page_block {
 	uint16_t hits[BLOCK_PAGES]; /* stays at its maximum */
 };
 
-static size_t slot_of(const struct pages *pages, uint64_t number)
+static size_t pages_slot_of(const struct pages *pages, uint64_t number)
 {
 	return (size_t)((number * 0x9e3779b97f4a7c15u) >> 20) & (pages->slot_count - 1);
 }
 
 /* The slot that holds a block, or the empty one where it belongs. */
-static struct page_block **find_slot(const struct pages *pages, uint64_t number)
+static struct page_block **pages_find_slot(const struct pages *pages, uint64_t number)
 {
-	size_t slot = slot_of(pages, number);
+	size_t slot = pages_slot_of(pages, number);
 
 	while (pages->slots[slot] && pages->slots[slot]->number != number)
 		slot = (slot + 1) & (pages->slot_count - 1);
 	return &pages->slots[slot];
 }
 
-static int grow(struct pages *pages)
+static int pages_grow(struct pages *pages)
 {
 	struct pages larger = *pages;
 
@@ -43,22 +43,22 @@ static int grow(struct pages *pages)
 		return -1;
 	for (size_t i = 0; i < pages->slot_count; i++) {
 		if (pages->slots[i])
-			*find_slot(&larger, pages->slots[i]->number) = pages->slots[i];
+			*pages_find_slot(&larger, pages->slots[i]->number) = pages->slots[i];
 	}
 	free(pages->slots);
 	*pages = larger;
 	return 0;
 }
 
-static struct page_block *block_at(struct pages *pages, uint64_t number)
+static struct page_block *pages_block_at(struct pages *pages, uint64_t number)
 {
 	struct page_block **slot;
 
 	if (pages->last && pages->last->number == number)
 		return pages->last;
-	if (pages->used * 2 >= pages->slot_count && grow(pages) && pages->used + 1 >= pages->slot_count)
+	if (pages->used * 2 >= pages->slot_count && pages_grow(pages) && pages->used + 1 >= pages->slot_count)
 		return NULL;
-	slot = find_slot(pages, number);
+	slot = pages_find_slot(pages, number);
 	if (!*slot) {
 		*slot = calloc(1, sizeof(**slot));
 		if (!*slot)
@@ -71,7 +71,7 @@ static struct page_block *block_at(struct pages *pages, uint64_t number)
 }
 
 /* Bits [from, to) of a word. */
-static uint64_t mask_of(uint64_t from, uint64_t to)
+static uint64_t pages_mask_of(uint64_t from, uint64_t to)
 {
 	uint64_t upper = to == 64 ? ~(uint64_t)0 : ((uint64_t)1 << to) - 1;
 
@@ -79,14 +79,14 @@ static uint64_t mask_of(uint64_t from, uint64_t to)
 }
 
 /* Sets bits [first, last) and answers how many were not set. */
-static uint64_t set_bits(uint64_t *words, uint64_t first, uint64_t last)
+static uint64_t pages_set_bits(uint64_t *words, uint64_t first, uint64_t last)
 {
 	uint64_t fresh = 0;
 
 	for (uint64_t word = first / 64; word * 64 < last; word++) {
 		uint64_t from = word == first / 64 ? first % 64 : 0;
 		uint64_t to = last - word * 64 < 64 ? last - word * 64 : 64;
-		uint64_t mask = mask_of(from, to);
+		uint64_t mask = pages_mask_of(from, to);
 
 		fresh += (uint64_t)__builtin_popcountll(mask & ~words[word]);
 		words[word] |= mask;
@@ -94,16 +94,16 @@ static uint64_t set_bits(uint64_t *words, uint64_t first, uint64_t last)
 	return fresh;
 }
 
-static uint64_t add_to_block(struct pages *pages, struct page_block *block, uint64_t first, uint64_t last)
+static uint64_t pages_add_to_block(struct pages *pages, struct page_block *block, uint64_t first, uint64_t last)
 {
-	uint64_t fresh = set_bits(block->ever, first, last);
+	uint64_t fresh = pages_set_bits(block->ever, first, last);
 
 	for (unsigned window = 0; window < PAGES_WINDOWS; window++) {
 		if (block->epochs[window] != pages->epochs[window]) {
 			memset(block->window[window], 0, sizeof(block->window[window]));
 			block->epochs[window] = pages->epochs[window];
 		}
-		pages->in_window[window] += set_bits(block->window[window], first, last);
+		pages->in_window[window] += pages_set_bits(block->window[window], first, last);
 	}
 	for (uint64_t page = first; page < last; page++)
 		block->hits[page] = (uint16_t)(block->hits[page] + (block->hits[page] < UINT16_MAX));
@@ -119,12 +119,12 @@ uint64_t pages_add(struct pages *pages, uint64_t first, uint64_t count)
 	while (first < end) {
 		uint64_t number = first >> BLOCK_SHIFT;
 		uint64_t last = (number + 1) << BLOCK_SHIFT;
-		struct page_block *block = block_at(pages, number);
+		struct page_block *block = pages_block_at(pages, number);
 
 		last = last < end ? last : end;
 		if (block)
-			fresh += add_to_block(pages, block, first - (number << BLOCK_SHIFT),
-			                      last - (number << BLOCK_SHIFT));
+			fresh += pages_add_to_block(pages, block, first - (number << BLOCK_SHIFT),
+			                            last - (number << BLOCK_SHIFT));
 		else
 			pages->dropped += last - first;
 		first = last;
@@ -140,7 +140,7 @@ void pages_next_window(struct pages *pages, unsigned window)
 
 /* --------------------------------------------------------------------------------------------------- the hottest -- */
 
-static int by_number(const void *a, const void *b)
+static int pages_by_number(const void *a, const void *b)
 {
 	uint64_t left = (*(struct page_block *const *)a)->number;
 	uint64_t right = (*(struct page_block *const *)b)->number;
@@ -148,7 +148,7 @@ static int by_number(const void *a, const void *b)
 	return left < right ? -1 : left > right;
 }
 
-static struct page_block **sorted_blocks(const struct pages *pages)
+static struct page_block **pages_sorted_blocks(const struct pages *pages)
 {
 	struct page_block **list = malloc((pages->used + 1) * sizeof(struct page_block *));
 	size_t count = 0;
@@ -159,7 +159,7 @@ static struct page_block **sorted_blocks(const struct pages *pages)
 		if (pages->slots[i])
 			list[count++] = pages->slots[i];
 	}
-	qsort(list, count, sizeof(struct page_block *), by_number);
+	qsort(list, count, sizeof(struct page_block *), pages_by_number);
 	return list;
 }
 
@@ -170,7 +170,7 @@ struct ranking {
 	size_t room;
 };
 
-static void rank(struct ranking *ranking, const struct hot_range *range)
+static void pages_rank(struct ranking *ranking, const struct hot_range *range)
 {
 	size_t at = ranking->count;
 
@@ -185,13 +185,14 @@ static void rank(struct ranking *ranking, const struct hot_range *range)
 	ranking->best[at] = *range;
 }
 
-static int level_of(uint16_t hits)
+static int pages_level_of(uint16_t hits)
 {
 	return 32 - __builtin_clz(hits);
 }
 
 /* Walks a block, carrying the range that is open on. */
-static void walk_block(const struct page_block *block, struct ranking *ranking, struct hot_range *open, int *level)
+static void pages_walk_block(const struct page_block *block, struct ranking *ranking, struct hot_range *open,
+                             int *level)
 {
 	for (uint64_t i = 0; i < BLOCK_PAGES; i++) {
 		uint64_t page = (block->number << BLOCK_SHIFT) + i;
@@ -199,10 +200,10 @@ static void walk_block(const struct page_block *block, struct ranking *ranking, 
 
 		if (!hits)
 			continue;
-		if (!open->count || page != open->first + open->count || level_of(hits) != *level) {
-			rank(ranking, open);
+		if (!open->count || page != open->first + open->count || pages_level_of(hits) != *level) {
+			pages_rank(ranking, open);
 			*open = (struct hot_range){.first = page};
-			*level = level_of(hits);
+			*level = pages_level_of(hits);
 		}
 		open->count++;
 		open->hits += hits;
@@ -211,7 +212,7 @@ static void walk_block(const struct page_block *block, struct ranking *ranking, 
 
 size_t pages_hottest(const struct pages *pages, struct hot_range *out, size_t room)
 {
-	struct page_block **blocks = sorted_blocks(pages);
+	struct page_block **blocks = pages_sorted_blocks(pages);
 	struct ranking ranking = {.best = out, .room = room};
 	struct hot_range open = {0};
 	int level = 0;
@@ -221,8 +222,8 @@ size_t pages_hottest(const struct pages *pages, struct hot_range *out, size_t ro
 		return 0;
 	}
 	for (size_t i = 0; i < pages->used; i++)
-		walk_block(blocks[i], &ranking, &open, &level);
-	rank(&ranking, &open);
+		pages_walk_block(blocks[i], &ranking, &open, &level);
+	pages_rank(&ranking, &open);
 	free(blocks);
 	return ranking.count;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* See record.h. */
 #include "record.h"
+#include "base/escape.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -48,7 +49,7 @@ double record_seconds(const struct record *record)
 static const char deleted[] = " (deleted)";
 
 /* What people call it: without folders, and without what the kernel says of each memfd. */
-static void name_area(struct area *area, const struct mapping *mapping)
+static void record_name_area(struct area *area, const struct mapping *mapping)
 {
 	const char *name = mapping->name;
 	const char *slash = mapping->kind == AREA_DATA ? strrchr(name, '/') : NULL;
@@ -63,20 +64,23 @@ static void name_area(struct area *area, const struct mapping *mapping)
 	length = strlen(name);
 	if (length > sizeof(deleted) && strcmp(name + length - sizeof(deleted) + 1, deleted) == 0)
 		length -= sizeof(deleted) - 1;
-	(void)snprintf(area->name, sizeof(area->name), "%.*s", (int)length, name);
+	char raw[4096];
+
+	(void)snprintf(raw, sizeof(raw), "%.*s", (int)length, name);
+	(void)escape_text(area->name, sizeof(area->name), raw, 0);
 }
 
-static int same_name(const struct area *area, const struct mapping *mapping)
+static int record_same_name(const struct area *area, const struct mapping *mapping)
 {
 	struct area named = {0};
 
 	if (area->kind != mapping->kind)
 		return 0;
-	name_area(&named, mapping);
+	record_name_area(&named, mapping);
 	return strcmp(named.name, area->name) == 0;
 }
 
-static int new_area(struct record *record, const struct mapping *mapping, uint32_t *number)
+static int record_new_area(struct record *record, const struct mapping *mapping, uint32_t *number)
 {
 	struct area *area;
 
@@ -97,18 +101,18 @@ static int new_area(struct record *record, const struct mapping *mapping, uint32
 	area = &record->areas[record->area_count];
 	*area = (struct area){
 	        .kind = mapping->kind, .start = mapping->start, .end = mapping->end, .first_s = record->now_s};
-	name_area(area, mapping);
+	record_name_area(area, mapping);
 	*number = (uint32_t)record->area_count++;
 	return 0;
 }
 
 /* Finds the area of a mapping among those of the last collect, from *at on: both lists are by address. */
-static int old_area(const struct record *record, const struct mapping *mapping, size_t *at, uint32_t *number)
+static int record_old_area(const struct record *record, const struct mapping *mapping, size_t *at, uint32_t *number)
 {
 	while (*at < record->live_count && record->live[*at].end <= mapping->start)
 		(*at)++;
 	for (size_t i = *at; i < record->live_count && record->live[i].start < mapping->end; i++) {
-		if (same_name(&record->areas[record->live[i].area], mapping)) {
+		if (record_same_name(&record->areas[record->live[i].area], mapping)) {
 			*number = record->live[i].area;
 			return 1;
 		}
@@ -117,12 +121,12 @@ static int old_area(const struct record *record, const struct mapping *mapping, 
 }
 
 /* A mapping that touches the one before and looks like it is the same area: the kernel splits mappings as it likes. */
-static int continues(const struct record *record, const struct live_area *before, const struct mapping *mapping)
+static int record_continues(const struct record *record, const struct live_area *before, const struct mapping *mapping)
 {
-	return before->end == mapping->start && same_name(&record->areas[before->area], mapping);
+	return before->end == mapping->start && record_same_name(&record->areas[before->area], mapping);
 }
 
-static void widen(struct area *area, const struct mapping *mapping, double now_s)
+static void record_widen(struct area *area, const struct mapping *mapping, double now_s)
 {
 	if (mapping->start < area->start)
 		area->start = mapping->start;
@@ -131,7 +135,7 @@ static void widen(struct area *area, const struct mapping *mapping, double now_s
 	area->last_s = now_s;
 }
 
-static int place(struct record *record, const struct maps *maps, struct live_area *live, size_t *count)
+static int record_place(struct record *record, const struct maps *maps, struct live_area *live, size_t *count)
 {
 	size_t at = 0;
 
@@ -140,27 +144,27 @@ static int place(struct record *record, const struct maps *maps, struct live_are
 		const struct mapping *mapping = &maps->list[i];
 		uint32_t area = 0;
 
-		if (*count && continues(record, &live[*count - 1], mapping)) {
+		if (*count && record_continues(record, &live[*count - 1], mapping)) {
 			area = live[*count - 1].area;
 			live[*count - 1].end = mapping->end;
 		} else {
-			if (!old_area(record, mapping, &at, &area) && new_area(record, mapping, &area))
+			if (!record_old_area(record, mapping, &at, &area) && record_new_area(record, mapping, &area))
 				return -ENOMEM;
 			live[(*count)++] = (struct live_area){mapping->start, mapping->end, area};
 		}
-		widen(&record->areas[area], mapping, record->now_s);
+		record_widen(&record->areas[area], mapping, record->now_s);
 	}
 	return 0;
 }
 
-static int place_all(struct record *record, const struct maps *maps)
+static int record_place_all(struct record *record, const struct maps *maps)
 {
 	struct live_area *live = malloc((maps->count + 1) * sizeof(*live));
 	size_t count;
 
 	if (!live)
 		return -ENOMEM;
-	if (place(record, maps, live, &count)) {
+	if (record_place(record, maps, live, &count)) {
 		free(live);
 		return -ENOMEM;
 	}
@@ -171,7 +175,7 @@ static int place_all(struct record *record, const struct maps *maps)
 }
 
 /* The live area that an address lies in. */
-static const struct live_area *live_at(const struct record *record, uint64_t address)
+static const struct live_area *record_live_at(const struct record *record, uint64_t address)
 {
 	size_t low = 0;
 	size_t high = record->live_count;
@@ -191,7 +195,7 @@ static const struct live_area *live_at(const struct record *record, uint64_t add
 
 const struct area *record_area_of(const struct record *record, uint64_t address)
 {
-	const struct live_area *live = live_at(record, address);
+	const struct live_area *live = record_live_at(record, address);
 
 	if (live)
 		return &record->areas[live->area];
@@ -206,7 +210,7 @@ const struct area *record_area_of(const struct record *record, uint64_t address)
 
 /* ----------------------------------------------------------------------------------------------------- time line -- */
 
-static void join_moments(struct record *record)
+static void record_join_moments(struct record *record)
 {
 	for (size_t i = 0; i < MOMENTS / 2; i++) {
 		const struct moment *first = &record->moments[2 * i];
@@ -223,13 +227,13 @@ static void join_moments(struct record *record)
 	record->moment_joins++;
 }
 
-static void add_moment(struct record *record)
+static void record_add_moment(struct record *record)
 {
 	struct moment *moment;
 
 	if (record->moment_open == 0) {
 		if (record->moment_count == MOMENTS)
-			join_moments(record);
+			record_join_moments(record);
 		record->moments[record->moment_count++] = (struct moment){0};
 	}
 	moment = &record->moments[record->moment_count - 1];
@@ -240,7 +244,7 @@ static void add_moment(struct record *record)
 	record->moment_open = (record->moment_open + 1) % (1u << record->moment_joins);
 }
 
-static void close_window(struct record *record, unsigned i)
+static void record_close_window(struct record *record, unsigned i)
 {
 	struct window *window = &record->windows[i];
 	uint64_t bytes = record->pages.in_window[i] * record->page_bytes;
@@ -255,17 +259,17 @@ static void close_window(struct record *record, unsigned i)
 }
 
 /* A window ends with the collect that is nearest to its length. */
-static void close_windows(struct record *record)
+static void record_close_windows(struct record *record)
 {
 	for (unsigned i = 0; i < PAGES_WINDOWS; i++) {
 		const struct window *window = &record->windows[i];
 
 		if (i == 0 || record->now_s - window->opened_s >= window->seconds - record->interval_s / 2)
-			close_window(record, i);
+			record_close_window(record, i);
 	}
 }
 
-static void open_windows(struct record *record)
+static void record_open_windows(struct record *record)
 {
 	for (unsigned i = 0; i < PAGES_WINDOWS; i++) {
 		record->windows[i].opened_s = record->now_s;
@@ -290,12 +294,12 @@ int record_begin(struct record *record, const struct maps *maps, double now_s)
 	record->tick_bytes = 0;
 	if (!record->starting)
 		heat_collect(&record->heat, now_s - record->last_tick_s / 2);
-	return place_all(record, maps);
+	return record_place_all(record, maps);
 }
 
 void record_mapping(struct record *record, const struct mapping *mapping)
 {
-	const struct live_area *live = live_at(record, mapping->start);
+	const struct live_area *live = record_live_at(record, mapping->start);
 
 	record->current = live ? live->area : 0;
 }
@@ -316,7 +320,7 @@ void record_written(void *user, uint64_t start, uint64_t end, int huge)
 	heat_add(&record->heat, first, count);
 }
 
-static void count_tick(struct record *record)
+static void record_count_tick(struct record *record)
 {
 	double rate = record->last_tick_s > 0 ? (double)record->tick_bytes / record->last_tick_s : 0;
 
@@ -326,8 +330,8 @@ static void count_tick(struct record *record)
 		record->peak_rate = rate;
 		record->peak_s = record->now_s;
 	}
-	add_moment(record);
-	close_windows(record);
+	record_add_moment(record);
+	record_close_windows(record);
 }
 
 void record_end(struct record *record, uint64_t spent_ns)
@@ -337,13 +341,13 @@ void record_end(struct record *record, uint64_t spent_ns)
 	if (spent_ns > record->collect_max_ns)
 		record->collect_max_ns = spent_ns;
 	if (!record->starting) {
-		count_tick(record);
+		record_count_tick(record);
 		return;
 	}
 	record->starting = 0;
 	record->start_bytes += record->tick_bytes;
 	record->first_s = record->now_s;
-	open_windows(record);
+	record_open_windows(record);
 }
 
 void record_measure(struct record *record)

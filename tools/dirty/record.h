@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * All that a run left to tell: fed by collects, read by the reports and the live view. Memory is bounded but for what
+ * All that a run left to report: fed by collects, read by the reports and the live view. Memory is bounded but for what
  * grows with the pages written (pages.h).
  *
  * Words. A collect is one look at the whole program; its bytes are pages that were written since the last, each counted

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* See report.h: what the three have in common. */
 #include "report.h"
+#include "base/escape.h"
 
 #include <stdarg.h>
 #include <stdlib.h>
@@ -20,7 +21,7 @@ void report_note(struct report *report, const char *format, ...)
 	va_end(arguments);
 }
 
-static int by_name(const void *a, const void *b)
+static int report_by_name(const void *a, const void *b)
 {
 	const struct area *left = *(const struct area *const *)a;
 	const struct area *right = *(const struct area *const *)b;
@@ -30,7 +31,7 @@ static int by_name(const void *a, const void *b)
 	return strcmp(left->name, right->name);
 }
 
-static int by_written(const void *a, const void *b)
+static int report_by_written(const void *a, const void *b)
 {
 	const struct group *left = a;
 	const struct group *right = b;
@@ -42,7 +43,7 @@ static int by_written(const void *a, const void *b)
 	return strcmp(left->name, right->name);
 }
 
-static const struct area **areas_by_name(const struct record *record)
+static const struct area **report_areas_by_name(const struct record *record)
 {
 	const struct area **list = malloc((record->area_count + 1) * sizeof(const struct area *));
 
@@ -50,20 +51,20 @@ static const struct area **areas_by_name(const struct record *record)
 		return NULL;
 	for (size_t i = 0; i < record->area_count; i++)
 		list[i] = &record->areas[i];
-	qsort(list, record->area_count, sizeof(const struct area *), by_name);
+	qsort(list, record->area_count, sizeof(const struct area *), report_by_name);
 	return list;
 }
 
 struct group *report_groups(const struct record *record, size_t *count)
 {
-	const struct area **list = areas_by_name(record);
+	const struct area **list = report_areas_by_name(record);
 	struct group *groups = calloc(record->area_count + 1, sizeof(*groups));
 
 	*count = 0;
 	for (size_t i = 0; list && groups && i < record->area_count; i++) {
 		struct group *group;
 
-		if (i == 0 || by_name(&list[i - 1], &list[i]) != 0)
+		if (i == 0 || report_by_name(&list[i - 1], &list[i]) != 0)
 			groups[(*count)++] = (struct group){.name = list[i]->name, .kind = list[i]->kind};
 		group = &groups[*count - 1];
 		group->areas++;
@@ -77,26 +78,27 @@ struct group *report_groups(const struct record *record, size_t *count)
 		free(groups);
 		return NULL;
 	}
-	qsort(groups, *count, sizeof(*groups), by_written);
+	qsort(groups, *count, sizeof(*groups), report_by_written);
 	return groups;
 }
 
 void report_command(const struct report *report, char *line, size_t size)
 {
+	char raw[4096];
 	size_t used = 0;
 
-	line[0] = '\0';
-	for (char *const *word = report->argv; *word && used < size; word++) {
-		int length = snprintf(line + used, size - used, "%s%s", used ? " " : "", *word);
+	raw[0] = '\0';
+	for (char *const *word = report->argv; *word && used < sizeof(raw); word++) {
+		int length = snprintf(raw + used, sizeof(raw) - used, "%s%s", used ? " " : "", *word);
 
 		used += length > 0 ? (size_t)length : 0;
 	}
-	for (char *at = line; *at; at++) {
-		if ((unsigned char)*at < ' ')
-			*at = ' ';
-	}
-	if (used >= size && size > 4)
-		memcpy(line + size - 4, "...", 4);
+	used = escape_text(line, size, raw, 0);
+	if (used < size || size <= 4)
+		return;
+	/* Room for the dots, without half of a character before them. */
+	(void)escape_text(line, size - 3, raw, 0);
+	memcpy(line + strlen(line), "...", 4);
 }
 
 void report_ending(const struct report *report, char *text, size_t size)
@@ -116,4 +118,15 @@ double report_cost(const struct report *report)
 double report_seconds(const struct report *report)
 {
 	return record_seconds(report->record);
+}
+
+double report_peak_rate(const struct report *report, double *at_s)
+{
+	const struct record *record = report->record;
+	double seconds = report_seconds(report);
+	double mean = seconds > 0 ? (double)record->written_bytes / seconds : 0;
+	int has_peak = record->peak_rate >= mean;
+
+	*at_s = has_peak ? record->peak_s : seconds;
+	return has_peak ? record->peak_rate : mean;
 }

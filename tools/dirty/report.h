@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* What is told at the end, in three ways: text for people, JSON for programs, a picture. All only read the record. */
+/* What is reported at the end, in three forms: text for people, JSON for programs, a picture. All only read the
+ * record. */
 #ifndef UFFDWP_DIRTY_REPORT_H
 #define UFFDWP_DIRTY_REPORT_H
 
@@ -18,7 +19,7 @@ struct report {
 	int status;      /* of waitpid(2) */
 	double run_s;    /* from start to end of the program */
 	int tracked;     /* 1: there was a collect */
-	uint64_t faults; /* that the marks cost: about one for each page found written */
+	uint64_t faults; /* that the wp bits cost: about one for each page found written */
 	int widened;     /* some looks came later than the interval, to cost the program less */
 	int complete;    /* 1: the last collect came after the last write */
 	unsigned note_count;
@@ -52,6 +53,10 @@ double report_cost(const struct report *report);
 
 /* Seconds that were measured, from the first collect on. */
 double report_seconds(const struct report *report);
+
+/* The highest rate of one look and when it was seen. A program that ended within half an interval has no look that is
+ * long enough: its mean is all that is known. */
+double report_peak_rate(const struct report *report, double *at_s);
 
 /* All answer 0, or -1 where there is no memory. Errors of the stream are left to ferror(). */
 int report_text(const struct report *report, FILE *out);

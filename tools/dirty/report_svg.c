@@ -2,7 +2,7 @@
 /*
  * The picture: above, the rate of writing over time; below, on the same time axis, which addresses were written. Each
  * row is a run of pages, the darker the more of them each look found written; gaps between mappings are left out and
- * marked. It must be understood without this source: title, axes, units, legend, and how to read it.
+ * shown. It must be understood without this source: title, axes, units, legend, and how to read it.
  */
 #include <inttypes.h>
 #include <math.h>
@@ -42,7 +42,7 @@ struct picture {
 
 /* --------------------------------------------------------------------------------------------------------- parts -- */
 
-static void put_escaped(FILE *out, const char *text)
+static void report_svg_put_escaped(FILE *out, const char *text)
 {
 	for (; *text; text++) {
 		switch (*text) {
@@ -62,25 +62,26 @@ static void put_escaped(FILE *out, const char *text)
 	}
 }
 
-static void put_text(const struct picture *picture, double x, double y, const char *class, const char *text)
+static void report_svg_put_text(const struct picture *picture, double x, double y, const char *class, const char *text)
 {
 	(void)fprintf(picture->out, "<text class=\"%s\" x=\"%.1f\" y=\"%.1f\">", class, x, y);
-	put_escaped(picture->out, text);
+	report_svg_put_escaped(picture->out, text);
 	(void)fputs("</text>\n", picture->out);
 }
 
-static void put_line(const struct picture *picture, double x1, double y1, double x2, double y2, const char *class)
+static void report_svg_put_line(const struct picture *picture, double x1, double y1, double x2, double y2,
+                                const char *class)
 {
 	(void)fprintf(picture->out, "<path class=\"%s\" d=\"M%.1f %.1fL%.1f %.1f\"/>\n", class, x1, y1, x2, y2);
 }
 
-static double x_of(const struct picture *picture, double seconds)
+static double report_svg_x_of(const struct picture *picture, double seconds)
 {
 	return LEFT + PLOT * (seconds < picture->seconds ? seconds / picture->seconds : 1);
 }
 
 /* 1, 2 or 5 times a power of ten, so that there are at most `most` steps. */
-static double nice_step(double range, double most)
+static double report_svg_nice_step(double range, double most)
 {
 	static const double steps[] = {1, 2, 5, 10};
 	double power = pow(10, floor(log10(range / most)));
@@ -93,7 +94,7 @@ static double nice_step(double range, double most)
 }
 
 /* "64 KiB" where say_bytes() has "64.0 KiB". */
-static const char *round_bytes(char *buffer, double bytes)
+static const char *report_svg_round_bytes(char *buffer, double bytes)
 {
 	char *zero = strstr(say_bytes(buffer, bytes), ".0 ");
 
@@ -102,7 +103,7 @@ static const char *round_bytes(char *buffer, double bytes)
 	return buffer;
 }
 
-static void put_style(const struct picture *picture)
+static void report_svg_put_style(const struct picture *picture)
 {
 	(void)fputs("<style>"
 	            "text{font-family:'DejaVu Sans',Verdana,Arial,sans-serif;font-size:11px;fill:#333}"
@@ -117,7 +118,7 @@ static void put_style(const struct picture *picture)
 	            picture->out);
 }
 
-static void put_head(const struct picture *picture)
+static void report_svg_put_head(const struct picture *picture)
 {
 	const struct report *report = picture->report;
 	const struct record *record = report->record;
@@ -132,41 +133,41 @@ static void put_head(const struct picture *picture)
 	report_command(report, command, sizeof(command));
 	report_ending(report, ending, sizeof(ending));
 	(void)snprintf(line, sizeof(line), "Memory written over time by: %s", command);
-	put_text(picture, 24, 32, "title", line);
+	report_svg_put_text(picture, 24, 32, "title", line);
 	(void)snprintf(line, sizeof(line),
 	               "%.2f s, %s. Looked every %s: %s written, in %s of different pages; %s populated at most.",
 	               report->run_s, ending, say_seconds(a, record->interval_s),
 	               say_bytes(b, (double)record->written_bytes),
 	               say_bytes(c, (double)(record->pages.unique * record->page_bytes)),
 	               say_bytes(most, (double)record->populated_max_bytes));
-	put_text(picture, 24, 52, "sub", line);
+	report_svg_put_text(picture, 24, 52, "sub", line);
 }
 
 /* ------------------------------------------------------------------------------------------------------ the axes -- */
 
-static void put_time_axis(const struct picture *picture, double y, double top)
+static void report_svg_put_time_axis(const struct picture *picture, double y, double top)
 {
-	double step = nice_step(picture->seconds, 10);
+	double step = report_svg_nice_step(picture->seconds, 10);
 	char text[32];
 
-	put_line(picture, LEFT, y, LEFT + PLOT, y, "axis");
+	report_svg_put_line(picture, LEFT, y, LEFT + PLOT, y, "axis");
 	for (int i = 0; i * step <= picture->seconds * 1.0001; i++) {
 		double at = i * step;
-		double x = x_of(picture, at);
+		double x = report_svg_x_of(picture, at);
 
-		put_line(picture, x, y, x, y + 4, "axis");
+		report_svg_put_line(picture, x, y, x, y + 4, "axis");
 		if (at > 0 && top < y)
-			put_line(picture, x, top, x, y, "grid");
+			report_svg_put_line(picture, x, top, x, y, "grid");
 		(void)snprintf(text, sizeof(text), "%g", at);
-		put_text(picture, x, y + 16, "mid", text);
+		report_svg_put_text(picture, x, y + 16, "mid", text);
 	}
-	put_text(picture, LEFT + PLOT + 10, y + 16, "", "seconds");
+	report_svg_put_text(picture, LEFT + PLOT + 10, y + 16, "", "seconds");
 }
 
 /* ------------------------------------------------------------------------------------------------------ the rate -- */
 
 /* The mean rate of each of `count` equal stretches of the time axis. */
-static void resample(const struct picture *picture, double *rates, size_t count)
+static void report_svg_resample(const struct picture *picture, double *rates, size_t count)
 {
 	const struct record *record = picture->report->record;
 	double width = picture->seconds / (double)count;
@@ -190,7 +191,7 @@ static void resample(const struct picture *picture, double *rates, size_t count)
 	}
 }
 
-static void put_rate_scale(const struct picture *picture, double step, double limit)
+static void report_svg_put_rate_scale(const struct picture *picture, double step, double limit)
 {
 	char text[SAY_BYTES];
 	char line[SAY_BYTES + 4];
@@ -199,21 +200,21 @@ static void put_rate_scale(const struct picture *picture, double step, double li
 		double rate = i * step;
 		double y = RATE_TOP + RATE_HEIGHT * (1 - rate / limit);
 
-		put_line(picture, LEFT - 4, y, LEFT + PLOT, y, rate > 0 ? "grid" : "axis");
-		(void)snprintf(line, sizeof(line), "%s/s", round_bytes(text, rate));
-		put_text(picture, LEFT - 8, y + 4, "right", rate > 0 ? line : "0");
+		report_svg_put_line(picture, LEFT - 4, y, LEFT + PLOT, y, rate > 0 ? "grid" : "axis");
+		(void)snprintf(line, sizeof(line), "%s/s", report_svg_round_bytes(text, rate));
+		report_svg_put_text(picture, LEFT - 8, y + 4, "right", rate > 0 ? line : "0");
 	}
 }
 
 /* Steps of the binary units, so that the labels are round. */
-static double rate_step(double top)
+static double report_svg_rate_step(double top)
 {
 	double unit = pow(1024, floor(log(top > 1 ? top : 1) / log(1024)));
 
-	return nice_step(top / unit, 4) * unit;
+	return report_svg_nice_step(top / unit, 4) * unit;
 }
 
-static void put_rate(const struct picture *picture)
+static void report_svg_put_rate(const struct picture *picture)
 {
 	size_t count = picture->grid.columns ? picture->grid.columns : 1;
 	double *rates = calloc(count, sizeof(*rates));
@@ -222,12 +223,12 @@ static void put_rate(const struct picture *picture)
 
 	if (!rates)
 		return;
-	resample(picture, rates, count);
+	report_svg_resample(picture, rates, count);
 	for (size_t i = 0; i < count; i++)
 		top = fmax(top, rates[i]);
-	limit = ceil(top / rate_step(top)) * rate_step(top);
-	put_text(picture, 24, RATE_TOP - 16, "head", "Rate: pages written, bytes a second");
-	put_rate_scale(picture, rate_step(top), limit);
+	limit = ceil(top / report_svg_rate_step(top)) * report_svg_rate_step(top);
+	report_svg_put_text(picture, 24, RATE_TOP - 16, "head", "Rate: pages written, bytes a second");
+	report_svg_put_rate_scale(picture, report_svg_rate_step(top), limit);
 	(void)fprintf(picture->out, "<path class=\"rate\" d=\"M%.1f %.1f", LEFT, RATE_TOP + RATE_HEIGHT);
 	for (size_t i = 0; i < count; i++) {
 		double y = RATE_TOP + RATE_HEIGHT * (1 - rates[i] / limit);
@@ -236,24 +237,24 @@ static void put_rate(const struct picture *picture)
 		              LEFT + PLOT * (double)(i + 1) / (double)count);
 	}
 	(void)fprintf(picture->out, "V%.1fZ\"/>\n", RATE_TOP + RATE_HEIGHT);
-	put_time_axis(picture, RATE_TOP + RATE_HEIGHT, RATE_TOP + RATE_HEIGHT);
+	report_svg_put_time_axis(picture, RATE_TOP + RATE_HEIGHT, RATE_TOP + RATE_HEIGHT);
 	free(rates);
 }
 
 /* ------------------------------------------------------------------------------------------------------- the map -- */
 
-static double band_top(const struct picture *picture, size_t band)
+static double report_svg_band_top(const struct picture *picture, size_t band)
 {
 	return MAP_TOP + (double)picture->grid.bands[band].first_row * picture->row_px + (double)band * GAP;
 }
 
-static double band_height(const struct picture *picture, size_t band)
+static double report_svg_band_height(const struct picture *picture, size_t band)
 {
 	return (double)picture->grid.bands[band].rows * picture->row_px;
 }
 
 /* All runs of one shade in a row. */
-static void put_row(const struct picture *picture, size_t row, double y, uint8_t shade)
+static void report_svg_put_row(const struct picture *picture, size_t row, double y, uint8_t shade)
 {
 	const uint8_t *shades = picture->grid.shades + row * picture->grid.columns;
 	double width = PLOT / (double)picture->grid.columns;
@@ -270,44 +271,44 @@ static void put_row(const struct picture *picture, size_t row, double y, uint8_t
 	}
 }
 
-static void put_shade(const struct picture *picture, uint8_t shade)
+static void report_svg_put_shade(const struct picture *picture, uint8_t shade)
 {
 	(void)fprintf(picture->out, "<path fill=\"%s\" shape-rendering=\"crispEdges\" d=\"M0 0", colors[shade]);
 	for (size_t band = 0; band < picture->grid.band_count; band++) {
 		for (size_t i = 0; i < picture->grid.bands[band].rows; i++)
-			put_row(picture, picture->grid.bands[band].first_row + i,
-			        band_top(picture, band) + (double)i * picture->row_px, shade);
+			report_svg_put_row(picture, picture->grid.bands[band].first_row + i,
+			                   report_svg_band_top(picture, band) + (double)i * picture->row_px, shade);
 	}
 	(void)fputs("\"/>\n", picture->out);
 }
 
-static uint64_t row_address(const struct picture *picture, uint64_t number)
+static uint64_t report_svg_row_address(const struct picture *picture, uint64_t number)
 {
 	return (number << picture->grid.shift) * picture->report->record->page_bytes;
 }
 
 /* What is left out below a band. */
-static void put_gap(const struct picture *picture, size_t band)
+static void report_svg_put_gap(const struct picture *picture, size_t band)
 {
 	const struct grid_band *here = &picture->grid.bands[band];
-	double y = band_top(picture, band) + band_height(picture, band) + GAP / 2;
+	double y = report_svg_band_top(picture, band) + report_svg_band_height(picture, band) + GAP / 2;
 	char text[SAY_BYTES];
 	char line[SAY_BYTES + 16];
 
 	if (band + 1 == picture->grid.band_count)
 		return;
 	(void)snprintf(line, sizeof(line), "gap of %s",
-	               say_bytes(text, (double)(row_address(picture, picture->grid.bands[band + 1].number) -
-	                                        row_address(picture, here->number + here->rows))));
-	put_line(picture, LEFT, y, LEFT + PLOT, y, "gap");
-	put_text(picture, LEFT + PLOT + 6, y + 3, "small", line);
+	               say_bytes(text, (double)(report_svg_row_address(picture, picture->grid.bands[band + 1].number) -
+	                                        report_svg_row_address(picture, here->number + here->rows))));
+	report_svg_put_line(picture, LEFT, y, LEFT + PLOT, y, "gap");
+	report_svg_put_text(picture, LEFT + PLOT + 6, y + 3, "small", line);
 }
 
 /* The first page of a row may not be the one that was written. */
-static const struct area *band_area(const struct picture *picture, const struct grid_band *band)
+static const struct area *report_svg_band_area(const struct picture *picture, const struct grid_band *band)
 {
 	const struct record *record = picture->report->record;
-	uint64_t start = row_address(picture, band->number);
+	uint64_t start = report_svg_row_address(picture, band->number);
 	uint64_t pages = (uint64_t)band->rows << picture->grid.shift;
 	uint64_t step = (pages / BAND_SAMPLES + 1) * record->page_bytes;
 
@@ -320,9 +321,9 @@ static const struct area *band_area(const struct picture *picture, const struct 
 	return NULL;
 }
 
-static void name_band(const struct picture *picture, size_t band, char *line, size_t size)
+static void report_svg_name_band(const struct picture *picture, size_t band, char *line, size_t size)
 {
-	const struct area *area = band_area(picture, &picture->grid.bands[band]);
+	const struct area *area = report_svg_band_area(picture, &picture->grid.bands[band]);
 	size_t length = area ? strlen(area->name) : 0;
 
 	if (!area)
@@ -333,25 +334,26 @@ static void name_band(const struct picture *picture, size_t band, char *line, si
 		(void)snprintf(line, size, "%s", area->name);
 }
 
-static void put_label(const struct picture *picture, size_t band, double y)
+static void report_svg_put_label(const struct picture *picture, size_t band, double y)
 {
 	char line[AREA_NAME];
 	char address[32];
-	int room = band_height(picture, band) + GAP > 2.2 * LABEL_HEIGHT;
+	int room = report_svg_band_height(picture, band) + GAP > 2.2 * LABEL_HEIGHT;
 
-	name_band(picture, band, line, sizeof(line));
-	put_text(picture, LEFT - 8, y + (room ? -1 : 4), "right", line);
+	report_svg_name_band(picture, band, line, sizeof(line));
+	report_svg_put_text(picture, LEFT - 8, y + (room ? -1 : 4), "right", line);
 	if (!room)
 		return;
-	(void)snprintf(address, sizeof(address), "%" PRIx64, row_address(picture, picture->grid.bands[band].number));
-	put_text(picture, LEFT - 8, y + 10, "smallright", address);
+	(void)snprintf(address, sizeof(address), "%" PRIx64,
+	               report_svg_row_address(picture, picture->grid.bands[band].number));
+	report_svg_put_text(picture, LEFT - 8, y + 10, "smallright", address);
 }
 
 /* 1: a label of a band that was written more stands there. */
-static int is_taken(const struct picture *picture, size_t band, double y, const uint8_t *placed)
+static int report_svg_is_taken(const struct picture *picture, size_t band, double y, const uint8_t *placed)
 {
 	for (size_t i = 0; i < picture->grid.band_count; i++) {
-		double other = band_top(picture, i) + band_height(picture, i) / 2;
+		double other = report_svg_band_top(picture, i) + report_svg_band_height(picture, i) / 2;
 
 		if (placed[i] && i != band && fabs(other - y) < LABEL_HEIGHT)
 			return 1;
@@ -360,7 +362,7 @@ static int is_taken(const struct picture *picture, size_t band, double y, const 
 }
 
 /* Names where they have room, those of the bands that were written most first. */
-static void put_labels(const struct picture *picture)
+static void report_svg_put_labels(const struct picture *picture)
 {
 	uint8_t seen[GRID_BANDS_MAX] = {0};
 	uint8_t placed[GRID_BANDS_MAX] = {0};
@@ -375,20 +377,20 @@ static void put_labels(const struct picture *picture)
 				best = i;
 		}
 		seen[best] = 1;
-		y = band_top(picture, best) + band_height(picture, best) / 2;
-		if (!is_taken(picture, best, y, placed)) {
+		y = report_svg_band_top(picture, best) + report_svg_band_height(picture, best) / 2;
+		if (!report_svg_is_taken(picture, best, y, placed)) {
 			placed[best] = 1;
-			put_label(picture, best, y);
+			report_svg_put_label(picture, best, y);
 		}
 	}
 }
 
-static void put_legend(const struct picture *picture, double y)
+static void report_svg_put_legend(const struct picture *picture, double y)
 {
 	double width = 74;
 	char text[32];
 
-	put_text(picture, 24, y - 8, "head", "Share of the row's pages that a look found written");
+	report_svg_put_text(picture, 24, y - 8, "head", "Share of the row's pages that a look found written");
 	for (unsigned shade = 1; shade <= GRID_SHADES; shade++) {
 		double x = LEFT + (shade - 1) * width;
 
@@ -396,14 +398,14 @@ static void put_legend(const struct picture *picture, double y)
 		              x, y, width, colors[shade]);
 		(void)snprintf(text, sizeof(text), shade == 1 ? "below %g %%" : "from %g %%",
 		               100 * grid_threshold(shade == 1 ? 2 : shade));
-		put_text(picture, x + width / 2, y + 26, "mid", text);
+		report_svg_put_text(picture, x + width / 2, y + 26, "mid", text);
 	}
 	(void)fprintf(picture->out, "<rect x=\"%.1f\" y=\"%.1f\" width=\"40\" height=\"12\" fill=\"%s\"/>\n",
 	              LEFT + GRID_SHADES * width + 16, y, colors[0]);
-	put_text(picture, LEFT + GRID_SHADES * width + 36, y + 26, "mid", "none");
+	report_svg_put_text(picture, LEFT + GRID_SHADES * width + 36, y + 26, "mid", "none");
 }
 
-static void put_map(const struct picture *picture)
+static void report_svg_put_map(const struct picture *picture)
 {
 	const struct record *record = picture->report->record;
 	double bottom = MAP_TOP + picture->map_height + 4;
@@ -412,21 +414,22 @@ static void put_map(const struct picture *picture)
 	char line[160];
 
 	(void)snprintf(line, sizeof(line), "Where: a row is %s of addresses, a column %s",
-	               round_bytes(row, (double)(record->page_bytes << picture->grid.shift)),
+	               report_svg_round_bytes(row, (double)(record->page_bytes << picture->grid.shift)),
 	               say_seconds(column, picture->grid.column_s));
-	put_text(picture, 24, MAP_TOP - 26, "head", line);
-	put_text(picture, 24, MAP_TOP - 11, "sub",
-	         "Addresses grow downwards. Only what was written is shown: dashed lines stand for what lies between.");
+	report_svg_put_text(picture, 24, MAP_TOP - 26, "head", line);
+	report_svg_put_text(
+	        picture, 24, MAP_TOP - 11, "sub",
+	        "Addresses grow downwards. Only what was written is shown: dashed lines stand for what lies between.");
 	for (uint8_t shade = 0; shade <= GRID_SHADES; shade++)
-		put_shade(picture, shade);
+		report_svg_put_shade(picture, shade);
 	for (size_t band = 0; band < picture->grid.band_count; band++)
-		put_gap(picture, band);
-	put_labels(picture);
-	put_time_axis(picture, bottom, bottom);
-	put_legend(picture, bottom + 56);
+		report_svg_put_gap(picture, band);
+	report_svg_put_labels(picture);
+	report_svg_put_time_axis(picture, bottom, bottom);
+	report_svg_put_legend(picture, bottom + 56);
 }
 
-static void put_all(const struct picture *picture)
+static void report_svg_put_all(const struct picture *picture)
 {
 	double height = MAP_TOP + picture->map_height + 128;
 
@@ -435,14 +438,14 @@ static void put_all(const struct picture *picture)
 	              "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%.0f\" height=\"%.0f\" "
 	              "viewBox=\"0 0 %.0f %.0f\">\n",
 	              WIDTH, height, WIDTH, height);
-	put_style(picture);
+	report_svg_put_style(picture);
 	(void)fprintf(picture->out, "<rect width=\"%.0f\" height=\"%.0f\" fill=\"#ffffff\"/>\n", WIDTH, height);
-	put_head(picture);
+	report_svg_put_head(picture);
 	if (picture->grid.rows) {
-		put_rate(picture);
-		put_map(picture);
+		report_svg_put_rate(picture);
+		report_svg_put_map(picture);
 	} else {
-		put_text(picture, LEFT, MAP_TOP, "head", "No write was seen.");
+		report_svg_put_text(picture, LEFT, MAP_TOP, "head", "No write was seen.");
 	}
 	(void)fputs("</svg>\n", picture->out);
 }
@@ -460,7 +463,7 @@ int report_svg(const struct report *report, FILE *out)
 		picture.row_px = fmin(floor(picture.row_px), ROW_MAX); /* whole ones: no seams */
 	}
 	picture.map_height = (double)picture.grid.rows * picture.row_px + (double)picture.grid.band_count * GAP;
-	put_all(&picture);
+	report_svg_put_all(&picture);
 	grid_fini(&picture.grid);
 	return 0;
 }

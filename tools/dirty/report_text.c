@@ -10,7 +10,7 @@
 #define ROWS 12
 #define NAME_WIDTH 28
 
-static void print_head(const struct report *report, FILE *out)
+static void report_text_print_head(const struct report *report, FILE *out)
 {
 	const struct record *record = report->record;
 	char command[60]; /* and what stands before it: 80 columns */
@@ -30,24 +30,26 @@ static void print_head(const struct report *report, FILE *out)
 	              report->run_s > 0 ? (double)record->collect_ns / 1e7 / report->run_s : 0);
 }
 
-static void print_cost(const struct report *report, FILE *out)
+static void report_text_print_cost(const struct report *report, FILE *out)
 {
 	(void)fprintf(out, "  %-12s about %" PRIu64 " faults of 1 us in the program: %.1f %% of its time\n", "cost",
 	              report->faults, 100 * report_cost(report));
 }
 
-static void print_totals(const struct report *report, FILE *out)
+static void report_text_print_totals(const struct report *report, FILE *out)
 {
 	const struct record *record = report->record;
 	double seconds = report_seconds(report);
+	double peak_s;
+	double peak = report_peak_rate(report, &peak_s);
 	char a[SAY_BYTES];
 	char b[SAY_BYTES];
 	char c[SAY_BYTES];
 
 	(void)fprintf(out, "  %-12s %s, mean %s/s, most %s/s at %.1f s\n", "written",
 	              say_bytes(a, (double)record->written_bytes),
-	              say_bytes(b, seconds > 0 ? (double)record->written_bytes / seconds : 0),
-	              say_bytes(c, record->peak_rate), record->peak_s);
+	              say_bytes(b, seconds > 0 ? (double)record->written_bytes / seconds : 0), say_bytes(c, peak),
+	              peak_s);
 	(void)fprintf(out, "  %-12s %s in different pages of %s\n", "of that",
 	              say_bytes(a, (double)(record->pages.unique * record->page_bytes)),
 	              say_bytes(b, (double)record->page_bytes));
@@ -57,7 +59,7 @@ static void print_totals(const struct report *report, FILE *out)
 	              say_bytes(a, (double)record->start_bytes));
 }
 
-static void print_window(const struct report *report, const struct window *window, FILE *out)
+static void report_text_print_window(const struct report *report, const struct window *window, FILE *out)
 {
 	double whole = (double)report->record->populated_max_bytes;
 	char every[SAY_BYTES];
@@ -76,7 +78,7 @@ static void print_window(const struct report *report, const struct window *windo
 	              whole > 0 ? 100 * bytes / whole : 0);
 }
 
-static void print_windows(const struct report *report, FILE *out)
+static void report_text_print_windows(const struct report *report, FILE *out)
 {
 	const struct record *record = report->record;
 
@@ -84,12 +86,12 @@ static void print_windows(const struct report *report, FILE *out)
 	(void)fprintf(out, "  %10s %10s %12s %12s %15s\n", "every", "increments", "mean", "largest", "of a snapshot");
 	for (unsigned i = 0; i < PAGES_WINDOWS; i++) {
 		if (i == 0 || record->windows[i].seconds > record->interval_s * 1.5)
-			print_window(report, &record->windows[i], out);
+			report_text_print_window(report, &record->windows[i], out);
 	}
 }
 
-/* The end of a long name tells more than its beginning. */
-static const char *fit(const char *name, char buffer[NAME_WIDTH + 1])
+/* The end of a long name says more than its beginning. */
+static const char *report_text_fit(const char *name, char buffer[NAME_WIDTH + 1])
 {
 	size_t length = strlen(name);
 
@@ -99,7 +101,7 @@ static const char *fit(const char *name, char buffer[NAME_WIDTH + 1])
 	return buffer;
 }
 
-static void print_group(const struct report *report, const struct group *group, FILE *out)
+static void report_text_print_group(const struct report *report, const struct group *group, FILE *out)
 {
 	double all = (double)report->record->written_bytes;
 	char populated[SAY_BYTES];
@@ -112,13 +114,13 @@ static void print_group(const struct report *report, const struct group *group, 
 		(void)snprintf(name, sizeof(name), "%s (%zu areas)", group->name, group->areas);
 	else
 		(void)snprintf(name, sizeof(name), "%s", group->name);
-	(void)fprintf(out, "  %-*s %11s %11s %11s %7.1f %%\n", NAME_WIDTH, fit(name, cut),
+	(void)fprintf(out, "  %-*s %11s %11s %11s %7.1f %%\n", NAME_WIDTH, report_text_fit(name, cut),
 	              say_bytes(populated, (double)group->peak_bytes), say_bytes(written, (double)group->written_bytes),
 	              say_bytes(unique, (double)group->unique_bytes),
 	              all > 0 ? 100 * (double)group->written_bytes / all : 0);
 }
 
-static void print_groups(const struct report *report, FILE *out)
+static void report_text_print_groups(const struct report *report, FILE *out)
 {
 	size_t count;
 	struct group *groups = report_groups(report->record, &count);
@@ -128,13 +130,13 @@ static void print_groups(const struct report *report, FILE *out)
 	(void)fprintf(out, "\n  %-*s %11s %11s %11s %9s\n", NAME_WIDTH, "mapping", "populated", "written", "different",
 	              "of all");
 	for (size_t i = 0; i < count && i < ROWS; i++)
-		print_group(report, &groups[i], out);
+		report_text_print_group(report, &groups[i], out);
 	if (count > ROWS)
 		(void)fprintf(out, "  and %zu others (--json has them)\n", count - ROWS);
 	free(groups);
 }
 
-static void print_hot_range(const struct report *report, const struct hot_range *range, FILE *out)
+static void report_text_print_hot_range(const struct report *report, const struct hot_range *range, FILE *out)
 {
 	const struct record *record = report->record;
 	uint64_t start = range->first * record->page_bytes;
@@ -146,10 +148,10 @@ static void print_hot_range(const struct report *report, const struct hot_range 
 	(void)fprintf(out, "  %012" PRIx64 "-%012" PRIx64 " %10s %8.1f %%   %s\n", start,
 	              start + range->count * record->page_bytes,
 	              say_bytes(size, (double)(range->count * record->page_bytes)), share < 1 ? 100 * share : 100,
-	              area ? fit(area->name, cut) : "?");
+	              area ? report_text_fit(area->name, cut) : "?");
 }
 
-static void print_hottest(const struct report *report, FILE *out)
+static void report_text_print_hottest(const struct report *report, FILE *out)
 {
 	struct hot_range hottest[REPORT_HOT];
 	size_t count = pages_hottest(&report->record->pages, hottest, REPORT_HOT);
@@ -158,11 +160,11 @@ static void print_hottest(const struct report *report, FILE *out)
 		return;
 	(void)fprintf(out, "\n  %-25s %10s %10s   %s\n", "hottest ranges", "size", "of looks", "mapping");
 	for (size_t i = 0; i < count; i++)
-		print_hot_range(report, &hottest[i], out);
+		report_text_print_hot_range(report, &hottest[i], out);
 }
 
-/* Words up to column 78, each line behind two blanks. */
-static void print_wrapped(FILE *out, const char *text)
+/* Words up to column 78, each line after two blanks. */
+static void report_text_print_wrapped(FILE *out, const char *text)
 {
 	unsigned at = 2;
 
@@ -187,17 +189,17 @@ static void print_wrapped(FILE *out, const char *text)
 
 int report_text(const struct report *report, FILE *out)
 {
-	print_head(report, out);
+	report_text_print_head(report, out);
 	if (report->tracked) {
-		print_cost(report, out);
-		print_totals(report, out);
-		print_windows(report, out);
-		print_groups(report, out);
-		print_hottest(report, out);
+		report_text_print_cost(report, out);
+		report_text_print_totals(report, out);
+		report_text_print_windows(report, out);
+		report_text_print_groups(report, out);
+		report_text_print_hottest(report, out);
 	}
 	if (report->note_count)
 		(void)fprintf(out, "\nNotes\n");
 	for (unsigned i = 0; i < report->note_count; i++)
-		print_wrapped(out, report->notes[i]);
+		report_text_print_wrapped(out, report->notes[i]);
 	return 0;
 }

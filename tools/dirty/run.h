@@ -34,7 +34,7 @@ struct run {
 	uint64_t written_before; /* bytes, by all looks but the last */
 	double measure_cost_s;
 	double left_s;   /* when the program went to one that is not tracked; 0: it did not */
-	int refused;     /* exit code with which the program was told to end before main() */
+	int refused;     /* exit code with which the program was asked to end before main() */
 	int final_error; /* of the last collect */
 };
 

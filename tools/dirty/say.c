@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* See say.h. */
 #include "say.h"
+#include "base/escape.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -13,7 +14,10 @@ void say(const char *format, ...)
 	va_start(arguments, format);
 	(void)vsnprintf(line, sizeof(line), format, arguments);
 	va_end(arguments);
-	(void)fprintf(stderr, "uffdwp-ctl dirty: %s\n", line);
+	char escaped[2048];
+
+	(void)escape_text(escaped, sizeof(escaped), line, 0);
+	(void)fprintf(stderr, "uffdwp-ctl dirty: %s\n", escaped);
 }
 
 const char *say_bytes(char *buffer, double bytes)

@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* A line to stderr, behind the command's name. */
+/* A line to stderr, after the command's name. */
 __attribute__((format(printf, 1, 2))) void say(const char *format, ...);
 
 #define SAY_BYTES 24

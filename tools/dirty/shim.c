@@ -33,12 +33,12 @@
 struct shim shim;
 
 static _Alignas(16) char holder_stack[16384];
-static int holder_fd; /* read end of the pipe by which uffdwp-ctl lets it go */
+static int holder_fd; /* read end of the pipe by which uffdwp-ctl ends it */
 static atomic_int holder_ready;
 
 /* --------------------------------------------------------------------------------------------------- environment -- */
 
-static char **find_variable(const char *name)
+static char **shim_find_variable(const char *name)
 {
 	size_t length = strlen(name);
 
@@ -49,7 +49,7 @@ static char **find_variable(const char *name)
 	return NULL;
 }
 
-static void drop_variable(char **at)
+static void shim_drop_variable(char **at)
 {
 	do {
 		at[0] = at[1];
@@ -57,7 +57,7 @@ static void drop_variable(char **at)
 }
 
 /* "shim.so:others" becomes "others"; the string is the process's own and only gets shorter. */
-static int take_preload(char **at)
+static int shim_take_preload(char **at)
 {
 	char *value = *at + strlen("LD_PRELOAD=");
 	size_t length = strcspn(value, ":");
@@ -69,27 +69,27 @@ static int take_preload(char **at)
 	if (value[length] == ':')
 		memmove(value, value + length + 1, strlen(value + length + 1) + 1);
 	else
-		drop_variable(at);
+		shim_drop_variable(at);
 	return 1;
 }
 
 /* 1: this process was started to be tracked. */
-static int take_words(void)
+static int shim_take_words(void)
 {
-	char **word = find_variable(HELLO_VARIABLE);
+	char **word = shim_find_variable(HELLO_VARIABLE);
 	char **preload;
 
 	if (!word || strlen(*word + sizeof(HELLO_VARIABLE)) >= sizeof(shim.word))
 		return 0;
 	(void)snprintf(shim.word, sizeof(shim.word), "%s", *word + sizeof(HELLO_VARIABLE));
-	drop_variable(word);
-	preload = find_variable("LD_PRELOAD");
-	return preload && take_preload(preload);
+	shim_drop_variable(word);
+	preload = shim_find_variable("LD_PRELOAD");
+	return preload && shim_take_preload(preload);
 }
 
 /* -------------------------------------------------------------------------------------------------------- holder -- */
 
-static int holder_main(void *unused)
+static int shim_holder_main(void *unused)
 {
 	char byte;
 
@@ -107,7 +107,7 @@ static int holder_main(void *unused)
 }
 
 /* Blocks every signal, those of the C library too, for the moment in which the holder is made: it inherits that. */
-static pid_t start_holder(int fd)
+static pid_t shim_start_holder(int fd)
 {
 	uint64_t all = ~(uint64_t)0;
 	uint64_t before;
@@ -115,7 +115,7 @@ static pid_t start_holder(int fd)
 
 	holder_fd = fd;
 	syscall(SYS_rt_sigprocmask, SIG_BLOCK, &all, &before, sizeof(all));
-	holder = clone(holder_main, holder_stack + sizeof(holder_stack), CLONE_VM | CLONE_PARENT | SIGCHLD, NULL);
+	holder = clone(shim_holder_main, holder_stack + sizeof(holder_stack), CLONE_VM | CLONE_PARENT | SIGCHLD, NULL);
 	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &before, NULL, sizeof(before));
 	while (holder > 0 && !atomic_load(&holder_ready) && syscall(SYS_kill, holder, 0) == 0)
 		sched_yield();
@@ -124,8 +124,8 @@ static pid_t start_holder(int fd)
 
 /* --------------------------------------------------------------------------------------------------- descriptors -- */
 
-/* Asynchronous marks serve no fault in user space, so the way that needs no rights comes first. */
-static int open_uffd(void)
+/* Asynchronous write protection serves no fault in user space, so the access that needs no rights comes first. */
+static int shim_open_uffd(void)
 {
 	int flags = O_CLOEXEC | O_NONBLOCK;
 	int fd = (int)syscall(SYS_userfaultfd, flags | UFFD_USER_MODE_ONLY);
@@ -145,7 +145,7 @@ static int open_uffd(void)
 }
 
 /* The holder's view of the shared memory outlives the program. */
-static int open_maps(pid_t holder)
+static int shim_open_maps(pid_t holder)
 {
 	char path[32];
 	int fd = -1;
@@ -157,7 +157,7 @@ static int open_maps(pid_t holder)
 	return fd >= 0 ? fd : open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
 }
 
-static void open_holder(struct hello *hello, int fds[HELLO_FDS])
+static void shim_open_holder(struct hello *hello, int fds[HELLO_FDS])
 {
 	int ends[2];
 	pid_t holder;
@@ -166,7 +166,7 @@ static void open_holder(struct hello *hello, int fds[HELLO_FDS])
 		hello->holder_error = errno;
 		return;
 	}
-	holder = start_holder(ends[0]);
+	holder = shim_start_holder(ends[0]);
 	hello->holder_error = holder > 0 ? 0 : errno;
 	hello->holder = holder > 0 ? holder : 0;
 	close(ends[0]);
@@ -176,11 +176,11 @@ static void open_holder(struct hello *hello, int fds[HELLO_FDS])
 		close(ends[1]);
 }
 
-static void open_all(struct hello *hello, int fds[HELLO_FDS])
+static void shim_open_all(struct hello *hello, int fds[HELLO_FDS])
 {
 	for (int i = 0; i < HELLO_FDS; i++)
 		fds[i] = -1;
-	fds[HELLO_UFFD] = open_uffd();
+	fds[HELLO_UFFD] = shim_open_uffd();
 	hello->error = fds[HELLO_UFFD] < 0 ? errno : 0;
 	hello->failed = HELLO_UFFD;
 	if (hello->error)
@@ -190,17 +190,17 @@ static void open_all(struct hello *hello, int fds[HELLO_FDS])
 	hello->failed = HELLO_PAGEMAP;
 	if (hello->error)
 		return;
-	open_holder(hello, fds);
-	fds[HELLO_MAPS] = open_maps(hello->holder);
+	shim_open_holder(hello, fds);
+	fds[HELLO_MAPS] = shim_open_maps(hello->holder);
 	hello->error = fds[HELLO_MAPS] < 0 ? errno : 0;
 	hello->failed = HELLO_MAPS;
 }
 
 /* -------------------------------------------------------------------------------------------------- conversation -- */
 
-static int connect_tool(void)
+static int shim_connect_tool(void)
 {
-	struct timeval patience = {.tv_sec = HELLO_PATIENCE_S};
+	struct timeval time_limit = {.tv_sec = HELLO_TIME_LIMIT_S};
 	struct sockaddr_un address;
 	char name[sizeof(shim.word)];
 	socklen_t length;
@@ -211,15 +211,15 @@ static int connect_tool(void)
 	memcpy(name, shim.word, sizeof(name));
 	name[strcspn(name, ",")] = '\0';
 	length = hello_address(name, &address);
-	(void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
-	(void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
+	(void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &time_limit, sizeof(time_limit));
+	(void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &time_limit, sizeof(time_limit));
 	if (connect(fd, (struct sockaddr *)&address, length) == 0)
 		return fd;
 	close(fd);
 	return -1;
 }
 
-static int send_hello(int socket, struct hello *hello, const int fds[HELLO_FDS])
+static int shim_send_hello(int socket, struct hello *hello, const int fds[HELLO_FDS])
 {
 	union {
 		struct cmsghdr header;
@@ -244,7 +244,7 @@ static int send_hello(int socket, struct hello *hello, const int fds[HELLO_FDS])
 }
 
 /* What uffdwp-ctl decided; without an answer the program just runs. */
-static int await_answer(int socket)
+static int shim_await_answer(int socket)
 {
 	struct hello_answer answer = {0, 0};
 
@@ -253,27 +253,27 @@ static int await_answer(int socket)
 	return answer.magic == HELLO_MAGIC ? answer.end : 0;
 }
 
-static void introduce(int socket)
+static void shim_introduce(int socket)
 {
 	struct hello hello = {.magic = HELLO_MAGIC};
 	int fds[HELLO_FDS];
 	int end = 0;
 	int sent;
 
-	open_all(&hello, fds);
-	sent = send_hello(socket, &hello, fds);
+	shim_open_all(&hello, fds);
+	sent = shim_send_hello(socket, &hello, fds);
 	for (int i = 0; i < HELLO_FDS; i++) {
 		if (fds[i] >= 0)
 			close(fds[i]);
 	}
 	if (sent)
-		end = await_answer(socket);
+		end = shim_await_answer(socket);
 	if (end)
 		_exit(end);
 	shim.target = getpid();
 }
 
-static unsigned long word_flags(void)
+static unsigned long shim_word_flags(void)
 {
 	const char *comma = strchr(shim.word, ',');
 
@@ -285,13 +285,13 @@ __attribute__((constructor)) static void shim_start(void)
 	int error = errno;
 	int socket;
 
-	if (take_words()) {
+	if (shim_take_words()) {
 		follow_start();
-		socket = connect_tool();
+		socket = shim_connect_tool();
 		if (socket >= 0) {
-			if (word_flags() & HELLO_SMALL_PAGES)
+			if (shim_word_flags() & HELLO_SMALL_PAGES)
 				(void)prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
-			introduce(socket);
+			shim_introduce(socket);
 			close(socket);
 		}
 	}

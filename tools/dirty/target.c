@@ -15,7 +15,7 @@
 
 #define FOUND_MAX 4096 /* ranges a scan */
 
-static int set_up(struct target *target, const char **failed)
+static int target_set_up(struct target *target, const char **failed)
 {
 	struct uffdio_api api = {.api = UFFD_API, .features = UFFD_FEATURE_WP_ASYNC | UFFD_FEATURE_WP_UNPOPULATED};
 
@@ -39,7 +39,7 @@ int target_open(struct target *target, pid_t pid, const struct hello *hello, con
 	target->holder = hello->holder;
 	memcpy(target->fds, fds, sizeof(target->fds));
 	target->refused = 0;
-	error = set_up(target, failed);
+	error = target_set_up(target, failed);
 	if (error)
 		target_close(target);
 	return error;
@@ -76,9 +76,9 @@ int target_look(struct target *target)
 	return target->maps_error;
 }
 
-/* What counts as content of a mapping. Of a private mapping of a file only what is no longer the file's; of shared
+/* What counts as content of a mapping. In a private mapping of a file only what is no longer the file's; in shared
  * memory everything. */
-static void ask_for_content(const struct mapping *mapping, struct pm_scan_arg *arg)
+static void target_ask_for_content(const struct mapping *mapping, struct pm_scan_arg *arg)
 {
 	uint64_t without = PAGE_IS_PFNZERO | (mapping->kind == AREA_DATA ? PAGE_IS_FILE : 0);
 
@@ -90,8 +90,8 @@ static void ask_for_content(const struct mapping *mapping, struct pm_scan_arg *a
 	arg->vec_len = FOUND_MAX;
 }
 
-/* Hands on what a scan left and clears it; a scan that failed half way has left the ranges that it had armed. */
-static void hand_on(struct target *target, target_fn each, void *user)
+/* Hands on what a scan left and clears it; a scan that failed in the middle has left the ranges that it had armed. */
+static void target_hand_on(struct target *target, target_fn each, void *user)
 {
 	for (struct page_region *found = target->found; found < target->found + FOUND_MAX && found->end; found++) {
 		each(user, found->start, found->end, (found->categories & PAGE_IS_HUGE) != 0);
@@ -99,7 +99,7 @@ static void hand_on(struct target *target, target_fn each, void *user)
 	}
 }
 
-static int scan(struct target *target, struct pm_scan_arg *arg, uint64_t end, target_fn each, void *user)
+static int target_scan(struct target *target, struct pm_scan_arg *arg, uint64_t end, target_fn each, void *user)
 {
 	int error = 0;
 
@@ -108,7 +108,7 @@ static int scan(struct target *target, struct pm_scan_arg *arg, uint64_t end, ta
 		arg->vec = (uint64_t)(uintptr_t)target->found;
 		arg->walk_end = 0;
 		error = ioctl(target->fds[HELLO_PAGEMAP], PAGEMAP_SCAN, arg) < 0 ? -errno : 0;
-		hand_on(target, each, user);
+		target_hand_on(target, each, user);
 		if (arg->walk_end <= arg->start)
 			break;
 		arg->start = arg->walk_end;
@@ -116,16 +116,16 @@ static int scan(struct target *target, struct pm_scan_arg *arg, uint64_t end, ta
 	return error;
 }
 
-static int collect_once(struct target *target, const struct mapping *mapping, target_fn each, void *user)
+static int target_collect_once(struct target *target, const struct mapping *mapping, target_fn each, void *user)
 {
 	struct pm_scan_arg arg = {.flags = PM_SCAN_WP_MATCHING | PM_SCAN_CHECK_WPASYNC, .start = mapping->start};
 
-	ask_for_content(mapping, &arg);
+	target_ask_for_content(mapping, &arg);
 	arg.category_mask |= PAGE_IS_WRITTEN;
-	return scan(target, &arg, mapping->end, each, user);
+	return target_scan(target, &arg, mapping->end, each, user);
 }
 
-static int enroll(struct target *target, const struct mapping *mapping)
+static int target_enroll(struct target *target, const struct mapping *mapping)
 {
 	struct uffdio_register arg = {
 	        .range = {.start = mapping->start, .len = mapping->end - mapping->start},
@@ -135,25 +135,25 @@ static int enroll(struct target *target, const struct mapping *mapping)
 	return ioctl(target->fds[HELLO_UFFD], UFFDIO_REGISTER, &arg) == 0 ? 0 : -errno;
 }
 
-static int is_gone(int error)
+static int target_is_gone(int error)
 {
 	return error == -ESRCH || error == -EBADF;
 }
 
 int target_collect(struct target *target, const struct mapping *mapping, target_fn each, void *user)
 {
-	int error = collect_once(target, mapping, each, user);
+	int error = target_collect_once(target, mapping, each, user);
 
 	if (error != -EPERM)
-		return is_gone(error) ? error : 0;
-	error = enroll(target, mapping);
+		return target_is_gone(error) ? error : 0;
+	error = target_enroll(target, mapping);
 	if (error == 0) {
-		error = collect_once(target, mapping, each, user);
-	} else if (!is_gone(error) && error != -ENOENT) {
+		error = target_collect_once(target, mapping, each, user);
+	} else if (!target_is_gone(error) && error != -ENOENT) {
 		target->refused += mapping->end - mapping->start;
 		target->refused_error = error;
 	}
-	return is_gone(error) ? error : 0;
+	return target_is_gone(error) ? error : 0;
 }
 
 int target_populated(struct target *target, const struct mapping *mapping, target_fn each, void *user)
@@ -161,19 +161,19 @@ int target_populated(struct target *target, const struct mapping *mapping, targe
 	struct pm_scan_arg arg = {.start = mapping->start};
 	int error;
 
-	ask_for_content(mapping, &arg);
-	error = scan(target, &arg, mapping->end, each, user);
-	return is_gone(error) ? error : 0;
+	target_ask_for_content(mapping, &arg);
+	error = target_scan(target, &arg, mapping->end, each, user);
+	return target_is_gone(error) ? error : 0;
 }
 
-/* Does a thread have this memory? Where nobody may ask, it is taken for yes. */
-static int has_memory(const struct target *target, pid_t thread)
+/* Does a thread have this memory? Where that may not be asked, it is taken for yes. */
+static int target_has_memory(const struct target *target, pid_t thread)
 {
 	return syscall(SYS_kcmp, thread, target->holder, KCMP_VM, 0, 0) <= 0;
 }
 
 /* The first thread may have ended before the others: then it has no memory any more, and they do. */
-static int other_thread_has_memory(const struct target *target)
+static int target_other_thread_has_memory(const struct target *target)
 {
 	char path[32];
 	struct dirent *entry;
@@ -185,15 +185,15 @@ static int other_thread_has_memory(const struct target *target)
 	while (folder && !found && (entry = readdir(folder))) {
 		pid_t thread = (pid_t)strtol(entry->d_name, NULL, 10);
 
-		found = thread > 0 && thread != target->pid && has_memory(target, thread);
+		found = thread > 0 && thread != target->pid && target_has_memory(target, thread);
 	}
 	if (folder)
 		closedir(folder);
 	return found;
 }
 
-/* Has the process any memory? One that ends gives it up a moment before its parent is told. */
-static int has_any_memory(pid_t pid)
+/* Has the process any memory? One that ends gives it up a moment before its parent is notified. */
+static int target_has_any_memory(pid_t pid)
 {
 	char path[32];
 	char text[64] = "";
@@ -213,5 +213,6 @@ int target_is_left(const struct target *target)
 {
 	if (!target->holder)
 		return target->maps_error == -ESRCH;
-	return !has_memory(target, target->pid) && !other_thread_has_memory(target) && has_any_memory(target->pid);
+	return !target_has_memory(target, target->pid) && !target_other_thread_has_memory(target) &&
+	       target_has_any_memory(target->pid);
 }

@@ -2,13 +2,13 @@
 /*
  * The memory of another process, watched from outside: its userfaultfd, pagemap and maps, as its shim handed them over.
  *
- * Asynchronous write protection: the kernel itself takes a mark off when its page is written, PAGEMAP_SCAN lists the
- * pages without one and puts the marks back, in one step against writers. What of a mapping was never registered is
- * noticed by the scan (EPERM) and registered then: so all memory that is new counts as written, once, and nothing that
- * lives at a collect is missed. Pages that hold nothing (never touched, only read as zeros, only read from their file)
- * do not count.
+ * Asynchronous write protection: the kernel itself clears a wp bit when its page is written, PAGEMAP_SCAN lists the
+ * pages without one and sets the wp bits again, in one step against writers. Parts of a mapping that were never
+ * registered are noticed by the scan (EPERM) and registered then: so all memory that is new counts as written, once,
+ * and nothing that lives at a collect is missed. Pages without content (never touched, only read as zeros, only read
+ * from their file) do not count.
  *
- * One thread. Nothing here waits for the process. When this process ends, however, the kernel takes every mark off and
+ * One thread. Nothing here waits for the process. When this process ends, however, the kernel clears every wp bit and
  * the program runs on.
  */
 #ifndef UFFDWP_DIRTY_TARGET_H
@@ -35,7 +35,7 @@ struct target {
 int target_open(struct target *target, pid_t pid, const struct hello *hello, const int fds[HELLO_FDS],
                 const char **failed);
 
-/* Lets the holder go: what is left of the memory is given back. */
+/* Ends the holder: what is left of the memory is given back. */
 void target_close(struct target *target);
 
 /* The holder is gone while the program runs: its maps are read from now on. */

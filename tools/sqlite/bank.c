@@ -19,7 +19,7 @@
 
 enum {
 	ROW_QUIET,
-	ROW_ALL, /* the snapshots together; each has a row of its own behind the rivals */
+	ROW_ALL, /* the snapshots together; each has a row of its own after the rivals */
 	ROW_BACKUP,
 	ROW_VACUUM,
 	ROW_FIRST_SNAPSHOT,
@@ -37,10 +37,11 @@ struct run {
 	struct interval saves[ROW_FIRST_SNAPSHOT + BANK_MAX_SNAPSHOTS];
 };
 
-static void row_init(struct row *row, const char *method, unsigned number, struct interval *intervals)
+static void bank_row_init(struct row *row, const char *method, unsigned number, struct interval *intervals)
 {
 	*row = (struct row){.intervals = intervals,
 	                    .pause_ns = BANK_NONE,
+	                    .begin_ns = BANK_NONE,
 	                    .faults = BANK_NONE,
 	                    .prepared = BANK_NONE,
 	                    .image_bytes = BANK_NONE};
@@ -51,7 +52,7 @@ static void row_init(struct row *row, const char *method, unsigned number, struc
 }
 
 /* The load alone, for a while: what the other rows are compared with. */
-static int run_quiet(struct run *run)
+static int bank_run_quiet(struct run *run)
 {
 	struct row *row = &run->rows[ROW_QUIET];
 	struct interval *interval = &row->intervals[row->count++];
@@ -61,21 +62,22 @@ static int run_quiet(struct run *run)
 	return result;
 }
 
-static uint64_t file_bytes(const char *path)
+static uint64_t bank_file_bytes(const char *path)
 {
 	struct stat st;
 	return stat(path, &st) == 0 ? (uint64_t)st.st_size : BANK_NONE;
 }
 
-static int save_by_snapshot(struct run *run, const char *path, struct row *row)
+static int bank_save_by_snapshot(struct run *run, const char *path, struct row *row)
 {
 	sqlite3_stmt *statement = NULL;
 	int is_first = row == &run->rows[ROW_FIRST_SNAPSHOT];
 	const char *how = !run->options->deltas ? "wait" : is_first ? "keep wait" : "delta wait";
-	int result = sqlite3_prepare_v2(run->bank.db,
-	                                "SELECT j ->> 'pause_ns', j ->> 'faults', j ->> 'pages_prepare'"
-	                                " FROM (SELECT uffdwp_snapshot(?1, ?2) AS j)",
-	                                -1, &statement, NULL);
+	int result =
+	        sqlite3_prepare_v2(run->bank.db,
+	                           "SELECT j ->> 'pause_ns', j ->> 'faults', j ->> 'pages_prepare', j ->> 'begin_ns'"
+	                           " FROM (SELECT uffdwp_snapshot(?1, ?2) AS j)",
+	                           -1, &statement, NULL);
 	if (result == SQLITE_OK)
 		result = sqlite3_bind_text(statement, 1, path, -1, SQLITE_STATIC);
 	if (result == SQLITE_OK)
@@ -86,6 +88,7 @@ static int save_by_snapshot(struct run *run, const char *path, struct row *row)
 		row->pause_ns = (uint64_t)sqlite3_column_int64(statement, 0);
 		row->faults = (uint64_t)sqlite3_column_int64(statement, 1);
 		row->prepared = (uint64_t)sqlite3_column_int64(statement, 2);
+		row->begin_ns = (uint64_t)sqlite3_column_int64(statement, 3);
 	} else {
 		bank_fail(run->bank.db, "snapshot");
 	}
@@ -93,7 +96,7 @@ static int save_by_snapshot(struct run *run, const char *path, struct row *row)
 	return result == SQLITE_ROW ? 0 : -1;
 }
 
-static int save_by_backup(struct run *run, const char *path, struct row *row)
+static int bank_save_by_backup(struct run *run, const char *path, struct row *row)
 {
 	sqlite3 *to = NULL;
 	int result = -1;
@@ -111,7 +114,7 @@ static int save_by_backup(struct run *run, const char *path, struct row *row)
 	return result;
 }
 
-static int save_by_vacuum(struct run *run, const char *path, struct row *row)
+static int bank_save_by_vacuum(struct run *run, const char *path, struct row *row)
 {
 	(void)row;
 	char *sql = sqlite3_mprintf("VACUUM INTO %Q", path);
@@ -121,52 +124,54 @@ static int save_by_vacuum(struct run *run, const char *path, struct row *row)
 }
 
 /* A save under load, measured. */
-static int run_save(struct run *run, struct row *row, const char *path,
-                    int (*save)(struct run *run, const char *path, struct row *row))
+static int bank_run_save(struct run *run, struct row *row, const char *path,
+                         int (*save)(struct run *run, const char *path, struct row *row))
 {
-	if (!path || run_quiet(run) < 0)
+	if (!path || bank_run_quiet(run) < 0)
 		return -1;
 	row->count = 1;
 	row->intervals->from_ns = bank_now_ns();
 	int result = save(run, path, row);
 	row->intervals->to_ns = bank_now_ns();
-	row->image_bytes = file_bytes(path);
+	row->image_bytes = bank_file_bytes(path);
 	return run->load.failed ? -1 : result;
 }
 
-static int run_snapshots(struct run *run)
+static int bank_run_snapshots(struct run *run)
 {
 	int result = 0;
 	for (unsigned i = 0; i < run->options->snapshots && result == 0; i++) {
 		char *path = bank_path(run->folder, "snapshot", i + 1);
-		result = run_save(run, &run->rows[ROW_FIRST_SNAPSHOT + i], path, save_by_snapshot);
+		result = bank_run_save(run, &run->rows[ROW_FIRST_SNAPSHOT + i], path, bank_save_by_snapshot);
 		sqlite3_free(path);
 	}
 	return result;
 }
 
 /* The rivals' images are of no further use. */
-static int run_rival(struct run *run, unsigned which, const char *name,
-                     int (*save)(struct run *run, const char *path, struct row *row))
+static int bank_run_rival(struct run *run, unsigned which, const char *name,
+                          int (*save)(struct run *run, const char *path, struct row *row))
 {
 	char *path = bank_path(run->folder, name, 0);
-	int result = run_save(run, &run->rows[which], path, save);
+	int result = bank_run_save(run, &run->rows[which], path, save);
 	if (path)
 		unlink(path);
 	sqlite3_free(path);
 	return result;
 }
 
-/* The longest pause, the sum of the faults, the largest image. */
-static void sum_snapshots(struct run *run)
+/* The longest pause, the longest begin, the sum of the faults, the largest image. */
+static void bank_sum_snapshots(struct run *run)
 {
 	struct row *all = &run->rows[ROW_ALL];
 	all->count = run->options->snapshots;
-	all->pause_ns = all->faults = all->prepared = all->image_bytes = 0;
+	all->pause_ns = all->begin_ns = all->faults = all->prepared = all->image_bytes = 0;
 	for (size_t i = 0; i < all->count; i++) {
 		const struct row *row = &run->rows[ROW_FIRST_SNAPSHOT + i];
 		if (row->pause_ns > all->pause_ns)
 			all->pause_ns = row->pause_ns;
+		if (row->begin_ns > all->begin_ns)
+			all->begin_ns = row->begin_ns;
 		if (row->image_bytes > all->image_bytes)
 			all->image_bytes = row->image_bytes;
 		all->faults += row->faults;
@@ -174,16 +179,16 @@ static void sum_snapshots(struct run *run)
 	}
 }
 
-static size_t rows_count(const struct run *run)
+static size_t bank_rows_count(const struct run *run)
 {
 	return ROW_FIRST_SNAPSHOT + run->options->snapshots;
 }
 
-static int measure_rows(struct run *run)
+static int bank_measure_rows(struct run *run)
 {
 	int result = 0;
-	sum_snapshots(run);
-	for (size_t i = 0; i < rows_count(run) && result == 0; i++) {
+	bank_sum_snapshots(run);
+	for (size_t i = 0; i < bank_rows_count(run) && result == 0; i++) {
 		struct row *row = &run->rows[i];
 		result = samples_measure(&run->samples, row->intervals, row->count,
 		                         i == ROW_QUIET ? SAMPLES_INSIDE : SAMPLES_TOUCHING, &row->latencies);
@@ -191,22 +196,22 @@ static int measure_rows(struct run *run)
 	return result;
 }
 
-static int run_load(struct run *run)
+static int bank_run_load(struct run *run)
 {
 	int result = load_start(&run->load, &run->bank, run->options);
 	if (result == 0)
-		result = run_snapshots(run);
+		result = bank_run_snapshots(run);
 	if (result == 0)
-		result = run_rival(run, ROW_BACKUP, "backup", save_by_backup);
+		result = bank_run_rival(run, ROW_BACKUP, "backup", bank_save_by_backup);
 	if (result == 0)
-		result = run_rival(run, ROW_VACUUM, "vacuum", save_by_vacuum);
+		result = bank_run_rival(run, ROW_VACUUM, "vacuum", bank_save_by_vacuum);
 	if (load_stop(&run->load, &run->samples) < 0)
 		result = -1;
-	return result == 0 ? measure_rows(run) : result;
+	return result == 0 ? bank_measure_rows(run) : result;
 }
 
-/* Of a delta the database that it and its ancestors make. */
-static int verify_image(struct run *run, unsigned number, char *text, size_t size)
+/* For a delta, the database that it and its ancestors make. */
+static int bank_verify_image(struct run *run, unsigned number, char *text, size_t size)
 {
 	char *path = bank_path(run->folder, "snapshot", number);
 	char *merged = run->options->deltas && number > 1 ? bank_path(run->folder, "merged", 0) : NULL;
@@ -224,13 +229,13 @@ static int verify_image(struct run *run, unsigned number, char *text, size_t siz
 	return result;
 }
 
-static unsigned run_verify(struct run *run)
+static unsigned bank_run_verify(struct run *run)
 {
 	char text[1024];
 	unsigned good = 0;
 	FILE *out = run->options->json ? stderr : stdout;
 	for (unsigned i = 0; i < run->options->snapshots; i++) {
-		int result = verify_image(run, i + 1, text, sizeof(text));
+		int result = bank_verify_image(run, i + 1, text, sizeof(text));
 		good += result == 0;
 		fprintf(out, "image %u: %s%s\n", i + 1, result == 0 ? "" : "FAILED: ", text);
 	}
@@ -238,7 +243,7 @@ static unsigned run_verify(struct run *run)
 	return good;
 }
 
-static char *query_stats(sqlite3 *db)
+static char *bank_query_stats(sqlite3 *db)
 {
 	sqlite3_stmt *statement = NULL;
 	char *text = NULL;
@@ -249,21 +254,21 @@ static char *query_stats(sqlite3 *db)
 	return text ? text : sqlite3_mprintf("{}");
 }
 
-static int run_report(struct run *run)
+static int bank_run_report(struct run *run)
 {
-	char *stats = query_stats(run->bank.db);
+	char *stats = bank_query_stats(run->bank.db);
 	const struct report_setting setting = {run->options, &run->bank, stats};
 	if (!run->options->json)
-		report_print(run->rows, rows_count(run), &setting);
+		report_print(run->rows, bank_rows_count(run), &setting);
 	fflush(stdout);
-	unsigned verified = run_verify(run);
+	unsigned verified = bank_run_verify(run);
 	if (run->options->json)
-		report_json(run->rows, rows_count(run), &setting, verified);
+		report_json(run->rows, bank_rows_count(run), &setting, verified);
 	sqlite3_free(stats);
 	return verified == run->options->snapshots ? 0 : -1;
 }
 
-static void print_start(const struct run *run)
+static void bank_print_start(const struct run *run)
 {
 	if (!run->options->json)
 		printf("bank: %" PRId64 " accounts in %" PRId64 " branches; images in %s\n", run->bank.accounts,
@@ -272,7 +277,7 @@ static void print_start(const struct run *run)
 }
 
 /* What is loaded and what the images are compared with is one copy: others may write to the file meanwhile. */
-static int load_copy(struct run *run)
+static int bank_load_copy(struct run *run)
 {
 	char *path = bank_path(run->folder, "source", (unsigned)getpid());
 	int result = path ? bank_copy_file(run->options->load_path, path) : -1;
@@ -286,31 +291,32 @@ static int load_copy(struct run *run)
 	return result;
 }
 
-static int run_fill(struct run *run)
+static int bank_run_fill(struct run *run)
 {
 	if (run->options->load_path)
-		return load_copy(run);
+		return bank_load_copy(run);
 	int result = bank_generate(&run->bank, run->options->size_bytes);
 	if (result == 0)
 		result = verifier_init(&run->verifier, &run->bank, run->folder, NULL);
 	return result;
 }
 
-static int run_all(struct run *run)
+static int bank_run_all(struct run *run)
 {
-	row_init(&run->rows[ROW_QUIET], "no save", 0, run->quiet);
-	row_init(&run->rows[ROW_ALL], "all snapshots", 0, run->saves + ROW_FIRST_SNAPSHOT);
-	row_init(&run->rows[ROW_BACKUP], "online backup", 0, run->saves + ROW_BACKUP);
-	row_init(&run->rows[ROW_VACUUM], "VACUUM INTO", 0, run->saves + ROW_VACUUM);
+	bank_row_init(&run->rows[ROW_QUIET], "no save", 0, run->quiet);
+	bank_row_init(&run->rows[ROW_ALL], "all snapshots", 0, run->saves + ROW_FIRST_SNAPSHOT);
+	bank_row_init(&run->rows[ROW_BACKUP], "online backup", 0, run->saves + ROW_BACKUP);
+	bank_row_init(&run->rows[ROW_VACUUM], "VACUUM INTO", 0, run->saves + ROW_VACUUM);
 	for (unsigned i = 0; i < run->options->snapshots; i++)
-		row_init(&run->rows[ROW_FIRST_SNAPSHOT + i], "snapshot", i + 1, run->saves + ROW_FIRST_SNAPSHOT + i);
-	int result = run_fill(run);
+		bank_row_init(&run->rows[ROW_FIRST_SNAPSHOT + i], "snapshot", i + 1,
+		              run->saves + ROW_FIRST_SNAPSHOT + i);
+	int result = bank_run_fill(run);
 	if (result == 0) {
-		print_start(run);
-		result = run_load(run);
+		bank_print_start(run);
+		result = bank_run_load(run);
 	}
 	if (result == 0)
-		result = run_report(run);
+		result = bank_run_report(run);
 	free(run->samples.list);
 	verifier_fini(&run->verifier);
 	return result;
@@ -318,20 +324,20 @@ static int run_all(struct run *run)
 
 /* ----------------------------------------------------------------------------------------------------- options -- */
 
-static void usage(FILE *out)
+static void bank_usage(FILE *out)
 {
 	fprintf(out, "usage: uffdwp-bank [OPTION]...\n\n"
 	             "A bank in memory (SQLite in the VFS uffdwp) under load is saved by snapshots, by SQLite's online "
 	             "backup and\n"
 	             "by VACUUM INTO; the stock sqlite3 program verifies the snapshots.\n\n"
-	             "  --size=BYTES       of the generated database, with K, M or G behind it (256M)\n"
+	             "  --size=BYTES       of the generated database, with K, M or G after it (256M)\n"
 	             "  --load=PATH        take a copy of this database instead; the file is not changed\n"
 	             "  --threads=N        writers (2)\n"
 	             "  --snapshots=N      (5)\n"
 	             "  --seconds=N        of load before each save (2)\n"
 	             "  --think=US         pause of a writer between two transactions, microseconds (200); 0: none\n"
 	             "  --mechanism=NAME   how writes are caught: auto, marker, rearm, minor or mprotect (auto)\n"
-	             "  --delivery=NAME    who resolves a write fault: auto, thread or inline (auto)\n"
+	             "  --delivery=NAME    what resolves a write fault: auto, thread or inline (auto)\n"
 	             "  --prepare=0|1      1: the VFS announces its writes; 0: they fault (1)\n"
 	             "  --out=DIR          where images go and stay; else a temporary folder that is removed\n"
 	             "  --extension=PATH   uffdwp_sqlite.so, if not in ../lib beside the program\n"
@@ -379,7 +385,7 @@ static const struct option long_options[] = {
 };
 
 /* A number with an optional K, M or G, within bounds; 0 and a message otherwise, for *good. */
-static uint64_t parse_number(const char *text, uint64_t least, uint64_t most, int *good)
+static uint64_t bank_parse_number(const char *text, uint64_t least, uint64_t most, int *good)
 {
 	static const char units[] = "KMG";
 	char *end = NULL;
@@ -400,7 +406,7 @@ static uint64_t parse_number(const char *text, uint64_t least, uint64_t most, in
 static const char *const mechanism_words[] = {"auto", "marker", "rearm", "minor", "mprotect", NULL};
 static const char *const delivery_words[] = {"auto", "thread", "inline", NULL};
 
-static const char *parse_word(const char *text, const char *const *words, int *good)
+static const char *bank_parse_word(const char *text, const char *const *words, int *good)
 {
 	for (const char *const *word = words; *word; word++)
 		if (strcmp(text, *word) == 0)
@@ -414,43 +420,43 @@ static const char *parse_word(const char *text, const char *const *words, int *g
 }
 
 /* Options that are numbers. 1: it was one. */
-static int parse_numbers(struct bank_options *options, int option, int *good)
+static int bank_parse_numbers(struct bank_options *options, int option, int *good)
 {
 	switch (option) {
 	case OPT_SIZE:
-		options->size_bytes = parse_number(optarg, 1U << 20, UINT64_C(12) << 30, good);
+		options->size_bytes = bank_parse_number(optarg, 1U << 20, UINT64_C(12) << 30, good);
 		return 1;
 	case OPT_THREADS:
-		options->threads = (unsigned)parse_number(optarg, 1, BANK_MAX_THREADS, good);
+		options->threads = (unsigned)bank_parse_number(optarg, 1, BANK_MAX_THREADS, good);
 		return 1;
 	case OPT_SNAPSHOTS:
-		options->snapshots = (unsigned)parse_number(optarg, 1, BANK_MAX_SNAPSHOTS, good);
+		options->snapshots = (unsigned)bank_parse_number(optarg, 1, BANK_MAX_SNAPSHOTS, good);
 		return 1;
 	case OPT_SECONDS:
-		options->seconds = parse_number(optarg, 1, 3600, good);
+		options->seconds = bank_parse_number(optarg, 1, 3600, good);
 		return 1;
 	case OPT_THINK:
-		options->think_us = (unsigned)parse_number(optarg, 0, 10000000, good);
+		options->think_us = (unsigned)bank_parse_number(optarg, 0, 10000000, good);
 		return 1;
 	case OPT_PREPARE:
-		options->prepare = (int)parse_number(optarg, 0, 1, good);
+		options->prepare = (int)bank_parse_number(optarg, 0, 1, good);
 		return 1;
 	case OPT_SEED:
-		options->seed = parse_number(optarg, 0, UINT64_MAX, good);
+		options->seed = bank_parse_number(optarg, 0, UINT64_MAX, good);
 		return 1;
 	default:
 		return 0;
 	}
 }
 
-static void parse_words(struct bank_options *options, int option, int *good)
+static void bank_parse_words(struct bank_options *options, int option, int *good)
 {
 	switch (option) {
 	case OPT_MECHANISM:
-		options->mechanism = parse_word(optarg, mechanism_words, good);
+		options->mechanism = bank_parse_word(optarg, mechanism_words, good);
 		break;
 	case OPT_DELIVERY:
-		options->delivery = parse_word(optarg, delivery_words, good);
+		options->delivery = bank_parse_word(optarg, delivery_words, good);
 		break;
 	case OPT_LOAD:
 		options->load_path = optarg;
@@ -468,20 +474,20 @@ static void parse_words(struct bank_options *options, int option, int *good)
 		options->json = 1;
 		break;
 	case OPT_HELP:
-		usage(stdout);
+		bank_usage(stdout);
 		exit(0);
 	default:
 		*good = 0;
 	}
 }
 
-static int parse(int argc, char **argv, struct bank_options *options)
+static int bank_parse(int argc, char **argv, struct bank_options *options)
 {
 	int good = 1;
 	int option;
 	while ((option = getopt_long(argc, argv, "", long_options, NULL)) != -1)
-		if (!parse_numbers(options, option, &good))
-			parse_words(options, option, &good);
+		if (!bank_parse_numbers(options, option, &good))
+			bank_parse_words(options, option, &good);
 	if (good && optind < argc) {
 		fprintf(stderr, "uffdwp-bank: unexpected argument '%s', see --help\n", argv[optind]);
 		good = 0;
@@ -490,7 +496,7 @@ static int parse(int argc, char **argv, struct bank_options *options)
 }
 
 /* What can be refused is refused before anything is made. */
-static int check_paths(const struct bank_options *options)
+static int bank_check_paths(const struct bank_options *options)
 {
 	struct stat st;
 	if (options->load_path && access(options->load_path, R_OK) < 0) {
@@ -504,7 +510,7 @@ static int check_paths(const struct bank_options *options)
 	return 0;
 }
 
-static void remove_images(const struct run *run)
+static void bank_remove_images(const struct run *run)
 {
 	for (unsigned i = 0; i < run->options->snapshots; i++) {
 		char *path = bank_path(run->folder, "snapshot", i + 1);
@@ -515,7 +521,7 @@ static void remove_images(const struct run *run)
 	rmdir(run->folder);
 }
 
-static int run_in_folder(struct run *run)
+static int bank_run_in_folder(struct run *run)
 {
 	char temporary[] = "/tmp/uffdwp-bank-XXXXXX";
 	run->folder = run->options->out ? run->options->out : mkdtemp(temporary);
@@ -523,14 +529,14 @@ static int run_in_folder(struct run *run)
 		fprintf(stderr, "uffdwp-bank: cannot make a temporary folder: %s\n", strerror(errno));
 		return -1;
 	}
-	int result = run_all(run);
+	int result = bank_run_all(run);
 	if (!run->options->out)
-		remove_images(run);
+		bank_remove_images(run);
 	return result;
 }
 
-/* Also when the help was all. A figure that nobody can read is no success. */
-static void close_output(void)
+/* Also when the help was all. A figure that was not written is no success. */
+static void bank_close_output(void)
 {
 	if (fflush(stdout) == 0 && !ferror(stdout))
 		return;
@@ -549,10 +555,10 @@ int main(int argc, char **argv)
 	                               .snapshots = 5,
 	                               .think_us = 200,
 	                               .prepare = 1};
-	atexit(close_output);
-	if (parse(argc, argv, &options) < 0)
+	atexit(bank_close_output);
+	if (bank_parse(argc, argv, &options) < 0)
 		return 2;
-	if (check_paths(&options) < 0)
+	if (bank_check_paths(&options) < 0)
 		return 1;
 	struct run *run = calloc(1, sizeof(*run));
 	if (!run) {
@@ -562,7 +568,7 @@ int main(int argc, char **argv)
 	run->options = &options;
 	int result = bank_open(&run->bank, &options);
 	if (result == 0)
-		result = run_in_folder(run);
+		result = bank_run_in_folder(run);
 	bank_close(&run->bank);
 	free(run);
 	return result == 0 ? 0 : 1;

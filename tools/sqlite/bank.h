@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * uffdwp-bank: a bank in memory under load, saved in three ways; what the parts of the program share.
+ * uffdwp-bank: a bank in memory under load, saved by three methods; what the parts of the program share.
  *
  * The bank is TPC-B's (branches, tellers, accounts, history): each transaction adds one random amount to an account, a
  * teller and a branch, and writes it down.
@@ -141,6 +141,7 @@ struct row {
 	struct interval *intervals;
 	size_t count;
 	uint64_t pause_ns;
+	uint64_t begin_ns;
 	uint64_t faults;
 	uint64_t prepared; /* pages that writers saved by uffdwp_prepare_write() */
 	uint64_t image_bytes;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The bank's tables: generated up to a size, or added to a copy of the user's database. Their names begin with
- * uffdwp_bank_, so that they are in nobody's way.
+ * uffdwp_bank_, so that no other table has such a name.
  */
 #include "bank.h"
 
@@ -34,7 +34,7 @@ char *bank_path(const char *folder, const char *name, unsigned number)
 }
 
 /* The one number that a query gives. */
-static int query_number(sqlite3 *db, const char *sql, int64_t *number)
+static int bank_data_query_number(sqlite3 *db, const char *sql, int64_t *number)
 {
 	sqlite3_stmt *statement = NULL;
 	int result = -1;
@@ -61,7 +61,7 @@ char *bank_beside(const char *name)
 	return sqlite3_mprintf("%s/%s", program, name);
 }
 
-static int load_extension(const char *path)
+static int bank_data_load_extension(const char *path)
 {
 	sqlite3 *db = NULL;
 	char *error = NULL;
@@ -80,7 +80,7 @@ static int load_extension(const char *path)
 }
 
 /* The one text that a query gives, or NULL; to be freed with sqlite3_free(). */
-static char *query_text(sqlite3 *db, const char *sql)
+static char *bank_data_query_text(sqlite3 *db, const char *sql)
 {
 	sqlite3_stmt *statement = NULL;
 	char *text = NULL;
@@ -91,10 +91,11 @@ static char *query_text(sqlite3 *db, const char *sql)
 }
 
 /* Why the VFS refused to open. */
-static void print_open_error(const char *otherwise)
+static void bank_data_print_open_error(const char *otherwise)
 {
 	sqlite3 *db = NULL;
-	char *text = sqlite3_open(":memory:", &db) == SQLITE_OK ? query_text(db, "SELECT uffdwp_error()") : NULL;
+	char *text =
+	        sqlite3_open(":memory:", &db) == SQLITE_OK ? bank_data_query_text(db, "SELECT uffdwp_error()") : NULL;
 	fprintf(stderr, "uffdwp-bank: the database cannot be opened: %s\n", text && *text ? text : otherwise);
 	sqlite3_free(text);
 	sqlite3_close(db);
@@ -105,7 +106,7 @@ int bank_connect(const struct bank *bank, sqlite3 **out)
 	sqlite3 *db = NULL;
 	int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_URI;
 	if (sqlite3_open_v2(bank->uri, &db, flags, NULL) != SQLITE_OK) {
-		print_open_error(db ? sqlite3_errmsg(db) : "no memory");
+		bank_data_print_open_error(db ? sqlite3_errmsg(db) : "no memory");
 		sqlite3_close(db);
 		return -1;
 	}
@@ -117,7 +118,7 @@ int bank_connect(const struct bank *bank, sqlite3 **out)
 int bank_open(struct bank *bank, const struct bank_options *options)
 {
 	*bank = (struct bank){.db = NULL};
-	if (load_extension(options->extension) < 0)
+	if (bank_data_load_extension(options->extension) < 0)
 		return -1;
 	bank->uri = sqlite3_mprintf("file:uffdwp-bank-%d?vfs=uffdwp&size=%llu&mechanism=%s&delivery=%s&prepare=%d",
 	                            (int)getpid(), (sqlite3_uint64)options->size_bytes, options->mechanism,
@@ -126,8 +127,8 @@ int bank_open(struct bank *bank, const struct bank_options *options)
 		return bank_fail(NULL, "bank");
 	if (bank_connect(bank, &bank->db) < 0)
 		return -1;
-	bank->mechanism = query_text(bank->db, "SELECT uffdwp_stats() ->> 'mechanism'");
-	bank->delivery = query_text(bank->db, "SELECT uffdwp_stats() ->> 'delivery'");
+	bank->mechanism = bank_data_query_text(bank->db, "SELECT uffdwp_stats() ->> 'mechanism'");
+	bank->delivery = bank_data_query_text(bank->db, "SELECT uffdwp_stats() ->> 'delivery'");
 	return bank->mechanism && bank->delivery ? 0 : bank_fail(bank->db, "uffdwp_stats()");
 }
 
@@ -142,7 +143,7 @@ void bank_close(struct bank *bank)
 	sqlite3_free(bank->uri);
 }
 
-static int create_tables(sqlite3 *db)
+static int bank_data_create_tables(sqlite3 *db)
 {
 	return bank_exec(db,
 	                 "CREATE TABLE uffdwp_bank_branches(id INTEGER PRIMARY KEY, balance INTEGER, filler TEXT);"
@@ -155,7 +156,7 @@ static int create_tables(sqlite3 *db)
 }
 
 /* One branch, its 10 tellers, its accounts: rows of about 100 bytes, as TPC-B wants them. */
-static int add_branch(struct bank *bank)
+static int bank_data_add_branch(struct bank *bank)
 {
 	char *sql = sqlite3_mprintf(
 	        "BEGIN;"
@@ -177,27 +178,29 @@ static int add_branch(struct bank *bank)
 int bank_generate(struct bank *bank, uint64_t size_bytes)
 {
 	int64_t bytes = 0;
-	int result = create_tables(bank->db);
+	int result = bank_data_create_tables(bank->db);
 	while (result == 0 && (uint64_t)bytes < size_bytes) {
-		result = add_branch(bank);
+		result = bank_data_add_branch(bank);
 		if (result == 0)
-			result = query_number(bank->db,
-			                      "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size",
-			                      &bytes);
+			result = bank_data_query_number(
+			        bank->db, "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size",
+			        &bytes);
 	}
 	return result;
 }
 
 /* Takes over the tables that an image of a former run holds. */
-static int adopt_tables(struct bank *bank)
+static int bank_data_adopt_tables(struct bank *bank)
 {
 	int64_t wrong = 0;
-	if (query_number(bank->db,
-	                 "SELECT (SELECT total(balance) FROM uffdwp_bank_accounts) <>"
-	                 " (SELECT total(delta) FROM uffdwp_bank_history)",
-	                 &wrong) < 0 ||
-	    query_number(bank->db, "SELECT coalesce(max(id), 0) FROM uffdwp_bank_branches", &bank->branches) < 0 ||
-	    query_number(bank->db, "SELECT coalesce(max(id), 0) FROM uffdwp_bank_accounts", &bank->accounts) < 0)
+	if (bank_data_query_number(bank->db,
+	                           "SELECT (SELECT total(balance) FROM uffdwp_bank_accounts) <>"
+	                           " (SELECT total(delta) FROM uffdwp_bank_history)",
+	                           &wrong) < 0 ||
+	    bank_data_query_number(bank->db, "SELECT coalesce(max(id), 0) FROM uffdwp_bank_branches", &bank->branches) <
+	            0 ||
+	    bank_data_query_number(bank->db, "SELECT coalesce(max(id), 0) FROM uffdwp_bank_accounts", &bank->accounts) <
+	            0)
 		return -1;
 	if (!wrong && bank->branches > 0 && bank->accounts > 0)
 		return 0;
@@ -205,15 +208,15 @@ static int adopt_tables(struct bank *bank)
 	return -1;
 }
 
-static int add_tables(struct bank *bank)
+static int bank_data_add_tables(struct bank *bank)
 {
-	int result = create_tables(bank->db);
+	int result = bank_data_create_tables(bank->db);
 	while (result == 0 && bank->branches < BRANCHES_BESIDE_USER_DATA)
-		result = add_branch(bank);
+		result = bank_data_add_branch(bank);
 	return result;
 }
 
-static int list_add(char ***list, size_t *count, const char *name)
+static int bank_data_list_add(char ***list, size_t *count, const char *name)
 {
 	char **longer = realloc(*list, (*count + 2) * sizeof(*longer));
 	if (!longer)
@@ -224,7 +227,7 @@ static int list_add(char ***list, size_t *count, const char *name)
 	return longer[(*count)++] ? 0 : -1;
 }
 
-static int list_tables(struct bank *bank)
+static int bank_data_list_tables(struct bank *bank)
 {
 	sqlite3_stmt *statement = NULL;
 	size_t count = 0;
@@ -237,12 +240,12 @@ static int list_tables(struct bank *bank)
 	            -1, &statement, NULL) != SQLITE_OK)
 		return bank_fail(bank->db, "the list of tables");
 	while (result == 0 && sqlite3_step(statement) == SQLITE_ROW)
-		result = list_add(&bank->tables, &count, (const char *)sqlite3_column_text(statement, 0));
+		result = bank_data_list_add(&bank->tables, &count, (const char *)sqlite3_column_text(statement, 0));
 	sqlite3_finalize(statement);
 	return result;
 }
 
-static int copy_file(struct bank *bank, const char *path)
+static int bank_data_copy_file(struct bank *bank, const char *path)
 {
 	sqlite3_stmt *statement = NULL;
 	int result = sqlite3_prepare_v2(bank->db, "SELECT uffdwp_load(?1)", -1, &statement, NULL);
@@ -256,7 +259,7 @@ static int copy_file(struct bank *bank, const char *path)
 	return result == SQLITE_ROW ? 0 : -1;
 }
 
-static int copy_pages(sqlite3 *from, sqlite3 *to)
+static int bank_data_copy_pages(sqlite3 *from, sqlite3 *to)
 {
 	sqlite3_backup *backup = sqlite3_backup_init(to, "main", from, "main");
 	int result = backup ? sqlite3_backup_step(backup, -1) : sqlite3_errcode(to);
@@ -275,7 +278,7 @@ int bank_copy_file(const char *from, const char *to)
 		result = sqlite3_open_v2(to, &target, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, NULL);
 	if (result == SQLITE_OK) {
 		sqlite3_busy_timeout(source, 60 * 1000);
-		result = copy_pages(source, target);
+		result = bank_data_copy_pages(source, target);
 	}
 	/* So that readers of the copy need no log beside it. */
 	if (result == SQLITE_OK)
@@ -290,10 +293,11 @@ int bank_copy_file(const char *from, const char *to)
 int bank_load(struct bank *bank, const char *path)
 {
 	int64_t there = 0;
-	if (copy_file(bank, path) < 0 ||
-	    query_number(bank->db, "SELECT count(*) FROM sqlite_schema WHERE name LIKE 'uffdwp\\_bank\\_%' ESCAPE '\\'",
-	                 &there) < 0 ||
-	    list_tables(bank) < 0)
+	if (bank_data_copy_file(bank, path) < 0 ||
+	    bank_data_query_number(bank->db,
+	                           "SELECT count(*) FROM sqlite_schema WHERE name LIKE 'uffdwp\\_bank\\_%' ESCAPE '\\'",
+	                           &there) < 0 ||
+	    bank_data_list_tables(bank) < 0)
 		return -1;
-	return there ? adopt_tables(bank) : add_tables(bank);
+	return there ? bank_data_adopt_tables(bank) : bank_data_add_tables(bank);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The writers. Each has a connection of its own and does one TPC-B transaction after the other, with a think time
- * between them, so that two writers leave something of two CPUs to those who save.
+ * between them, so that two writers leave something of two CPUs to the threads that save.
  */
 #include "bank.h"
 
@@ -27,14 +27,14 @@ struct session {
 	sqlite3_stmt *statements[SQL_COUNT];
 };
 
-static void session_close(struct session *session)
+static void bank_load_session_close(struct session *session)
 {
 	for (int i = 0; i < SQL_COUNT; i++)
 		sqlite3_finalize(session->statements[i]);
 	sqlite3_close(session->db);
 }
 
-static int session_open(struct session *session, const struct bank *bank)
+static int bank_load_session_open(struct session *session, const struct bank *bank)
 {
 	*session = (struct session){.db = NULL};
 	if (bank_connect(bank, &session->db) < 0)
@@ -46,7 +46,7 @@ static int session_open(struct session *session, const struct bank *bank)
 }
 
 /* Runs one statement with its numbers. */
-static int session_run(struct session *session, int which, const int64_t *numbers, int count)
+static int bank_load_session_run(struct session *session, int which, const int64_t *numbers, int count)
 {
 	sqlite3_stmt *statement = session->statements[which];
 	for (int i = 0; i < count; i++)
@@ -57,7 +57,7 @@ static int session_run(struct session *session, int which, const int64_t *number
 }
 
 /* xorshift64*: G. Marsaglia, S. Vigna. */
-static uint64_t random_next(uint64_t *state)
+static uint64_t bank_load_random_next(uint64_t *state)
 {
 	*state ^= *state >> 12;
 	*state ^= *state << 25;
@@ -65,55 +65,55 @@ static uint64_t random_next(uint64_t *state)
 	return *state * UINT64_C(0x2545F4914F6CDD1D);
 }
 
-static int64_t random_below(uint64_t *state, int64_t bound)
+static int64_t bank_load_random_below(uint64_t *state, int64_t bound)
 {
-	return (int64_t)(random_next(state) % (uint64_t)bound);
+	return (int64_t)(bank_load_random_next(state) % (uint64_t)bound);
 }
 
-static int transaction(struct session *session, struct writer *writer, uint64_t now_ns)
+static int bank_load_transaction(struct session *session, struct writer *writer, uint64_t now_ns)
 {
-	int64_t account = 1 + random_below(&writer->random, writer->bank->accounts);
-	int64_t branch = 1 + random_below(&writer->random, writer->bank->branches);
-	int64_t teller = (branch - 1) * 10 + 1 + random_below(&writer->random, 10);
-	int64_t delta = random_below(&writer->random, 1999999) - 999999;
+	int64_t account = 1 + bank_load_random_below(&writer->random, writer->bank->accounts);
+	int64_t branch = 1 + bank_load_random_below(&writer->random, writer->bank->branches);
+	int64_t teller = (branch - 1) * 10 + 1 + bank_load_random_below(&writer->random, 10);
+	int64_t delta = bank_load_random_below(&writer->random, 1999999) - 999999;
 	const int64_t history[] = {delta, account, teller, branch, (int64_t)now_ns};
-	if (session_run(session, SQL_BEGIN, NULL, 0) < 0 ||
-	    session_run(session, SQL_ACCOUNT, (const int64_t[]){delta, account}, 2) < 0 ||
-	    session_run(session, SQL_TELLER, (const int64_t[]){delta, teller}, 2) < 0 ||
-	    session_run(session, SQL_BRANCH, (const int64_t[]){delta, branch}, 2) < 0 ||
-	    session_run(session, SQL_HISTORY, history, 5) < 0)
+	if (bank_load_session_run(session, SQL_BEGIN, NULL, 0) < 0 ||
+	    bank_load_session_run(session, SQL_ACCOUNT, (const int64_t[]){delta, account}, 2) < 0 ||
+	    bank_load_session_run(session, SQL_TELLER, (const int64_t[]){delta, teller}, 2) < 0 ||
+	    bank_load_session_run(session, SQL_BRANCH, (const int64_t[]){delta, branch}, 2) < 0 ||
+	    bank_load_session_run(session, SQL_HISTORY, history, 5) < 0)
 		return -1;
-	return session_run(session, SQL_COMMIT, NULL, 0);
+	return bank_load_session_run(session, SQL_COMMIT, NULL, 0);
 }
 
-static void think(unsigned time_us)
+static void bank_load_think(unsigned time_us)
 {
 	struct timespec time = {.tv_sec = time_us / 1000000, .tv_nsec = (long)(time_us % 1000000) * 1000};
 	if (time_us)
 		nanosleep(&time, NULL);
 }
 
-static int write_until_stop(struct session *session, struct writer *writer)
+static int bank_load_write_until_stop(struct session *session, struct writer *writer)
 {
 	while (!writer->load->stop) {
 		uint64_t start_ns = bank_now_ns();
-		if (transaction(session, writer, start_ns) < 0)
+		if (bank_load_transaction(session, writer, start_ns) < 0)
 			return -1;
 		struct sample sample = {.start_ns = start_ns, .latency_ns = bank_now_ns() - start_ns};
 		if (samples_add(&writer->samples, sample) < 0)
 			return -1;
-		think(writer->load->think_us);
+		bank_load_think(writer->load->think_us);
 	}
 	return 0;
 }
 
-static void *writer_main(void *argument)
+static void *bank_load_writer_main(void *argument)
 {
 	struct writer *writer = argument;
 	struct session session;
-	if (session_open(&session, writer->bank) < 0 || write_until_stop(&session, writer) < 0)
+	if (bank_load_session_open(&session, writer->bank) < 0 || bank_load_write_until_stop(&session, writer) < 0)
 		writer->load->failed = 1;
-	session_close(&session);
+	bank_load_session_close(&session);
 	return NULL;
 }
 
@@ -125,7 +125,7 @@ int load_start(struct bank_load *load, const struct bank *bank, const struct ban
 		struct writer *writer = &load->writers[load->threads];
 		*writer = (struct writer){.bank = bank, .load = load};
 		writer->random = (options->seed + load->threads + 1) * UINT64_C(0x9E3779B97F4A7C15) | 1;
-		if (pthread_create(&writer->thread, NULL, writer_main, writer) != 0) {
+		if (pthread_create(&writer->thread, NULL, bank_load_writer_main, writer) != 0) {
 			fprintf(stderr, "uffdwp-bank: cannot start a writer\n");
 			load->failed = 1;
 			return -1;
@@ -138,7 +138,7 @@ int load_start(struct bank_load *load, const struct bank *bank, const struct ban
 int load_run(struct bank_load *load, uint64_t seconds)
 {
 	for (uint64_t i = 0; i < seconds * 20 && !load->failed; i++)
-		think(50000);
+		bank_load_think(50000);
 	return load->failed ? -1 : 0;
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Every transaction's latency, kept whole: percentiles are exact, and a transaction that was under way when a save
- * began counts for that save.
+ * Every transaction's latency, kept whole: percentiles are exact, and a transaction that was running when a save began
+ * counts for that save.
  */
 #include "bank.h"
 
@@ -48,7 +48,7 @@ int samples_append(struct samples *samples, const struct samples *more)
 	return 0;
 }
 
-static int belongs(const struct sample *sample, const struct interval *interval, enum samples_rule rule)
+static int bank_samples_belongs(const struct sample *sample, const struct interval *interval, enum samples_rule rule)
 {
 	uint64_t end_ns = sample->start_ns + sample->latency_ns;
 	if (rule == SAMPLES_INSIDE)
@@ -56,16 +56,16 @@ static int belongs(const struct sample *sample, const struct interval *interval,
 	return sample->start_ns < interval->to_ns && end_ns > interval->from_ns;
 }
 
-static int belongs_to_any(const struct sample *sample, const struct interval *intervals, size_t count,
-                          enum samples_rule rule)
+static int bank_samples_belongs_to_any(const struct sample *sample, const struct interval *intervals, size_t count,
+                                       enum samples_rule rule)
 {
 	size_t i = 0;
-	while (i < count && !belongs(sample, &intervals[i], rule))
+	while (i < count && !bank_samples_belongs(sample, &intervals[i], rule))
 		i++;
 	return i < count;
 }
 
-static int compare(const void *left, const void *right)
+static int bank_samples_compare(const void *left, const void *right)
 {
 	uint64_t a = *(const uint64_t *)left;
 	uint64_t b = *(const uint64_t *)right;
@@ -73,7 +73,7 @@ static int compare(const void *left, const void *right)
 }
 
 /* The smallest value that `per_mille` thousandths of the values do not exceed. */
-static uint64_t percentile(const uint64_t *sorted, size_t count, size_t per_mille)
+static uint64_t bank_samples_percentile(const uint64_t *sorted, size_t count, size_t per_mille)
 {
 	size_t rank = (count * per_mille + 999) / 1000;
 	return sorted[rank ? rank - 1 : 0];
@@ -87,14 +87,14 @@ int samples_measure(const struct samples *samples, const struct interval *interv
 	if (!values)
 		return -1;
 	for (size_t i = 0; i < samples->count; i++)
-		if (belongs_to_any(&samples->list[i], intervals, count, rule))
+		if (bank_samples_belongs_to_any(&samples->list[i], intervals, count, rule))
 			values[found++] = samples->list[i].latency_ns;
 	*out = (struct latencies){.count = found};
 	if (found) {
-		qsort(values, found, sizeof(*values), compare);
-		out->p50_ns = percentile(values, found, 500);
-		out->p99_ns = percentile(values, found, 990);
-		out->p999_ns = percentile(values, found, 999);
+		qsort(values, found, sizeof(*values), bank_samples_compare);
+		out->p50_ns = bank_samples_percentile(values, found, 500);
+		out->p99_ns = bank_samples_percentile(values, found, 990);
+		out->p999_ns = bank_samples_percentile(values, found, 999);
 		out->max_ns = values[found - 1];
 	}
 	free(values);

@@ -25,7 +25,7 @@ static const char check_sql[] =
         " (SELECT sum(balance) FROM uffdwp_bank_branches), (SELECT coalesce(sum(delta), 0) FROM uffdwp_bank_history),"
         " (SELECT count(*) FROM uffdwp_bank_history);\n";
 
-static char *read_all(int fd)
+static char *bank_verify_read_all(int fd)
 {
 	char buffer[4096];
 	ssize_t length;
@@ -38,7 +38,7 @@ static char *read_all(int fd)
 	return all ? all : sqlite3_mprintf("%s", "");
 }
 
-static int spawn_sqlite(const char *database, const char *script, int output, pid_t *child)
+static int bank_verify_spawn_sqlite(const char *database, const char *script, int output, pid_t *child)
 {
 	/* posix_spawn(3) does not write to them; its prototype is older than const. */
 	const char *arguments[] = {"sqlite3",   "-init", "/dev/null", "-batch", "-bail",
@@ -54,7 +54,7 @@ static int spawn_sqlite(const char *database, const char *script, int output, pi
 }
 
 /* What sqlite3 prints, or NULL; *status as of waitpid(2). The caller frees with sqlite3_free(). */
-static char *run_sqlite(const char *database, const char *script, int *status)
+static char *bank_verify_run_sqlite(const char *database, const char *script, int *status)
 {
 	int ends[2];
 	pid_t child = 0;
@@ -64,19 +64,19 @@ static char *run_sqlite(const char *database, const char *script, int *status)
 		free(absolute);
 		return NULL;
 	}
-	int result = spawn_sqlite(absolute, script, ends[1], &child);
+	int result = bank_verify_spawn_sqlite(absolute, script, ends[1], &child);
 	free(absolute);
 	close(ends[1]);
 	if (result == 0) {
-		output = read_all(ends[0]);
+		output = bank_verify_read_all(ends[0]);
 		waitpid(child, status, 0);
 	}
 	close(ends[0]);
 	return output;
 }
 
-/* The same with the statements as a text, by way of a file in the output folder. */
-static char *run_statements(const char *folder, const char *database, const char *statements, int *status)
+/* The same with the statements as a text, through a file in the output folder. */
+static char *bank_verify_run_statements(const char *folder, const char *database, const char *statements, int *status)
 {
 	char *script = sqlite3_mprintf("%s/verify-%d.sql", folder, (int)getpid());
 	char *output = NULL;
@@ -84,14 +84,14 @@ static char *run_statements(const char *folder, const char *database, const char
 	if (file) {
 		int written = fputs(statements, file) >= 0;
 		if (fclose(file) == 0 && written)
-			output = run_sqlite(database, script, status);
+			output = bank_verify_run_sqlite(database, script, status);
 		unlink(script);
 	}
 	sqlite3_free(script);
 	return output;
 }
 
-static char *digest_script(char *const *tables)
+static char *bank_verify_digest_script(char *const *tables)
 {
 	sqlite3_str *script = sqlite3_str_new(NULL);
 	for (char *const *name = tables; name && *name; name++) {
@@ -106,10 +106,10 @@ static char *digest_script(char *const *tables)
 int verifier_init(struct verifier *verifier, const struct bank *bank, const char *folder, const char *source)
 {
 	int status = 0;
-	*verifier = (struct verifier){.folder = folder, .script = digest_script(bank->tables)};
+	*verifier = (struct verifier){.folder = folder, .script = bank_verify_digest_script(bank->tables)};
 	if (!source || !verifier->script)
 		return 0;
-	verifier->digest = run_statements(folder, source, verifier->script, &status);
+	verifier->digest = bank_verify_run_statements(folder, source, verifier->script, &status);
 	if (verifier->digest && status == 0)
 		return 0;
 	fprintf(stderr, "uffdwp-bank: sqlite3 cannot read %s: %s\n", source, verifier->digest ? verifier->digest : "");
@@ -123,7 +123,7 @@ void verifier_fini(struct verifier *verifier)
 }
 
 /* "1|2|3" and a newline. 0, or -1 if there are not `count` numbers. */
-static int parse_numbers(const char *text, long long *numbers, int count)
+static int bank_verify_parse_numbers(const char *text, long long *numbers, int count)
 {
 	for (int i = 0; i < count; i++) {
 		char *end = NULL;
@@ -135,14 +135,14 @@ static int parse_numbers(const char *text, long long *numbers, int count)
 	return 0;
 }
 
-static int check_balances(const char *output, char *text, size_t size)
+static int bank_verify_check_balances(const char *output, char *text, size_t size)
 {
 	long long sums[5]; /* accounts, tellers, branches, history; and the rows of the history */
 	if (strncmp(output, "ok\n", 3) != 0) {
 		snprintf(text, size, "sqlite3 says: %.200s", output);
 		return -1;
 	}
-	if (parse_numbers(output + 3, sums, 5) < 0) {
+	if (bank_verify_parse_numbers(output + 3, sums, 5) < 0) {
 		snprintf(text, size, "sqlite3 says: %.200s", output + 3);
 		return -1;
 	}
@@ -152,12 +152,12 @@ static int check_balances(const char *output, char *text, size_t size)
 	return equal ? 0 : -1;
 }
 
-static int check_digest(const struct verifier *verifier, const char *image, char *text, size_t size)
+static int bank_verify_check_digest(const struct verifier *verifier, const char *image, char *text, size_t size)
 {
 	int status = 0;
 	if (!verifier->digest)
 		return 0;
-	char *digest = run_statements(verifier->folder, image, verifier->script, &status);
+	char *digest = bank_verify_run_statements(verifier->folder, image, verifier->script, &status);
 	int equal = digest && status == 0 && strcmp(digest, verifier->digest) == 0;
 	size_t used = strlen(text);
 	snprintf(text + used, size - used, equal ? "; tables as in the source" : "; tables DIFFER from the source");
@@ -182,12 +182,12 @@ int verifier_merge(const char *delta, const char *to, char *text, size_t size)
 int verifier_check(const struct verifier *verifier, const char *image, char *text, size_t size)
 {
 	int status = 0;
-	char *output = run_statements(verifier->folder, image, check_sql, &status);
+	char *output = bank_verify_run_statements(verifier->folder, image, check_sql, &status);
 	if (!output) {
 		snprintf(text, size, "cannot run the program sqlite3");
 		return -1;
 	}
-	int result = check_balances(output, text, size);
+	int result = bank_verify_check_balances(output, text, size);
 	sqlite3_free(output);
-	return result == 0 ? check_digest(verifier, image, text, size) : result;
+	return result == 0 ? bank_verify_check_digest(verifier, image, text, size) : result;
 }

@@ -50,7 +50,7 @@ const char *vfs_mechanism_name(unsigned mechanism)
 	return mechanism < COUNT(mechanism_names) ? mechanism_names[mechanism] : "unknown";
 }
 
-static int unit_shift(const char *unit)
+static int config_unit_shift(const char *unit)
 {
 	static const char units[] = "KMGT";
 	const char *place = *unit ? strchr(units, *unit & ~0x20) : NULL;
@@ -62,14 +62,14 @@ static int unit_shift(const char *unit)
 }
 
 /* "64M", "4096", "2g". 0 or -EINVAL. */
-static int parse_bytes(const char *text, uint64_t *bytes)
+static int config_parse_bytes(const char *text, uint64_t *bytes)
 {
 	char *unit = NULL;
 	if (*text < '0' || *text > '9')
 		return -EINVAL;
 	errno = 0;
 	uint64_t number = strtoull(text, &unit, 10);
-	int shift = unit_shift(unit);
+	int shift = config_unit_shift(unit);
 	if (errno || shift < 0 || number == 0 || number > MOST_BYTES >> shift)
 		return -EINVAL;
 	*bytes = number << shift;
@@ -79,7 +79,7 @@ static int parse_bytes(const char *text, uint64_t *bytes)
 static int config_bytes(const char *name, const char *key, uint64_t *bytes)
 {
 	const char *text = sqlite3_uri_parameter(name, key);
-	return text ? parse_bytes(text, bytes) : 0;
+	return text ? config_parse_bytes(text, bytes) : 0;
 }
 
 static int config_word(const char *name, const char *key, const char *const *words, uint32_t count, uint32_t *out)
@@ -96,7 +96,7 @@ static int config_word(const char *name, const char *key, const char *const *wor
 	return -EINVAL;
 }
 
-/* The first parameter that nobody knows, or NULL. */
+/* The first parameter that is not known, or NULL. */
 static const char *config_unknown(const char *name)
 {
 	const char *key;
@@ -114,9 +114,9 @@ static const char *config_unknown(const char *name)
 static const char *config_values(const char *name, struct store_config *config)
 {
 	if (config_bytes(name, "size", &config->size_bytes) < 0)
-		return "size= takes a number of bytes with an optional K, M, G or T behind it";
+		return "size= takes a number of bytes with an optional K, M, G or T after it";
 	if (config_bytes(name, "capacity", &config->capacity_bytes) < 0)
-		return "capacity= takes a number of bytes with an optional K, M, G or T behind it";
+		return "capacity= takes a number of bytes with an optional K, M, G or T after it";
 	if (sqlite3_uri_parameter(name, "capacity") && config->capacity_bytes < config->size_bytes)
 		return "capacity= is below size=";
 	if (config_word(name, "delivery", delivery_names, COUNT(delivery_names), &config->delivery) < 0)

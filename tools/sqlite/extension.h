@@ -31,8 +31,12 @@ int vfs_register(void);
 /* The VFS that was the default one before: where files on disk are. */
 sqlite3_vfs *vfs_disk(void);
 
-/* The file behind a schema ("main") of a connection, or NULL if it is not one of ours. */
+/* The file of a schema ("main") of a connection, or NULL if it is not one of ours. */
 struct vfs_file *vfs_file_of(sqlite3 *db, const char *schema);
+
+/* 1: a connection just opened has its main database on disk by this VFS, without a URI that says so; a file that was
+ * made for it is gone again. */
+int vfs_refuse_connection(sqlite3 *db);
 
 /* Reads the database's parameters from its URI name. 0, or -EINVAL and what is wrong with them in `text`. */
 int vfs_config(const char *name, struct store_config *config, char *text, size_t size);

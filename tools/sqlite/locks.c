@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * See locks.h. Each waiter sleeps on a condition of its own, in a list in order of arrival; whoever lowers a lock walks
- * the list and wakes those whose condition has come true. A waiter for a cut is given its SHARED by the one who wakes
- * it, so that it cannot lose it again to a writer that is faster.
+ * See locks.h. Each waiter sleeps on a condition of its own, in a list in order of arrival; a thread that lowers a lock
+ * walks the list and wakes those whose condition has come true. A waiter for a cut is given its SHARED by the thread
+ * that wakes it, so that it cannot lose it again to a writer that is faster.
  */
 #include "locks.h"
 
@@ -10,7 +10,7 @@
 #include <stddef.h>
 #include <time.h>
 
-#define PATIENCE_NS UINT64_C(1000000) /* how long a waiter for RESERVED may be overtaken */
+#define OVERTAKE_NS UINT64_C(1000000) /* how long a waiter for RESERVED may be overtaken */
 #define BATON_NS UINT64_C(5000000)    /* how long a baton waits to be fetched */
 #define SECOND_NS UINT64_C(1000000000)
 
@@ -44,7 +44,7 @@ void locks_fini(struct locks *locks)
 	pthread_mutex_destroy(&locks->mutex);
 }
 
-static int baton_bars(const struct locks *locks, const void *thread)
+static int locks_baton_bars(const struct locks *locks, const void *thread)
 {
 	return locks->baton && locks->baton != thread && locks_now_ns() < locks->baton_until_ns;
 }
@@ -55,7 +55,7 @@ static int locks_possible(const struct locks *locks, enum lock_level wanted, con
 	case LOCK_SHARED:
 		return !locks->pending;
 	case LOCK_RESERVED:
-		return !locks->reserved && !locks->pending && !baton_bars(locks, thread);
+		return !locks->reserved && !locks->pending && !locks_baton_bars(locks, thread);
 	case LOCK_EXCLUSIVE:
 		return locks->shared <= 1;
 	case LOCK_CUT:
@@ -65,7 +65,7 @@ static int locks_possible(const struct locks *locks, enum lock_level wanted, con
 	}
 }
 
-static int take_shared(struct locks *locks, struct lock_holder *holder)
+static int locks_take_shared(struct locks *locks, struct lock_holder *holder)
 {
 	if (!locks_possible(locks, LOCK_SHARED, &locks_thread))
 		return -EBUSY;
@@ -74,7 +74,7 @@ static int take_shared(struct locks *locks, struct lock_holder *holder)
 	return 0;
 }
 
-static int take_reserved(struct locks *locks, struct lock_holder *holder)
+static int locks_take_reserved(struct locks *locks, struct lock_holder *holder)
 {
 	if (!locks_possible(locks, LOCK_RESERVED, &locks_thread))
 		return -EBUSY;
@@ -84,7 +84,7 @@ static int take_reserved(struct locks *locks, struct lock_holder *holder)
 	return 0;
 }
 
-static int take_exclusive(struct locks *locks, struct lock_holder *holder)
+static int locks_take_exclusive(struct locks *locks, struct lock_holder *holder)
 {
 	if ((locks->reserved && locks->reserved != holder) || (locks->pending && locks->pending != holder))
 		return -EBUSY;
@@ -104,16 +104,16 @@ int locks_take(struct locks *locks, struct lock_holder *holder, enum lock_level 
 		return 0;
 	pthread_mutex_lock(&locks->mutex);
 	if (wanted == LOCK_SHARED)
-		result = take_shared(locks, holder);
+		result = locks_take_shared(locks, holder);
 	else if (wanted == LOCK_RESERVED)
-		result = take_reserved(locks, holder);
+		result = locks_take_reserved(locks, holder);
 	else
-		result = take_exclusive(locks, holder);
+		result = locks_take_exclusive(locks, holder);
 	pthread_mutex_unlock(&locks->mutex);
 	return result;
 }
 
-/* To the first who waits for RESERVED, if it has waited long enough. */
+/* To the first that waits for RESERVED, if it has waited long enough. */
 static void locks_pass_baton(struct locks *locks)
 {
 	struct lock_waiter *waiter = locks->waiters;
@@ -122,7 +122,7 @@ static void locks_pass_baton(struct locks *locks)
 	if (!waiter)
 		return;
 	uint64_t now_ns = locks_now_ns();
-	if (now_ns - waiter->since_ns < PATIENCE_NS)
+	if (now_ns - waiter->since_ns < OVERTAKE_NS)
 		return;
 	locks->baton = waiter->thread;
 	locks->baton_until_ns = now_ns + BATON_NS;
@@ -183,7 +183,7 @@ int locks_free_and(struct locks *locks, int (*test)(const char *name), const cha
 	return holds;
 }
 
-static void waiter_join(struct locks *locks, struct lock_waiter *waiter)
+static void locks_waiter_join(struct locks *locks, struct lock_waiter *waiter)
 {
 	struct lock_waiter **end = &locks->waiters;
 	while (*end)
@@ -191,7 +191,7 @@ static void waiter_join(struct locks *locks, struct lock_waiter *waiter)
 	*end = waiter;
 }
 
-static void waiter_part(struct locks *locks, struct lock_waiter *waiter)
+static void locks_waiter_part(struct locks *locks, struct lock_waiter *waiter)
 {
 	struct lock_waiter **place = &locks->waiters;
 	while (*place != waiter)
@@ -199,8 +199,8 @@ static void waiter_part(struct locks *locks, struct lock_waiter *waiter)
 	*place = waiter->next;
 }
 
-/* One sleep: to the deadline, or to when a baton of somebody else expires. */
-static void waiter_sleep(struct locks *locks, struct lock_waiter *waiter, uint64_t deadline_ns)
+/* One sleep: to the deadline, or to when a baton of another thread expires. */
+static void locks_waiter_sleep(struct locks *locks, struct lock_waiter *waiter, uint64_t deadline_ns)
 {
 	uint64_t until_ns = deadline_ns;
 	if (waiter->wanted == LOCK_RESERVED && locks->baton && locks->baton != waiter->thread &&
@@ -210,16 +210,16 @@ static void waiter_sleep(struct locks *locks, struct lock_waiter *waiter, uint64
 	pthread_cond_clockwait(&waiter->wake, &locks->mutex, CLOCK_MONOTONIC, &until);
 }
 
-/* With the mutex held. 1: the level can be had (a cut: is had). */
+/* With the mutex held. 1: the level is available (a cut: is taken). */
 static int locks_await(struct locks *locks, enum lock_level wanted, uint64_t since_ns, uint64_t timeout_ns)
 {
 	struct lock_waiter waiter = {
 	        .wake = PTHREAD_COND_INITIALIZER, .wanted = wanted, .since_ns = since_ns, .thread = &locks_thread};
 	uint64_t deadline_ns = locks_now_ns() + timeout_ns;
-	waiter_join(locks, &waiter);
+	locks_waiter_join(locks, &waiter);
 	while (!waiter.granted && !locks_possible(locks, wanted, waiter.thread) && locks_now_ns() < deadline_ns)
-		waiter_sleep(locks, &waiter, deadline_ns);
-	waiter_part(locks, &waiter);
+		locks_waiter_sleep(locks, &waiter, deadline_ns);
+	locks_waiter_part(locks, &waiter);
 	pthread_cond_destroy(&waiter.wake);
 	return waiter.granted || locks_possible(locks, wanted, waiter.thread);
 }

@@ -2,19 +2,19 @@
 /*
  * The five lock levels of SQLite, for the connections of one process that share one database.
  *
- * Words: a holder is one connection's file. SHARED is counted; RESERVED, PENDING and EXCLUSIVE have one owner each. Who
- * asks for EXCLUSIVE while others read is refused but keeps PENDING, which lets no new reader in. A cut is a snapshot's
- * own SHARED: nobody writes while it is held.
+ * Words: a holder is one connection's file. SHARED is counted; RESERVED, PENDING and EXCLUSIVE have one owner each. A
+ * connection that asks for EXCLUSIVE while others read is refused but keeps PENDING, which lets no new reader in. A cut
+ * is a snapshot's own SHARED: no connection writes while it is held.
  *
  * Hand-over: SQLite's busy handler sleeps through the VFS. Instead of sleeping blindly it comes to locks_wait(), which
- * returns as soon as the refused level is to be had: microseconds, not the milliseconds of a sleep. A thread may take
+ * returns as soon as the refused level is available: microseconds, not the milliseconds of a sleep. A thread may take
  * RESERVED again and again while another waits (it is running, its caches are warm), but only for a millisecond: then
  * the baton goes to the longest waiter, and only that thread is let in.
  *
  * Threads: all functions from any thread; a holder belongs to one connection and is used by one thread at a time.
  *
- * What must never happen: EXCLUSIVE beside a reader or a cut; two owners of RESERVED; a baton that nobody fetches
- * blocking the others (it expires).
+ * What must never happen: EXCLUSIVE beside a reader or a cut; two owners of RESERVED; a baton that is not fetched and
+ * blocks the others (it expires).
  */
 #ifndef UFFDWP_SQLITE_LOCKS_H
 #define UFFDWP_SQLITE_LOCKS_H
@@ -55,19 +55,19 @@ void locks_fini(struct locks *locks);
 /* Raises a holder to SHARED, RESERVED or EXCLUSIVE. 0 or -EBUSY (the holder may stay at PENDING). */
 int locks_take(struct locks *locks, struct lock_holder *holder, enum lock_level wanted);
 
-/* Lowers a holder to SHARED or NONE and wakes whom that helps. */
+/* Lowers a holder to SHARED or NONE and wakes the waiters that this helps. */
 void locks_drop(struct locks *locks, struct lock_holder *holder, enum lock_level level);
 
-/* 1: somebody holds RESERVED or more. */
+/* 1: some connection holds RESERVED or more. */
 int locks_reserved(struct locks *locks);
 
-/* 1: nobody holds RESERVED or more, and `test` is true while nobody can get it. */
+/* 1: no connection holds RESERVED or more, and `test` is true while none can get it. */
 int locks_free_and(struct locks *locks, int (*test)(const char *name), const char *name);
 
 /* Waits until this thread may be given `wanted`, or for timeout_ns. since_ns: when this thread was refused first. */
 void locks_wait(struct locks *locks, enum lock_level wanted, uint64_t since_ns, uint64_t timeout_ns);
 
-/* Takes a SHARED for a cut as soon as nobody holds EXCLUSIVE: 0 or -ETIMEDOUT. */
+/* Takes a SHARED for a cut as soon as no connection holds EXCLUSIVE: 0 or -ETIMEDOUT. */
 int locks_cut_enter(struct locks *locks, uint64_t timeout_ns);
 void locks_cut_leave(struct locks *locks);
 

@@ -25,7 +25,7 @@ struct memfile {
 static pthread_mutex_t list_mutex = PTHREAD_MUTEX_INITIALIZER;
 static struct memfile *list;
 
-static struct memfile *list_find(const char *name)
+static struct memfile *memfile_list_find(const char *name)
 {
 	for (struct memfile *file = list; file; file = file->next)
 		if (file->linked && strcmp(file->name, name) == 0)
@@ -68,7 +68,7 @@ int memfile_open(const char *name, int create, struct memfile **out)
 {
 	int result = 0;
 	pthread_mutex_lock(&list_mutex);
-	struct memfile *file = list_find(name);
+	struct memfile *file = memfile_list_find(name);
 	if (!file && create)
 		file = memfile_new(name);
 	if (file) {
@@ -92,7 +92,7 @@ void memfile_close(struct memfile *file)
 int memfile_exists(const char *name)
 {
 	pthread_mutex_lock(&list_mutex);
-	int exists = list_find(name) != NULL;
+	int exists = memfile_list_find(name) != NULL;
 	pthread_mutex_unlock(&list_mutex);
 	return exists;
 }
@@ -111,7 +111,7 @@ int memfile_hot(const char *name)
 int memfile_unlink(const char *name)
 {
 	pthread_mutex_lock(&list_mutex);
-	struct memfile *file = list_find(name);
+	struct memfile *file = memfile_list_find(name);
 	if (file) {
 		file->linked = 0;
 		memfile_free_unused(file);

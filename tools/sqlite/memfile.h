@@ -3,8 +3,9 @@
  * Small files in memory, by name: the rollback journals of databases that live in regions. They need no disk, because
  * the database that they repair does not outlive the process either.
  *
- * A file exists under its name until it is unlinked, and its bytes until the last one who has it open lets go; every
- * access takes the file's own mutex (a connection that looks for a hot journal may look while its owner writes).
+ * A file exists under its name until it is unlinked, and its bytes until the last connection that has it open closes
+ * it; every access takes the file's own mutex (a connection that looks for a hot journal may look while its owner
+ * writes).
  */
 #ifndef UFFDWP_SQLITE_MEMFILE_H
 #define UFFDWP_SQLITE_MEMFILE_H

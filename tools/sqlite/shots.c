@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "locks.h"
+
 void shots_init(struct shots *shots)
 {
 	*shots = (struct shots){.id = 0};
@@ -20,7 +22,7 @@ static int shots_ended(const struct shots *shots, struct uffdwp_snapshot_progres
 {
 	*progress = (struct uffdwp_snapshot_progress){.sz = sizeof(*progress)};
 	return shots->running && uffdwp_snapshot_poll(shots->running, progress) == 0 &&
-	       progress->state != UFFDWP_SNAPSHOT_RUNNING;
+	       progress->state != UFFDWP_SNAPSHOT_STATE_RUNNING;
 }
 
 /* With the mutex held: frees what has ended. */
@@ -31,7 +33,7 @@ static void shots_reap(struct shots *shots)
 		return;
 	shots->last = progress;
 	shots->text[0] = 0;
-	if (progress.state == UFFDWP_SNAPSHOT_FAILED)
+	if (progress.state == UFFDWP_SNAPSHOT_STATE_FAILED)
 		uffdwp_snapshot_text(shots->running, shots->text, sizeof(shots->text));
 	uffdwp_snapshot_free(shots->running);
 	shots->running = NULL;
@@ -47,7 +49,7 @@ int shots_fini(struct shots *shots)
 	return shots->id ? shots->last.error : 0;
 }
 
-/* While `beginning` is set nobody else changes the path. */
+/* While `beginning` is set no other thread changes the path. */
 static int shots_start(const struct shots *shots, struct uffdwp_region *region, const char *path, unsigned how,
                        const struct shot_boundary *boundary, struct uffdwp_snapshot **out)
 {
@@ -80,13 +82,15 @@ static int shots_reserve(struct shots *shots)
 }
 
 /* The begin is over. Gives back what is not needed any more: the old path, or without a snapshot the new one. */
-static char *shots_settle(struct shots *shots, struct uffdwp_snapshot *snapshot, char *path, uint64_t *id)
+static char *shots_settle(struct shots *shots, struct uffdwp_snapshot *snapshot, uint64_t begin_ns, char *path,
+                          uint64_t *id)
 {
 	char *spare = path;
 	pthread_mutex_lock(&shots->mutex);
 	shots->beginning = 0;
 	if (snapshot) {
 		shots->running = snapshot;
+		shots->begin_ns = begin_ns;
 		spare = shots->path;
 		shots->path = path;
 		*id = ++shots->id;
@@ -105,8 +109,9 @@ int shots_begin(struct shots *shots, struct uffdwp_region *region, const char *p
 		free(copy);
 		return result;
 	}
+	uint64_t from_ns = locks_now_ns();
 	result = shots_start(shots, region, path, how, boundary, &snapshot);
-	free(shots_settle(shots, snapshot, copy, id));
+	free(shots_settle(shots, snapshot, locks_now_ns() - from_ns, copy, id));
 	return result;
 }
 
@@ -140,6 +145,7 @@ void shots_status(struct shots *shots, struct shot_status *status)
 	pthread_mutex_lock(&shots->mutex);
 	shots_reap(shots);
 	status->id = shots->id;
+	status->begin_ns = shots->begin_ns;
 	if (shots->path)
 		status->path = strdup(shots->path);
 	if (shots->running) {

@@ -2,7 +2,7 @@
 /*
  * The snapshots of one database: at most one runs, the last one is remembered.
  *
- * A handle of the library is freed ("reaped") by the next call that finds it ended and used by nobody. Threads: any.
+ * A handle of the library is freed ("reaped") by the next call that finds it ended and unused. Threads: any.
  */
 #ifndef UFFDWP_SQLITE_SHOTS_H
 #define UFFDWP_SQLITE_SHOTS_H
@@ -18,8 +18,9 @@ struct shots {
 	pthread_mutex_t mutex;
 	pthread_cond_t idle; /* users became 0 */
 	struct uffdwp_snapshot *running;
-	unsigned users; /* threads that wait for `running` */
-	uint64_t id;    /* of the last one; 0: there was none */
+	unsigned users;    /* threads that wait for `running` */
+	uint64_t id;       /* of the last one; 0: there was none */
+	uint64_t begin_ns; /* how long its begin took, from the call to its return */
 	char *path;
 	struct uffdwp_snapshot_progress last; /* valid when it was reaped */
 	int beginning;                        /* 1: a begin is under way */
@@ -29,6 +30,7 @@ struct shots {
 /* What is known of a snapshot. */
 struct shot_status {
 	uint64_t id; /* 0: there was none */
+	uint64_t begin_ns;
 	struct uffdwp_snapshot_progress progress;
 	char text[SHOT_TEXT_BYTES];
 	char *path; /* the receiver's to free(); NULL: none, or no memory */

@@ -12,6 +12,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "forked.h"
+
 #define STEP_LEAST_BYTES (UINT64_C(16) << 20)
 
 struct world {
@@ -25,7 +27,7 @@ struct world {
 
 static struct world world = {.mutex = PTHREAD_MUTEX_INITIALIZER};
 
-/* What this thread was refused. since_ns outlives the sleeps, so that a waiter's patience is counted as a whole. */
+/* What this thread was refused. since_ns outlives the sleeps, so that a waiter's time is counted as a whole. */
 struct refusal {
 	uint64_t store_id; /* 0: nothing */
 	uint64_t since_ns; /* 0: not waiting */
@@ -34,7 +36,7 @@ struct refusal {
 
 static _Thread_local struct refusal refusal;
 
-static struct store *world_find(const char *name, size_t length)
+static struct store *store_world_find(const char *name, size_t length)
 {
 	for (struct store *store = world.stores; store; store = store->next)
 		if (strncmp(store->name, name, length) == 0 && store->name[length] == 0)
@@ -42,7 +44,7 @@ static struct store *world_find(const char *name, size_t length)
 	return NULL;
 }
 
-static struct store *world_find_id(uint64_t id)
+static struct store *store_world_find_id(uint64_t id)
 {
 	struct store *store = world.stores;
 	while (store && store->id != id)
@@ -50,34 +52,34 @@ static struct store *world_find_id(uint64_t id)
 	return store;
 }
 
-static int world_fail(int error, const char *text)
+static int store_world_fail(int error, const char *text)
 {
 	snprintf(world.text, sizeof(world.text), "%s", text);
 	return error;
 }
 
-static int world_fail_library(int error)
+static int store_world_fail_library(int error)
 {
-	uffdwp_error_text(world.runtime, world.text, sizeof(world.text));
+	uffdwp_error_text(world.text, sizeof(world.text));
 	if (!world.text[0])
-		world_fail(error, strerror(-error));
+		store_world_fail(error, strerror(-error));
 	return error;
 }
 
-static int runtime_get(void)
+static int store_runtime_get(void)
 {
 	if (!world.runtime) {
 		int result = uffdwp_open(NULL, &world.runtime);
 		if (result < 0) {
 			world.runtime = NULL;
-			return world_fail_library(result);
+			return store_world_fail_library(result);
 		}
 	}
 	world.runtime_users++;
 	return 0;
 }
 
-static void runtime_put(void)
+static void store_runtime_put(void)
 {
 	if (--world.runtime_users)
 		return;
@@ -85,7 +87,7 @@ static void runtime_put(void)
 	world.runtime = NULL;
 }
 
-static uint64_t round_up(uint64_t value, uint64_t unit)
+static uint64_t store_round_up(uint64_t value, uint64_t unit)
 {
 	return (value + unit - 1) / unit * unit;
 }
@@ -94,16 +96,16 @@ static int store_make_region(struct store *store, const struct store_config *con
 {
 	struct uffdwp_region_options options = UFFDWP_REGION_OPTIONS_INIT;
 	uint64_t page_bytes = (uint64_t)sysconf(_SC_PAGESIZE);
-	uint64_t length = round_up(config->size_bytes, page_bytes);
+	uint64_t length = store_round_up(config->size_bytes, page_bytes);
 	options.mechanism = config->mechanism;
 	options.delivery = config->delivery;
-	options.capacity_bytes = round_up(config->capacity_bytes, page_bytes);
+	options.capacity_bytes = store_round_up(config->capacity_bytes, page_bytes);
 	if (options.capacity_bytes < length)
 		options.capacity_bytes = length;
 	options.name = "uffdwp-sqlite";
 	int result = uffdwp_region_create(world.runtime, length, &options, &store->region);
 	if (result < 0)
-		return world_fail_library(result);
+		return store_world_fail_library(result);
 	store->base = uffdwp_region_base(store->region);
 	store->page_bytes = page_bytes;
 	store->capacity_bytes = options.capacity_bytes;
@@ -116,7 +118,7 @@ static int store_make(const char *name, const struct store_config *config, struc
 {
 	struct store *store = calloc(1, sizeof(*store));
 	char *copy = strdup(name);
-	int result = store && copy ? runtime_get() : world_fail(-ENOMEM, "no memory");
+	int result = store && copy ? store_runtime_get() : store_world_fail(-ENOMEM, "no memory");
 	if (result < 0)
 		goto free_store;
 	result = store_make_region(store, config);
@@ -131,7 +133,7 @@ static int store_make(const char *name, const struct store_config *config, struc
 	*out = store;
 	return 0;
 put_runtime:
-	runtime_put();
+	store_runtime_put();
 free_store:
 	free(copy);
 	free(store);
@@ -140,15 +142,18 @@ free_store:
 
 static int store_open_locked(const char *name, const struct store_config *config, struct store **out)
 {
-	struct store *store = world_find(name, strlen(name));
-	int result = 0;
+	struct store *store = store_world_find(name, strlen(name));
+	int result = forked_begin();
+	if (result < 0)
+		return store_world_fail(result, "no page that a child of fork() would be known by");
 	if (!store) {
 		if (access(name, F_OK) == 0)
-			return world_fail(-EEXIST,
-			                  "a file of this name is on disk; choose another name for the database in "
-			                  "memory, and fill it from the file with uffdwp_load()");
+			return store_world_fail(
+			        -EEXIST, "a file of this name is on disk; choose another name for the database in "
+			                 "memory, and fill it from the file with uffdwp_load()");
 		if (!config)
-			return world_fail(-ENOENT, "no connection of this process has a database of this name open");
+			return store_world_fail(-ENOENT,
+			                        "no connection of this process has a database of this name open");
 		result = store_make(name, config, &store);
 	}
 	if (result == 0) {
@@ -175,7 +180,7 @@ static int store_free(struct store *store)
 	free(store->name);
 	free(store);
 	pthread_mutex_lock(&world.mutex);
-	runtime_put();
+	store_runtime_put();
 	pthread_mutex_unlock(&world.mutex);
 	return result;
 }
@@ -197,7 +202,7 @@ int store_close(struct store *store)
 int store_named(const char *name)
 {
 	pthread_mutex_lock(&world.mutex);
-	int found = world_find(name, strlen(name)) != NULL;
+	int found = store_world_find(name, strlen(name)) != NULL;
 	pthread_mutex_unlock(&world.mutex);
 	return found;
 }
@@ -211,7 +216,7 @@ int store_sidecar(const char *name)
 	for (size_t i = 0; i < sizeof(endings) / sizeof(endings[0]); i++) {
 		size_t ending = strlen(endings[i]);
 		if (length > ending && strcmp(name + length - ending, endings[i]) == 0)
-			found |= world_find(name, length - ending) != NULL;
+			found |= store_world_find(name, length - ending) != NULL;
 	}
 	pthread_mutex_unlock(&world.mutex);
 	return found;
@@ -219,6 +224,10 @@ int store_sidecar(const char *name)
 
 void store_error_text(char *buffer, size_t size)
 {
+	if (forked_is_child()) {
+		snprintf(buffer, size, "%s", FORKED_TEXT);
+		return;
+	}
 	pthread_mutex_lock(&world.mutex);
 	snprintf(buffer, size, "%s", world.text);
 	pthread_mutex_unlock(&world.mutex);
@@ -227,14 +236,14 @@ void store_error_text(char *buffer, size_t size)
 void store_error_set(const char *text)
 {
 	pthread_mutex_lock(&world.mutex);
-	world_fail(0, text);
+	store_world_fail(0, text);
 	pthread_mutex_unlock(&world.mutex);
 }
 
 void store_library_text(char *buffer, size_t size)
 {
 	pthread_mutex_lock(&world.mutex);
-	uffdwp_error_text(world.runtime, buffer, size);
+	uffdwp_error_text(buffer, size);
 	pthread_mutex_unlock(&world.mutex);
 }
 
@@ -247,7 +256,7 @@ int store_reserve(struct store *store, uint64_t length)
 		return -ENOSPC;
 	uint64_t step = now / 2 > STEP_LEAST_BYTES ? now / 2 : STEP_LEAST_BYTES;
 	uint64_t wanted = length > now + step ? length : now + step;
-	wanted = round_up(wanted, store->page_bytes);
+	wanted = store_round_up(wanted, store->page_bytes);
 	if (wanted > store->capacity_bytes)
 		wanted = store->capacity_bytes;
 	int result = uffdwp_region_grow(store->region, wanted);
@@ -308,8 +317,8 @@ size_t store_read(const struct store *store, void *buffer, size_t length, uint64
 static int store_cut_tail(struct store *store, uint64_t length)
 {
 	uint64_t size = store->size_bytes;
-	uint64_t first_page = round_up(length, store->page_bytes);
-	uint64_t end = round_up(size, store->page_bytes);
+	uint64_t first_page = store_round_up(length, store->page_bytes);
+	uint64_t end = store_round_up(size, store->page_bytes);
 	if (end > first_page) {
 		int result = uffdwp_region_punch(store->region, first_page, end - first_page);
 		if (result < 0)
@@ -339,29 +348,53 @@ int store_truncate(struct store *store, uint64_t length)
 #define HEADER_BYTES 100
 #define HEADER_VERSIONS 18 /* of writing and reading; 2: WAL. https://sqlite.org/fileformat2.html, 1.3.3 */
 
-static int image_look(const char *path, uint64_t *length, unsigned char *header, char *text, size_t text_bytes)
+static uint32_t store_header_number(const unsigned char *header, size_t at)
+{
+	return (uint32_t)header[at] << 24 | (uint32_t)header[at + 1] << 16 | (uint32_t)header[at + 2] << 8 |
+	       header[at + 3];
+}
+
+/* What SQLite itself would refuse a moment later, when the database that was there is gone. (The number of pages counts
+ * where the two change counters agree: SQLite before 3.7 did not write it.) */
+static int store_header_check(const unsigned char *header, uint64_t length)
+{
+	uint64_t page_bytes = (uint64_t)header[16] << 8 | header[17];
+	page_bytes = page_bytes == 1 ? 65536 : page_bytes;
+	if (memcmp(header, "SQLite format 3", 16) != 0)
+		return -EMEDIUMTYPE;
+	if (page_bytes < 512 || page_bytes & (page_bytes - 1))
+		return -EMEDIUMTYPE;
+	uint64_t pages = store_header_number(header, 24) == store_header_number(header, 92)
+	                         ? store_header_number(header, 28)
+	                         : 1;
+	return length < page_bytes * pages ? -ENODATA : 0;
+}
+
+static int store_image_look(const char *path, uint64_t *length, unsigned char *header, char *text, size_t text_bytes)
 {
 	struct uffdwp_image *image = NULL;
 	struct uffdwp_image_info info = {.sz = sizeof(info)};
 	int result = uffdwp_image_open(path, NULL, &image);
 	if (result < 0) {
-		uffdwp_image_text(NULL, text, text_bytes);
+		uffdwp_error_text(text, text_bytes);
 		return result;
 	}
 	uffdwp_image_info(image, 0, &info);
 	*length = info.length_bytes;
 	result = info.length_bytes < HEADER_BYTES ? -EMEDIUMTYPE : uffdwp_image_read(image, 0, header, HEADER_BYTES);
-	if (result == 0 && memcmp(header, "SQLite format 3", 16) != 0)
-		result = -EMEDIUMTYPE;
+	if (result == 0)
+		result = store_header_check(header, info.length_bytes);
 	if (result == -EMEDIUMTYPE)
 		snprintf(text, text_bytes, "file is not a database");
+	else if (result == -ENODATA)
+		snprintf(text, text_bytes, "the file is cut: it is shorter than its first page says");
 	else if (result < 0)
 		uffdwp_image_text(image, text, text_bytes);
 	uffdwp_image_close(image);
 	return result;
 }
 
-static int restore_begin(struct store *store, const char *path, char *text, size_t text_bytes)
+static int store_restore_begin(struct store *store, const char *path, char *text, size_t text_bytes)
 {
 	struct uffdwp_restore_options options = UFFDWP_RESTORE_OPTIONS_INIT;
 	struct uffdwp_restore *restore = NULL;
@@ -378,15 +411,15 @@ static int restore_begin(struct store *store, const char *path, char *text, size
 	return result;
 }
 
-/* Takes a load back of which nobody has seen anything. */
-static void restore_undo(struct store *store, uint64_t length)
+/* Takes a load back of which no connection has seen anything. */
+static void store_restore_undo(struct store *store, uint64_t length)
 {
 	uffdwp_restore_free(store->restore);
 	store->restore = NULL;
-	uffdwp_region_punch(store->region, 0, round_up(length, store->page_bytes));
+	uffdwp_region_punch(store->region, 0, store_round_up(length, store->page_bytes));
 }
 
-static int header_fix(struct store *store, const unsigned char *header)
+static int store_header_fix(struct store *store, const unsigned char *header)
 {
 	static const unsigned char versions[] = {1, 1};
 	if (header[HEADER_VERSIONS] != 2 && header[HEADER_VERSIONS + 1] != 2)
@@ -406,7 +439,7 @@ int store_load(struct store *store, const char *path, char *text, size_t text_by
 		         "a lazy load is into a database that is empty, and has been so since it was opened");
 		return -EEXIST;
 	}
-	int result = image_look(path, &length, header, text, text_bytes);
+	int result = store_image_look(path, &length, header, text, text_bytes);
 	if (result < 0)
 		return result;
 	result = store_reserve(store, length);
@@ -414,13 +447,13 @@ int store_load(struct store *store, const char *path, char *text, size_t text_by
 		snprintf(text, text_bytes, "%llu bytes are more than the capacity", (unsigned long long)length);
 		return result;
 	}
-	result = restore_begin(store, path, text, text_bytes);
+	result = store_restore_begin(store, path, text, text_bytes);
 	if (result < 0)
 		return result;
-	result = header_fix(store, header);
+	result = store_header_fix(store, header);
 	if (result < 0) {
 		snprintf(text, text_bytes, "its first page cannot be read");
-		restore_undo(store, length);
+		store_restore_undo(store, length);
 		return result;
 	}
 	store->size_bytes = length;
@@ -446,7 +479,7 @@ void store_granted(enum lock_level level)
 int store_sleep(uint64_t timeout_ns)
 {
 	pthread_mutex_lock(&world.mutex);
-	struct store *store = refusal.store_id ? world_find_id(refusal.store_id) : NULL;
+	struct store *store = refusal.store_id ? store_world_find_id(refusal.store_id) : NULL;
 	if (store)
 		store->refs++;
 	pthread_mutex_unlock(&world.mutex);

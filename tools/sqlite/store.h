@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A store is one database: a region that holds its file, the file's size, its locks and its snapshots. Stores are
- * shared by name; a store lives while somebody has it open. The runtime of the library lives while there is a store.
+ * shared by name; a store lives while a connection has it open. The runtime of the library lives while there is a
+ * store.
  *
- * The bytes are guarded by SQLite's own locks: whoever writes, truncates or grows holds EXCLUSIVE, whoever reads
- * SHARED. The region never moves and never gets shorter (a truncation punches its tail), so that pointers into it stay
- * good. Bytes beyond the size read as zeros.
+ * The bytes are guarded by SQLite's own locks: a connection that writes, truncates or grows holds EXCLUSIVE, one that
+ * reads SHARED. The region never moves and never gets shorter (a truncation punches its tail), so that pointers into it
+ * stay good. Bytes beyond the size read as zeros.
  *
  * Threads: any. Lock order: the world (the list of stores), then a store's own, then those of the journals.
  */
@@ -22,7 +23,7 @@
 
 #define STORE_TEXT_BYTES 512
 
-/* What a database is made with, by the first who opens it. */
+/* What a database is made with, by the first connection that opens it. */
 struct store_config {
 	uint64_t size_bytes;     /* of the region at first */
 	uint64_t capacity_bytes; /* up to where it may grow */
@@ -53,10 +54,10 @@ struct store {
  * file of this name is on disk), -ENOMEM, or what the library answers; store_error_text() says why. */
 int store_open(const char *name, const struct store_config *config, struct store **out);
 
-/* Lets go; the last one waits for a running snapshot and frees the database. 0, or the error of that last snapshot. */
+/* Closes; the last one waits for a running snapshot and frees the database. 0, or the error of that last snapshot. */
 int store_close(struct store *store);
 
-/* 1: a store of this name is open. sidecar: or the name is such a store's with "-journal" or "-wal" behind it. */
+/* 1: a store of this name is open. sidecar: or the name is such a store's with "-journal" or "-wal" after it. */
 int store_named(const char *name);
 int store_sidecar(const char *name);
 
@@ -75,12 +76,13 @@ int store_write(struct store *store, const void *data, size_t length, uint64_t o
 int store_truncate(struct store *store, uint64_t length);
 
 /* Makes an image on disk the content of an empty store, lazily: its pages come when they are touched. With EXCLUSIVE
- * held. 0, -EEXIST (the store is not empty), -EMEDIUMTYPE (not a database), or what the library answers; the text goes
- * to `text`, nothing has changed then. A header that says WAL is made to say that there is none. */
+ * held. 0, -EEXIST (the store is not empty), -EMEDIUMTYPE (not a database), -ENODATA (cut), or what the library
+ * answers; the text goes to `text`, nothing has changed then. A header that says WAL is made to say that there is none.
+ */
 int store_load(struct store *store, const char *path, char *text, size_t text_bytes);
 
-/* Waits for the pages of a range that a lazy load has not brought yet. 0, or why one of them cannot be had: touching it
- * would raise SIGBUS. */
+/* Waits for the pages of a range that a lazy load has not brought yet. 0, or why one of them cannot be loaded: touching
+ * it would raise SIGBUS. */
 int store_check(struct store *store, uint64_t offset, uint64_t length);
 
 /* 1: nothing has to be waited for any more, and nothing failed. */
@@ -95,7 +97,7 @@ void store_refused(const struct store *store, enum lock_level wanted);
 /* Forgets it, if the thread now got what it wanted. */
 void store_granted(enum lock_level level);
 
-/* Sleeps up to timeout_ns or until the level that this thread was refused last can be had. 0: there was none. */
+/* Sleeps up to timeout_ns or until the level that this thread was refused last is available. 0: there was none. */
 int store_sleep(uint64_t timeout_ns);
 
 #endif

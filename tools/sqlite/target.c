@@ -2,7 +2,7 @@
 /*
  * Where an image may appear. It takes the place of a file of its name, so it must not be a name that means something
  * else to this process: a database in memory, or a file that the connection has attached (which would go on with a file
- * that nobody can open any more). Nor may a journal be beside it: the next program that opens the image would play it.
+ * that cannot be opened any more). Nor may a journal be beside it: the next program that opens the image would play it.
  *
  * Files of connections that do not use this VFS are beyond its sight.
  */
@@ -16,7 +16,7 @@
 
 SQLITE_EXTENSION_INIT3
 
-static char *refuse_sidecar(const char *path)
+static char *target_refuse_sidecar(const char *path)
 {
 	static const char *const endings[] = {"-journal", "-wal"};
 	for (int i = 0; i < 2; i++) {
@@ -24,13 +24,13 @@ static char *refuse_sidecar(const char *path)
 		int there = name && access(name, F_OK) == 0;
 		sqlite3_free(name);
 		if (there)
-			return sqlite3_mprintf("%s%s is in the way: it would be taken for the image's; remove it", path,
+			return sqlite3_mprintf("%s%s is there: it would be taken for the image's; remove it", path,
 			                       endings[i]);
 	}
 	return NULL;
 }
 
-static char *refuse_memory(const char *path)
+static char *target_refuse_memory(const char *path)
 {
 	sqlite3_vfs *disk = vfs_disk();
 	char *full = sqlite3_malloc(disk->mxPathname + 1);
@@ -40,20 +40,20 @@ static char *refuse_memory(const char *path)
 	return taken ? sqlite3_mprintf("%s is the name of a database in memory: choose another one", path) : NULL;
 }
 
-static int is_same_file(const char *one, const char *two)
+static int target_is_same_file(const char *one, const char *two)
 {
 	struct stat a;
 	struct stat b;
 	return one && *one && stat(one, &a) == 0 && stat(two, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
 
-static char *refuse_attached(sqlite3 *db, const char *path)
+static char *target_refuse_attached(sqlite3 *db, const char *path)
 {
 	sqlite3_stmt *list = NULL;
 	char *text = NULL;
 	if (sqlite3_prepare_v2(db, "PRAGMA database_list", -1, &list, NULL) == SQLITE_OK)
 		while (!text && sqlite3_step(list) == SQLITE_ROW)
-			if (is_same_file((const char *)sqlite3_column_text(list, 2), path))
+			if (target_is_same_file((const char *)sqlite3_column_text(list, 2), path))
 				text = sqlite3_mprintf("%s is attached as %s: detach it, or choose another name", path,
 				                       sqlite3_column_text(list, 1));
 	sqlite3_finalize(list);
@@ -62,8 +62,8 @@ static char *refuse_attached(sqlite3 *db, const char *path)
 
 char *target_refuse(sqlite3 *db, const char *path)
 {
-	char *text = refuse_sidecar(path);
+	char *text = target_refuse_sidecar(path);
 	if (!text)
-		text = refuse_memory(path);
-	return text ? text : refuse_attached(db, path);
+		text = target_refuse_memory(path);
+	return text ? text : target_refuse_attached(db, path);
 }

@@ -6,7 +6,7 @@
  *
  * Names are made absolute as that VFS does it, so that a file on disk and a database in memory cannot be mixed up: a
  * store is refused where a file of its name exists, and a file where a store of its name is open. That is what lets
- * xAccess and xDelete, which get a name only, tell whose journal is meant.
+ * xAccess and xDelete, which get a name only, find out which journal is meant.
  *
  * There is no WAL: images hold the database file alone. Without the methods for shared memory SQLite keeps to a
  * rollback journal; what could still ask for a WAL (an exclusive connection, a backup into the database) is stopped at
@@ -22,6 +22,7 @@
 
 #include <sqlite3ext.h>
 
+#include "forked.h"
 #include "memfile.h"
 
 SQLITE_EXTENSION_INIT3
@@ -37,6 +38,7 @@ struct vfs_journal {
 };
 
 static sqlite3_vfs *disk;
+static sqlite3_vfs vfs_ours;
 
 sqlite3_vfs *vfs_disk(void)
 {
@@ -60,14 +62,23 @@ static int vfs_code(int error, int otherwise)
 
 /* ------------------------------------------------------------------------------------------- the database file -- */
 
-static struct vfs_file *file_of(sqlite3_file *file)
+static struct vfs_file *vfs_file_of_handle(sqlite3_file *file)
 {
 	return (struct vfs_file *)file;
 }
 
-static int file_close(sqlite3_file *head)
+/* In a child of fork() nothing of a store may be touched: not its memory, which is not there, nor its locks. */
+static int vfs_file_refuse(const char *what, int code)
 {
-	struct vfs_file *file = file_of(head);
+	sqlite3_log(code, "uffdwp: cannot %s: %s", what, FORKED_TEXT);
+	return code;
+}
+
+static int vfs_file_close(sqlite3_file *head)
+{
+	struct vfs_file *file = vfs_file_of_handle(head);
+	if (forked_is_child()) /* it is the parent's */
+		return SQLITE_OK;
 	locks_drop(&file->store->locks, &file->holder, LOCK_NONE);
 	int result = store_close(file->store);
 	if (result < 0)
@@ -78,48 +89,50 @@ static int file_close(sqlite3_file *head)
 
 /* SQLite looks at the header of a file that it has just opened before it takes any lock, and again under one: what a
  * writer was about to change it may see by halves, as with any file. By a name of its own for tests/tsan.supp. */
-__attribute__((noinline)) static size_t file_peek(const struct store *store, void *buffer, size_t length,
-                                                  uint64_t offset)
+__attribute__((noinline)) static size_t vfs_file_peek(const struct store *store, void *buffer, size_t length,
+                                                      uint64_t offset)
 {
 	return store_read(store, buffer, length, offset);
 }
 
-static uint64_t least(uint64_t one, uint64_t two)
+static uint64_t vfs_least(uint64_t one, uint64_t two)
 {
 	return one < two ? one : two;
 }
 
 /* A page that a lazy load cannot bring is an error for SQLite, where touching it would be a signal. */
-static int refuse_read(const struct store *store, sqlite3_int64 offset, int error)
+static int vfs_refuse_read(const struct store *store, sqlite3_int64 offset, int error)
 {
 	sqlite3_log(SQLITE_IOERR_READ, "uffdwp: %s: what was loaded lazily cannot be read at byte %lld: %s",
 	            store->name, offset, strerror(-error));
 	return SQLITE_IOERR_READ;
 }
 
-static int file_read(sqlite3_file *head, void *buffer, int length, sqlite3_int64 offset)
+static int vfs_file_read(sqlite3_file *head, void *buffer, int length, sqlite3_int64 offset)
 {
-	const struct vfs_file *file = file_of(head);
+	const struct vfs_file *file = vfs_file_of_handle(head);
+	if (forked_is_child())
+		return vfs_file_refuse("read", SQLITE_IOERR_READ);
 	int locked = file->holder.level != LOCK_NONE;
 	uint64_t size = file->store->size_bytes;
 	if ((uint64_t)offset < size) {
-		uint64_t wanted = least((uint64_t)length, size - (uint64_t)offset);
+		uint64_t wanted = vfs_least((uint64_t)length, size - (uint64_t)offset);
 		int result = store_check(file->store, (uint64_t)offset, wanted);
 		if (result < 0)
-			return refuse_read(file->store, offset, result);
+			return vfs_refuse_read(file->store, offset, result);
 	}
-	size_t there = (locked ? store_read : file_peek)(file->store, buffer, (size_t)length, (uint64_t)offset);
+	size_t there = (locked ? store_read : vfs_file_peek)(file->store, buffer, (size_t)length, (uint64_t)offset);
 	return there < (size_t)length ? SQLITE_IOERR_SHORT_READ : SQLITE_OK;
 }
 
-static int header_says_wal(const unsigned char *data, int length, sqlite3_int64 offset)
+static int vfs_header_says_wal(const unsigned char *data, int length, sqlite3_int64 offset)
 {
 	return offset == 0 && length > HEADER_READ_VERSION &&
 	       (data[HEADER_WRITE_VERSION] == 2 || data[HEADER_READ_VERSION] == 2);
 }
 
 /* A source of uffdwp_load() may be in WAL mode; its copy is not (INV-NO-WAL). */
-static int file_write_header(struct vfs_file *file, const unsigned char *data, int length)
+static int vfs_file_write_header(struct vfs_file *file, const unsigned char *data, int length)
 {
 	static const unsigned char versions[] = {1, 1};
 	if (!file->loading)
@@ -133,32 +146,40 @@ static int file_write_header(struct vfs_file *file, const unsigned char *data, i
 	return result;
 }
 
-static int file_write(sqlite3_file *head, const void *data, int length, sqlite3_int64 offset)
+static int vfs_file_write(sqlite3_file *head, const void *data, int length, sqlite3_int64 offset)
 {
-	struct vfs_file *file = file_of(head);
+	struct vfs_file *file = vfs_file_of_handle(head);
 	int result = 0;
-	if (header_says_wal(data, length, offset))
-		result = file_write_header(file, data, length);
+	if (forked_is_child())
+		return vfs_file_refuse("write", SQLITE_IOERR_WRITE);
+	if (vfs_header_says_wal(data, length, offset))
+		result = vfs_file_write_header(file, data, length);
 	else
 		result = store_write(file->store, data, (size_t)length, (uint64_t)offset);
 	return vfs_code(result, SQLITE_IOERR_WRITE);
 }
 
-static int file_truncate(sqlite3_file *head, sqlite3_int64 length)
+static int vfs_file_truncate(sqlite3_file *head, sqlite3_int64 length)
 {
-	return vfs_code(store_truncate(file_of(head)->store, (uint64_t)length), SQLITE_IOERR_TRUNCATE);
+	if (forked_is_child())
+		return vfs_file_refuse("truncate", SQLITE_IOERR_TRUNCATE);
+	return vfs_code(store_truncate(vfs_file_of_handle(head)->store, (uint64_t)length), SQLITE_IOERR_TRUNCATE);
 }
 
-static int file_size(sqlite3_file *head, sqlite3_int64 *size)
+static int vfs_file_size(sqlite3_file *head, sqlite3_int64 *size)
 {
-	*size = (sqlite3_int64)file_of(head)->store->size_bytes;
+	if (forked_is_child())
+		return vfs_file_refuse("look", SQLITE_IOERR_FSTAT);
+	*size = (sqlite3_int64)vfs_file_of_handle(head)->store->size_bytes;
 	return SQLITE_OK;
 }
 
-static int file_lock(sqlite3_file *head, int wanted)
+static int vfs_file_lock(sqlite3_file *head, int wanted)
 {
-	struct vfs_file *file = file_of(head);
+	struct vfs_file *file = vfs_file_of_handle(head);
 	enum lock_level level = (enum lock_level)wanted;
+	if (forked_is_child())
+		return vfs_file_refuse("lock", SQLITE_IOERR_LOCK);
 	if (locks_take(&file->store->locks, &file->holder, level) < 0) {
 		store_refused(file->store, level);
 		return SQLITE_BUSY;
@@ -167,20 +188,23 @@ static int file_lock(sqlite3_file *head, int wanted)
 	return SQLITE_OK;
 }
 
-static int file_unlock(sqlite3_file *head, int level)
+static int vfs_file_unlock(sqlite3_file *head, int level)
 {
-	struct vfs_file *file = file_of(head);
-	locks_drop(&file->store->locks, &file->holder, (enum lock_level)level);
+	struct vfs_file *file = vfs_file_of_handle(head);
+	if (!forked_is_child())
+		locks_drop(&file->store->locks, &file->holder, (enum lock_level)level);
 	return SQLITE_OK;
 }
 
-static int file_check_reserved(sqlite3_file *head, int *reserved)
+static int vfs_file_check_reserved(sqlite3_file *head, int *reserved)
 {
-	*reserved = locks_reserved(&file_of(head)->store->locks);
+	if (forked_is_child())
+		return vfs_file_refuse("look at locks", SQLITE_IOERR_CHECKRESERVEDLOCK);
+	*reserved = locks_reserved(&vfs_file_of_handle(head)->store->locks);
 	return SQLITE_OK;
 }
 
-static int file_map_limit(struct vfs_file *file, sqlite3_int64 *limit)
+static int vfs_file_map_limit(struct vfs_file *file, sqlite3_int64 *limit)
 {
 	sqlite3_int64 before = file->map_limit;
 	if (*limit >= 0)
@@ -190,7 +214,7 @@ static int file_map_limit(struct vfs_file *file, sqlite3_int64 *limit)
 }
 
 /* An exclusive connection could have a WAL without shared memory: refused here, where there is a text to give. */
-static int file_pragma(struct vfs_file *file, char **words)
+static int vfs_file_pragma(struct vfs_file *file, char **words)
 {
 	if (sqlite3_stricmp(words[1], "locking_mode") == 0 && words[2])
 		file->exclusive = sqlite3_stricmp(words[2], "exclusive") == 0;
@@ -202,9 +226,11 @@ static int file_pragma(struct vfs_file *file, char **words)
 	return SQLITE_ERROR;
 }
 
-static int file_control(sqlite3_file *head, int operation, void *argument)
+static int vfs_file_control(sqlite3_file *head, int operation, void *argument)
 {
-	struct vfs_file *file = file_of(head);
+	struct vfs_file *file = vfs_file_of_handle(head);
+	if (forked_is_child())
+		return SQLITE_NOTFOUND;
 	switch (operation) {
 	case SQLITE_FCNTL_LOCKSTATE:
 		*(int *)argument = (int)file->holder.level;
@@ -220,28 +246,28 @@ static int file_control(sqlite3_file *head, int operation, void *argument)
 		*(int *)argument = 0;
 		return SQLITE_OK;
 	case SQLITE_FCNTL_PRAGMA:
-		return file_pragma(file, argument);
+		return vfs_file_pragma(file, argument);
 	case SQLITE_FCNTL_MMAP_SIZE:
-		return file_map_limit(file, argument);
+		return vfs_file_map_limit(file, argument);
 	default:
 		return SQLITE_NOTFOUND;
 	}
 }
 
-static int any_sync(sqlite3_file *head, int flags)
+static int vfs_any_sync(sqlite3_file *head, int flags)
 {
 	(void)head;
 	(void)flags;
 	return SQLITE_OK;
 }
 
-static int any_sector_size(sqlite3_file *head)
+static int vfs_any_sector_size(sqlite3_file *head)
 {
 	(void)head;
 	return SECTOR_BYTES;
 }
 
-static int any_characteristics(sqlite3_file *head)
+static int vfs_any_characteristics(sqlite3_file *head)
 {
 	(void)head;
 	return SQLITE_IOCAP_ATOMIC | SQLITE_IOCAP_SAFE_APPEND | SQLITE_IOCAP_SEQUENTIAL |
@@ -249,18 +275,20 @@ static int any_characteristics(sqlite3_file *head)
 }
 
 /* The region neither moves nor shrinks, so a pointer stays good whatever happens to the file. While a lazy load may
- * still fail none is given: a read has an error to tell. */
-static int file_fetch(sqlite3_file *head, sqlite3_int64 offset, int length, void **out)
+ * still fail none is given: a read can return an error. */
+static int vfs_file_fetch(sqlite3_file *head, sqlite3_int64 offset, int length, void **out)
 {
-	struct vfs_file *file = file_of(head);
+	struct vfs_file *file = vfs_file_of_handle(head);
 	uint64_t end = (uint64_t)offset + (uint64_t)length;
 	*out = NULL;
+	if (forked_is_child())
+		return vfs_file_refuse("read", SQLITE_IOERR_READ);
 	if (end <= (uint64_t)file->map_limit && end <= file->store->size_bytes && store_is_whole(file->store))
 		*out = file->store->base + offset;
 	return SQLITE_OK;
 }
 
-static int file_unfetch(sqlite3_file *head, sqlite3_int64 offset, void *data)
+static int vfs_file_unfetch(sqlite3_file *head, sqlite3_int64 offset, void *data)
 {
 	(void)head;
 	(void)offset;
@@ -270,20 +298,20 @@ static int file_unfetch(sqlite3_file *head, sqlite3_int64 offset, void *data)
 
 static const sqlite3_io_methods file_methods = {
         .iVersion = 3,
-        .xClose = file_close,
-        .xRead = file_read,
-        .xWrite = file_write,
-        .xTruncate = file_truncate,
-        .xSync = any_sync,
-        .xFileSize = file_size,
-        .xLock = file_lock,
-        .xUnlock = file_unlock,
-        .xCheckReservedLock = file_check_reserved,
-        .xFileControl = file_control,
-        .xSectorSize = any_sector_size,
-        .xDeviceCharacteristics = any_characteristics,
-        .xFetch = file_fetch,
-        .xUnfetch = file_unfetch,
+        .xClose = vfs_file_close,
+        .xRead = vfs_file_read,
+        .xWrite = vfs_file_write,
+        .xTruncate = vfs_file_truncate,
+        .xSync = vfs_any_sync,
+        .xFileSize = vfs_file_size,
+        .xLock = vfs_file_lock,
+        .xUnlock = vfs_file_unlock,
+        .xCheckReservedLock = vfs_file_check_reserved,
+        .xFileControl = vfs_file_control,
+        .xSectorSize = vfs_any_sector_size,
+        .xDeviceCharacteristics = vfs_any_characteristics,
+        .xFetch = vfs_file_fetch,
+        .xUnfetch = vfs_file_unfetch,
 };
 
 struct vfs_file *vfs_file_of(sqlite3 *db, const char *schema)
@@ -291,19 +319,21 @@ struct vfs_file *vfs_file_of(sqlite3 *db, const char *schema)
 	sqlite3_file *head = NULL;
 	if (sqlite3_file_control(db, schema, SQLITE_FCNTL_FILE_POINTER, &head) != SQLITE_OK || !head)
 		return NULL;
-	return head->pMethods == &file_methods ? file_of(head) : NULL;
+	return head->pMethods == &file_methods ? vfs_file_of_handle(head) : NULL;
 }
 
 /* ------------------------------------------------------------------------------------------------- the journal -- */
 
-static struct vfs_journal *journal_of(sqlite3_file *file)
+static struct vfs_journal *vfs_journal_of(sqlite3_file *file)
 {
 	return (struct vfs_journal *)file;
 }
 
-static int journal_close(sqlite3_file *head)
+static int vfs_journal_close(sqlite3_file *head)
 {
-	struct vfs_journal *journal = journal_of(head);
+	struct vfs_journal *journal = vfs_journal_of(head);
+	if (forked_is_child())
+		return SQLITE_OK;
 	if (journal->unlink_name)
 		memfile_unlink(journal->unlink_name);
 	free(journal->unlink_name);
@@ -311,44 +341,52 @@ static int journal_close(sqlite3_file *head)
 	return SQLITE_OK;
 }
 
-static int journal_read(sqlite3_file *head, void *buffer, int length, sqlite3_int64 offset)
+static int vfs_journal_read(sqlite3_file *head, void *buffer, int length, sqlite3_int64 offset)
 {
-	size_t there = memfile_read(journal_of(head)->memory, buffer, (size_t)length, (uint64_t)offset);
+	if (forked_is_child())
+		return vfs_file_refuse("read a journal", SQLITE_IOERR_READ);
+	size_t there = memfile_read(vfs_journal_of(head)->memory, buffer, (size_t)length, (uint64_t)offset);
 	return there < (size_t)length ? SQLITE_IOERR_SHORT_READ : SQLITE_OK;
 }
 
-static int journal_write(sqlite3_file *head, const void *data, int length, sqlite3_int64 offset)
+static int vfs_journal_write(sqlite3_file *head, const void *data, int length, sqlite3_int64 offset)
 {
-	int result = memfile_write(journal_of(head)->memory, data, (size_t)length, (uint64_t)offset);
+	if (forked_is_child())
+		return vfs_file_refuse("write a journal", SQLITE_IOERR_WRITE);
+	int result = memfile_write(vfs_journal_of(head)->memory, data, (size_t)length, (uint64_t)offset);
 	return vfs_code(result, SQLITE_IOERR_WRITE);
 }
 
-static int journal_truncate(sqlite3_file *head, sqlite3_int64 length)
+static int vfs_journal_truncate(sqlite3_file *head, sqlite3_int64 length)
 {
-	return vfs_code(memfile_truncate(journal_of(head)->memory, (uint64_t)length), SQLITE_IOERR_TRUNCATE);
+	if (forked_is_child())
+		return vfs_file_refuse("truncate a journal", SQLITE_IOERR_TRUNCATE);
+	return vfs_code(memfile_truncate(vfs_journal_of(head)->memory, (uint64_t)length), SQLITE_IOERR_TRUNCATE);
 }
 
-static int journal_size(sqlite3_file *head, sqlite3_int64 *size)
+static int vfs_journal_size(sqlite3_file *head, sqlite3_int64 *size)
 {
-	*size = (sqlite3_int64)memfile_length(journal_of(head)->memory);
+	if (forked_is_child())
+		return vfs_file_refuse("look at a journal", SQLITE_IOERR_FSTAT);
+	*size = (sqlite3_int64)memfile_length(vfs_journal_of(head)->memory);
 	return SQLITE_OK;
 }
 
-static int journal_lock(sqlite3_file *head, int level)
+static int vfs_journal_lock(sqlite3_file *head, int level)
 {
 	(void)head;
 	(void)level;
 	return SQLITE_OK;
 }
 
-static int journal_check_reserved(sqlite3_file *head, int *reserved)
+static int vfs_journal_check_reserved(sqlite3_file *head, int *reserved)
 {
 	(void)head;
 	*reserved = 0;
 	return SQLITE_OK;
 }
 
-static int journal_control(sqlite3_file *head, int operation, void *argument)
+static int vfs_journal_control(sqlite3_file *head, int operation, void *argument)
 {
 	(void)head;
 	(void)operation;
@@ -358,49 +396,50 @@ static int journal_control(sqlite3_file *head, int operation, void *argument)
 
 static const sqlite3_io_methods journal_methods = {
         .iVersion = 1,
-        .xClose = journal_close,
-        .xRead = journal_read,
-        .xWrite = journal_write,
-        .xTruncate = journal_truncate,
-        .xSync = any_sync,
-        .xFileSize = journal_size,
-        .xLock = journal_lock,
-        .xUnlock = journal_lock,
-        .xCheckReservedLock = journal_check_reserved,
-        .xFileControl = journal_control,
-        .xSectorSize = any_sector_size,
-        .xDeviceCharacteristics = any_characteristics,
+        .xClose = vfs_journal_close,
+        .xRead = vfs_journal_read,
+        .xWrite = vfs_journal_write,
+        .xTruncate = vfs_journal_truncate,
+        .xSync = vfs_any_sync,
+        .xFileSize = vfs_journal_size,
+        .xLock = vfs_journal_lock,
+        .xUnlock = vfs_journal_lock,
+        .xCheckReservedLock = vfs_journal_check_reserved,
+        .xFileControl = vfs_journal_control,
+        .xSectorSize = vfs_any_sector_size,
+        .xDeviceCharacteristics = vfs_any_characteristics,
 };
 
 /* ----------------------------------------------------------------------------------------------------- the VFS -- */
 
-static int is_ours(const char *name)
+static int vfs_is_ours(const char *name)
 {
 	const char *vfs = name ? sqlite3_uri_parameter(name, "vfs") : NULL;
 	return vfs && strcmp(vfs, VFS_NAME) == 0;
 }
 
-/* A super-journal names its journals, and whoever plays it opens them by this flag. */
-static int is_our_journal(const char *name, int flags)
+/* A super-journal names its journals, and a connection that plays it opens them by this flag. */
+static int vfs_is_our_journal(const char *name, int flags)
 {
 	if (flags & SQLITE_OPEN_SUPER_JOURNAL)
-		return memfile_exists(name);
-	return (flags & SQLITE_OPEN_MAIN_JOURNAL) && is_ours(name);
+		return !forked_is_child() && memfile_exists(name);
+	return (flags & SQLITE_OPEN_MAIN_JOURNAL) && vfs_is_ours(name);
 }
 
-static int refuse_open(const char *name, const char *why)
+static int vfs_refuse_open(const char *name, const char *why)
 {
-	store_error_set(why);
+	if (!forked_is_child())
+		store_error_set(why);
 	sqlite3_log(SQLITE_CANTOPEN, "uffdwp: cannot open %s: %s", name, why);
 	return SQLITE_CANTOPEN;
 }
 
-static int open_store(const char *name, struct vfs_file *file, int flags)
+static int vfs_open_store(const char *name, struct vfs_file *file, int flags)
 {
 	struct store_config config;
 	char text[STORE_TEXT_BYTES];
 	if (vfs_config(name, &config, text, sizeof(text)) < 0)
-		return refuse_open(name, text);
+		return vfs_refuse_open(name, text);
 	int result = store_open(name, flags & SQLITE_OPEN_CREATE ? &config : NULL, &file->store);
 	if (result < 0) {
 		store_error_text(text, sizeof(text));
@@ -415,7 +454,7 @@ static int open_store(const char *name, struct vfs_file *file, int flags)
 	return SQLITE_OK;
 }
 
-static int open_journal(const char *name, struct vfs_journal *journal, int flags)
+static int vfs_open_journal(const char *name, struct vfs_journal *journal, int flags)
 {
 	journal->unlink_name = NULL;
 	if (flags & SQLITE_OPEN_DELETEONCLOSE) {
@@ -432,11 +471,42 @@ static int open_journal(const char *name, struct vfs_journal *journal, int flags
 	return SQLITE_OK;
 }
 
-static int open_disk(const char *name, sqlite3_file *file, int flags, int *flags_out)
+/* The file that this thread's last opening of a database made, by its name's hash (FNV-1a); 0: it was there before. For
+ * vfs_refuse_connection(), which takes it back. */
+static _Thread_local uint64_t made;
+
+static uint64_t vfs_hash_name(const char *name)
 {
-	if (name && (flags & SQLITE_OPEN_MAIN_DB) && store_named(name))
-		return refuse_open(name, "a database in memory of this name is open");
+	uint64_t hash = UINT64_C(0xcbf29ce484222325);
+	for (; *name; name++)
+		hash = (hash ^ (unsigned char)*name) * UINT64_C(0x100000001b3);
+	return hash | 1;
+}
+
+static int vfs_open_disk(const char *name, sqlite3_file *file, int flags, int *flags_out)
+{
+	int was_there = 1;
+	if (!name || !(flags & SQLITE_OPEN_MAIN_DB))
+		return disk->xOpen(disk, name, file, flags, flags_out);
+	if (!forked_is_child() && store_named(name))
+		return vfs_refuse_open(name, "a database in memory of this name is open");
+	if (disk->xAccess(disk, name, SQLITE_ACCESS_EXISTS, &was_there) != SQLITE_OK)
+		was_there = 1;
+	made = was_there ? 0 : vfs_hash_name(name);
 	return disk->xOpen(disk, name, file, flags, flags_out);
+}
+
+int vfs_refuse_connection(sqlite3 *db)
+{
+	sqlite3_vfs *vfs = NULL;
+	const char *name = sqlite3_db_filename(db, "main");
+	if (sqlite3_file_control(db, "main", SQLITE_FCNTL_VFS_POINTER, &vfs) != SQLITE_OK || vfs != &vfs_ours ||
+	    !name || !*name || vfs_file_of(db, "main"))
+		return 0;
+	if (made == vfs_hash_name(name))
+		disk->xDelete(disk, name, 0);
+	made = 0;
+	return 1;
 }
 
 static int vfs_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *file, int flags, int *flags_out)
@@ -444,14 +514,16 @@ static int vfs_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *file, int 
 	(void)vfs;
 	int result;
 	file->pMethods = NULL;
-	if ((flags & SQLITE_OPEN_MAIN_DB) && is_ours(name))
-		result = open_store(name, file_of(file), flags);
-	else if (is_our_journal(name, flags))
-		result = open_journal(name, journal_of(file), flags);
-	else if ((flags & SQLITE_OPEN_WAL) && is_ours(name))
-		result = refuse_open(name, "there is no write-ahead log in memory");
+	if (forked_is_child() && vfs_is_ours(name))
+		result = vfs_refuse_open(name, FORKED_TEXT);
+	else if ((flags & SQLITE_OPEN_MAIN_DB) && vfs_is_ours(name))
+		result = vfs_open_store(name, vfs_file_of_handle(file), flags);
+	else if (vfs_is_our_journal(name, flags))
+		result = vfs_open_journal(name, vfs_journal_of(file), flags);
+	else if ((flags & SQLITE_OPEN_WAL) && vfs_is_ours(name))
+		result = vfs_refuse_open(name, "there is no write-ahead log in memory");
 	else
-		return open_disk(name, file, flags, flags_out);
+		return vfs_open_disk(name, file, flags, flags_out);
 	if (result == SQLITE_OK && flags_out)
 		*flags_out = flags;
 	return result;
@@ -460,6 +532,8 @@ static int vfs_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *file, int 
 static int vfs_delete(sqlite3_vfs *vfs, const char *name, int sync_folder)
 {
 	(void)vfs;
+	if (forked_is_child())
+		return disk->xDelete(disk, name, sync_folder);
 	if (memfile_unlink(name) == 0)
 		return SQLITE_OK;
 	if (store_sidecar(name))
@@ -470,6 +544,8 @@ static int vfs_delete(sqlite3_vfs *vfs, const char *name, int sync_folder)
 static int vfs_access(sqlite3_vfs *vfs, const char *name, int flags, int *result)
 {
 	(void)vfs;
+	if (forked_is_child())
+		return disk->xAccess(disk, name, flags, result);
 	*result = memfile_exists(name) || store_named(name);
 	if (*result || store_sidecar(name))
 		return SQLITE_OK;
@@ -516,7 +592,7 @@ static int vfs_randomness(sqlite3_vfs *vfs, int size, char *out)
 static int vfs_sleep(sqlite3_vfs *vfs, int time_us)
 {
 	(void)vfs;
-	if (time_us > 0 && store_sleep((uint64_t)time_us * 1000))
+	if (time_us > 0 && !forked_is_child() && store_sleep((uint64_t)time_us * 1000))
 		return time_us;
 	return disk->xSleep(disk, time_us);
 }

@@ -23,7 +23,7 @@
 #define INTERVAL_LEAST_S 0.01
 #define INTERVAL_MOST_S 3600
 
-/* A report's way out. */
+/* A report's output. */
 struct output {
 	const char *path; /* NULL: not wanted; "-": stdout */
 	FILE *file;
@@ -54,7 +54,7 @@ static const char dirty_doc[] =
         "\v"
         "What is measured is pages: a page that is written a thousand times between two looks counts once. Nothing of "
         "it runs in the program but a shim that works before main(); the looking is done from outside, by the kernel's "
-        "own marks. Children are not measured. The program is followed when it replaces itself by exec.\n"
+        "own wp bits. Children are not measured. The program is followed when it replaces itself by exec.\n"
         "\n"
         "The summary goes to stderr when the program has ended. Meanwhile, if stderr is a terminal, the state of "
         "affairs "
@@ -99,7 +99,7 @@ static const struct argp_option dirty_options[] = {
 };
 
 /* "100ms", "0.1s", "0.1"; 0: not understood. */
-static double parse_time(const char *text)
+static double dirty_parse_time(const char *text)
 {
 	char *end;
 	double value = strtod(text, &end);
@@ -113,16 +113,16 @@ static double parse_time(const char *text)
 	return value >= INTERVAL_LEAST_S && value <= INTERVAL_MOST_S ? value : 0;
 }
 
-static error_t take_interval(struct argp_state *state, struct dirty *dirty, const char *text)
+static error_t dirty_take_interval(struct argp_state *state, struct dirty *dirty, const char *text)
 {
-	dirty->run.interval_s = parse_time(text);
+	dirty->run.interval_s = dirty_parse_time(text);
 	dirty->run.widens = 0;
 	if (dirty->run.interval_s <= 0)
 		argp_error(state, "--interval takes a time of 10ms to 3600s such as 100ms or 0.5s, not '%s'", text);
 	return 0;
 }
 
-static error_t take_live(struct argp_state *state, struct dirty *dirty, const char *when)
+static error_t dirty_take_live(struct argp_state *state, struct dirty *dirty, const char *when)
 {
 	if (strcmp(when, "auto") == 0)
 		dirty->run.live_mode = LIVE_AUTO;
@@ -135,7 +135,7 @@ static error_t take_live(struct argp_state *state, struct dirty *dirty, const ch
 	return 0;
 }
 
-static error_t take_excluded(struct argp_state *state, struct dirty *dirty, const char *pattern)
+static error_t dirty_take_excluded(struct argp_state *state, struct dirty *dirty, const char *pattern)
 {
 	if (dirty->excluded_count == EXCLUDED_MAX)
 		argp_error(state, "--exclude can be given %d times", EXCLUDED_MAX);
@@ -144,21 +144,21 @@ static error_t take_excluded(struct argp_state *state, struct dirty *dirty, cons
 	return 0;
 }
 
-/* The first word that is no option is the program; all behind it is the program's own. */
-static error_t take_program(struct argp_state *state, struct dirty *dirty)
+/* The first word that is no option is the program; all after it is the program's own. */
+static error_t dirty_take_program(struct argp_state *state, struct dirty *dirty)
 {
 	dirty->run.argv = state->argv + state->next - 1;
 	state->next = state->argc;
 	return 0;
 }
 
-static error_t parse_dirty(int key, char *argument, struct argp_state *state)
+static error_t dirty_parse(int key, char *argument, struct argp_state *state)
 {
 	struct dirty *dirty = state->input;
 
 	switch (key) {
 	case 'i':
-		return take_interval(state, dirty, argument);
+		return dirty_take_interval(state, dirty, argument);
 	case 'o':
 		dirty->outputs[OUTPUT_TEXT].path = argument;
 		return 0;
@@ -169,17 +169,17 @@ static error_t parse_dirty(int key, char *argument, struct argp_state *state)
 		dirty->outputs[OUTPUT_SVG].path = argument;
 		return 0;
 	case 'x':
-		return take_excluded(state, dirty, argument);
+		return dirty_take_excluded(state, dirty, argument);
 	case 'q':
 		dirty->quiet = 1;
 		return 0;
 	case KEY_LIVE:
-		return take_live(state, dirty, argument);
+		return dirty_take_live(state, dirty, argument);
 	case KEY_SMALL_PAGES:
 		dirty->run.flags |= HELLO_SMALL_PAGES;
 		return 0;
 	case ARGP_KEY_ARG:
-		return take_program(state, dirty);
+		return dirty_take_program(state, dirty);
 	case ARGP_KEY_NO_ARGS:
 		argp_error(state, "a program is missing: uffdwp-ctl dirty -- PROGRAM [ARGUMENT...]");
 		return 0;
@@ -191,24 +191,28 @@ static error_t parse_dirty(int key, char *argument, struct argp_state *state)
 /* ---------------------------------------------------------------------------------------------- before the start -- */
 
 /* The library's own trial: the mechanism that tracks take is the one that is used here. */
-static int judge_kernel(void)
+static int dirty_judge_kernel(void)
 {
-	struct uffdwp_probe_report probe = {.sz = sizeof(probe)};
-	const struct uffdwp_probe_rung *rung = &probe.memory[UFFDWP_MEMORY_ANON].rungs[UFFDWP_MECHANISM_ASYNC];
-	int error = uffdwp_probe(&probe);
+	struct uffdwp_probe_rung rung = {.sz = sizeof rung};
+	struct uffdwp_probe *probe = NULL;
+	int error = uffdwp_probe_run(&probe);
+
+	if (!error)
+		error = uffdwp_probe_rung(probe, UFFDWP_MEMORY_ANON, UFFDWP_MECHANISM_ASYNC, &rung);
+	(void)uffdwp_probe_free(probe);
 
 	if (error) {
-		say("the probe could not run: %s", strerrordesc_np(-error));
+		say("the probe could not run: %s", strerror(-error));
 		return LAUNCH_BROKEN;
 	}
-	if (rung->works)
+	if (rung.works)
 		return 0;
-	say("this needs asynchronous tracking (mechanism async), which does not work here: %s", rung->reason);
+	say("this needs asynchronous tracking (mechanism async), which does not work here: %s", rung.reason);
 	say("see uffdwp-ctl doctor for what to change");
 	return LAUNCH_BROKEN;
 }
 
-static int open_output(struct output *output)
+static int dirty_open_output(struct output *output)
 {
 	int flags = O_WRONLY | O_CREAT | O_CLOEXEC | O_NOCTTY;
 	int fd;
@@ -230,14 +234,14 @@ static int open_output(struct output *output)
 	return LAUNCH_BROKEN;
 }
 
-static int open_outputs(struct dirty *dirty)
+static int dirty_open_outputs(struct dirty *dirty)
 {
 	unsigned to_stdout = 0;
 	int code = 0;
 
 	for (int i = 0; i < OUTPUTS && !code; i++) {
 		to_stdout += dirty->outputs[i].path && strcmp(dirty->outputs[i].path, "-") == 0;
-		code = open_output(&dirty->outputs[i]);
+		code = dirty_open_output(&dirty->outputs[i]);
 	}
 	if (!code && to_stdout > 1) {
 		say("only one report can go to stdout (-)");
@@ -246,8 +250,8 @@ static int open_outputs(struct dirty *dirty)
 	return code;
 }
 
-/* The program did not run: no empty files are left behind. */
-static void drop_outputs(struct dirty *dirty)
+/* The program did not run: no empty files are left. */
+static void dirty_drop_outputs(struct dirty *dirty)
 {
 	for (int i = 0; i < OUTPUTS; i++) {
 		if (dirty->outputs[i].file && dirty->outputs[i].file != stdout)
@@ -259,7 +263,7 @@ static void drop_outputs(struct dirty *dirty)
 
 /* ------------------------------------------------------------------------------------------------- after the end -- */
 
-static int write_output(const struct output *output, const struct report *report)
+static int dirty_write_output(const struct output *output, const struct report *report)
 {
 	int failed = output->write(report, output->file) != 0;
 
@@ -270,7 +274,7 @@ static int write_output(const struct output *output, const struct report *report
 	return failed;
 }
 
-static int write_outputs(struct dirty *dirty)
+static int dirty_write_outputs(struct dirty *dirty)
 {
 	int failed = 0;
 
@@ -280,12 +284,12 @@ static int write_outputs(struct dirty *dirty)
 	}
 	for (int i = 0; i < OUTPUTS; i++) {
 		if (dirty->outputs[i].file)
-			failed |= write_output(&dirty->outputs[i], &dirty->run.report);
+			failed |= dirty_write_output(&dirty->outputs[i], &dirty->run.report);
 	}
 	return failed;
 }
 
-static void set_defaults(struct dirty *dirty)
+static void dirty_set_defaults(struct dirty *dirty)
 {
 	dirty->run.interval_s = 0.1;
 	dirty->run.widens = 1;
@@ -296,14 +300,14 @@ static void set_defaults(struct dirty *dirty)
 	dirty->outputs[OUTPUT_SVG].write = report_svg;
 }
 
-static int prepare(struct dirty *dirty)
+static int dirty_prepare(struct dirty *dirty)
 {
 	int code = launch_judge(dirty->run.argv[0]);
 
 	if (!code)
-		code = judge_kernel();
+		code = dirty_judge_kernel();
 	if (!code)
-		code = open_outputs(dirty);
+		code = dirty_open_outputs(dirty);
 	dirty->run.lines = dirty->outputs[OUTPUT_TEXT].file;
 	if (dirty->quiet)
 		dirty->run.live_mode = LIVE_NEVER;
@@ -312,24 +316,24 @@ static int prepare(struct dirty *dirty)
 
 int run_dirty(int argc, char **argv)
 {
-	static const struct argp argp = {dirty_options, parse_dirty, "[--] PROGRAM [ARGUMENT...]", dirty_doc, NULL,
+	static const struct argp argp = {dirty_options, dirty_parse, "[--] PROGRAM [ARGUMENT...]", dirty_doc, NULL,
 	                                 NULL,          NULL};
 	static struct dirty dirty;
 	int code;
 
 	argp_err_exit_status = LAUNCH_BROKEN;
-	set_defaults(&dirty);
+	dirty_set_defaults(&dirty);
 	if (argp_parse(&argp, argc, argv, ARGP_IN_ORDER, NULL, &dirty) != 0)
 		return LAUNCH_BROKEN;
-	code = prepare(&dirty);
+	code = dirty_prepare(&dirty);
 	if (!code)
 		code = run_program(&dirty.run);
 	if (code) {
-		drop_outputs(&dirty);
+		dirty_drop_outputs(&dirty);
 		run_fini(&dirty.run);
 		return code;
 	}
-	code = write_outputs(&dirty) ? LAUNCH_BROKEN : 0;
+	code = dirty_write_outputs(&dirty) ? LAUNCH_BROKEN : 0;
 	run_fini(&dirty.run);
 	if (code && WIFEXITED(dirty.run.launch.status) && WEXITSTATUS(dirty.run.launch.status) == 0)
 		return code;

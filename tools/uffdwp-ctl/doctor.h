@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the doctor knows, between looking and telling: the library's probe, facts of the system around it, and advice
- * that follows from both. It is filled once and then only read; text.c and json.c are two ways to tell the same.
+ * What the doctor knows, between looking and reporting: the library's probe, facts of the system around it, and advice
+ * that follows from both. It is filled once and then only read; text.c and json.c are two forms of the same report.
  */
 #ifndef UFFDWP_CTL_DOCTOR_H
 #define UFFDWP_CTL_DOCTOR_H
@@ -12,6 +12,7 @@
 #include <sys/types.h>
 #include <sys/utsname.h>
 
+#include "found.h"
 #include "uffdwp.h"
 
 /* How the program ends; documented in its help. */
@@ -37,7 +38,15 @@ struct facts {
 	unsigned device_mode;     /* permission bits */
 	unsigned device_owner;    /* user id */
 	unsigned device_group_id; /* group id */
+	int proc_error;           /* /proc/self/status: 0 can be read, else -errno: much is not known then */
+	int user_namespace;       /* 1: inside one, 0: not, -1: not known */
+	unsigned outer_uid;       /* inside one: what this user is outside */
+	char killed[160];         /* names of system calls that a seccomp filter kills for; empty: none */
 };
+
+/* Makes the probe in a child, and finds out which calls kill, where that is killed. 1: it is, and facts->killed says by
+ * what; the probe must not be made then. */
+int killed_look(void (*probe)(void), struct facts *facts);
 
 /* How much a piece of advice matters. */
 enum advice_level { ADVICE_REQUIRED, ADVICE_LIMIT, ADVICE_OPTIONAL };
@@ -54,7 +63,7 @@ struct advice {
 };
 
 struct doctor {
-	struct uffdwp_probe_report probe;
+	struct found probe;
 	struct facts facts;
 	unsigned advice_count;
 	struct advice advice[ADVICE_MAX];
@@ -64,13 +73,13 @@ struct doctor {
 /* What became of a type of memory. LIMITED: armed by minor or mprotect, which cost more than they should. */
 enum memory_state { MEMORY_ARMED, MEMORY_LIMITED, MEMORY_UNTRIED, MEMORY_REFUSED };
 
-enum memory_state memory_state(const struct uffdwp_probe_report *probe, unsigned memory);
+enum memory_state memory_state(const struct found *probe, unsigned memory);
 
 /* Rungs that only tracks take. */
 int tracks_only(unsigned mechanism);
 
 /* What a track of such memory would take: async where it works, else a region's mechanism. */
-unsigned track_mechanism(const struct uffdwp_probe_memory *memory);
+unsigned track_mechanism(const struct found_memory *memory);
 
 void facts_look(struct facts *facts);
 int facts_capable(const struct facts *facts, unsigned capability);
@@ -90,7 +99,7 @@ const char *word_trial(unsigned trial);
 const char *word_answer(unsigned answer);
 const char *word_mechanism(unsigned mechanism);
 const char *word_mechanism_id(unsigned mechanism);
-const char *word_fill_id(unsigned bit); /* of UFFDWP_FILL_* */
+const char *word_fill_id(unsigned bit); /* of UFFDWP_PROBE_FILL_* */
 #define FILLS 2
 const char *word_access_id(unsigned access);
 const char *word_access(unsigned access);
@@ -101,10 +110,18 @@ const char *word_errno(int error); /* "EPERM" for -EPERM */
 
 struct feature {
 	unsigned bit;
-	const char *name;  /* behind UFFD_FEATURE_ */
+	const char *name;  /* after UFFD_FEATURE_ */
 	const char *since; /* release of Linux */
 };
 extern const struct feature feature_table[];
 extern const unsigned feature_count;
+
+/* What the library may be built without. */
+struct part {
+	uint32_t bit; /* UFFDWP_BUILT_* */
+	const char *name;
+};
+extern const struct part part_table[];
+extern const unsigned part_count;
 
 #endif

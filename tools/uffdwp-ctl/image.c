@@ -31,8 +31,8 @@ static const struct argp_option image_options[] = {
         {0},
 };
 
-static uint32_t parse_number(struct argp_state *state, const char *option, const char *text, unsigned long least,
-                             unsigned long most)
+static uint32_t image_parse_number(struct argp_state *state, const char *option, const char *text, unsigned long least,
+                                   unsigned long most)
 {
 	char *end;
 
@@ -44,7 +44,7 @@ static uint32_t parse_number(struct argp_state *state, const char *option, const
 	return (uint32_t)value;
 }
 
-static error_t take_ancestor(struct argp_state *state, struct image_command *command, const char *path)
+static error_t image_take_ancestor(struct argp_state *state, struct image_command *command, const char *path)
 {
 	if (command->path_count == IMAGE_PATHS_MAX)
 		argp_error(state, "--ancestor can be given %d times", IMAGE_PATHS_MAX);
@@ -53,7 +53,7 @@ static error_t take_ancestor(struct argp_state *state, struct image_command *com
 	return 0;
 }
 
-static error_t take_image(struct argp_state *state, struct image_command *command, const char *path)
+static error_t image_take(struct argp_state *state, struct image_command *command, const char *path)
 {
 	if (command->image_count == 2)
 		argp_error(state, "'%s' is one image too many", path);
@@ -62,13 +62,13 @@ static error_t take_image(struct argp_state *state, struct image_command *comman
 	return 0;
 }
 
-static error_t parse_image(int key, char *argument, struct argp_state *state)
+static error_t image_parse(int key, char *argument, struct argp_state *state)
 {
 	struct image_command *command = state->input;
 
 	switch (key) {
 	case 'a':
-		return take_ancestor(state, command, argument);
+		return image_take_ancestor(state, command, argument);
 	case 'j':
 		command->json = 1;
 		return 0;
@@ -76,10 +76,10 @@ static error_t parse_image(int key, char *argument, struct argp_state *state)
 		command->output = argument;
 		return 0;
 	case 'd':
-		command->deltas = parse_number(state, "--deltas", argument, 1, 511);
+		command->deltas = image_parse_number(state, "--deltas", argument, 1, 511);
 		return 0;
 	case 'z':
-		command->compress = parse_number(state, "--compress", argument, 1, COMPRESS_MOST);
+		command->compress = image_parse_number(state, "--compress", argument, 1, COMPRESS_MOST);
 		return 0;
 	case KEY_RAW:
 		command->raw = 1;
@@ -88,7 +88,7 @@ static error_t parse_image(int key, char *argument, struct argp_state *state)
 		command->buffered = 1;
 		return 0;
 	case ARGP_KEY_ARG:
-		return take_image(state, command, argument);
+		return image_take(state, command, argument);
 	default:
 		return ARGP_ERR_UNKNOWN;
 	}
@@ -96,31 +96,31 @@ static error_t parse_image(int key, char *argument, struct argp_state *state)
 
 /* ------------------------------------------------------------------------------------------------------- images -- */
 
-static int complain(struct uffdwp_image *image)
+static int image_complain(void)
 {
 	char text[1024];
 
-	(void)uffdwp_image_text(image, text, sizeof(text));
+	(void)uffdwp_error_text(text, sizeof(text));
 	(void)fprintf(stderr, "uffdwp-ctl image: %s\n", text);
 	return EXIT_BROKEN;
 }
 
-static struct uffdwp_image *open_image(const struct image_command *command, unsigned which)
+static struct uffdwp_image *image_open_number(const struct image_command *command, unsigned which)
 {
 	struct uffdwp_image_options options = UFFDWP_IMAGE_OPTIONS_INIT;
 	struct uffdwp_image *image = NULL;
 
-	options.flags = command->raw ? UFFDWP_IMAGE_RAW : 0;
+	options.flags = command->raw ? UFFDWP_IMAGE_OPEN_RAW : 0;
 	options.paths = command->paths;
 	options.path_count = command->path_count;
 	if (uffdwp_image_open(command->images[which], &options, &image) != 0)
-		(void)complain(NULL);
+		(void)image_complain();
 	return image;
 }
 
-static int run_info(const struct image_command *command)
+static int image_run_info(const struct image_command *command)
 {
-	struct uffdwp_image *image = open_image(command, 0);
+	struct uffdwp_image *image = image_open_number(command, 0);
 
 	if (!image)
 		return EXIT_BROKEN;
@@ -130,10 +130,10 @@ static int run_info(const struct image_command *command)
 	return failed ? EXIT_BROKEN : EXIT_ALL;
 }
 
-static int run_verify(const struct image_command *command)
+static int image_run_verify(const struct image_command *command)
 {
 	struct uffdwp_image_verified verified = {.sz = sizeof(verified)};
-	struct uffdwp_image *image = open_image(command, 0);
+	struct uffdwp_image *image = image_open_number(command, 0);
 	char text[1024] = "";
 
 	if (!image)
@@ -141,8 +141,8 @@ static int run_verify(const struct image_command *command)
 	int error = uffdwp_image_verify(image, &verified);
 
 	if (error) {
-		(void)uffdwp_image_text(image, text, sizeof(text));
-		(void)complain(image);
+		(void)uffdwp_error_text(text, sizeof(text));
+		(void)image_complain();
 	}
 	int failed = image_print_verified(image, &verified, error ? text : NULL, command->json, stdout);
 
@@ -150,24 +150,24 @@ static int run_verify(const struct image_command *command)
 	return error || failed ? EXIT_BROKEN : EXIT_ALL;
 }
 
-static int run_merge(const struct image_command *command)
+static int image_run_merge(const struct image_command *command)
 {
 	struct uffdwp_image_merge_options options = UFFDWP_IMAGE_MERGE_OPTIONS_INIT;
-	struct uffdwp_image *image = open_image(command, 0);
+	struct uffdwp_image *image = image_open_number(command, 0);
 	int code = EXIT_ALL;
 
 	if (!image)
 		return EXIT_BROKEN;
 	options.deltas = command->deltas;
 	options.compress = command->compress;
-	options.flags = command->buffered ? UFFDWP_MERGE_BUFFERED : 0;
+	options.flags = command->buffered ? UFFDWP_IMAGE_MERGE_BUFFERED : 0;
 	if (uffdwp_image_merge(image, command->output, &options) != 0)
-		code = complain(image);
+		code = image_complain();
 	(void)uffdwp_image_close(image);
 	return code;
 }
 
-static int keep_range(void *user, uint64_t offset, uint64_t length)
+static int image_keep_range(void *user, uint64_t offset, uint64_t length)
 {
 	struct image_ranges *ranges = user;
 
@@ -185,7 +185,7 @@ static int keep_range(void *user, uint64_t offset, uint64_t length)
 	return 0;
 }
 
-static int compare(const struct image_command *command, struct uffdwp_image *from, struct uffdwp_image *to)
+static int image_compare(const struct image_command *command, struct uffdwp_image *from, struct uffdwp_image *to)
 {
 	struct uffdwp_image_diff diff = UFFDWP_IMAGE_DIFF_INIT;
 	struct image_ranges ranges = {0};
@@ -193,10 +193,10 @@ static int compare(const struct image_command *command, struct uffdwp_image *fro
 
 	diff.path = command->output;
 	diff.compress = command->compress;
-	diff.callback = keep_range;
+	diff.callback = image_keep_range;
 	diff.user = &ranges;
 	if (uffdwp_image_diff(from, to, &diff) != 0)
-		code = complain(from);
+		code = image_complain();
 	else if (image_print_diff(&diff, &ranges, command->json, stdout) != 0)
 		code = EXIT_BROKEN;
 	else
@@ -205,11 +205,11 @@ static int compare(const struct image_command *command, struct uffdwp_image *fro
 	return code;
 }
 
-static int run_diff(const struct image_command *command)
+static int image_run_diff(const struct image_command *command)
 {
-	struct uffdwp_image *from = open_image(command, 0);
-	struct uffdwp_image *to = from ? open_image(command, 1) : NULL;
-	int code = to ? compare(command, from, to) : EXIT_BROKEN;
+	struct uffdwp_image *from = image_open_number(command, 0);
+	struct uffdwp_image *to = from ? image_open_number(command, 1) : NULL;
+	int code = to ? image_compare(command, from, to) : EXIT_BROKEN;
 
 	(void)uffdwp_image_close(to);
 	(void)uffdwp_image_close(from);
@@ -228,11 +228,11 @@ struct subcommand {
 };
 
 static const struct subcommand subcommands[] = {
-        {"info", run_info, 1, TAKES_JSON},
-        {"verify", run_verify, 1, TAKES_JSON},
-        {"merge", run_merge, 1, TAKES_OUTPUT | NEEDS_OUTPUT | TAKES_DELTAS | TAKES_COMPRESS | TAKES_BUFFERED},
-        {"restore", run_merge, 1, TAKES_OUTPUT | NEEDS_OUTPUT | TAKES_BUFFERED},
-        {"diff", run_diff, 2, TAKES_OUTPUT | TAKES_JSON | TAKES_COMPRESS},
+        {"info", image_run_info, 1, TAKES_JSON},
+        {"verify", image_run_verify, 1, TAKES_JSON},
+        {"merge", image_run_merge, 1, TAKES_OUTPUT | NEEDS_OUTPUT | TAKES_DELTAS | TAKES_COMPRESS | TAKES_BUFFERED},
+        {"restore", image_run_merge, 1, TAKES_OUTPUT | NEEDS_OUTPUT | TAKES_BUFFERED},
+        {"diff", image_run_diff, 2, TAKES_OUTPUT | TAKES_JSON | TAKES_COMPRESS},
 };
 #define SUBCOMMANDS (sizeof subcommands / sizeof subcommands[0])
 
@@ -266,7 +266,7 @@ static const char image_doc[] =
         "  uffdwp-ctl image merge -d 7 -z 3 sunday.delta -o week.delta\n"
         "  uffdwp-ctl image diff before.raw after.raw -o change.delta\n";
 
-static const struct subcommand *find_subcommand(const char *name)
+static const struct subcommand *image_find_subcommand(const char *name)
 {
 	for (size_t i = 0; i < SUBCOMMANDS; i++) {
 		if (strcmp(subcommands[i].name, name) == 0)
@@ -275,7 +275,7 @@ static const struct subcommand *find_subcommand(const char *name)
 	return NULL;
 }
 
-static int refuse(const char *name, const char *what)
+static int image_refuse(const char *name, const char *what)
 {
 	(void)fprintf(stderr, "uffdwp-ctl image %s: %s\nTry `uffdwp-ctl image --help' for more information.\n", name,
 	              what);
@@ -283,40 +283,40 @@ static int refuse(const char *name, const char *what)
 }
 
 /* 0, or an exit code after a complaint: before anything is opened. */
-static int check(const struct subcommand *subcommand, const struct image_command *command)
+static int image_check(const struct subcommand *subcommand, const struct image_command *command)
 {
 	const char *name = subcommand->name;
 	unsigned takes = subcommand->takes;
 
 	if (command->image_count != subcommand->images)
-		return refuse(name, subcommand->images == 2 ? "it takes two images" : "it takes one image");
+		return image_refuse(name, subcommand->images == 2 ? "it takes two images" : "it takes one image");
 	if ((takes & NEEDS_OUTPUT) && !command->output)
-		return refuse(name, "where the result goes is missing: -o FILE");
+		return image_refuse(name, "where the result goes is missing: -o FILE");
 	if (command->output && !(takes & TAKES_OUTPUT))
-		return refuse(name, "it writes no file: --output is not for it");
+		return image_refuse(name, "it writes no file: --output is not for it");
 	if (command->json && !(takes & TAKES_JSON))
-		return refuse(name, "--json is for info, verify and diff");
+		return image_refuse(name, "--json is for info, verify and diff");
 	if (command->deltas && !(takes & TAKES_DELTAS))
-		return refuse(name, "--deltas is for merge");
+		return image_refuse(name, "--deltas is for merge");
 	if (command->buffered && !(takes & TAKES_BUFFERED))
-		return refuse(name, "--buffered is for merge and restore");
+		return image_refuse(name, "--buffered is for merge and restore");
 	if (command->compress && !((takes & TAKES_COMPRESS) && (command->deltas || (takes & TAKES_JSON))))
-		return refuse(name, "only deltas are compressed: --compress is for merge -d and diff -o");
+		return image_refuse(name, "only deltas are compressed: --compress is for merge -d and diff -o");
 	if (command->compress && !command->output)
-		return refuse(name, "--compress needs a delta to write: -o FILE");
+		return image_refuse(name, "--compress needs a delta to write: -o FILE");
 	return 0;
 }
 
 /* The first word is the subcommand, the rest are its images. */
 int run_image(int argc, char **argv)
 {
-	static const struct argp argp = {image_options, parse_image, "SUBCOMMAND IMAGE...", image_doc, NULL,
+	static const struct argp argp = {image_options, image_parse, "SUBCOMMAND IMAGE...", image_doc, NULL,
 	                                 NULL,          NULL};
 	static struct image_command command;
-	const struct subcommand *subcommand = argc > 1 ? find_subcommand(argv[1]) : NULL;
+	const struct subcommand *subcommand = argc > 1 ? image_find_subcommand(argv[1]) : NULL;
 
 	if (argc > 1 && !subcommand && argv[1][0] != '-')
-		return refuse(argv[1], "there is no such subcommand: info, verify, merge, restore or diff");
+		return image_refuse(argv[1], "there is no such subcommand: info, verify, merge, restore or diff");
 	if (subcommand) {
 		argv[1] = argv[0];
 		argc--;
@@ -325,8 +325,8 @@ int run_image(int argc, char **argv)
 	if (argp_parse(&argp, argc, argv, 0, NULL, &command) != 0)
 		return EXIT_USAGE;
 	if (!subcommand)
-		return refuse("", "a subcommand is missing, first: info, verify, merge, restore or diff");
-	int code = check(subcommand, &command);
+		return image_refuse("", "a subcommand is missing, first: info, verify, merge, restore or diff");
+	int code = image_check(subcommand, &command);
 
 	return code ? code : subcommand->run(&command);
 }

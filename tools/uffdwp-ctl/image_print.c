@@ -1,38 +1,39 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the image commands tell, for people and as JSON. Names of the latter are only ever added (README.md). Bytes and
+ * What the image commands print, for people and as JSON. Names of the latter are only ever added (README.md). Bytes and
  * counts beyond 2^63 do not occur: lengths are at most 2^56.
  */
 #include <inttypes.h>
 #include <json-c/json.h>
 #include <string.h>
 
+#include "base/escape.h"
 #include "image.h"
 
 #define ID_TEXT 33
 
 /* json-c answers NULL when there is no memory; such a member reads as null. */
-static void add(struct json_object *object, const char *name, struct json_object *value)
+static void image_print_add(struct json_object *object, const char *name, struct json_object *value)
 {
 	(void)json_object_object_add(object, name, value);
 }
 
-static void add_number(struct json_object *object, const char *name, uint64_t value)
+static void image_print_add_number(struct json_object *object, const char *name, uint64_t value)
 {
-	add(object, name, json_object_new_int64((int64_t)value));
+	image_print_add(object, name, json_object_new_int64((int64_t)value));
 }
 
-static const char *id_text(struct uffdwp_image_id id, char text[ID_TEXT])
+static const char *image_print_id_text(struct uffdwp_image_id id, char text[ID_TEXT])
 {
 	(void)snprintf(text, ID_TEXT, "%016" PRIx64 "%016" PRIx64, id.high, id.low);
 	return text;
 }
 
-static void add_id(struct json_object *object, const char *name, struct uffdwp_image_id id)
+static void image_print_add_id(struct json_object *object, const char *name, struct uffdwp_image_id id)
 {
 	char text[ID_TEXT];
 
-	add(object, name, id.low || id.high ? json_object_new_string(id_text(id, text)) : NULL);
+	image_print_add(object, name, id.low || id.high ? json_object_new_string(image_print_id_text(id, text)) : NULL);
 }
 
 static int print_json(struct json_object *object, FILE *out)
@@ -44,50 +45,72 @@ static int print_json(struct json_object *object, FILE *out)
 	return failed ? -1 : 0;
 }
 
-static const char *kind_word(const struct uffdwp_image_info *info)
+/* Names are cut at NAME_TEXT, which is four times what a path has. */
+#define NAME_TEXT 16400
+
+static const char *image_print_plain(const char *name, char text[NAME_TEXT])
+{
+	(void)escape_text(text, NAME_TEXT, name, 0);
+	return text;
+}
+
+static void image_print_add_name(struct json_object *object, const char *name, const char *value)
+{
+	char text[NAME_TEXT];
+
+	(void)escape_text(text, sizeof(text), value, ESCAPE_KEEP_CONTROLS);
+	image_print_add(object, name, json_object_new_string(text));
+}
+
+static const char *image_print_kind_word(const struct uffdwp_image_info *info)
 {
 	return info->kind == UFFDWP_IMAGE_KIND_RAW ? "raw" : "delta";
 }
 
 /* ---- info ---- */
 
-static struct json_object *link_object(const struct uffdwp_image_info *info)
+static struct json_object *image_print_link_object(const struct uffdwp_image_info *info)
 {
 	struct json_object *object = json_object_new_object();
 
-	add(object, "path", json_object_new_string(info->path));
-	add(object, "kind", json_object_new_string(kind_word(info)));
-	add_number(object, "length_bytes", info->length_bytes);
-	add_number(object, "file_bytes", info->file_bytes);
-	add_id(object, "id", info->id);
+	image_print_add_name(object, "path", info->path);
+	image_print_add(object, "kind", json_object_new_string(image_print_kind_word(info)));
+	image_print_add_number(object, "length_bytes", info->length_bytes);
+	image_print_add_number(object, "file_bytes", info->file_bytes);
+	image_print_add_number(object, "allocated_bytes", info->allocated_bytes);
+	image_print_add_id(object, "id", info->id);
 	if (info->kind == UFFDWP_IMAGE_KIND_RAW)
 		return object;
-	add_id(object, "parent_id", info->parent);
-	add(object, "parent_name", json_object_new_string(info->parent_name));
-	add_number(object, "page_bytes", info->page_bytes);
-	add_number(object, "region_page_bytes", info->region_page_bytes);
-	add_number(object, "compress", info->compress);
-	add_number(object, "pages_raw", info->pages_raw);
-	add_number(object, "pages_zeros", info->pages_zeros);
-	add_number(object, "pages_compressed", info->pages_packed);
+	image_print_add_id(object, "parent_id", info->parent);
+	image_print_add_name(object, "parent_name", info->parent_name);
+	image_print_add_number(object, "page_bytes", info->page_bytes);
+	image_print_add_number(object, "region_page_bytes", info->region_page_bytes);
+	image_print_add_number(object, "compress", info->compress);
+	image_print_add_number(object, "pages_raw", info->pages_raw);
+	image_print_add_number(object, "pages_zeros", info->pages_zeros);
+	image_print_add_number(object, "pages_compressed", info->pages_packed);
 	return object;
 }
 
 static void print_link(const struct uffdwp_image_info *info, FILE *out)
 {
 	char id[ID_TEXT];
+	char name[NAME_TEXT];
 
-	(void)fprintf(out, "%s: %s\n", info->path, info->kind == UFFDWP_IMAGE_KIND_RAW ? "raw image" : "delta");
-	(void)fprintf(out, "  shows %" PRIu64 " bytes, takes %" PRIu64 "\n", info->length_bytes, info->file_bytes);
+	(void)fprintf(out, "%s: %s\n", image_print_plain(info->path, name),
+	              info->kind == UFFDWP_IMAGE_KIND_RAW ? "raw image" : "delta");
+	(void)fprintf(out, "  shows %" PRIu64 " bytes; the file is %" PRIu64 " bytes long and takes %" PRIu64 "\n",
+	              info->length_bytes, info->file_bytes, info->allocated_bytes);
 	if (info->id.low || info->id.high)
-		(void)fprintf(out, "  id %s%s\n", id_text(info->id, id),
+		(void)fprintf(out, "  id %s%s\n", image_print_id_text(info->id, id),
 		              info->kind == UFFDWP_IMAGE_KIND_RAW ? " (as its child says)" : "");
 	if (info->kind == UFFDWP_IMAGE_KIND_RAW)
 		return;
 	(void)fprintf(out,
 	              "  pages of %" PRIu64 " bytes: %" PRIu64 " stored, %" PRIu64 " compressed, %" PRIu64 " zeros\n",
 	              info->page_bytes, info->pages_raw, info->pages_packed, info->pages_zeros);
-	(void)fprintf(out, "  parent \"%s\", id %s\n", info->parent_name, id_text(info->parent, id));
+	(void)fprintf(out, "  parent \"%s\", id %s\n", image_print_plain(info->parent_name, name),
+	              image_print_id_text(info->parent, id));
 }
 
 int image_print_info(const struct uffdwp_image *image, int json, FILE *out)
@@ -97,7 +120,7 @@ int image_print_info(const struct uffdwp_image *image, int json, FILE *out)
 
 	for (uint32_t i = 0; uffdwp_image_info(image, i, &info) == 0; i++) {
 		if (chain)
-			(void)json_object_array_add(chain, link_object(&info));
+			(void)json_object_array_add(chain, image_print_link_object(&info));
 		else
 			print_link(&info, out);
 	}
@@ -105,7 +128,7 @@ int image_print_info(const struct uffdwp_image *image, int json, FILE *out)
 		return 0;
 	struct json_object *object = json_object_new_object();
 
-	add(object, "chain", chain);
+	image_print_add(object, "chain", chain);
 	return print_json(object, out);
 }
 
@@ -116,27 +139,28 @@ int image_print_verified(const struct uffdwp_image *image, const struct uffdwp_i
 {
 	struct uffdwp_image_info info = {.sz = sizeof(info)};
 	char id[ID_TEXT];
+	char name[NAME_TEXT];
 
 	if (uffdwp_image_info(image, 0, &info) != 0)
 		return -1;
 	if (json) {
 		struct json_object *object = json_object_new_object();
 
-		add(object, "whole", json_object_new_boolean(!wrong));
-		add(object, "error", wrong ? json_object_new_string(wrong) : NULL);
-		add_number(object, "links", info.links);
-		add_number(object, "links_whole", verified->links);
-		add_number(object, "pages", verified->pages);
-		add_number(object, "bytes_read", verified->bytes_read);
-		add_id(object, "raw_id", verified->raw_id);
+		image_print_add(object, "whole", json_object_new_boolean(!wrong));
+		image_print_add(object, "error", wrong ? json_object_new_string(image_print_plain(wrong, name)) : NULL);
+		image_print_add_number(object, "links", info.links);
+		image_print_add_number(object, "links_whole", verified->links);
+		image_print_add_number(object, "pages", verified->pages);
+		image_print_add_number(object, "bytes_read", verified->bytes_read);
+		image_print_add_id(object, "raw_id", verified->raw_id);
 		return print_json(object, out);
 	}
 	if (!wrong)
 		(void)fprintf(out,
 		              "%s: whole: %u of %u files, %" PRIu64 " pages of deltas, %" PRIu64
 		              " bytes; raw image %s\n",
-		              info.path, (unsigned)verified->links, (unsigned)info.links, verified->pages,
-		              verified->bytes_read, id_text(verified->raw_id, id));
+		              image_print_plain(info.path, name), (unsigned)verified->links, (unsigned)info.links,
+		              verified->pages, verified->bytes_read, image_print_id_text(verified->raw_id, id));
 	return 0;
 }
 
@@ -150,14 +174,14 @@ static int print_diff_json(const struct uffdwp_image_diff *diff, const struct im
 	for (size_t i = 0; i < ranges->count; i++) {
 		struct json_object *range = json_object_new_object();
 
-		add_number(range, "offset", ranges->ranges[i][0]);
-		add_number(range, "length", ranges->ranges[i][1]);
+		image_print_add_number(range, "offset", ranges->ranges[i][0]);
+		image_print_add_number(range, "length", ranges->ranges[i][1]);
 		(void)json_object_array_add(list, range);
 	}
-	add(object, "differ", json_object_new_boolean(diff->ranges != 0));
-	add_number(object, "bytes", diff->bytes);
-	add_number(object, "page_bytes", diff->page_bytes);
-	add(object, "ranges", list);
+	image_print_add(object, "differ", json_object_new_boolean(diff->ranges != 0));
+	image_print_add_number(object, "bytes", diff->bytes);
+	image_print_add_number(object, "page_bytes", diff->page_bytes);
+	image_print_add(object, "ranges", list);
 	return print_json(object, out);
 }
 

@@ -4,7 +4,7 @@
  * and a function that ends with one of the exit codes of doctor.h.
  *
  * Rules: findings go to stdout, complaints to stderr; a command line that is not understood changes nothing and ends
- * with 2; output that could not be written is a failure (4), not a success that nobody saw.
+ * with 2; output that could not be written is a failure (4), not a success that was not seen.
  */
 #include <argp.h>
 #include <errno.h>
@@ -33,11 +33,13 @@ struct doctor_arguments {
 };
 
 static const char doctor_doc[] =
-        "Tells what this kernel, this user and this container can do for write protection by userfaultfd, by trying it "
+        "Reports what this kernel, this user and this container can do for write protection by userfaultfd, by trying "
+        "it "
         "on "
         "scratch memory, and what to change where something is missing. It changes nothing and takes some milliseconds."
         "\v"
-        "What is tried: each way to a userfaultfd; for shared memory, huge pages and private anonymous memory, whether "
+        "What is tried: each kind of access to a userfaultfd; for shared memory, huge pages and private anonymous "
+        "memory, whether "
         "a "
         "page that was armed stays armed when it was never touched, thrown out of the page table, punched, swapped out "
         "(where swap is on) or moved; every mechanism by which the library could watch that memory, the best first: "
@@ -66,7 +68,7 @@ static const struct argp_option doctor_options[] = {
         {0},
 };
 
-static error_t parse_color(struct argp_state *state, const char *when, enum color *color)
+static error_t main_parse_color(struct argp_state *state, const char *when, enum color *color)
 {
 	if (strcmp(when, "auto") == 0)
 		*color = COLOR_AUTO;
@@ -79,7 +81,7 @@ static error_t parse_color(struct argp_state *state, const char *when, enum colo
 	return 0;
 }
 
-static error_t parse_doctor(int key, char *argument, struct argp_state *state)
+static error_t main_parse_doctor(int key, char *argument, struct argp_state *state)
 {
 	struct doctor_arguments *arguments = state->input;
 
@@ -88,7 +90,7 @@ static error_t parse_doctor(int key, char *argument, struct argp_state *state)
 		arguments->json = 1;
 		return 0;
 	case 'c':
-		return parse_color(state, argument, &arguments->color);
+		return main_parse_color(state, argument, &arguments->color);
 	case ARGP_KEY_ARG:
 		argp_error(state, "doctor takes no argument, but got '%s'", argument);
 		return 0;
@@ -98,7 +100,7 @@ static error_t parse_doctor(int key, char *argument, struct argp_state *state)
 }
 
 /* https://no-color.org: any value that is not empty. */
-static int use_color(enum color color)
+static int main_use_color(enum color color)
 {
 	const char *no_color = getenv("NO_COLOR");
 
@@ -107,46 +109,58 @@ static int use_color(enum color color)
 	return isatty(STDOUT_FILENO) && !(no_color && no_color[0]);
 }
 
-static int look(struct doctor *doctor)
+/* In a child: only whether it lives matters. */
+static void main_look_once(void)
+{
+	static struct found found;
+
+	(void)found_look(&found);
+}
+
+static int main_look(struct doctor *doctor)
 {
 	int error;
 
-	doctor->probe.sz = sizeof doctor->probe;
-	error = uffdwp_probe(&doctor->probe);
+	facts_look(&doctor->facts);
+	if (killed_look(main_look_once, &doctor->facts)) {
+		advice_form(doctor);
+		return 0;
+	}
+	error = found_look(&doctor->probe);
 	if (error) {
-		(void)fprintf(stderr, PROGRAM ": the probe could not run: %s\n", strerrordesc_np(-error));
+		(void)fprintf(stderr, PROGRAM ": the probe could not run: %s\n", strerror(-error));
 		return error;
 	}
-	facts_look(&doctor->facts);
 	advice_form(doctor);
 	return 0;
 }
 
-static int run_doctor(int argc, char **argv)
+static int main_run_doctor(int argc, char **argv)
 {
-	static const struct argp argp = {doctor_options, parse_doctor, NULL, doctor_doc, NULL, NULL, NULL};
+	static const struct argp argp = {doctor_options, main_parse_doctor, NULL, doctor_doc, NULL, NULL, NULL};
 	struct doctor_arguments arguments = {.json = 0, .color = COLOR_AUTO};
 	struct doctor doctor = {0};
 	int failed;
 
 	if (argp_parse(&argp, argc, argv, 0, NULL, &arguments) != 0)
 		return EXIT_USAGE;
-	if (look(&doctor) != 0)
+	if (main_look(&doctor) != 0)
 		return EXIT_BROKEN;
-	failed = arguments.json ? json_print(&doctor, stdout) : text_print(&doctor, stdout, use_color(arguments.color));
+	failed = arguments.json ? json_print(&doctor, stdout)
+	                        : text_print(&doctor, stdout, main_use_color(arguments.color));
 	return failed ? EXIT_BROKEN : (int)doctor.verdict;
 }
 
 /* ------------------------------------------------------------------------------------------------------ version -- */
 
-static void print_version(FILE *stream, struct argp_state *state)
+static void main_print_version(FILE *stream, struct argp_state *state)
 {
 	(void)state;
 	(void)fprintf(stream, PROGRAM " %d.%d.%d (libuffdwp %s)\n", UFFDWP_VERSION_MAJOR, UFFDWP_VERSION_MINOR,
 	              UFFDWP_VERSION_PATCH, uffdwp_version());
 }
 
-static error_t parse_version(int key, char *argument, struct argp_state *state)
+static error_t main_parse_version(int key, char *argument, struct argp_state *state)
 {
 	if (key != ARGP_KEY_ARG)
 		return ARGP_ERR_UNKNOWN;
@@ -154,14 +168,14 @@ static error_t parse_version(int key, char *argument, struct argp_state *state)
 	return 0;
 }
 
-static int run_version(int argc, char **argv)
+static int main_run_version(int argc, char **argv)
 {
 	static const char doc[] = "Prints the version of this program and of the library that it runs with.";
-	static const struct argp argp = {NULL, parse_version, NULL, doc, NULL, NULL, NULL};
+	static const struct argp argp = {NULL, main_parse_version, NULL, doc, NULL, NULL, NULL};
 
 	if (argp_parse(&argp, argc, argv, 0, NULL, NULL) != 0)
 		return EXIT_USAGE;
-	print_version(stdout, NULL);
+	main_print_version(stdout, NULL);
 	return EXIT_ALL;
 }
 
@@ -169,14 +183,14 @@ static int run_version(int argc, char **argv)
 
 static const struct command commands[] = {
         {"dirty", run_dirty},
-        {"doctor", run_doctor},
+        {"doctor", main_run_doctor},
         {"image", run_image},
-        {"version", run_version},
+        {"version", main_run_version},
 };
 #define COMMANDS (sizeof commands / sizeof commands[0])
 
 static const char main_doc[] =
-        "Looks after libuffdwp, the runtime that tells a program which page is about to be written."
+        "Looks after libuffdwp, the runtime that reports to a program which page is about to be written."
         "\v"
         "Commands:\n"
         "  dirty    run a program and show what memory it writes, over time\n"
@@ -201,7 +215,7 @@ struct main_arguments {
 	char **argv;
 };
 
-static const struct command *find_command(const char *name)
+static const struct command *main_find_command(const char *name)
 {
 	for (size_t i = 0; i < COMMANDS; i++)
 		if (strcmp(commands[i].name, name) == 0)
@@ -209,14 +223,14 @@ static const struct command *find_command(const char *name)
 	return NULL;
 }
 
-/* The first word is the command; all behind it is the command's own. */
-static error_t parse_main(int key, char *argument, struct argp_state *state)
+/* The first word is the command; all after it is the command's own. */
+static error_t main_parse(int key, char *argument, struct argp_state *state)
 {
 	struct main_arguments *arguments = state->input;
 
 	switch (key) {
 	case ARGP_KEY_ARG:
-		arguments->command = find_command(argument);
+		arguments->command = main_find_command(argument);
 		if (!arguments->command)
 			argp_error(state, "unknown command '%s'; the commands are dirty, doctor, image and version",
 			           argument);
@@ -232,7 +246,7 @@ static error_t parse_main(int key, char *argument, struct argp_state *state)
 	}
 }
 
-static int run_command(const struct main_arguments *arguments)
+static int main_run_command(const struct main_arguments *arguments)
 {
 	char name[64];
 	char *first = arguments->argv[0];
@@ -247,19 +261,19 @@ static int run_command(const struct main_arguments *arguments)
 
 int main(int argc, char **argv)
 {
-	static const struct argp argp = {NULL, parse_main, "COMMAND [OPTION...]", main_doc, NULL, NULL, NULL};
+	static const struct argp argp = {NULL, main_parse, "COMMAND [OPTION...]", main_doc, NULL, NULL, NULL};
 	struct main_arguments arguments = {0};
 	int result;
 	int unwritten;
 
 	argp_err_exit_status = EXIT_USAGE;
-	argp_program_version_hook = print_version;
+	argp_program_version_hook = main_print_version;
 	if (argp_parse(&argp, argc, argv, ARGP_IN_ORDER, NULL, &arguments) != 0 || !arguments.command)
 		return EXIT_USAGE;
-	result = run_command(&arguments);
+	result = main_run_command(&arguments);
 	unwritten = ferror(stdout);
 	if (fclose(stdout) != 0 || unwritten) {
-		(void)fprintf(stderr, PROGRAM ": the output could not be written: %s\n", strerrordesc_np(errno));
+		(void)fprintf(stderr, PROGRAM ": the output could not be written: %s\n", strerror(errno));
 		return EXIT_BROKEN;
 	}
 	return result;

@@ -5,9 +5,10 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/errno_name.h"
 #include "doctor.h"
 
-static const char *pick(const char *const *names, unsigned count, unsigned index)
+static const char *words_pick(const char *const *names, unsigned count, unsigned index)
 {
 	return index < count ? names[index] : "unknown";
 }
@@ -16,21 +17,21 @@ const char *word_memory_id(unsigned memory)
 {
 	static const char *const names[] = {"shmem", "hugetlb", "anon"};
 
-	return pick(names, UFFDWP_MEMORY_COUNT, memory);
+	return words_pick(names, MEMORIES, memory);
 }
 
 const char *word_memory(unsigned memory)
 {
 	static const char *const names[] = {"shared (memfd)", "huge pages", "private anon"};
 
-	return pick(names, UFFDWP_MEMORY_COUNT, memory);
+	return words_pick(names, MEMORIES, memory);
 }
 
 const char *word_trial_id(unsigned trial)
 {
 	static const char *const names[] = {"populated", "unpopulated", "dontneed", "punch", "swap", "mremap"};
 
-	return pick(names, UFFDWP_TRIAL_COUNT, trial);
+	return words_pick(names, TRIALS, trial);
 }
 
 const char *word_trial(unsigned trial)
@@ -38,21 +39,21 @@ const char *word_trial(unsigned trial)
 	static const char *const names[] = {"nothing in between", "never touched", "MADV_DONTNEED",
 	                                    "hole punch",         "swapped out",   "mremap"};
 
-	return pick(names, UFFDWP_TRIAL_COUNT, trial);
+	return words_pick(names, TRIALS, trial);
 }
 
 const char *word_answer(unsigned answer)
 {
 	static const char *const names[] = {"untried", "kept", "lost", "failed"};
 
-	return pick(names, UFFDWP_ANSWER_FAILED + 1, answer);
+	return words_pick(names, UFFDWP_ANSWER_FAILED + 1, answer);
 }
 
 const char *word_mechanism(unsigned mechanism)
 {
 	static const char *const names[] = {"none", "marker", "rearm", "minor", "mprotect", "async", "soft-dirty"};
 
-	return pick(names, UFFDWP_MECHANISM_COUNT, mechanism);
+	return words_pick(names, MECHANISMS, mechanism);
 }
 
 const char *word_mechanism_id(unsigned mechanism)
@@ -64,28 +65,28 @@ const char *word_fill_id(unsigned bit)
 {
 	static const char *const names[] = {"copy", "continue"};
 
-	return pick(names, FILLS, bit);
+	return words_pick(names, FILLS, bit);
 }
 
 const char *word_access_id(unsigned access)
 {
 	static const char *const names[] = {"syscall", "device", "user_mode"};
 
-	return pick(names, UFFDWP_ACCESS_COUNT, access);
+	return words_pick(names, ACCESSES, access);
 }
 
 const char *word_access(unsigned access)
 {
 	static const char *const names[] = {"system call", "/dev/userfaultfd", "user mode only"};
 
-	return pick(names, UFFDWP_ACCESS_COUNT, access);
+	return words_pick(names, ACCESSES, access);
 }
 
 const char *word_level(enum advice_level level)
 {
 	static const char *const names[] = {"required", "limit", "optional"};
 
-	return pick(names, ADVICE_OPTIONAL + 1, level);
+	return words_pick(names, ADVICE_OPTIONAL + 1, level);
 }
 
 const char *word_verdict(enum exit_code verdict)
@@ -105,12 +106,12 @@ const char *word_seccomp(int seccomp)
 {
 	static const char *const names[] = {"off", "strict", "filter"};
 
-	return seccomp < 0 ? "unknown" : pick(names, 3, (unsigned)seccomp);
+	return seccomp < 0 ? "not known" : words_pick(names, 3, (unsigned)seccomp);
 }
 
 const char *word_errno(int error)
 {
-	const char *name = strerrorname_np(error < 0 ? -error : error);
+	const char *name = errno_name(error);
 
 	return name ? name : "unknown";
 }
@@ -138,3 +139,11 @@ const struct feature feature_table[] = {
         {18, "RWP_ASYNC", "7.3"},
 };
 const unsigned feature_count = sizeof feature_table / sizeof feature_table[0];
+
+const struct part part_table[] = {
+        {UFFDWP_BUILT_URING, "io_uring"},
+        {UFFDWP_BUILT_ZSTD, "zstd"},
+        {UFFDWP_BUILT_NUMA, "numa"},
+        {UFFDWP_BUILT_NBD, "nbd"},
+};
+const unsigned part_count = sizeof part_table / sizeof part_table[0];

@@ -25,13 +25,13 @@ static double *long_array;
 static uint64_t checked, lost;
 
 /* From the leaves up. */
-static struct tree *make_up(unsigned depth, uint64_t id)
+static struct tree *gcbench_make_up(unsigned depth, uint64_t id)
 {
 	struct tree *left = NULL, *right = NULL;
 	if (depth) {
 		uint64_t place = id & ((UINT64_C(1) << TREE_SHIFT) - 1), number = id - place;
-		left = make_up(depth - 1, number + 2 * place);
-		right = make_up(depth - 1, number + 2 * place + 1);
+		left = gcbench_make_up(depth - 1, number + 2 * place);
+		right = gcbench_make_up(depth - 1, number + 2 * place + 1);
 	}
 	struct tree *tree = object_new(sizeof(*tree), id);
 	tree->left = left;
@@ -40,18 +40,18 @@ static struct tree *make_up(unsigned depth, uint64_t id)
 }
 
 /* From the root down. */
-static void make_down(struct tree *tree, unsigned depth)
+static void gcbench_make_down(struct tree *tree, unsigned depth)
 {
 	if (!depth)
 		return;
 	uint64_t id = tree->object.id, place = id & ((UINT64_C(1) << TREE_SHIFT) - 1), number = id - place;
 	tree->left = object_new(sizeof(*tree), number + 2 * place);
-	make_down(tree->left, depth - 1);
+	gcbench_make_down(tree->left, depth - 1);
 	tree->right = object_new(sizeof(*tree), number + 2 * place + 1);
-	make_down(tree->right, depth - 1);
+	gcbench_make_down(tree->right, depth - 1);
 }
 
-static void verify(const struct tree *tree, unsigned depth, uint64_t id)
+static void gcbench_verify(const struct tree *tree, unsigned depth, uint64_t id)
 {
 	checked++;
 	if (!object_is(tree, id)) {
@@ -61,33 +61,33 @@ static void verify(const struct tree *tree, unsigned depth, uint64_t id)
 	if (!depth)
 		return;
 	uint64_t place = id & ((UINT64_C(1) << TREE_SHIFT) - 1), number = id - place;
-	verify(tree->left, depth - 1, number + 2 * place);
-	verify(tree->right, depth - 1, number + 2 * place + 1);
+	gcbench_verify(tree->left, depth - 1, number + 2 * place);
+	gcbench_verify(tree->right, depth - 1, number + 2 * place + 1);
 }
 
-static void make_and_drop(unsigned depth, uint64_t number)
+static void gcbench_make_and_drop(unsigned depth, uint64_t number)
 {
 	uint64_t id = (number << TREE_SHIFT) + 1;
 	struct tree *tree;
 	if (number % 2) {
-		tree = make_up(depth, id);
+		tree = gcbench_make_up(depth, id);
 	} else {
 		tree = object_new(sizeof(*tree), id);
-		make_down(tree, depth);
+		gcbench_make_down(tree, depth);
 	}
-	verify(tree, depth, id);
+	gcbench_verify(tree, depth, id);
 }
 
 /* Trees of each depth, about as many nodes of each. */
-static uint64_t short_lived(unsigned depth_most, uint64_t number, uint64_t *chance)
+static uint64_t gcbench_short_lived(unsigned depth_most, uint64_t number, uint64_t *chance)
 {
 	for (unsigned depth = DEPTH_LEAST; depth <= depth_most; depth += 2)
 		for (uint64_t i = (UINT64_C(1) << (depth_most - depth)) + chance_below(chance, 2); i-- > 0;)
-			make_and_drop(depth, ++number);
+			gcbench_make_and_drop(depth, ++number);
 	return number;
 }
 
-static void verify_array(size_t count)
+static void gcbench_verify_array(size_t count)
 {
 	for (size_t i = 0; i < count; i++)
 		lost += long_array[i] != (double)i;
@@ -111,15 +111,15 @@ int main(int argc, char **argv)
 	for (size_t i = 0; i < array; i++)
 		long_array[i] = (double)i;
 	long_lived = object_new(sizeof(*long_lived), 1);
-	make_down(long_lived, depth);
+	gcbench_make_down(long_lived, depth);
 	program_measure(&program);
 	uint64_t round = 0, number = 0, chance = program.seed;
 	for (; program_goes_on(&program, round); round++) {
-		number = short_lived(depth - 2, number, &chance);
+		number = gcbench_short_lived(depth - 2, number, &chance);
 		program_pause_clock(&program);
-		verify(long_lived, depth, 1);
+		gcbench_verify(long_lived, depth, 1);
 		program_resume_clock(&program);
 	}
-	verify_array(array);
+	gcbench_verify_array(array);
 	return program_end(&program, round, checked, lost);
 }

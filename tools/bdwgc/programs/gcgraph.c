@@ -14,7 +14,7 @@
 
 static struct graph graph;
 
-static void check(struct program *program)
+static void gcgraph_check(struct program *program)
 {
 	program_pause_clock(program);
 	graph_verify(&graph);
@@ -38,8 +38,8 @@ int main(int argc, char **argv)
 			graph_write(&graph);
 		graph_litter(&graph, LITTER_BYTES);
 		if (round % interval == 0)
-			check(&program);
+			gcgraph_check(&program);
 	}
-	check(&program);
+	gcgraph_check(&program);
 	return program_end(&program, round, graph.checked, graph.lost);
 }

@@ -49,7 +49,7 @@ static struct slot *slots;
 static size_t slot_count;
 
 /* 1: the head is there, and may be written. */
-static bool verify_slot(struct worker *worker, const struct slot *slot)
+static bool gcthreads_verify_slot(struct worker *worker, const struct slot *slot)
 {
 	if (!object_is(slot->head, (uint64_t)(slot - slots) + 1)) {
 		worker->lost++;
@@ -67,7 +67,7 @@ static bool verify_slot(struct worker *worker, const struct slot *slot)
 	return true;
 }
 
-static void put_node(struct worker *worker, struct slot *slot)
+static void gcthreads_put_node(struct worker *worker, struct slot *slot)
 {
 	if (slot->length == CHAIN_MOST)
 		return;
@@ -77,14 +77,14 @@ static void put_node(struct worker *worker, struct slot *slot)
 	slot->ids[slot->length++] = link->object.id;
 }
 
-static void drop_chain(struct slot *slot)
+static void gcthreads_drop_chain(struct slot *slot)
 {
 	slot->head->next = NULL;
 	slot->length = 0;
 }
 
 /* The last node of a chain, or the head, as far as all is right. */
-static struct link *last_link(const struct slot *slot)
+static struct link *gcthreads_last_link(const struct slot *slot)
 {
 	struct link *link = slot->head;
 	for (size_t i = slot->length; i-- > 0 && object_is(link->next, slot->ids[i]);)
@@ -92,42 +92,42 @@ static struct link *last_link(const struct slot *slot)
 	return link;
 }
 
-static void move_chain(struct slot *from, struct slot *to)
+static void gcthreads_move_chain(struct slot *from, struct slot *to)
 {
 	if (!from->length || from->length + to->length > CHAIN_MOST)
 		return;
-	last_link(from)->next = to->head->next;
+	gcthreads_last_link(from)->next = to->head->next;
 	to->head->next = from->head->next;
 	memcpy(&to->ids[to->length], from->ids, from->length * sizeof(from->ids[0]));
 	to->length += from->length;
-	drop_chain(from);
+	gcthreads_drop_chain(from);
 }
 
 /* Two different slots, locked in their order. */
-static void with_two(struct worker *worker, struct slot *a, struct slot *b)
+static void gcthreads_with_two(struct worker *worker, struct slot *a, struct slot *b)
 {
 	if (a == b)
 		return;
 	pthread_mutex_lock(a < b ? &a->mutex : &b->mutex);
 	pthread_mutex_lock(a < b ? &b->mutex : &a->mutex);
-	if (verify_slot(worker, a) && verify_slot(worker, b))
-		move_chain(a, b);
+	if (gcthreads_verify_slot(worker, a) && gcthreads_verify_slot(worker, b))
+		gcthreads_move_chain(a, b);
 	pthread_mutex_unlock(&a->mutex);
 	pthread_mutex_unlock(&b->mutex);
 }
 
-static void with_one(struct worker *worker, struct slot *slot, uint64_t what)
+static void gcthreads_with_one(struct worker *worker, struct slot *slot, uint64_t what)
 {
 	pthread_mutex_lock(&slot->mutex);
-	bool there = verify_slot(worker, slot);
+	bool there = gcthreads_verify_slot(worker, slot);
 	if (there && what < 90)
-		put_node(worker, slot);
+		gcthreads_put_node(worker, slot);
 	else if (there)
-		drop_chain(slot);
+		gcthreads_drop_chain(slot);
 	pthread_mutex_unlock(&slot->mutex);
 }
 
-static void *work(void *argument)
+static void *gcthreads_work(void *argument)
 {
 	struct worker *worker = argument;
 	for (; program_goes_on(&program, worker->rounds); worker->rounds++)
@@ -135,14 +135,14 @@ static void *work(void *argument)
 			uint64_t what = chance_below(&worker->chance, 100);
 			struct slot *slot = &slots[chance_below(&worker->chance, slot_count)];
 			if (what < 96)
-				with_one(worker, slot, what);
+				gcthreads_with_one(worker, slot, what);
 			else
-				with_two(worker, slot, &slots[chance_below(&worker->chance, slot_count)]);
+				gcthreads_with_two(worker, slot, &slots[chance_below(&worker->chance, slot_count)]);
 		}
 	return NULL;
 }
 
-static void make_slots(void)
+static void gcthreads_make_slots(void)
 {
 	slot_count = (size_t)(program.size_bytes / (CHAIN_MOST / 4 * sizeof(struct link)));
 	slots = calloc(slot_count, sizeof(*slots));
@@ -157,12 +157,12 @@ static void make_slots(void)
 	}
 }
 
-static void start_workers(struct worker *workers)
+static void gcthreads_start_workers(struct worker *workers)
 {
 	for (unsigned i = 0; i < program.threads; i++) {
 		workers[i].chance = program.seed * 64 + i;
 		workers[i].last_id = (uint64_t)(i + 1) << 48;
-		if (pthread_create(&workers[i].thread, NULL, work, &workers[i]) != 0) {
+		if (pthread_create(&workers[i].thread, NULL, gcthreads_work, &workers[i]) != 0) {
 			fprintf(stderr, "thread %u of %u cannot be started\n", i + 1, program.threads);
 			exit(PROGRAM_REFUSED);
 		}
@@ -174,9 +174,9 @@ int main(int argc, char **argv)
 	static struct worker workers[64];
 	struct worker sum = {0};
 	program_begin(&program, argc, argv);
-	make_slots();
+	gcthreads_make_slots();
 	program_measure(&program);
-	start_workers(workers);
+	gcthreads_start_workers(workers);
 	for (unsigned i = 0; i < program.threads; i++) {
 		pthread_join(workers[i].thread, NULL);
 		sum.rounds += workers[i].rounds;
@@ -185,7 +185,7 @@ int main(int argc, char **argv)
 	}
 	for (size_t i = 0; i < slot_count; i++) {
 		sum.lost += !object_is(row[i], i + 1);
-		verify_slot(&sum, &slots[i]);
+		gcthreads_verify_slot(&sum, &slots[i]);
 	}
 	free(slots);
 	return program_end(&program, sum.rounds, sum.checked, sum.lost);

@@ -8,7 +8,7 @@
 
 #define CHAIN_MOST 4
 
-static void *plain_memory(size_t count, size_t bytes)
+static void *graph_plain_memory(size_t count, size_t bytes)
 {
 	void *memory = calloc(count, bytes);
 	if (!memory) {
@@ -19,7 +19,7 @@ static void *plain_memory(size_t count, size_t bytes)
 }
 
 /* 1: the old node is there, and may be written: what was freed belongs to the collector. */
-static bool is_there(struct graph *graph, size_t i)
+static bool graph_is_there(struct graph *graph, size_t i)
 {
 	bool there = object_is(graph->nodes[i], i + 1);
 	graph->lost += !there;
@@ -27,10 +27,10 @@ static bool is_there(struct graph *graph, size_t i)
 }
 
 /* Hangs an old node below its parent. */
-static void join(struct graph *graph, size_t i)
+static void graph_join(struct graph *graph, size_t i)
 {
 	struct node *parent = graph->nodes[(i - 1) / 2];
-	if (is_there(graph, (i - 1) / 2))
+	if (graph_is_there(graph, (i - 1) / 2))
 		*(i % 2 ? &parent->left : &parent->right) = graph->nodes[i];
 }
 
@@ -39,26 +39,26 @@ void graph_make(struct graph *graph, uint64_t size_bytes, uint64_t seed)
 	memset(graph, 0, sizeof(*graph));
 	graph->chance = seed;
 	graph->count = (size_t)(size_bytes / sizeof(struct node));
-	graph->nodes = plain_memory(graph->count, sizeof(struct node *));
-	graph->hanging = plain_memory(graph->count, sizeof(struct hanging));
+	graph->nodes = graph_plain_memory(graph->count, sizeof(struct node *));
+	graph->hanging = graph_plain_memory(graph->count, sizeof(struct hanging));
 	for (size_t i = 0; i < graph->count; i++) {
 		graph->nodes[i] = object_new(sizeof(struct node), i + 1);
 		if (i == 0)
 			graph->root = graph->nodes[0];
 		else
-			join(graph, i);
+			graph_join(graph, i);
 	}
 	graph->last_id = graph->count;
 }
 
-struct node *graph_chain(struct graph *graph, struct hanging *who, uint64_t length)
+struct node *graph_chain(struct graph *graph, struct hanging *hanging, uint64_t length)
 {
 	struct node *first = NULL;
-	who->length = length;
-	who->first = graph->last_id + 1;
+	hanging->length = length;
+	hanging->first = graph->last_id + 1;
 	graph->last_id += length;
 	for (uint64_t i = length; i-- > 0;) {
-		struct node *node = object_new(sizeof(*node), who->first + i);
+		struct node *node = object_new(sizeof(*node), hanging->first + i);
 		node->left = first;
 		first = node;
 	}
@@ -68,21 +68,21 @@ struct node *graph_chain(struct graph *graph, struct hanging *who, uint64_t leng
 void graph_write(struct graph *graph)
 {
 	size_t i = (size_t)chance_below(&graph->chance, graph->count);
-	struct hanging who;
-	struct node *chain = graph_chain(graph, &who, 1 + chance_below(&graph->chance, CHAIN_MOST));
-	if (!is_there(graph, i))
+	struct hanging hanging;
+	struct node *chain = graph_chain(graph, &hanging, 1 + chance_below(&graph->chance, CHAIN_MOST));
+	if (!graph_is_there(graph, i))
 		return;
 	graph->nodes[i]->chain = chain;
-	graph->hanging[i] = who;
+	graph->hanging[i] = hanging;
 }
 
 /* Counts what is wrong in a chain. */
-static void verify_chain(struct graph *graph, const struct node *node, struct hanging who)
+static void graph_verify_chain(struct graph *graph, const struct node *node, struct hanging hanging)
 {
-	for (uint64_t i = 0; i < who.length; i++, node = node->left) {
+	for (uint64_t i = 0; i < hanging.length; i++, node = node->left) {
 		graph->checked++;
-		if (!object_is(node, who.first + i)) {
-			graph->lost += who.length - i;
+		if (!object_is(node, hanging.first + i)) {
+			graph->lost += hanging.length - i;
 			return;
 		}
 	}
@@ -93,12 +93,12 @@ void graph_litter(struct graph *graph, uint64_t bytes)
 {
 	uint64_t length = 16;
 	for (uint64_t done = 0; done < bytes; done += length * sizeof(struct node)) {
-		struct hanging who;
-		verify_chain(graph, graph_chain(graph, &who, length), who);
+		struct hanging hanging;
+		graph_verify_chain(graph, graph_chain(graph, &hanging, length), hanging);
 	}
 }
 
-static const struct node *child(const struct graph *graph, size_t i)
+static const struct node *graph_child(const struct graph *graph, size_t i)
 {
 	return i < graph->count ? graph->nodes[i] : NULL;
 }
@@ -109,11 +109,11 @@ void graph_verify(struct graph *graph)
 	for (size_t i = 0; i < graph->count; i++) {
 		const struct node *node = graph->nodes[i];
 		graph->checked++;
-		if (!is_there(graph, i))
+		if (!graph_is_there(graph, i))
 			continue;
-		graph->lost += node->left != child(graph, 2 * i + 1);
-		graph->lost += node->right != child(graph, 2 * i + 2);
-		verify_chain(graph, node->chain, graph->hanging[i]);
+		graph->lost += node->left != graph_child(graph, 2 * i + 1);
+		graph->lost += node->right != graph_child(graph, 2 * i + 2);
+		graph_verify_chain(graph, node->chain, graph->hanging[i]);
 	}
 }
 

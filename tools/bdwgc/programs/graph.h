@@ -4,8 +4,8 @@
  *
  * The old nodes form a binary tree, so only its root is a root of the collector. Each has a chain of younger nodes,
  * which nothing else refers to: a chain that was hung on an old node after a collection lives by the write barrier
- * alone. Who must be where is kept in memory from malloc(), which the collector does not look at; the nodes' addresses
- * are kept there, too.
+ * alone. Which object must be where is kept in memory from malloc(), which the collector does not look at; the nodes'
+ * addresses are kept there, too.
  *
  * Threads: one at a time. The graph itself must lie in static memory, where the collector finds the root.
  */
@@ -46,12 +46,12 @@ struct graph {
 void graph_make(struct graph *graph, uint64_t size_bytes, uint64_t seed);
 
 /* A chain of new nodes. */
-struct node *graph_chain(struct graph *graph, struct hanging *who, uint64_t length);
+struct node *graph_chain(struct graph *graph, struct hanging *hanging, uint64_t length);
 
 /* Hangs a new chain on a node, any one. */
 void graph_write(struct graph *graph);
 
-/* Makes chains that nobody keeps, checked while they live. */
+/* Makes chains that nothing refers to, checked while they live. */
 void graph_litter(struct graph *graph, uint64_t bytes);
 
 /* Looks at every object; what is wrong is counted. */

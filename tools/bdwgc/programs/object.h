@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Objects that know who they are.
+ * Objects that know their identity.
  *
  * Every object carries an identity that no other has, and a checksum of it. The collector clears what it frees, or
- * gives it to an object of another identity: whoever follows a link knows from memory that the collector does not see
- * which identity must be there. Links are followed out of objects that were found to be right only, and only such are
- * written, so that a program that lost objects counts them and does not crash.
+ * gives it to an object of another identity: a thread that follows a link knows from memory that the collector does not
+ * see which identity must be there. Links are followed out of objects that were found to be right only, and only such
+ * are written, so that a program that lost objects counts them and does not crash.
  *
  * Threads: any, after object_measure_stalls().
  */
@@ -21,7 +21,7 @@
 
 #define PROGRAM_LOST 1    /* exit code: objects in use were freed */
 #define PROGRAM_USAGE 2   /* bad options */
-#define PROGRAM_REFUSED 3 /* the mode, or the memory, cannot be had here */
+#define PROGRAM_REFUSED 3 /* the mode, or the memory, is not available here */
 
 struct object {
 	uint64_t id;
@@ -34,7 +34,7 @@ void *object_new(size_t bytes, uint64_t id);
 /* 1: it is what it should be. */
 bool object_is(const void *object, uint64_t id);
 
-/* From now on the time of each allocation is told to pauses_stall(). */
+/* From now on the time of each allocation is passed to pauses_stall(). */
 void object_measure_stalls(void);
 
 /* splitmix64 */

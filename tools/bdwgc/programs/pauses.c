@@ -26,19 +26,19 @@ uint64_t pauses_now_ns(void)
 	return (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
 }
 
-static void record_put(struct record *record, uint64_t time_ns)
+static void pauses_record_put(struct record *record, uint64_t time_ns)
 {
 	size_t i = atomic_fetch_add(&record->count, 1);
 	if (i < RECORDS_MAX)
 		record->times_ns[i] = time_ns;
 }
 
-static void GC_CALLBACK on_event(GC_EventType event)
+static void GC_CALLBACK pauses_on_event(GC_EventType event)
 {
 	if (event == GC_EVENT_PRE_STOP_WORLD)
 		stop_began_ns = pauses_now_ns();
 	else if (event == GC_EVENT_POST_START_WORLD && stop_began_ns)
-		record_put(&stops, pauses_now_ns() - stop_began_ns);
+		pauses_record_put(&stops, pauses_now_ns() - stop_began_ns);
 }
 
 void pauses_begin(void)
@@ -47,22 +47,22 @@ void pauses_begin(void)
 	atomic_store(&stops.count, 0);
 	atomic_store(&stalls.count, 0);
 	stop_began_ns = 0;
-	GC_set_on_collection_event(on_event);
+	GC_set_on_collection_event(pauses_on_event);
 }
 
 void pauses_stall(uint64_t took_ns)
 {
 	if (took_ns >= STALL_LEAST_NS)
-		record_put(&stalls, took_ns);
+		pauses_record_put(&stalls, took_ns);
 }
 
-static int compare(const void *left, const void *right)
+static int pauses_compare(const void *left, const void *right)
 {
 	uint64_t a = *(const uint64_t *)left, b = *(const uint64_t *)right;
 	return a < b ? -1 : a > b;
 }
 
-static struct pauses_summary summarize(const struct record *record)
+static struct pauses_summary pauses_summarize(const struct record *record)
 {
 	struct pauses_summary summary = {0};
 	size_t all = atomic_load(&record->count), kept = all < RECORDS_MAX ? all : RECORDS_MAX;
@@ -73,7 +73,7 @@ static struct pauses_summary summarize(const struct record *record)
 		sorted[i] = record->times_ns[i];
 		summary.total_ns += sorted[i];
 	}
-	qsort(sorted, kept, sizeof(*sorted), compare);
+	qsort(sorted, kept, sizeof(*sorted), pauses_compare);
 	summary.count = all;
 	summary.missed = all - kept;
 	if (kept) {
@@ -87,10 +87,10 @@ static struct pauses_summary summarize(const struct record *record)
 
 struct pauses_summary pauses_stops(void)
 {
-	return summarize(&stops);
+	return pauses_summarize(&stops);
 }
 
 struct pauses_summary pauses_stalls(void)
 {
-	return summarize(&stalls);
+	return pauses_summarize(&stalls);
 }

@@ -32,7 +32,7 @@ struct pauses_summary pauses_stops(void);
 /* An allocation took this long. */
 void pauses_stall(uint64_t took_ns);
 
-/* Of those that took 0.1 ms or more. */
+/* A summary of those that took 0.1 ms or more. */
 struct pauses_summary pauses_stalls(void);
 
 #endif

@@ -11,6 +11,10 @@
 
 #include <json-c/json.h>
 
+#include <linux/perf_event.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
 #include "pauses.h"
 #include "uffdwp_gc.h"
 
@@ -29,13 +33,13 @@ static const struct argp_option options[] = {
         {"time-limit", 'l', "MS", 0, "Ask the collector for stops of this length at most (default: as it has it)", 0},
         {"stalls", 'S', NULL, 0, "Measure each allocation, too", 0},
         {"json", 'J', NULL, 0, "Print JSON", 0},
-        {"blind", 'B', NULL, OPTION_HIDDEN, "For tests: do not tell the collector what was written", 0},
+        {"blind", 'B', NULL, OPTION_HIDDEN, "For tests: do not report to the collector what was written", 0},
         {0},
 };
 
 static const char *const mode_names[] = {"none", "mprotect", "own", "uffdwp"};
 
-static uint64_t parse_number(struct argp_state *state, const char *text, bool bytes)
+static uint64_t program_parse_number(struct argp_state *state, const char *text, bool bytes)
 {
 	char *end;
 	errno = 0;
@@ -47,7 +51,7 @@ static uint64_t parse_number(struct argp_state *state, const char *text, bool by
 	return (uint64_t)value << shift;
 }
 
-static enum program_mode parse_mode(struct argp_state *state, const char *text)
+static enum program_mode program_parse_mode(struct argp_state *state, const char *text)
 {
 	for (unsigned i = 0; i < sizeof(mode_names) / sizeof(mode_names[0]); i++)
 		if (strcmp(text, mode_names[i]) == 0)
@@ -56,9 +60,9 @@ static enum program_mode parse_mode(struct argp_state *state, const char *text)
 	return MODE_NONE;
 }
 
-static void parse_threads(struct program *program, struct argp_state *state, const char *text)
+static void program_parse_threads(struct program *program, struct argp_state *state, const char *text)
 {
-	uint64_t threads = parse_number(state, text, false);
+	uint64_t threads = program_parse_number(state, text, false);
 	if (!program->threads)
 		argp_error(state, "%s has one thread", program->name);
 	if (threads < 1 || threads > 64)
@@ -66,23 +70,23 @@ static void parse_threads(struct program *program, struct argp_state *state, con
 	program->threads = (unsigned)threads;
 }
 
-static void parse_writes(struct program *program, struct argp_state *state, const char *text)
+static void program_parse_writes(struct program *program, struct argp_state *state, const char *text)
 {
 	if (!program->writes)
 		argp_error(state, "%s has no old structure to write into", program->name);
-	program->writes = parse_number(state, text, false);
+	program->writes = program_parse_number(state, text, false);
 	if (!program->writes)
 		argp_error(state, "--writes takes 1 or more");
 }
 
-static void parse_size(struct program *program, struct argp_state *state, const char *text)
+static void program_parse_size(struct program *program, struct argp_state *state, const char *text)
 {
-	program->size_bytes = parse_number(state, text, true);
+	program->size_bytes = program_parse_number(state, text, true);
 	if (program->size_bytes < 1 << 16 || program->size_bytes > (uint64_t)1 << 40)
 		argp_error(state, "--size takes 64K to 1024G");
 }
 
-static error_t parse_flag(struct program *program, int key)
+static error_t program_parse_flag(struct program *program, int key)
 {
 	if (key == 'S')
 		program->stalls = true;
@@ -95,25 +99,25 @@ static error_t parse_flag(struct program *program, int key)
 	return 0;
 }
 
-static error_t parse(int key, char *text, struct argp_state *state)
+static error_t program_parse(int key, char *text, struct argp_state *state)
 {
 	struct program *program = state->input;
 	if (key == 'm')
-		program->mode = parse_mode(state, text);
+		program->mode = program_parse_mode(state, text);
 	else if (key == 's')
-		parse_size(program, state, text);
+		program_parse_size(program, state, text);
 	else if (key == 'r')
-		program->rounds = parse_number(state, text, false);
+		program->rounds = program_parse_number(state, text, false);
 	else if (key == 't')
-		program->seconds = parse_number(state, text, false);
+		program->seconds = program_parse_number(state, text, false);
 	else if (key == 'e')
-		program->seed = parse_number(state, text, false);
+		program->seed = program_parse_number(state, text, false);
 	else if (key == 'j')
-		parse_threads(program, state, text);
+		program_parse_threads(program, state, text);
 	else if (key == 'w')
-		parse_writes(program, state, text);
+		program_parse_writes(program, state, text);
 	else if (key == 'l')
-		program->time_limit_ms = parse_number(state, text, false);
+		program->time_limit_ms = program_parse_number(state, text, false);
 	else if (key == ARGP_KEY_ARG)
 		argp_error(state, "no arguments, only options: '%s'", text);
 	else if (key == ARGP_KEY_END && !program->rounds && !program->seconds)
@@ -121,12 +125,12 @@ static error_t parse(int key, char *text, struct argp_state *state)
 	else if (key == ARGP_KEY_END && program->blind && program->mode != MODE_UFFDWP)
 		argp_error(state, "--blind goes with --mode=uffdwp only");
 	else
-		return parse_flag(program, key);
+		return program_parse_flag(program, key);
 	return 0;
 }
 
 /* The means that the collector really uses, as far as it can be seen from outside. */
-static const char *vdb_name(void)
+static const char *program_vdb_name(void)
 {
 	struct sigaction action;
 	struct uffdwp_gc_stats stats = {.sz = sizeof(stats)};
@@ -141,13 +145,13 @@ static const char *vdb_name(void)
 	return (action.sa_flags & SA_SIGINFO) && action.sa_sigaction ? "mprotect" : "unknown";
 }
 
-static void refuse(const struct program *program, const char *why)
+static void program_refuse(const struct program *program, const char *why)
 {
-	fprintf(stderr, "%s: --mode=%s cannot be had: %s\n", program->name, mode_names[program->mode], why);
+	fprintf(stderr, "%s: --mode=%s is not available: %s\n", program->name, mode_names[program->mode], why);
 	exit(PROGRAM_REFUSED);
 }
 
-static void start_uffdwp(const struct program *program)
+static void program_start_uffdwp(const struct program *program)
 {
 	char text[512];
 	struct uffdwp_gc_options wanted = UFFDWP_GC_OPTIONS_INIT;
@@ -155,35 +159,57 @@ static void start_uffdwp(const struct program *program)
 	if (uffdwp_gc_start(&wanted) == 0)
 		return;
 	uffdwp_gc_error_text(text, sizeof(text));
-	refuse(program, text);
+	program_refuse(program, text);
 }
 
-static void start_collector(const struct program *program)
+static void program_start_collector(const struct program *program)
 {
 	if (program->mode == MODE_MPROTECT)
 		setenv("GC_USE_GETWRITEWATCH", "0", 1); /* no soft-dirty bits */
 	if (program->mode == MODE_UFFDWP)
-		start_uffdwp(program);
+		program_start_uffdwp(program);
 	GC_INIT();
 	if (program->mode == MODE_MPROTECT || program->mode == MODE_OWN)
 		GC_enable_incremental();
-	if (program->mode == MODE_MPROTECT && strcmp(vdb_name(), "mprotect") != 0)
-		refuse(program, vdb_name());
+	if (program->mode == MODE_MPROTECT && strcmp(program_vdb_name(), "mprotect") != 0)
+		program_refuse(program, program_vdb_name());
 	if (program->mode == MODE_OWN && !GC_is_incremental_mode())
-		refuse(program, "the collector does not switch it on");
+		program_refuse(program, "the collector does not switch it on");
 	if (program->time_limit_ms)
 		GC_set_time_limit(program->time_limit_ms);
 	GC_allow_register_threads();
 }
 
+/* Page faults of all threads from now on, in user code; those that end in a signal, too. -1: not counted here. */
+static int program_count_faults(void)
+{
+	struct perf_event_attr event = {.type = PERF_TYPE_SOFTWARE,
+	                                .size = sizeof(event),
+	                                .config = PERF_COUNT_SW_PAGE_FAULTS,
+	                                .inherit = 1,
+	                                .exclude_kernel = 1,
+	                                .exclude_hv = 1};
+	return (int)syscall(SYS_perf_event_open, &event, 0, -1, -1, PERF_FLAG_FD_CLOEXEC);
+}
+
+/* 0: not counted. */
+static uint64_t program_faults_since_begin(const struct program *program)
+{
+	uint64_t count = 0;
+	return program->fault_counter >= 0 && read(program->fault_counter, &count, sizeof(count)) == sizeof(count)
+	               ? count
+	               : 0;
+}
+
 void program_begin(struct program *program, int argc, char **argv)
 {
-	const struct argp argp = {options, parse, NULL, program->about, NULL, NULL, NULL};
+	const struct argp argp = {options, program_parse, NULL, program->about, NULL, NULL, NULL};
 	argp_err_exit_status = PROGRAM_USAGE;
 	argp_parse(&argp, argc, argv, 0, NULL, program);
 	if (program->stalls)
 		object_measure_stalls();
-	start_collector(program);
+	program->fault_counter = program_count_faults();
+	program_start_collector(program);
 	program->began_ns = pauses_now_ns();
 }
 
@@ -213,49 +239,52 @@ bool program_goes_on(const struct program *program, uint64_t rounds_done)
 	return !program->seconds || pauses_now_ns() - program->began_ns < program->seconds * UINT64_C(1000000000);
 }
 
-static void json_number(struct json_object *object, const char *name, uint64_t value)
+static void program_json_number(struct json_object *object, const char *name, uint64_t value)
 {
 	json_object_object_add(object, name, json_object_new_int64((int64_t)value));
 }
 
-static void json_pauses(struct json_object *object, const char *name, const struct pauses_summary *summary)
+static void program_json_pauses(struct json_object *object, const char *name, const struct pauses_summary *summary)
 {
 	struct json_object *pauses = json_object_new_object();
-	json_number(pauses, "count", summary->count);
-	json_number(pauses, "p50_ns", summary->p50_ns);
-	json_number(pauses, "p99_ns", summary->p99_ns);
-	json_number(pauses, "max_ns", summary->max_ns);
-	json_number(pauses, "total_ns", summary->total_ns);
-	json_number(pauses, "missed", summary->missed);
+	program_json_number(pauses, "count", summary->count);
+	program_json_number(pauses, "p50_ns", summary->p50_ns);
+	program_json_number(pauses, "p99_ns", summary->p99_ns);
+	program_json_number(pauses, "max_ns", summary->max_ns);
+	program_json_number(pauses, "total_ns", summary->total_ns);
+	program_json_number(pauses, "missed", summary->missed);
 	json_object_object_add(object, name, pauses);
 }
 
-static const char *state_name(uint32_t state)
+static const char *program_state_name(uint32_t state)
 {
-	static const char *const names[] = {"off", "tracking", "everything", "child", "replaced"};
+	static const char *const names[] = {"off", "tracking", "everything", "child", "replaced", "waiting", "resting"};
 	return state < sizeof(names) / sizeof(names[0]) ? names[state] : "?";
 }
 
-static struct json_object *json_adapter(const struct uffdwp_gc_stats *stats)
+static struct json_object *program_json_adapter(const struct uffdwp_gc_stats *stats)
 {
 	struct json_object *adapter = json_object_new_object();
-	json_object_object_add(adapter, "state", json_object_new_string(state_name(stats->state)));
-	json_number(adapter, "stops", stats->stops);
-	json_number(adapter, "stops_all", stats->stops_all);
-	json_number(adapter, "pages_fed", stats->pages_fed);
-	json_number(adapter, "collect_ns", stats->collect_ns);
-	json_number(adapter, "collect_max_ns", stats->collect_max_ns);
-	json_number(adapter, "sync_count", stats->sync_count);
-	json_number(adapter, "sync_ns", stats->sync_ns);
-	json_number(adapter, "restarts", stats->restarts);
-	json_number(adapter, "heap_bytes", stats->heap_bytes);
-	json_number(adapter, "tracked_bytes", stats->tracked_bytes);
-	json_number(adapter, "untracked_bytes", stats->untracked_bytes);
+	json_object_object_add(adapter, "state", json_object_new_string(program_state_name(stats->state)));
+	program_json_number(adapter, "stops", stats->stops);
+	program_json_number(adapter, "stops_all", stats->stops_all);
+	program_json_number(adapter, "pages_fed", stats->pages_fed);
+	program_json_number(adapter, "collect_ns", stats->collect_ns);
+	program_json_number(adapter, "collect_max_ns", stats->collect_max_ns);
+	program_json_number(adapter, "sync_count", stats->sync_count);
+	program_json_number(adapter, "sync_ns", stats->sync_ns);
+	program_json_number(adapter, "restarts", stats->restarts);
+	program_json_number(adapter, "heap_bytes", stats->heap_bytes);
+	program_json_number(adapter, "tracked_bytes", stats->tracked_bytes);
+	program_json_number(adapter, "untracked_bytes", stats->untracked_bytes);
+	program_json_number(adapter, "pages_ahead", stats->pages_ahead);
+	program_json_number(adapter, "rests", stats->rests);
 	return adapter;
 }
 
-/* Everything that is told, once; the words for people are made from it. */
-static struct json_object *describe(const struct program *program, uint64_t rounds, uint64_t checked, uint64_t lost)
+/* Everything that is reported, once; the words for people are made from it. */
+static struct json_object *program_describe(const struct program *program, uint64_t rounds, uint64_t checked,
+                                            uint64_t lost)
 {
 	uint64_t elapsed_ns = pauses_now_ns() - program->began_ns - program->checks_ns;
 	struct pauses_summary stops = pauses_stops(), stalls = pauses_stalls();
@@ -264,69 +293,74 @@ static struct json_object *describe(const struct program *program, uint64_t roun
 	uffdwp_gc_stats(&stats);
 	json_object_object_add(all, "program", json_object_new_string(program->name));
 	json_object_object_add(all, "mode", json_object_new_string(mode_names[program->mode]));
-	json_object_object_add(all, "vdb", json_object_new_string(vdb_name()));
-	json_number(all, "seed", program->seed);
-	json_number(all, "size_bytes", program->size_bytes);
-	json_number(all, "threads", program->threads ? program->threads : 1);
-	json_number(all, "rounds", rounds);
-	json_number(all, "build_ns", program->build_ns);
-	json_number(all, "elapsed_ns", elapsed_ns);
-	json_number(all, "checks_ns", program->checks_ns);
-	json_number(all, "collections", GC_get_gc_no());
-	json_number(all, "heap_bytes", GC_get_heap_size());
-	json_pauses(all, "stops", &stops);
+	json_object_object_add(all, "vdb", json_object_new_string(program_vdb_name()));
+	program_json_number(all, "seed", program->seed);
+	program_json_number(all, "size_bytes", program->size_bytes);
+	program_json_number(all, "threads", program->threads ? program->threads : 1);
+	program_json_number(all, "rounds", rounds);
+	program_json_number(all, "build_ns", program->build_ns);
+	program_json_number(all, "elapsed_ns", elapsed_ns);
+	program_json_number(all, "checks_ns", program->checks_ns);
+	program_json_number(all, "collections", GC_get_gc_no());
+	program_json_number(all, "faults", program_faults_since_begin(program));
+	program_json_number(all, "heap_bytes", GC_get_heap_size());
+	program_json_pauses(all, "stops", &stops);
 	if (program->stalls)
-		json_pauses(all, "stalls", &stalls);
-	json_number(all, "objects_checked", checked);
-	json_number(all, "objects_lost", lost);
+		program_json_pauses(all, "stalls", &stalls);
+	program_json_number(all, "objects_checked", checked);
+	program_json_number(all, "objects_lost", lost);
 	if (stats.state != UFFDWP_GC_OFF)
-		json_object_object_add(all, "adapter", json_adapter(&stats));
+		json_object_object_add(all, "adapter", program_json_adapter(&stats));
 	return all;
 }
 
-static double number(struct json_object *object, const char *name)
+static double program_number(struct json_object *object, const char *name)
 {
 	return json_object_get_double(json_object_object_get(object, name));
 }
 
-static void print_pauses(struct json_object *all, const char *name)
+static void program_print_pauses(struct json_object *all, const char *name)
 {
 	struct json_object *pauses = json_object_object_get(all, name);
 	if (pauses)
 		printf("  %s: %.0f, p50 %.3f ms, p99 %.3f ms, longest %.3f ms, together %.3f ms\n", name,
-		       number(pauses, "count"), number(pauses, "p50_ns") / 1e6, number(pauses, "p99_ns") / 1e6,
-		       number(pauses, "max_ns") / 1e6, number(pauses, "total_ns") / 1e6);
+		       program_number(pauses, "count"), program_number(pauses, "p50_ns") / 1e6,
+		       program_number(pauses, "p99_ns") / 1e6, program_number(pauses, "max_ns") / 1e6,
+		       program_number(pauses, "total_ns") / 1e6);
 }
 
-static void print_words(struct json_object *all)
+static void program_print_words(struct json_object *all)
 {
 	struct json_object *adapter = json_object_object_get(all, "adapter");
 	printf("%s --mode=%s (dirty bits: %s), seed %.0f: built in %.3f s, %.0f rounds in %.3f s, %.0f collections, "
 	       "heap of %.1f MiB\n",
 	       json_object_get_string(json_object_object_get(all, "program")),
 	       json_object_get_string(json_object_object_get(all, "mode")),
-	       json_object_get_string(json_object_object_get(all, "vdb")), number(all, "seed"),
-	       number(all, "build_ns") / 1e9, number(all, "rounds"), number(all, "elapsed_ns") / 1e9,
-	       number(all, "collections"), number(all, "heap_bytes") / (1 << 20));
-	print_pauses(all, "stops");
-	print_pauses(all, "stalls");
+	       json_object_get_string(json_object_object_get(all, "vdb")), program_number(all, "seed"),
+	       program_number(all, "build_ns") / 1e9, program_number(all, "rounds"),
+	       program_number(all, "elapsed_ns") / 1e9, program_number(all, "collections"),
+	       program_number(all, "heap_bytes") / (1 << 20));
+	printf("  page faults: %.0f\n", program_number(all, "faults"));
+	program_print_pauses(all, "stops");
+	program_print_pauses(all, "stalls");
 	if (adapter)
 		printf("  adapter: %s, %.0f pages fed in %.0f stops, %.3f ms (longest %.3f ms), heap looked for %.0f "
 		       "times in %.3f ms\n",
-		       json_object_get_string(json_object_object_get(adapter, "state")), number(adapter, "pages_fed"),
-		       number(adapter, "stops"), number(adapter, "collect_ns") / 1e6,
-		       number(adapter, "collect_max_ns") / 1e6, number(adapter, "sync_count"),
-		       number(adapter, "sync_ns") / 1e6);
-	printf("  %.0f objects checked, %.0f lost\n", number(all, "objects_checked"), number(all, "objects_lost"));
+		       json_object_get_string(json_object_object_get(adapter, "state")),
+		       program_number(adapter, "pages_fed"), program_number(adapter, "stops"),
+		       program_number(adapter, "collect_ns") / 1e6, program_number(adapter, "collect_max_ns") / 1e6,
+		       program_number(adapter, "sync_count"), program_number(adapter, "sync_ns") / 1e6);
+	printf("  %.0f objects checked, %.0f lost\n", program_number(all, "objects_checked"),
+	       program_number(all, "objects_lost"));
 }
 
 int program_end(const struct program *program, uint64_t rounds_done, uint64_t checked, uint64_t lost)
 {
-	struct json_object *all = describe(program, rounds_done, checked, lost);
+	struct json_object *all = program_describe(program, rounds_done, checked, lost);
 	if (program->json)
 		printf("%s\n", json_object_to_json_string_ext(all, JSON_C_TO_STRING_PRETTY));
 	else
-		print_words(all);
+		program_print_words(all);
 	json_object_put(all);
 	if (fflush(stdout) != 0) {
 		fprintf(stderr, "%s: the report cannot be written: %s\n", program->name, strerror(errno));

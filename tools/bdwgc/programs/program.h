@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the three programs share: options, the collector in the mode that was asked for, objects that know who they are,
- * and the report.
+ * What the three programs share: options, the collector in the mode that was asked for, objects that know their
+ * identity, and the report.
  *
  * Every object carries an identity that no other has, and a checksum of it. The collector clears what it frees, or
- * gives it to an object of another identity: whoever follows a link knows from memory that the collector does not see
- * which identity must be there. Links are followed out of objects that were found to be right only, so that a program
- * that lost objects counts them and does not crash.
+ * gives it to an object of another identity: a thread that follows a link knows from memory that the collector does not
+ * see which identity must be there. Links are followed out of objects that were found to be right only, so that a
+ * program that lost objects counts them and does not crash.
  */
 #ifndef BDWGC_PROGRAM_H
 #define BDWGC_PROGRAM_H
@@ -37,6 +37,7 @@ struct program {
 	uint64_t began_ns;
 	uint64_t build_ns;  /* until program_measure() */
 	uint64_t checks_ns; /* spent in checks of everything, which do not count */
+	int fault_counter;  /* of the kernel; -1: none */
 };
 
 /* Parses options, starts the collector. Ends the program where that cannot be. */

@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: MIT */
+/* Part of uffdwp.h, whose top states what the library cannot see and the conventions that hold for all calls. Here:
+ * regions. */
+#ifndef UFFDWP_REGION_H
+#define UFFDWP_REGION_H
+
+#include "runtime.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct uffdwp_region;
+
+/* F_SEAL_FUTURE_WRITE and F_SEAL_SHRINK: the kernel then refuses write(2), new writable mappings and hole
+ * punches (uffdwp_region_punch() too: -EPERM) */
+#define UFFDWP_REGION_CREATE_SEALED (1u << 0)
+/* create: leave the mapping to children of fork(); their writes are NOT seen. Without it a child that touches the
+ * region gets SIGSEGV. Attached memory is inherited as fork(2) always does it */
+#define UFFDWP_REGION_INHERIT (1u << 1)
+#define UFFDWP_REGION_CREATE_HUGETLB (1u << 2) /* from huge pages */
+/* take shared memory that has another writable mapping in this process, and say so (uffdwp_region_info(),
+ * uffdwp_error_text()) instead of refusing; what is written there is NOT seen */
+#define UFFDWP_REGION_ATTACH_ALIASED (1u << 3)
+
+/*
+ * Pages were lost: uffdwp_region_losses() now has something to report, and may be called from here. Called in a handler
+ * thread of the runtime, after the faults that were read together were resolved; in the thread that calls
+ * uffdwp_region_audit() for what that finds. Must not touch the region's memory, wait (also not for a lock, see Locks
+ * in uffdwp.h), or call anything else of the library.
+ */
+typedef void (*uffdwp_loss_fn)(void *user, struct uffdwp_region *region);
+
+/* Placement of a created region, as set_mempolicy(2) means it. */
+enum uffdwp_numa { UFFDWP_NUMA_DEFAULT = 0, UFFDWP_NUMA_BIND = 1, UFFDWP_NUMA_INTERLEAVE = 2 };
+
+struct uffdwp_region_options {
+	size_t sz;                /* sizeof(struct uffdwp_region_options) */
+	uint32_t flags;           /* UFFDWP_REGION_* */
+	uint32_t mechanism;       /* enum uffdwp_mechanism; one that is named is taken or refused, never replaced */
+	uint32_t delivery;        /* enum uffdwp_delivery */
+	uint32_t numa;            /* enum uffdwp_numa (create) */
+	uint64_t numa_nodes;      /* bit n: node n, for BIND and INTERLEAVE */
+	uint64_t capacity_bytes;  /* create: address space kept for growth, multiple of the page size; 0: the length.
+	                           * hugetlb: its huge pages are reserved at once */
+	uint64_t huge_page_bytes; /* create, HUGETLB: size of a huge page; 0: the system's default */
+	const char *name;         /* create: shown in /proc/PID/maps, up to 200 bytes; NULL: "uffdwp" */
+	int32_t fd;         /* attach: the memfd or tmpfs file of the mapping, so that it can be grown, punched and read
+	                     * without touching the mapping; stays the caller's. 0 or -1: none, not known (a file that
+	                     * is descriptor 0 is duplicated first) */
+	uint32_t reserved;  /* 0 */
+	uint64_t fd_offset; /* attach: offset of the mapping's first byte in fd */
+	uffdwp_loss_fn on_loss; /* called when pages were lost; NULL: none */
+	void *on_loss_user;
+	/* create: where to map it, all of its capacity; a multiple of its page size. Refused with -EEXIST where
+	 * something is mapped there already. For images full of pointers. NULL: anywhere */
+	void *address;
+};
+#define UFFDWP_REGION_OPTIONS_INIT UFFDWP_INIT(struct uffdwp_region_options)
+
+/*
+ * Creates a region: a new memfd of `length` bytes, mapped shared and readable and writable at an address that stays the
+ * same when the region grows (up to capacity_bytes). Its memory reads as zeros. A region has at most 2^32 - 1 pages,
+ * created (-EOVERFLOW) or attached (-EINVAL). UFFDWP_MEMORY_ANON cannot be created, only attached.
+ *
+ * Which mechanism and delivery AUTO took: uffdwp_region_info(). A program whose system calls write into the region
+ * (read(2) into it) checks that delivery is THREAD, or asks for it and is refused where it is not available. At rest a
+ * region costs some bits of memory a page, and a byte a page once it was armed (256 KiB for a GiB of 4 KiB pages).
+ *
+ * Errors: -EINVAL (length 0 or not a multiple of the page size, capacity below length, unknown flag, mechanism or
+ * delivery, a node that does not exist), -E2BIG, -EOVERFLOW, -ENFILE (1024 regions a handler thread), -EOPNOTSUPP (no
+ * mechanism works for this memory here; `numa`, and the library was built without libnuma; the text gives the reason),
+ * -ENOMEM (memory, huge pages or address space), -EPERM, -EMFILE, -EEXIST (something is mapped at `address`). Since
+ * 0.1.
+ */
+UFFDWP_MUST_CHECK UFFDWP_EXPORT int uffdwp_region_create(struct uffdwp *runtime, uint64_t length,
+                                                         const struct uffdwp_region_options *options,
+                                                         struct uffdwp_region **out);
+
+/*
+ * Attaches to memory that is mapped already, the heap among others (the library's own tables lie elsewhere): [address,
+ * address + length) must lie in readable and writable mappings of one type (shmem, hugetlb or private anonymous)
+ * without a gap. The mapping stays the caller's, which keeps it mapped until uffdwp_region_close(); mremap() of the
+ * whole range is followed, also where it grows (what is added is not the region's). munmap() of a part, mremap() of a
+ * part and MREMAP_DONTUNMAP make the region dead: -ESTALE from then on, also from snapshots, views, tracks and restores
+ * of it; what was moved away is not protected any more. Do not mremap() a region while other threads attach or move
+ * others: it dies loudly (-ESTALE), or the attach answers -EBUSY.
+ *
+ * Errors: -EINVAL (unaligned, zero or overflowing range, fd that is not what is mapped there), -EBADF (fd is closed),
+ * -ENOENT (nothing, or not everything, is mapped there), -EACCES (not readable and writable), -EBUSY (overlaps another
+ * region, or another userfaultfd is registered there; mprotect does not mind that), -EADDRINUSE (another writable
+ * mapping of this memory, see UFFDWP_REGION_ATTACH_ALIASED), -EMEDIUMTYPE (a file on disk, a private mapping of a file,
+ * a device: not memory that can be armed; System V shared memory, except by UFFDWP_MECHANISM_MPROTECT), -EDEADLK (the
+ * calling thread's own stack or thread-local memory lies there, see the top of uffdwp.h), -EMLINK, -EOPNOTSUPP,
+ * -ENOMEM. Since 0.1.
+ */
+UFFDWP_MUST_CHECK UFFDWP_EXPORT int uffdwp_region_attach(struct uffdwp *runtime, void *address, uint64_t length,
+                                                         const struct uffdwp_region_options *options,
+                                                         struct uffdwp_region **out);
+
+/*
+ * Closes a region: disarms it, resumes every waiting writer, unregisters; unmaps and closes what create made. -EBUSY
+ * while a snapshot or a restore of it has not been freed, a view of it is open, or a track watches it: nothing happened
+ * then. -ECHILD. Since 0.1.
+ */
+UFFDWP_EXPORT int uffdwp_region_close(struct uffdwp_region *region);
+
+struct uffdwp_region_info {
+	size_t sz;               /* set by the caller: sizeof(struct uffdwp_region_info) */
+	void *base;              /* first byte; follows mremap() of attached memory */
+	uint64_t length_bytes;   /* what may be used now */
+	uint64_t capacity_bytes; /* up to where it may grow */
+	uint64_t page_bytes;     /* granularity of arming */
+	uint32_t memory;         /* enum uffdwp_memory */
+	uint32_t mechanism;      /* the one in use */
+	uint32_t delivery;       /* enum uffdwp_delivery */
+	int32_t fd;              /* the memfd; -1: none is known. Stays the library's: do not close */
+	uint32_t dead;           /* 1: unmapped outside of the library */
+	uint32_t aliases;        /* other writable mappings of the same memory that this process had at the attach */
+};
+
+/* Describes a region. -EINVAL (sz too small). Takes no lock; each field is read once. Since 0.1. */
+UFFDWP_EXPORT int uffdwp_region_info(const struct uffdwp_region *region, struct uffdwp_region_info *info);
+
+/* The first byte of a region: what info gives as base, for callers in a hurry. Since 0.1. */
+UFFDWP_EXPORT void *uffdwp_region_base(const struct uffdwp_region *region);
+
+/* The region that `address` lies in, of whatever runtime of this process, or NULL. Async-signal-safe. Since 0.1. */
+UFFDWP_EXPORT struct uffdwp_region *uffdwp_region_locate(const void *address);
+
+/*
+ * Grows a created region in place to `length` bytes; the new part reads as zeros. A running snapshot does not contain
+ * it. -EINVAL (unaligned, smaller), -ENOSPC (beyond the capacity), -EOPNOTSUPP (an attached region), -ESTALE (dead),
+ * -ENOMEM. Since 0.1.
+ */
+UFFDWP_EXPORT int uffdwp_region_grow(struct uffdwp_region *region, uint64_t length);
+
+/*
+ * Gives the memory of a page-aligned range back to the system; it reads as zeros afterwards. Pages that a running
+ * snapshot still needs are preserved first. May wait for pool memory as a write would. -EINVAL, -ERANGE (outside),
+ * -EOVERFLOW, -EPERM (sealed), -EOPNOTSUPP (attached shmem without fd), -ESTALE, or what the kernel answered. Since
+ * 0.1.
+ */
+UFFDWP_EXPORT int uffdwp_region_punch(struct uffdwp_region *region, uint64_t offset, uint64_t length);
+
+/*
+ * Arms a page-aligned range: the next write to each of its pages faults once, is counted (faults, pages_disarmed) and
+ * goes on. For measurement and for callers that only want to know; snapshots arm by themselves.
+ * -EINVAL (unaligned, zero), -ERANGE, -EOVERFLOW, -EBUSY (a snapshot runs, or a track watches), -ESTALE, or
+ * what the kernel answered. Since 0.1.
+ */
+UFFDWP_EXPORT int uffdwp_region_arm(struct uffdwp_region *region, uint64_t offset, uint64_t length);
+
+/* Takes the protection of a range off again. Errors as for arm. Since 0.1. */
+UFFDWP_EXPORT int uffdwp_region_disarm(struct uffdwp_region *region, uint64_t offset, uint64_t length);
+
+/* Counts the pages of a range that the ledger holds for armed into *pages. Errors as for arm, but -EBUSY; -EINVAL
+ * also if pages is NULL. Since 0.1. */
+UFFDWP_EXPORT int uffdwp_region_armed(const struct uffdwp_region *region, uint64_t offset, uint64_t length,
+                                      uint64_t *pages);
+
+struct uffdwp_region_stats {
+	size_t sz;                /* set by the caller */
+	uint64_t faults;          /* write faults resolved, by either delivery */
+	uint64_t faults_repeated; /* of these: the page was no longer armed (another thread was first) */
+	uint64_t pages_disarmed;  /* pages unprotected by faults */
+	uint64_t events_remove;   /* madvise(2) calls that discard, seen by the handler */
+	uint64_t events_remap;
+	uint64_t events_unmap;
+	uint64_t pages_lost;    /* armed pages that were found without protection: the sum of lost_by */
+	uint64_t snapshots;     /* begun */
+	uint64_t lost_by[16];   /* by cause, enum uffdwp_loss; 0 where there is no such cause */
+	uint64_t pages_rearmed; /* lost pages that were armed again, by a read fault or an audit */
+	uint64_t pages_filled;  /* empty page-table entries that the library filled (rearm, minor) */
+};
+
+/* Reads the counters of a region. -EINVAL (sz too small). Since 0.1. */
+UFFDWP_EXPORT int uffdwp_region_stats(const struct uffdwp_region *region, struct uffdwp_region_stats *stats);
+
+/* A run of pages that were lost for one cause. */
+struct uffdwp_lost_range {
+	uint64_t start; /* bytes [start, end) of the region */
+	uint64_t end;
+	uint32_t cause; /* enum uffdwp_loss */
+	uint32_t reserved;
+};
+
+/*
+ * Takes the list of pages lost since it was last asked: up to `capacity` ranges, by cause and then by offset; a page
+ * that was lost twice for one cause is there once. What does not fit stays for the next call: ask until it returns less
+ * than `capacity`. Never waits for a fault. The number of ranges, or -EINVAL (capacity is 0, ranges is
+ * NULL). Since 0.1.
+ */
+UFFDWP_EXPORT int uffdwp_region_losses(struct uffdwp_region *region, struct uffdwp_lost_range *ranges, size_t capacity);
+
+struct uffdwp_audit {
+	size_t sz;              /* set by the caller */
+	uint64_t pages_armed;   /* that the ledger holds for armed, and were looked at */
+	uint64_t pages_lost;    /* of these: unprotected, and no event had reported it */
+	uint64_t pages_rearmed; /* of these: armed again */
+};
+
+/*
+ * Compares the ledger with the kernel's own view (pagemap bit 57; for mprotect the mappings), arms again what lost its
+ * protection without an event, counts and lists it as UFFDWP_LOSS_UNKNOWN, and fails a running snapshot that has not
+ * saved it yet (-ENODATA): it may have been written. Writers go on meanwhile.
+ *
+ * Errors: -EINVAL (sz too small), -EOPNOTSUPP (this kernel's pagemap does not show uffd-wp bits: Linux before 5.13;
+ * there is no answer), -ESTALE (the region is dead, or its registration was taken away: it is dead from now on),
+ * -EACCES (no /proc/self/pagemap), -EAGAIN (an event of the kernel waits to be read: once more), -ENOMEM. Since 0.1.
+ */
+UFFDWP_EXPORT int uffdwp_region_audit(struct uffdwp_region *region, struct uffdwp_audit *audit);
+
+/*
+ * The explicit barrier: "I am about to write [offset, offset + length)". Preserves what a running snapshot still needs
+ * and disarms, without a fault; costs a few nanoseconds where nothing is armed. The range need not be aligned. Call it
+ * for buffers that are handed to system calls under inline delivery. The promise holds until the next begin or arm;
+ * under rearm and minor inline also only as long as the kernel does not swap the page out: a system call that fails
+ * with EFAULT is made once more after another barrier. Where the library fills empty entries itself and a system call
+ * could not wait for that (rearm and minor, inline or in user mode only) it fills those of the range, too: some system
+ * calls for each page. Pages that a lazy restore has not fetched yet are waited for; the error of one that it could not
+ * fetch is the answer, and then nothing is promised. Async-signal-safe. -ERANGE (outside, armed or not), -EDEADLK (the
+ * calling thread runs on a stack in this region, armed or not), -ESTALE (dead). Forms no text. Since 0.1.
+ */
+UFFDWP_EXPORT int uffdwp_prepare_write(struct uffdwp_region *region, uint64_t offset, uint64_t length);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: MIT */
+/* See escape.h. */
+#include "base/escape.h"
+
+#include <stdint.h>
+#include <string.h>
+
+/* The length of the UTF-8 character there (RFC 3629: no overlong form, no surrogate, nothing above U+10FFFF), and the
+ * character; 0: it is none. */
+static size_t escape_decode(const unsigned char *at, uint32_t *character)
+{
+	static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
+	size_t length = at[0] < 0x80 ? 1 : at[0] >> 5 == 6 ? 2 : at[0] >> 4 == 14 ? 3 : at[0] >> 3 == 30 ? 4 : 0;
+
+	if (length == 0)
+		return 0;
+	*character = length == 1 ? at[0] : at[0] & (0x7fu >> length);
+	for (size_t i = 1; i < length; i++) {
+		if (at[i] >> 6 != 2) /* the terminating zero, too */
+			return 0;
+		*character = *character << 6 | (at[i] & 0x3f);
+	}
+	return *character < least[length] || (*character >= 0xd800 && *character < 0xe000) || *character > 0x10ffff
+	               ? 0
+	               : length;
+}
+
+static int escape_is_plain(uint32_t character, int flags)
+{
+	if (character < 0x20 || (character >= 0x7f && character < 0xa0))
+		return (flags & ESCAPE_KEEP_CONTROLS) != 0;
+	/* line and paragraph separators; characters of direction */
+	return !(character == 0x2028 || character == 0x2029 || character == 0x200e || character == 0x200f ||
+	         (character >= 0x202a && character <= 0x202e) || (character >= 0x2066 && character <= 0x2069));
+}
+
+struct escape_out {
+	char *to;
+	size_t size;
+	size_t length; /* of the whole result */
+	int full;
+};
+
+static void escape_put(struct escape_out *out, const char *bytes, size_t length)
+{
+	if (!out->full && out->length + length < out->size)
+		memcpy(out->to + out->length, bytes, length);
+	else if (!out->full && out->size) {
+		out->full = 1;
+		out->to[out->length] = '\0';
+	}
+	out->length += length;
+}
+
+size_t escape_text(char *to, size_t size, const char *in, int flags)
+{
+	static const char digits[] = "0123456789abcdef";
+	struct escape_out out = {.to = to, .size = size, .full = size == 0};
+
+	for (const char *at = in; *at;) {
+		uint32_t character = 0;
+		size_t length = escape_decode((const unsigned char *)at, &character);
+		int plain = length && escape_is_plain(character, flags);
+
+		length = length ? length : 1;
+		if (plain)
+			escape_put(&out, at, length);
+		for (size_t i = 0; i < length && !plain; i++) {
+			unsigned char byte = (unsigned char)at[i];
+			const char escaped[4] = {'\\', 'x', digits[byte >> 4], digits[byte & 15]};
+
+			escape_put(&out, escaped, sizeof(escaped));
+		}
+		at += length;
+	}
+	if (!out.full)
+		to[out.length] = '\0';
+	return out.length;
+}

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Names that come from outside (paths, names of processes, URIs) as part of a text: always valid UTF-8 without control
+ * characters, so that no name can move a cursor, forge a line or break a JSON reader. What is not printed as it is
+ * becomes \xNN, byte by byte: control characters (C0, DEL, C1), characters that turn the direction of text, and bytes
+ * that are no UTF-8. All else stays. Without a state; async-signal-safe.
+ */
+#ifndef UFFDWP_BASE_ESCAPE_H
+#define UFFDWP_BASE_ESCAPE_H
+
+#include <stddef.h>
+
+#define ESCAPE_KEEP_CONTROLS 1 /* for JSON, whose writer has an escape of its own for them */
+
+/* The length of the whole result, as snprintf() does; what does not fit is cut off between two characters. */
+size_t escape_text(char *out, size_t size, const char *in, int flags);
+
+#endif

@@ -1,0 +1,295 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Arming by a move: in the pause all page tables of the region are moved away at once (region/tables.h), so that every
+ * page is armed by having an empty entry: each next access is an event, and the fault path fills the entry with the
+ * protection on, or preserves first (INV-REARM). Nothing in the pause grows with the region but the ledger, a byte a
+ * page.
+ *
+ * INV-CUT holds by the move alone: mremap(2) holds the lock that every fault and every fill of an entry needs, from
+ * before the first entry is taken away, with the processors' copies of it, until the last one is. A write that is
+ * excluded met an empty entry, so it landed after that, and so did whatever depends on it. Faults are stalled all the
+ * same, for those that began before: one that was about to fill an entry plainly would do so after the move
+ * (INV-EPOCH).
+ *
+ * Afterwards the owner's thread fills entries with the protection on, so that reads do not wait for the handler, as
+ * long as the pool has room; what the sweep has saved it fills plainly. Last it unmaps the old tables in parts.
+ *
+ * Threads: the caller of begin, until the pause is over; then the owner's thread.
+ */
+#include "cut/move.h"
+
+#include <errno.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include "base/math.h"
+#include "fault/handler.h"
+#include "fault/runtime.h"
+#include "kernel/procfs.h"
+#include "region/tables.h"
+
+/* Pages that are filled at a time, a word of the content's bits: a writer that meets one waits until all are. */
+#define MOVE_FILL_PAGES 64
+
+/* Why the region, as it is, or what is wanted of the cut does not allow it. NULL: it does. */
+static const char *move_refusal(const struct cut *cut)
+{
+	const struct uffdwp_region *region = cut->region;
+
+	if (region->mechanism->id != UFFDWP_MECHANISM_REARM)
+		return "accesses to empty entries have to come to the library: open the region by "
+		       "UFFDWP_MECHANISM_REARM";
+	if (region->delivery != UFFDWP_DELIVERY_THREAD)
+		return "under inline delivery system calls that read would fail with EFAULT: ask for "
+		       "UFFDWP_DELIVERY_THREAD";
+	if (region->fd < 0)
+		return "it needs the file of the mapping: attach with its fd";
+	if ((cut->keeps || cut->increment || region_is_wanted(region)) &&
+	    !(region->fills & UFFDWP_PROBE_FILL_CONTINUE_WP))
+		return "to keep the protection of pages for others or for increments, they have to be mapped "
+		       "write-protected, which takes UFFDIO_CONTINUE_MODE_WP (Linux 6.4)";
+	return atomic_load(&region->lazy) ? "a lazy restore of the region is running, or has failed" : NULL;
+}
+
+/* mremap(2) takes mlock(2) along, and the region would be unlocked. */
+static int move_check_locks(const struct cut *cut, struct text *text)
+{
+	uint64_t locked_kib = 0;
+	int error = procfs_number(cut->k, "/proc/self/status", "VmLck:", &locked_kib);
+
+	if (error)
+		return text_fail(text, error, "page tables cannot be moved: whether memory is locked cannot be asked");
+	return locked_kib ? text_fail(text, -EOPNOTSUPP,
+	                              "page tables cannot be moved: this process has locked memory (mlock), and a "
+	                              "region that is would be unlocked; ask for UFFDWP_ARMING_ROUNDS")
+	                  : 0;
+}
+
+/*
+ * A page that is armed loses content by a discard only, and gains some by a fault only, after which it is armed no more
+ * or holds zeros. So what has content and is still armed afterwards had it at the cut. A discard that came between
+ * would go unnoticed: but it takes blocks from the file, which can only have gained those of holes that were filled.
+ * The file has to be the region's alone, and the kernel must not drop pages of zeros, as it does where swap is on.
+ * Increments want to know before the cut what was discarded since the last.
+ */
+static int move_looks_late(const struct cut *cut)
+{
+	struct stat st;
+
+	return !cut->increment && cut->region->owned && !procfs_swap_on(cut->k) &&
+	       cut->k->fstat(cut->region->fd, &st) == 0;
+}
+
+int move_check(struct cut *cut, struct text *text)
+{
+	struct uffdwp_region *region = cut->region;
+	const char *refusal = region->memory == UFFDWP_MEMORY_SHMEM ? move_refusal(cut) : NULL;
+	struct probe_arming found;
+
+	if (refusal)
+		return text_fail(text, -EOPNOTSUPP, "page tables cannot be moved: %s", refusal);
+	runtime_try_move(region->runtime, region->memory, &found);
+	if (!found.works)
+		return text_fail(text, found.error ? found.error : -EOPNOTSUPP, "page tables cannot be moved: %s",
+		                 found.reason);
+	cut->looks_late = move_looks_late(cut);
+	return move_check_locks(cut, text);
+}
+
+int move_open(struct cut *cut)
+{
+	struct uffdwp_region *region = cut->region;
+
+	if (cut->arming != UFFDWP_ARMING_MOVE)
+		return 0;
+	cut->target = tables_reserve(cut->k, region->capacity_bytes, region->page_bytes, atomic_load(&region->base));
+	cut->target_left = cut->target ? region->capacity_bytes : 0;
+	return cut->target ? 0 : -ENOMEM;
+}
+
+static uint64_t move_blocks(const struct cut *cut)
+{
+	struct stat st;
+
+	return cut->k->fstat(cut->region->fd, &st) ? UINT64_MAX : (uint64_t)st.st_blocks;
+}
+
+int move_check_content(const struct cut *cut)
+{
+	struct uffdwp_region *region = cut->region;
+	uint64_t filled = atomic_load(&region->holes_filled) - cut->holes_filled; /* before the blocks are looked at */
+	uint64_t blocks = move_blocks(cut);
+
+	if (!cut->looks_late || atomic_load(&region->discards) != cut->discards)
+		return 0;
+	return blocks < cut->blocks + filled * (region->page_bytes / 512) ? -ENODATA : 0;
+}
+
+/* While faults are stalled. */
+static void move_note_blocks(struct cut *cut)
+{
+	cut->blocks = move_blocks(cut);
+	cut->holes_filled = atomic_load(&cut->region->holes_filled);
+	cut->discards = atomic_load(&cut->region->discards);
+	if (cut->blocks == UINT64_MAX) /* it could be asked before; now nothing can be known */
+		cut->looks_late = 0;
+}
+
+int move_arm(struct cut *cut)
+{
+	struct uffdwp_region *region = cut->region;
+
+	if (cut->looks_late)
+		move_note_blocks(cut);
+	if (!cut->looks_late)
+		content_look(cut, 0, cut->end_page);
+	cut->target_filled = atomic_load(&region->length_bytes);
+	atomic_store(&region->moved, 1);
+	int error = tables_move(region, cut->target);
+
+	if (error) {
+		atomic_store(&region->moved, 0);
+		return error;
+	}
+	cut->moved = 1;
+	return 0;
+}
+
+const char *move_meaning(const struct cut *cut, int error)
+{
+	if (cut->arming != UFFDWP_ARMING_MOVE)
+		return NULL;
+	if (error == -EFAULT)
+		return "its page tables cannot be moved: the mapping is in several parts now, by mprotect(2), "
+		       "madvise(2) "
+		       "or the like; ask for UFFDWP_ARMING_ROUNDS";
+	if (error == -ENOMEM)
+		return "its page tables cannot be moved: no memory or address space, or too many mappings";
+	return NULL;
+}
+
+/* Which of the pages are in memory: of a file without swap, those that have content. */
+static uint64_t move_in_memory(struct uffdwp_region *region, uint64_t first, uint64_t end)
+{
+	unsigned char in_memory[MOVE_FILL_PAGES];
+	uint64_t bits = 0;
+
+	if (region->k->mincore(region_address(region, first), (end - first) << region->page_shift, in_memory))
+		return 0;
+	for (uint64_t page = first; page < end; page++)
+		bits |= (uint64_t)(in_memory[page - first] & 1) << (page - first);
+	return bits;
+}
+
+/* After the look: a page that is armed still, or was a moment ago, has not been written since the cut. */
+static void move_note_content(struct cut *cut, uint64_t first, uint64_t content)
+{
+	struct ledger *ledger = &cut->region->ledger;
+	uint64_t had = 0;
+
+	for (uint64_t left = content; left; left &= left - 1) {
+		unsigned at = (unsigned)__builtin_ctzll(left);
+		enum ledger_state state = ledger_get(ledger, first + at);
+
+		had |= (uint64_t)(state == LEDGER_ARMED || state == LEDGER_CLAIMED) << at;
+	}
+	atomic_fetch_or(&cut->preserve->content[first / 64], had);
+}
+
+/* Which of these pages this thread has claimed from a state. */
+static uint64_t move_claim(struct uffdwp_region *region, uint64_t first, uint64_t wanted, enum ledger_state from)
+{
+	uint64_t claimed = 0;
+
+	for (uint64_t left = wanted; left; left &= left - 1) {
+		unsigned at = (unsigned)__builtin_ctzll(left);
+
+		claimed |= (uint64_t)ledger_move(&region->ledger, first + at, from, LEDGER_CLAIMED) << at;
+	}
+	return claimed;
+}
+
+static void move_unclaim(struct uffdwp_region *region, uint64_t first, uint64_t claimed, enum ledger_state to)
+{
+	for (; claimed; claimed &= claimed - 1)
+		ledger_set(&region->ledger, first + (uint64_t)__builtin_ctzll(claimed), to);
+}
+
+/* Fills what was claimed, in runs. */
+static void move_fill_claimed(struct uffdwp_region *region, uint64_t first, uint64_t claimed)
+{
+	while (claimed) {
+		unsigned from = (unsigned)__builtin_ctzll(claimed);
+		uint64_t rest = ~(claimed >> from);
+		unsigned count = rest ? (unsigned)__builtin_ctzll(rest) : 64;
+
+		if (from + count > 64)
+			count = 64 - from;
+		mechanism_fill_run(region, first + from, first + from + count, 1);
+		claimed &= ~(math_low_bits(count) << from);
+	}
+}
+
+/* Those of pages [first, end) that are there and armed, or watched. */
+static void move_fill_batch(struct uffdwp_region *region, uint64_t first, uint64_t end, uint64_t there)
+{
+	uint64_t armed = move_claim(region, first, there, LEDGER_ARMED);
+	uint64_t watched = move_claim(region, first, there & ~armed, LEDGER_WATCHED);
+
+	if (!(armed | watched))
+		return;
+	move_fill_claimed(region, first, armed | watched);
+	move_unclaim(region, first, armed, LEDGER_ARMED);
+	move_unclaim(region, first, watched, LEDGER_WATCHED);
+	fault_wake_pages(region, first, end); /* a thread that met a claim comes again */
+}
+
+uint64_t move_fill(struct cut *cut, uint64_t page, int fills)
+{
+	struct uffdwp_region *region = cut->region;
+	uint64_t end = math_min_u64(page + MOVE_FILL_PAGES, cut->end_page);
+
+	fills = fills && (region->fills & UFFDWP_PROBE_FILL_CONTINUE_WP) && cut->filled_end == page;
+	if (!fills && !cut->looks_late)
+		return cut->end_page;
+	uint64_t there = move_in_memory(region, page, end);
+
+	if (cut->looks_late)
+		move_note_content(cut, page, there);
+	if (!fills)
+		return end;
+	cut->filled_end = end;
+	move_fill_batch(region, page, end, there);
+	return end;
+}
+
+void move_fill_rest(struct cut *cut)
+{
+	struct uffdwp_region *region = cut->region;
+	uint64_t pages = region_pages(region);
+
+	for (uint64_t page = cut->filled_end; cut->moved && page < pages;) {
+		uint64_t end = math_min_u64(page + MOVE_FILL_PAGES, pages);
+
+		move_fill_batch(region, page, end, move_in_memory(region, page, end));
+		page = end;
+	}
+}
+
+/* The event of the move was read, or there was none: when the handler has acted on it, no other can be taken for it. */
+void move_close(struct cut *cut)
+{
+	struct uffdwp_region *region = cut->region;
+
+	if (cut->moved) {
+		while (cut->target_left)
+			tables_drop(region, cut->target, &cut->target_left, cut->target_filled);
+		handler_sync(region->handler);
+		atomic_store(&region->moved_to, 0);
+		cut->moved = 0;
+	} else if (cut->target) {
+		cut->k->munmap(cut->target, cut->target_left);
+	}
+	cut->target = NULL;
+	cut->target_left = 0;
+}

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: MIT */
+/* Arming by a move of the region's page tables, for one region; see move.c. */
+#ifndef UFFDWP_CUT_MOVE_H
+#define UFFDWP_CUT_MOVE_H
+
+#include "cut/cut.h"
+
+/* Whether the cut can be made so: 0; -EOPNOTSUPP, or an error of the moment, with the reason in `text`. Without a lock;
+ * makes a trial, where none was made yet. */
+int move_check(struct cut *cut, struct text *text);
+
+/* Before the pause: finds a place to move to, if the cut is to be made so. -ENOMEM: there is no address space. */
+int move_open(struct cut *cut);
+
+/* In the pause: all entries of the region are empty, which the ledger does not know yet. 0; or -errno, and nothing has
+ * changed. */
+int move_arm(struct cut *cut);
+
+/* What an error of the move means; NULL: no more than what any other does. */
+const char *move_meaning(const struct cut *cut, int error);
+
+/* After the cut: fills entries of some pages from `page` on, write-protected, if `fills`, and notes which of them had
+ * content, if the cut has not. The next page to go on from; the cut's end, where there is nothing to do. */
+uint64_t move_fill(struct cut *cut, uint64_t page, int fills);
+
+/* The protection stays beyond the end: fills what move_fill() has not come to, in all of the region. */
+void move_fill_rest(struct cut *cut);
+
+/* When it has come to the end: 0; -ENODATA: content was discarded outside of the library before it was noted. */
+int move_check_content(const struct cut *cut);
+
+/* After the end, or where no cut came: gives back what was moved away, or only the place for it. */
+void move_close(struct cut *cut);
+
+#endif

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * How a region shall come to be: what the caller asks for, completed by what is mapped there, and checked before
+ * anything moves. The flags and numbers of the options were checked by api_region.c.
+ *
+ * Threads: the caller's, without a lock. Each refusal is formed in plan->text.
+ */
+#ifndef UFFDWP_REGION_PLAN_H
+#define UFFDWP_REGION_PLAN_H
+
+#include "region/region.h"
+
+struct region_plan {
+	const struct kernel_ops *k;
+	enum kernel_access access;
+	const struct mechanism *mechanism;
+	struct uffdwp *runtime;
+	struct text *text;
+	void *address; /* attach; NULL: create */
+	uint64_t length_bytes;
+	uint64_t capacity_bytes;
+	uint64_t page_bytes;
+	uint32_t memory;
+	uint32_t fills;
+	uint32_t aliases;
+	uint64_t device; /* attach: of the file that is mapped there */
+	int prot;
+	struct uffdwp_region_options options;
+};
+
+/* A plan with the options' defaults. */
+void plan_init(struct region_plan *plan, const struct kernel_ops *k, struct uffdwp *runtime, uint64_t length_bytes);
+
+/* -EINVAL: a length of 0, or not of whole pages; `what` names it in the text. */
+int plan_check_length(uint64_t length, uint64_t page_bytes, const char *what, struct text *text);
+
+/* Completes the plan of a region that is created: page size, capacity. -EINVAL, -EOVERFLOW. */
+int plan_create(struct region_plan *plan);
+
+/* Completes the plan of a region at plan->address by what is mapped there: type of memory, page size, protection. 0, or
+ * why that cannot be attached. */
+int plan_attach(struct region_plan *plan);
+
+/* mprotect(2), unlike the registration with a userfaultfd, does not refuse what is no memory: an attached range that
+ * is a file on disk. After the mechanism was chosen. 0 or -EMEDIUMTYPE. */
+int plan_check_file(const struct region_plan *plan);
+
+/* The text of a registration that the kernel refused because of what is mapped there. -EMEDIUMTYPE. */
+int plan_refuse_medium(const struct region_plan *plan);
+
+#endif

@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+# The doctor says, as text and as JSON, what the library was built with. The second witness is what CMake was asked for.
+set -euo pipefail
+
+: "${UFFDWP_CTL:?run by ctest}" "${UFFDWP_BUILD:?}"
+[[ -x $UFFDWP_CTL ]] || {
+	echo "skipped: uffdwp-ctl is not built"
+	exit 77
+}
+
+option() {
+	grep -q "^UFFDWP_$1:BOOL=ON$" "$UFFDWP_BUILD/CMakeCache.txt" && echo "$2" || echo "$3"
+}
+
+# Exit codes up to 3 are verdicts on the kernel.
+ask() {
+	local code=0
+	"$UFFDWP_CTL" doctor "$@" || code=$?
+	[[ $code -le 3 ]]
+}
+
+text="io_uring yes, zstd $(option ZSTD yes no), numa $(option NUMA yes no), nbd $(option NBD yes no)"
+said=$(ask)
+grep -qE "^ *library built with +$text$" <<<"$said" || {
+	echo "the text does not say: $text"
+	exit 1
+}
+json="{\"io_uring\":true,\"zstd\":$(option ZSTD true false),\"numa\":$(option NUMA true false),\"nbd\":$(option NBD true false)}"
+said=$(ask --json | tr -d ' \t\n')
+grep -qF "\"built\":$json" <<<"$said" || {
+	echo "the JSON does not say: $json"
+	exit 1
+}
+echo "$text"
