@@ -103,6 +103,7 @@ void *dlopen(const char *name, int flags)
 	return real(name, flags);
 }
 
+#if SUPPORT_NBD
 static void *forks_link(void *unused)
 {
 	struct nbdlink link;
@@ -112,6 +113,7 @@ static void *forks_link(void *unused)
 	text_fini(&text);
 	return unused;
 }
+#endif
 
 static const struct {
 	const char *name;
