@@ -107,8 +107,10 @@
  * allowed while anything is armed: without them no page can be unprotected, and inline writers wait or are ended by the
  * signal.
  *
- * Processes: after fork() the child must not use its parent's handles: it has none of the threads. Calls with them
- * that create, close, begin, wait or free, and all of tracks, answer -ECHILD there. It may open a runtime of its own.
+ * Processes: after fork() the child must not use its parent's handles: it has none of the threads, and what it asked of
+ * the kernel by them would happen to its parent's memory. Calls with them answer -ECHILD there and do nothing, but
+ * those that only read: uffdwp_region_base(), _info(), _stats() and _locate(), uffdwp_view_base() and _info(). An image
+ * is its own. The child may open a runtime of its own.
  *
  * Threads: all functions may be called from any thread unless they say otherwise; a handle must not be used while or
  * after it is closed. None may be called from a signal handler except uffdwp_prepare_write() and

@@ -127,10 +127,14 @@ UFFDWP_EXPORT int uffdwp_open(const struct uffdwp_options *options, struct uffdw
 	return api_open(&kernel_real, options, out);
 }
 
-/* A child of fork() has the handles, but none of the threads and none of the registrations. */
+int api_is_child(const struct uffdwp *runtime)
+{
+	return runtime->process != getpid() || runtime->process_number != process_number();
+}
+
 int api_is_foreign(const struct uffdwp *runtime)
 {
-	if (runtime->process == getpid() && runtime->process_number == process_number())
+	if (!api_is_child(runtime))
 		return 0;
 	text_fail(NULL, -ECHILD,
 	          "this is a child of fork(), and the handle is its parent's: open a runtime of its own");

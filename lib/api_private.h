@@ -44,8 +44,11 @@ int api_check_compress(struct text *text, uint32_t compress, int is_delta);
 /* -EINVAL for what are no permission bits. */
 int api_check_mode(struct text *text, uint32_t mode);
 
-/* A child of fork() has the handles, but none of the threads and none of the registrations.
- * Forms the text of -ECHILD. */
+/* A child of fork() has the handles, but none of the threads and none of the registrations; and its copies of the
+ * uffds reach its parent's page tables. Async-signal-safe. */
+int api_is_child(const struct uffdwp *runtime);
+
+/* The same, and forms the text of -ECHILD. */
 int api_is_foreign(const struct uffdwp *runtime);
 
 #endif

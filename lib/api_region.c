@@ -128,7 +128,7 @@ UFFDWP_EXPORT struct uffdwp_region *uffdwp_region_locate(const void *address)
 UFFDWP_EXPORT int uffdwp_region_info(const struct uffdwp_region *region, struct uffdwp_region_info *info)
 {
 	API_CALL();
-	int error = api_check_answer(region->text, info, "the info");
+	int error = api_check_answer(NULL, info, "the info");
 
 	if (error)
 		return error;
@@ -154,7 +154,7 @@ UFFDWP_EXPORT int uffdwp_region_stats(const struct uffdwp_region *region, struct
 {
 	API_CALL();
 	const struct region_counters *counters = &region->counters;
-	int error = api_check_answer(region->text, stats, "stats");
+	int error = api_check_answer(NULL, stats, "stats");
 
 	if (error)
 		return error;
@@ -190,6 +190,8 @@ static int api_region_check_pages(const struct uffdwp_region *region, uint64_t o
 {
 	struct text *text = region->text;
 
+	if (api_is_foreign(region->runtime))
+		return -ECHILD;
 	if (atomic_load(&region->dead))
 		return text_fail(text, -ESTALE, "the region was unmapped: close it");
 	if (!math_is_aligned(offset, region->page_bytes))
@@ -233,11 +235,10 @@ UFFDWP_EXPORT int uffdwp_region_armed(const struct uffdwp_region *region, uint64
 {
 	API_CALL();
 	unsigned shift = region->page_shift;
-
-	if (!pages)
-		return text_fail(region->text, -EINVAL, "pages is NULL: there is no place for the count");
 	int error = api_region_check_pages(region, offset, length);
 
+	if (!error && !pages)
+		error = text_fail(region->text, -EINVAL, "pages is NULL: there is no place for the count");
 	if (!error)
 		*pages = ledger_count_protected(&region->ledger, offset >> shift, (offset + length) >> shift);
 	return error;
@@ -245,6 +246,8 @@ UFFDWP_EXPORT int uffdwp_region_armed(const struct uffdwp_region *region, uint64
 
 static int api_region_check_grow(const struct uffdwp_region *region, uint64_t length)
 {
+	if (api_is_foreign(region->runtime))
+		return -ECHILD;
 	if (atomic_load(&region->dead))
 		return text_fail(region->text, -ESTALE, "the region was unmapped: close it");
 	if (!region->owned)
@@ -303,6 +306,8 @@ UFFDWP_EXPORT int uffdwp_prepare_write(struct uffdwp_region *region, uint64_t of
 	if (barrier_is_open(region, first, end))
 		return 0;
 	API_CALL(); /* not before: what does nothing is cheap */
+	if (api_is_child(region->runtime))
+		return -ECHILD;
 	return barrier_prepare(region, first, end);
 }
 
@@ -311,6 +316,8 @@ UFFDWP_EXPORT int uffdwp_prepare_write(struct uffdwp_region *region, uint64_t of
 UFFDWP_EXPORT int uffdwp_region_losses(struct uffdwp_region *region, struct uffdwp_lost_range *ranges, size_t capacity)
 {
 	API_CALL();
+	if (api_is_foreign(region->runtime))
+		return -ECHILD;
 	if (!capacity)
 		return text_fail(region->text, -EINVAL, "capacity is 0: give room for one range at least");
 	if (!ranges)
@@ -323,6 +330,8 @@ UFFDWP_EXPORT int uffdwp_region_audit(struct uffdwp_region *region, struct uffdw
 	API_CALL();
 	struct uffdwp_audit answer = {.sz = sizeof(answer)};
 
+	if (api_is_foreign(region->runtime))
+		return -ECHILD;
 	int error = api_check_answer(region->text, audit, "the audit");
 
 	if (error)

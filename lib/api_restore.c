@@ -127,6 +127,9 @@ UFFDWP_EXPORT int uffdwp_restore_poll(struct uffdwp_restore *restore, struct uff
 {
 	API_CALL();
 	struct uffdwp_restore_progress answer = {.sz = sizeof(answer)};
+
+	if (api_is_foreign(restore->region->runtime))
+		return -ECHILD;
 	int error = api_check_answer(NULL, progress, "the progress");
 
 	if (error)
@@ -158,7 +161,7 @@ UFFDWP_EXPORT int uffdwp_restore_abort(struct uffdwp_restore *restore)
 UFFDWP_EXPORT size_t uffdwp_restore_text(struct uffdwp_restore *restore, char *buffer, size_t size)
 {
 	API_CALL();
-	return text_copy(&restore->text, buffer, size);
+	return text_copy(api_is_foreign(restore->region->runtime) ? NULL : &restore->text, buffer, size);
 }
 
 UFFDWP_EXPORT int uffdwp_restore_check(struct uffdwp_restore *restore, uint64_t offset, uint64_t length)
@@ -166,6 +169,8 @@ UFFDWP_EXPORT int uffdwp_restore_check(struct uffdwp_restore *restore, uint64_t 
 	API_CALL();
 	struct uffdwp_region *region = restore->region;
 
+	if (api_is_foreign(region->runtime))
+		return -ECHILD;
 	if (offset + length < offset)
 		return -EOVERFLOW;
 	if (offset + length > atomic_load(&region->length_bytes))

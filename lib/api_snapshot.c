@@ -176,6 +176,8 @@ UFFDWP_EXPORT int uffdwp_snapshot_poll(struct uffdwp_snapshot *snapshot, struct 
 	API_CALL();
 	struct uffdwp_snapshot_progress answer = {.sz = sizeof(answer)};
 
+	if (api_is_foreign(snapshot->region->runtime))
+		return -ECHILD;
 	int error = api_check_answer(snapshot->region->text, progress, "the progress");
 
 	if (error)
@@ -228,12 +230,14 @@ UFFDWP_EXPORT int uffdwp_snapshot_fd(struct uffdwp_snapshot *snapshot)
 UFFDWP_EXPORT size_t uffdwp_snapshot_text(struct uffdwp_snapshot *snapshot, char *buffer, size_t size)
 {
 	API_CALL();
-	return text_copy(&snapshot->text, buffer, size);
+	return text_copy(api_is_foreign(snapshot->region->runtime) ? NULL : &snapshot->text, buffer, size);
 }
 
 UFFDWP_EXPORT int uffdwp_snapshot_abort(struct uffdwp_snapshot *snapshot)
 {
 	API_CALL();
+	if (api_is_foreign(snapshot->region->runtime))
+		return -ECHILD;
 	snapshot_abort(snapshot);
 	return 0;
 }

@@ -220,7 +220,8 @@ UFFDWP_EXPORT int uffdwp_region_audit(struct uffdwp_region *region, struct uffdw
  * could not wait for that (rearm and minor, inline or in user mode only) it fills those of the range, too: some system
  * calls for each page. Pages that a lazy restore has not fetched yet are waited for; the error of one that it could not
  * fetch is the answer, and then nothing is promised. Async-signal-safe. -ERANGE (outside, armed or not), -EDEADLK (the
- * calling thread runs on a stack in this region, armed or not), -ESTALE (dead). Forms no text. Since 0.1.
+ * calling thread runs on a stack in this region, armed or not), -ESTALE (dead), -ECHILD (a child of fork(), while its
+ * parent had something armed). Forms no text. Since 0.1.
  */
 UFFDWP_EXPORT int uffdwp_prepare_write(struct uffdwp_region *region, uint64_t offset, uint64_t length);
 
