@@ -116,8 +116,8 @@ struct uffdwp_snapshot_options {
 	uint64_t length;     /* bytes from the region's start that the image holds (a last partial page is allowed);
 	                      * 0: all that the region has when begin is called */
 	uint64_t pool_bytes; /* bound on memory for pre-images, with their tables; 0: 64 MiB; at least 16 and at most
-	                      * 2^30 pages. No more is taken than 64 MiB and twice the image. Writers go on at the speed
-	                      * of memory until it is full, then `policy` says what they do */
+	                      * 2^30 pages. No more is taken than twice the region's capacity. Writers go on at the
+	                      * speed of memory until it is full, then `policy` says what they do */
 	uint64_t wait_ns; /* POLICY_WAIT: how long writers wait while no memory is freed; 0: 10 s. It bounds the time in
 	                   * which nothing at all is freed, not one writer's wait, which has no bound of its own */
 	const char *path; /* SINK_IMAGE; its folder must exist and be writable; a file there is replaced at commit,

@@ -100,14 +100,15 @@ static uint64_t snapshot_table_pages(const struct uffdwp_snapshot *snapshot, uin
 	return math_min_u64(bytes >> snapshot->region->page_shift, pool_pages / 8);
 }
 
-/* Each page is saved once, so that a pool of twice the image is never half full: all beyond would be touched for
- * nothing, and with a caller's "no bound" all memory would be taken. */
+/* Each page is saved once, so that of a pool of twice the region some slots are left when all its pages are saved: all
+ * beyond would be touched for nothing, which is most of what a small snapshot costs, and with a caller's "no bound" all
+ * memory would be taken. Of the region's capacity: it may grow until the cut. */
 static uint64_t snapshot_wanted_pool_pages(const struct uffdwp_snapshot *snapshot)
 {
 	uint64_t page_bytes = snapshot->region->page_bytes;
 	uint64_t asked = snapshot_or_default(snapshot->options.pool_bytes, POOL_BYTES_DEFAULT) / page_bytes;
 
-	return math_min_u64(asked, POOL_BYTES_DEFAULT / page_bytes + 2 * snapshot->preserve.end_page);
+	return math_min_u64(asked, SNAPSHOT_POOL_PAGES_MIN + 2 * snapshot->cut.pages_most);
 }
 
 static int snapshot_open_pool(struct uffdwp_snapshot *snapshot)
@@ -208,7 +209,8 @@ static void snapshot_delete(struct uffdwp_snapshot *snapshot)
 	pages_free(snapshot->k, snapshot, sizeof(*snapshot));
 }
 
-/* The mechanism may have to unprotect so many pages at once; twice that must have room, or writers would starve. */
+/* The mechanism may have to unprotect so many pages at once; twice that must have room, or writers would starve, if not
+ * all pages have. */
 static int snapshot_prepare_region(struct uffdwp_snapshot *snapshot, struct text *text)
 {
 	struct uffdwp_region *region = snapshot->region;
@@ -218,8 +220,9 @@ static int snapshot_prepare_region(struct uffdwp_snapshot *snapshot, struct text
 
 	lock_give(&region->lock);
 	uint64_t most = region->mechanism->granularity_most ? region->mechanism->granularity_most(region) : 1;
+	uint64_t enough = math_min_u64(most * 2, snapshot->cut.pages_most);
 
-	if (error || most * 2 <= snapshot->preserve.pool.slots || most == 1)
+	if (error || enough <= snapshot->preserve.pool.slots || most == 1)
 		return error;
 	return text_fail(
 	        text, -ENOBUFS,

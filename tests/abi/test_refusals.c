@@ -12,6 +12,7 @@
 #include "scratch.h"
 #include "support.h"
 #include "uffdwp.h"
+#include "witness.h"
 
 #define LENGTH_BYTES ((size_t)1 << 20)
 
@@ -158,6 +159,7 @@ START_TEST(test_counting_into_nothing_is_refused)
 }
 END_TEST
 
+/* Neither one that was asked for nor the default; mapped is what is touched sooner or later. */
 START_TEST(test_a_pool_beyond_the_image_takes_no_memory)
 {
 	struct uffdwp_snapshot_options options = UFFDWP_SNAPSHOT_OPTIONS_INIT;
@@ -165,15 +167,17 @@ START_TEST(test_a_pool_beyond_the_image_takes_no_memory)
 	options.sink = UFFDWP_SINK_CALLBACK;
 	options.callback = take_nothing;
 	options.rate_bytes = 1; /* it does not end before it was looked at */
-	options.pool_bytes = 1ull << 30;
+	options.pool_bytes = _i ? 1ull << 30 : 0;
 	memset(uffdwp_region_base(region), 'a', LENGTH_BYTES);
 	uint64_t before;
 	uint64_t after;
-	support_memory(NULL, &before);
-	ck_assert_int_eq(uffdwp_snapshot_begin(region, &options, &snapshot), 0);
-	support_memory(NULL, &after);
+	ck_assert_int_eq(uffdwp_snapshot_begin(region, &options, &snapshot), 0); /* what is loaded once is there */
 	ck_assert_int_eq(uffdwp_snapshot_free(snapshot), 0);
-	ck_assert_uint_lt(after - before, 1ull << 28);
+	support_memory(&before, NULL);
+	ck_assert_int_eq(uffdwp_snapshot_begin(region, &options, &snapshot), 0);
+	support_memory(&after, NULL);
+	ck_assert_int_eq(uffdwp_snapshot_free(snapshot), 0);
+	ck_assert_uint_lt(after - before, 32 * LENGTH_BYTES);
 }
 END_TEST
 
@@ -329,6 +333,91 @@ START_TEST(test_a_child_of_fork_gets_a_text)
 }
 END_TEST
 
+/* Everything that a child may call with what its parent had; the number of the first that was not refused. */
+static int call_all(struct uffdwp_region *inherited, struct uffdwp_snapshot *snapshot)
+{
+	size_t page = (size_t)getpagesize();
+	uint64_t pages = 0;
+	struct uffdwp_lost_range lost;
+	struct uffdwp_region *other;
+	struct uffdwp_view *view;
+	struct uffdwp_track *track;
+	struct uffdwp_restore *restore;
+	struct uffdwp_audit audit = {.sz = sizeof(audit)};
+	struct uffdwp_snapshot_progress progress = {.sz = sizeof(progress)};
+	struct uffdwp_snapshot_options options = UFFDWP_SNAPSHOT_OPTIONS_INIT;
+	struct uffdwp_restore_options from = UFFDWP_RESTORE_OPTIONS_INIT;
+	struct uffdwp_snapshot *second;
+	options.path = from.path = path;
+	const int answers[] = {
+	        uffdwp_region_create(runtime, LENGTH_BYTES, NULL, &other),
+	        uffdwp_region_attach(runtime, uffdwp_region_base(inherited), page, NULL, &other),
+	        uffdwp_region_arm(inherited, 0, page),
+	        uffdwp_region_disarm(inherited, 0, page),
+	        uffdwp_region_armed(inherited, 0, page, &pages),
+	        uffdwp_region_grow(inherited, LENGTH_BYTES),
+	        uffdwp_region_punch(inherited, 0, page),
+	        uffdwp_region_losses(inherited, &lost, 1),
+	        uffdwp_region_audit(inherited, &audit),
+	        uffdwp_prepare_write(inherited, page, page),
+	        uffdwp_snapshot_begin(inherited, &options, &second),
+	        uffdwp_snapshot_begin_group(&inherited, &options, 1, &second),
+	        uffdwp_snapshot_poll(snapshot, &progress),
+	        uffdwp_snapshot_fd(snapshot),
+	        uffdwp_snapshot_wait(snapshot, -1, &progress),
+	        uffdwp_snapshot_abort(snapshot),
+	        uffdwp_snapshot_free(snapshot),
+	        uffdwp_view_open(inherited, NULL, &view),
+	        uffdwp_restore(inherited, &from, NULL),
+	        uffdwp_restore_begin(inherited, &from, &restore),
+	        uffdwp_track_start(runtime, NULL, &track),
+	        uffdwp_region_close(inherited),
+	        uffdwp_close(runtime),
+	};
+	for (size_t i = 0; i < sizeof(answers) / sizeof(answers[0]); i++) {
+		if (answers[i] != -ECHILD) {
+			return (int)i + 1;
+		}
+	}
+	struct uffdwp_region_info info = {.sz = sizeof(info)};
+	int reads = uffdwp_region_info(inherited, &info) == 0 && info.base == uffdwp_region_base(inherited);
+	return reads ? 0 : 99;
+}
+
+/* A child's copies of the uffds reach its parent's page tables: nothing that it calls changes these. */
+START_TEST(test_a_child_of_fork_leaves_its_parents_pages_armed)
+{
+	struct uffdwp_region *inherited;
+	struct uffdwp_region_options options = UFFDWP_REGION_OPTIONS_INIT;
+	struct uffdwp_snapshot_options stream = UFFDWP_SNAPSHOT_OPTIONS_INIT;
+	struct uffdwp_snapshot *snapshot;
+	int status = -1;
+	options.flags = UFFDWP_REGION_INHERIT;
+	ck_assert_int_eq(uffdwp_region_create(runtime, LENGTH_BYTES, &options, &inherited), 0);
+	memset(uffdwp_region_base(inherited), 1, LENGTH_BYTES);
+	stream.sink = UFFDWP_SINK_CALLBACK;
+	stream.callback = take_nothing;
+	ck_assert_int_eq(uffdwp_snapshot_begin(inherited, &stream, &snapshot), 0);
+	ck_assert_int_eq(uffdwp_snapshot_wait(snapshot, -1, NULL), 0);
+	ck_assert_int_eq(uffdwp_region_arm(inherited, 0, LENGTH_BYTES), 0);
+	size_t before = witness_armed(uffdwp_region_base(inherited), LENGTH_BYTES, (size_t)getpagesize());
+	pid_t child = fork();
+	if (child == 0) {
+		_exit(call_all(inherited, snapshot));
+	}
+	ck_assert_int_gt(child, 0);
+	ck_assert_int_eq(waitpid(child, &status, 0), child);
+	ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == 0, "call %d of the child was not refused: status %#x",
+	              WEXITSTATUS(status), (unsigned)status);
+	uint64_t pages = 0;
+	ck_assert_int_eq(uffdwp_region_armed(inherited, 0, LENGTH_BYTES, &pages), 0);
+	ck_assert_uint_eq(pages, LENGTH_BYTES / (size_t)getpagesize());
+	ck_assert_uint_eq(witness_armed(uffdwp_region_base(inherited), LENGTH_BYTES, (size_t)getpagesize()), before);
+	ck_assert_int_eq(uffdwp_snapshot_free(snapshot), 0);
+	ck_assert_int_eq(uffdwp_region_close(inherited), 0);
+}
+END_TEST
+
 int main(void)
 {
 	support_begin("test_refusals", &(struct support_needs){0, 0});
@@ -341,13 +430,14 @@ int main(void)
 	tcase_add_test(tests, test_a_group_of_nothing_has_a_text);
 	tcase_add_test(tests, test_a_link_that_is_none_has_a_text);
 	tcase_add_test(tests, test_counting_into_nothing_is_refused);
-	tcase_add_test(tests, test_a_pool_beyond_the_image_takes_no_memory);
+	tcase_add_loop_test(tests, test_a_pool_beyond_the_image_takes_no_memory, 0, 2);
 	tcase_add_test(tests, test_every_uffd_can_be_of_user_mode);
 	tcase_add_test(tests, test_a_chain_says_what_its_files_and_extents_are);
 	tcase_add_test(tests, test_images_of_a_group_need_names_of_their_own);
 	tcase_add_test(tests, test_a_text_without_a_buffer_is_measured);
 	tcase_add_test(tests, test_a_parent_after_a_snapshot_that_was_no_image_says_so);
 	tcase_add_test(tests, test_a_child_of_fork_gets_a_text);
+	tcase_add_test(tests, test_a_child_of_fork_leaves_its_parents_pages_armed);
 	suite_add_tcase(suite, tests);
 	return support_run(suite);
 }
