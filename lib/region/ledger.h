@@ -183,11 +183,15 @@ static inline int ledger_has(const struct ledger *ledger, uint64_t first, uint64
 	return 0;
 }
 
-/* Relaxed: the store to the phase that ends the stall of faults publishes it. */
+/* While faults are stalled, so that any page may be LEAVING next: nothing of it is needed any more. Relaxed: the store
+ * to the phase that ends the stall publishes it. */
 static inline void ledger_set_range(struct ledger *ledger, uint64_t first, uint64_t end, enum ledger_state state)
 {
-	for (uint64_t page = first; page < end; page++)
+	for (uint64_t page = first; page < end; page++) {
+		INVARIANT(LEDGER, ledger_get(ledger, page) == state || state == LEDGER_LEAVING ||
+		                          ledger_may_become(ledger_get(ledger, page), state));
 		atomic_store_explicit(&ledger->pages[page], (uint8_t)state, memory_order_relaxed);
+	}
 	for (uint64_t page = first; page < end && !ledger_is_protected(state); page += LEDGER_BLOCK_PAGES)
 		ledger_touch_anew(ledger, page);
 	if (end > first && !ledger_is_protected(state))
