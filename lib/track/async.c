@@ -18,6 +18,7 @@
 #include <errno.h>
 #include <sys/mman.h>
 
+#include "base/math.h"
 #include "fault/runtime.h"
 #include "kernel/maps.h"
 #include "kernel/own.h"
@@ -88,6 +89,15 @@ static void async_ask(int populated, int peek, struct pm_scan_arg *arg)
 	}
 }
 
+/* One page is read of each page table that a hole lacks: all pages of a sparse file would be as much memory. */
+static void async_fill_hole(const struct uffdwp_track *track, uint64_t start, uint64_t end)
+{
+	uint64_t table_bytes = track->page_bytes / sizeof(uint64_t) * track->page_bytes;
+
+	for (uint64_t at = start; at < end; at = math_round_up(at + 1, table_bytes))
+		track->k->madvise((void *)(uintptr_t)at, track->page_bytes, MADV_POPULATE_READ);
+}
+
 /* Gives [start, end) page tables where it has none. A hole that comes meanwhile is found by the next collect. */
 static int async_fill_holes(const struct uffdwp_track *track, uint64_t start, uint64_t end)
 {
@@ -106,8 +116,7 @@ static int async_fill_holes(const struct uffdwp_track *track, uint64_t start, ui
 		int found = track->k->pagemap_scan(track->pagemap, &arg);
 
 		for (int i = 0; i < found; i++)
-			track->k->madvise((void *)(uintptr_t)holes[i].start, holes[i].end - holes[i].start,
-			                  MADV_POPULATE_READ);
+			async_fill_hole(track, holes[i].start, holes[i].end);
 		if (found < 0 || arg.walk_end <= start)
 			return found < 0 ? found : -EIO;
 		start = arg.walk_end;
