@@ -26,7 +26,7 @@
 #include "snapshot/nbdlink.h"
 #include "support.h"
 
-#define PAGES_MANY 4096
+#define PAGES_MANY 1024
 #define BEYOND 65536
 #define OLD 0xa5
 #define SIZE_TEXT 32

@@ -21,7 +21,7 @@
 #define SINKS 3
 #define SHMEM_CASES (2 * PLACE_MECHANISMS) /* of PLACE_CASES, the first */
 #define PAGES_SMALL 64
-#define PAGES_MANY 4096 /* far more than any sweep has in hand at once */
+#define PAGES_MANY 1024 /* far more than any sweep has in hand at once: a quarter of a pool, which is twice that */
 
 static struct place place;
 static uint8_t *expected;
@@ -41,7 +41,7 @@ static size_t small_pages(struct place_case which)
 
 static size_t many_pages(struct place_case which)
 {
-	return which.memory == UFFDWP_MEMORY_HUGETLB ? 32 : PAGES_MANY;
+	return which.memory == UFFDWP_MEMORY_HUGETLB ? 16 : PAGES_MANY;
 }
 
 static void fill(uint64_t salt)

@@ -21,7 +21,7 @@
 #include "scratch.h"
 #include "support.h"
 
-#define PAGES_MANY 4096
+#define PAGES_MANY 1024
 
 static struct place place;
 static struct gate gate = GATE_INIT;
@@ -39,7 +39,7 @@ static void setup(void)
 
 static size_t many_pages(struct place_case which)
 {
-	return which.memory == UFFDWP_MEMORY_HUGETLB ? 32 : PAGES_MANY;
+	return which.memory == UFFDWP_MEMORY_HUGETLB ? 16 : PAGES_MANY;
 }
 
 static void write_everywhere(uint8_t value)

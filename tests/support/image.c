@@ -111,6 +111,9 @@ void image_free(struct image *image)
 size_t image_difference(const struct image *image, const void *expected)
 {
 	const uint8_t *bytes = expected;
+	if (memcmp(image->bytes, bytes, image->length_bytes) == 0) {
+		return image->length_bytes;
+	}
 	for (size_t offset = 0; offset < image->length_bytes; offset++) {
 		if (image->bytes[offset] != bytes[offset]) {
 			return offset;
