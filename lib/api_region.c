@@ -237,11 +237,12 @@ UFFDWP_EXPORT int uffdwp_region_armed(const struct uffdwp_region *region, uint64
 	unsigned shift = region->page_shift;
 	int error = api_region_check_pages(region, offset, length);
 
-	if (!error && !pages)
-		error = text_fail(region->text, -EINVAL, "pages is NULL: there is no place for the count");
-	if (!error)
-		*pages = ledger_count_protected(&region->ledger, offset >> shift, (offset + length) >> shift);
-	return error;
+	if (error)
+		return error;
+	if (!pages)
+		return text_fail(region->text, -EINVAL, "pages is NULL: there is no place for the count");
+	*pages = ledger_count_protected(&region->ledger, offset >> shift, (offset + length) >> shift);
+	return 0;
 }
 
 static int api_region_check_grow(const struct uffdwp_region *region, uint64_t length)

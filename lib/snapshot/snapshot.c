@@ -102,7 +102,7 @@ static uint64_t snapshot_table_pages(const struct uffdwp_snapshot *snapshot, uin
 
 /* Each page is saved once, so that of a pool of twice the region some slots are left when all its pages are saved: all
  * beyond would be touched for nothing, which is most of what a small snapshot costs, and with a caller's "no bound" all
- * memory would be taken. Of the region's capacity: it may grow until the cut. */
+ * memory would be taken. The capacity counts: the region may grow until the cut. */
 static uint64_t snapshot_wanted_pool_pages(const struct uffdwp_snapshot *snapshot)
 {
 	uint64_t page_bytes = snapshot->region->page_bytes;
