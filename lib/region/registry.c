@@ -26,7 +26,6 @@ struct registry_table {
 struct registry_gone {
 	_Atomic uintptr_t start;
 	_Atomic uintptr_t end; /* 0: being written */
-	_Atomic uint64_t since_ns;
 	_Atomic uint32_t tries;
 };
 
@@ -35,8 +34,7 @@ struct epoch fault_epoch;
 static struct registry_table tables[2];
 static _Atomic(struct registry_table *) published = &tables[0];
 static struct registry_gone gone[REGISTRY_GONE];
-static size_t gone_next; /* under registry_lock */
-static _Atomic uint64_t gone_ns;
+static _Atomic size_t gone_next; /* written under registry_lock */
 static struct lock registry_lock = LOCK_INIT;
 static struct lock epoch_lock = LOCK_INIT; /* one waiter at a time */
 
@@ -154,16 +152,14 @@ struct uffdwp_region *registry_find_below(uintptr_t address)
 /* Before the table without the range is published. With registry_lock held. */
 static void registry_note_entry_gone(const struct registry_entry *entry)
 {
-	struct registry_gone *slot = &gone[gone_next];
-	uint64_t now_ns = kernel_now_ns();
+	size_t next = atomic_load(&gone_next);
+	struct registry_gone *slot = &gone[next];
 
-	gone_next = (gone_next + 1) % REGISTRY_GONE;
 	atomic_store(&slot->end, 0);
 	atomic_store(&slot->start, entry->start);
-	atomic_store(&slot->since_ns, now_ns);
 	atomic_store(&slot->tries, 0);
 	atomic_store(&slot->end, entry->end);
-	atomic_store(&gone_ns, now_ns);
+	atomic_store(&gone_next, (next + 1) % REGISTRY_GONE);
 }
 
 void registry_note_gone(uintptr_t start, uintptr_t end)
@@ -175,26 +171,18 @@ void registry_note_gone(uintptr_t start, uintptr_t end)
 	lock_give(&registry_lock);
 }
 
-/* A slot that is being overwritten meanwhile makes one try more, or one less, of several thousand. */
-static int registry_went_lately(struct registry_gone *slot, uintptr_t address, uint64_t now_ns)
-{
-	uintptr_t end = atomic_load(&slot->end);
-
-	if (address >= end || address < atomic_load(&slot->start) ||
-	    now_ns - atomic_load(&slot->since_ns) > REGISTRY_GONE_NS)
-		return 0;
-	return atomic_fetch_add(&slot->tries, 1) < REGISTRY_GONE_TRIES;
-}
-
+/* The last range that had the address counts. A slot that is being overwritten meanwhile makes one try more, or one
+ * less, of several thousand. */
 int registry_try_again(uintptr_t address)
 {
-	uint64_t now_ns = kernel_now_ns();
+	size_t last = atomic_load(&gone_next) + REGISTRY_GONE - 1;
 
-	if (now_ns - atomic_load(&gone_ns) > REGISTRY_GONE_NS)
-		return 0;
-	for (size_t i = 0; i < REGISTRY_GONE; i++) {
-		if (registry_went_lately(&gone[i], address, now_ns))
-			return 1;
+	for (size_t back = 0; back < REGISTRY_GONE; back++) {
+		struct registry_gone *slot = &gone[(last - back) % REGISTRY_GONE];
+
+		if (address < atomic_load(&slot->end) && address >= atomic_load(&slot->start))
+			return atomic_load(&slot->tries) < REGISTRY_GONE_TRIES &&
+			       atomic_fetch_add(&slot->tries, 1) < REGISTRY_GONE_TRIES;
 	}
 	return 0;
 }

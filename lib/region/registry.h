@@ -45,18 +45,18 @@ void registry_remove(struct uffdwp_region *region);
 /* A region moved: region->base becomes `start`, and the table says so, before any reader sees one without the other. */
 void registry_move(struct uffdwp_region *region, uintptr_t start);
 
-/* Ranges that regions had, the last of them, each for so long: a writer may have faulted there before the region went,
- * and looks for it after. */
+/* Ranges that regions had, the last of them: a writer may have faulted there before the region went, and looks for it
+ * after. How long after is not known: it may have been stopped meanwhile, or the machine may be busy. */
 #define REGISTRY_GONE 1024
-#define REGISTRY_GONE_NS 1000000000ull
 
 /* The same of a range that the memory of a region was moved to, and that is not watched any more. */
 void registry_note_gone(uintptr_t start, uintptr_t end);
 
-/* How many accesses to one such range are tried again; a writer of the region's needs one try. */
+/* How many accesses to one such range are tried again; a writer of the region's needs one try. Where other memory lies
+ * there now a fault that is not ours comes again, and is passed on after so many. */
 #define REGISTRY_GONE_TRIES 4096
 
-/* 1: no region is at the address any more, but one was a moment ago: the access may be tried again. (signal) */
+/* 1: no region is at the address any more, but one was: the access may be tried again. (signal) */
 int registry_try_again(uintptr_t address);
 
 /* The last region that begins at or below the address, and may end before it. NULL: none. Only inside the epoch.

@@ -88,6 +88,33 @@ static void *add_other(void *ignored)
 	return NULL;
 }
 
+static unsigned count_tries(uintptr_t address)
+{
+	unsigned tries = 0;
+	while (tries <= 2 * REGISTRY_GONE_TRIES && registry_try_again(address)) {
+		tries++;
+	}
+	return tries;
+}
+
+/* It was stopped, or the machine was busy: the region went long before it looks. */
+START_TEST(test_a_writer_that_comes_late_tries_again)
+{
+	registry_init();
+	ck_assert_int_eq(registry_try_again(PLACE), 0);
+	registry_note_gone(PLACE, PLACE + LENGTH);
+	registry_note_gone(PLACE + LENGTH, PLACE + 2 * LENGTH);
+	(void)sleep(2);
+	ck_assert_int_eq(registry_try_again(PLACE - 1), 0);
+	ck_assert_int_eq(registry_try_again(PLACE + 2 * LENGTH), 0);
+	ck_assert_uint_eq(count_tries(PLACE + LENGTH - 1), REGISTRY_GONE_TRIES);
+	ck_assert_int_eq(registry_try_again(PLACE), 0);
+	ck_assert_int_eq(registry_try_again(PLACE + LENGTH), 1);
+	registry_note_gone(PLACE, PLACE + LENGTH);
+	ck_assert_uint_eq(count_tries(PLACE), REGISTRY_GONE_TRIES);
+}
+END_TEST
+
 /* A thread that adds a region has the lock as long as this one is inside the epoch; another waits for it. */
 START_TEST(test_no_signal_is_taken_with_the_lock)
 {
@@ -119,6 +146,7 @@ int main(void)
 	Suite *suite = suite_create("registry");
 	TCase *tests = tcase_create("registry");
 	tcase_set_timeout(tests, 2 * TIME_LIMIT_S);
+	tcase_add_test(tests, test_a_writer_that_comes_late_tries_again);
 	tcase_add_loop_test(tests, test_no_signal_is_taken_with_the_lock, 0, CHANGES);
 	suite_add_tcase(suite, tests);
 	return support_run(suite);
