@@ -27,4 +27,11 @@ int pagemap_present(const struct kernel_ops *k, uint64_t start, uint64_t length,
  * would pass unseen. (The scan cannot distinguish a protected page from one that has no entry: it counts neither.) */
 int pagemap_written(const struct kernel_ops *k, uint64_t start, uint64_t length, uint64_t *pages);
 
+/* What one page-table page maps. An entry has the size of a pointer on every architecture that Linux runs userfaultfd
+ * on. */
+static inline uint64_t pagemap_table_bytes(uint64_t page_bytes)
+{
+	return page_bytes / sizeof(uint64_t) * page_bytes;
+}
+
 #endif

@@ -38,12 +38,6 @@ struct trial_move {
 	uint64_t grown; /* bytes of page tables that the process has more after the move than before */
 };
 
-/* An entry has the size of a pointer on every architecture that Linux runs userfaultfd on. */
-static uint64_t trial_move_table_bytes(uint64_t page_bytes)
-{
-	return page_bytes / sizeof(uint64_t) * page_bytes;
-}
-
 /* Maps twice as much and gives back what is not aligned: the kernel chooses the place, and locks nothing. */
 static int trial_move_map(struct trial_move *move)
 {
@@ -169,7 +163,7 @@ static enum uffdwp_answer trial_move_once(struct trial_bench *bench, uint64_t ta
 	struct trial_move move = {.bench = *bench, .page_bytes = page_bytes, .tables = tables};
 	enum uffdwp_answer answer;
 
-	move.table_bytes = trial_move_table_bytes(page_bytes);
+	move.table_bytes = pagemap_table_bytes(page_bytes);
 	move.length = tables * move.table_bytes;
 	int error = trial_move_map(&move);
 

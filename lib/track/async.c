@@ -22,6 +22,7 @@
 #include "fault/runtime.h"
 #include "kernel/maps.h"
 #include "kernel/own.h"
+#include "kernel/pagemap.h"
 #include "kernel/probe.h"
 #include "track/track.h"
 
@@ -92,7 +93,7 @@ static void async_ask(int populated, int peek, struct pm_scan_arg *arg)
 /* One page is read of each page table that a hole lacks: all pages of a sparse file would be as much memory. */
 static void async_fill_hole(const struct uffdwp_track *track, uint64_t start, uint64_t end)
 {
-	uint64_t table_bytes = track->page_bytes / sizeof(uint64_t) * track->page_bytes;
+	uint64_t table_bytes = pagemap_table_bytes(track->page_bytes);
 
 	for (uint64_t at = start; at < end; at = math_round_up(at + 1, table_bytes))
 		track->k->madvise((void *)(uintptr_t)at, track->page_bytes, MADV_POPULATE_READ);
