@@ -48,14 +48,16 @@
 #endif
 
 static const struct trial_method *const all_methods[SNAPSHOT_METHODS] = {
-        &trial_inline,   &trial_thread,    &trial_fork, &trial_fork_direct,
-        &trial_mprotect, &trial_uffd_loop, &trial_stop, &trial_move,
+        &trial_inline,    &trial_thread, &trial_fork, &trial_fork_direct, &trial_mprotect,
+        &trial_uffd_loop, &trial_stop,   &trial_move, &trial_inline_move,
 };
 
 #define METHODS_ALL ((1u << SNAPSHOT_METHODS) - 1)
 #define METHOD_FORK (1u << 2)
 #define METHODS_MAIN (1u << 0 | 1u << 1 | METHOD_FORK)
-#define METHODS_FIRST (METHODS_MAIN | 1u << 7) /* each snapshot of a move begins anew */
+#define METHODS_MOVE (1u << 7 | 1u << 8) /* each snapshot of theirs begins anew */
+#define METHODS_FIRST (METHODS_MAIN | METHODS_MOVE)
+#define METHODS_LARGE (METHOD_FORK | METHODS_MOVE)
 
 struct settings {
 	struct bench_settings common;
@@ -92,7 +94,7 @@ static const struct argp_option options[] = {
         {"kind", KEY_KIND, "NAME,...", 0, "Of first, repeated, incremental snapshots these only", 0},
         {"load", KEY_LOAD, "NAME,...", 0, "Of uniform, zipf, sequential, paced_20k, paced_100k these only", 0},
         {"method", KEY_METHOD, "NAME,...", 0,
-         "Of inline, thread, fork, fork_direct, mprotect, uffd_loop, stop_copy, move these only", 0},
+         "Of inline, thread, fork, fork_direct, mprotect, uffd_loop, stop_copy, move, inline_move these only", 0},
         {"pool", KEY_POOL, "BYTES", 0, "Bound on the library's pre-images (default 64M)", 0},
         {"dir", KEY_DIR, "FOLDER", 0, "Where images go (default: the current folder)", 0},
         {"pin", KEY_PIN, "WHERE", 0, "The library's threads and fork's child: free (default) or other (second CPU)", 0},
@@ -416,15 +418,17 @@ static void add_case(struct plan *plan, const struct settings *settings, struct 
 	plan->cases[plan->count++] = one;
 }
 
-/* A case with 4 GiB is compared with the one of 1 GiB before it, which --bar must not leave out. */
-static void add_sizes(struct plan *plan, const struct settings *settings, struct snapshot_case one)
+/* A larger case is compared with the one of 1 GiB before it, which --bar must not leave out. */
+static void add_larger(struct plan *plan, const struct settings *settings, struct snapshot_case one, unsigned gib,
+                       unsigned methods)
 {
 	struct snapshot_case large = one;
 	struct plan trial = {.count = 0};
 
-	large.size_bytes = 4 * SNAPSHOT_COMMON_BYTES;
+	large.size_bytes = gib * SNAPSHOT_COMMON_BYTES;
+	large.methods = methods;
 	add_case(&trial, settings, large);
-	if (trial.count && !settings->methods)
+	if (trial.count && settings->common.bar)
 		one.methods = trial.cases[0].methods;
 	if (trial.count && settings->common.bar && !is_planned(plan, &one) &&
 	    (!settings->patterns || settings->patterns >> one.pattern & 1)) {
@@ -447,16 +451,21 @@ static void add_default_cases(struct plan *plan, const struct settings *settings
 	}
 	one.methods = METHODS_FIRST;
 	one.pattern = LOAD_UNIFORM;
+	add_larger(plan, settings, one, 4, METHODS_LARGE);
+	add_larger(plan, settings, one, 8, METHODS_LARGE);
 	one.writer_count = 2;
 	add_case(plan, settings, one);
+	add_larger(plan, settings, one, 8, METHODS_LARGE);
 	one.writer_count = cpus;
 	add_case(plan, settings, one);
-	one.methods = METHODS_MAIN;
 	one.kind = TRIAL_REPEATED;
 	one.writer_count = 1;
-	add_sizes(plan, settings, one);
+	add_case(plan, settings, one);
+	add_larger(plan, settings, one, 4, METHODS_FIRST);
+	add_larger(plan, settings, one, 8, METHODS_LARGE);
 	one.writer_count = 2;
 	add_case(plan, settings, one);
+	add_larger(plan, settings, one, 8, METHODS_LARGE);
 	one.writer_count = cpus;
 	add_case(plan, settings, one);
 	one.kind = TRIAL_INCREMENTAL;
@@ -549,9 +558,9 @@ static const char *method_refused(const struct settings *settings, const struct 
 		return settings->trial.direct ? NULL : "no O_DIRECT in the folder of the images";
 	if (method == &trial_uffd_loop)
 		return library_refuses(UFFDWP_MEMORY_SHMEM, UFFDWP_MECHANISM_MARKER, UFFDWP_DELIVERY_THREAD);
-	if (method == &trial_move)
+	if (trial_moves(method) && library_refuses_move(UFFDWP_MEMORY_SHMEM))
 		return library_refuses_move(UFFDWP_MEMORY_SHMEM);
-	if (method != &trial_inline && method != &trial_thread)
+	if (method != &trial_inline && method != &trial_thread && !trial_moves(method))
 		return NULL;
 	return library_refuses(UFFDWP_MEMORY_SHMEM, settings->trial.mechanism, (enum uffdwp_delivery)method->variant);
 }

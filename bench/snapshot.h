@@ -15,7 +15,7 @@
 #include "report.h"
 #include "trial.h"
 
-#define SNAPSHOT_METHODS 8
+#define SNAPSHOT_METHODS 9
 #define SNAPSHOT_TRIALS_MAX 64 /* of a method in a case */
 #define SNAPSHOT_COMMON_BYTES (UINT64_C(1) << 30)
 

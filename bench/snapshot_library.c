@@ -24,7 +24,7 @@ static void open_library(const struct trial_method *method, const struct trial_s
 {
 	struct library_setup region = {
 	        .memory = UFFDWP_MEMORY_SHMEM,
-	        .mechanism = method == &trial_move ? UFFDWP_MECHANISM_REARM : setup->mechanism,
+	        .mechanism = setup->mechanism,
 	        .delivery = (enum uffdwp_delivery)method->variant,
 	        .length_bytes = setup->size_bytes,
 	};
@@ -58,9 +58,8 @@ static void begin(const struct trial_method *method, const struct trial_setup *s
 
 	options.path = cut->path;
 	options.pool_bytes = setup->pool_bytes;
-	if (method == &trial_move)
-		options.arming = UFFDWP_ARMING_MOVE;
-	else
+	options.arming = trial_moves(method) ? UFFDWP_ARMING_MOVE : UFFDWP_ARMING_ROUNDS;
+	if (!trial_moves(method))
 		set_kind(setup->kind, cut, &options);
 	error = uffdwp_snapshot_begin(library.region, &options, &library.snapshot);
 	if (error) {
@@ -135,4 +134,8 @@ const struct trial_method trial_thread = {
 };
 const struct trial_method trial_move = {
         "move", UFFDWP_DELIVERY_THREAD, open_library, begin, wait_for_commit, result_of, end, close_library, NULL,
+};
+const struct trial_method trial_inline_move = {
+        "inline_move", UFFDWP_DELIVERY_INLINE, open_library, begin, wait_for_commit, result_of,
+        end,           close_library,          NULL,
 };

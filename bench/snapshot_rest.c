@@ -41,6 +41,7 @@ static const struct rest_side all_sides[] = {
         {.name = "inline_rounds", .delivery = UFFDWP_DELIVERY_INLINE, .arming = UFFDWP_ARMING_ROUNDS},
         {.name = "thread_rounds", .delivery = UFFDWP_DELIVERY_THREAD, .arming = UFFDWP_ARMING_ROUNDS},
         {.name = "thread_move", .delivery = UFFDWP_DELIVERY_THREAD, .arming = UFFDWP_ARMING_MOVE},
+        {.name = "inline_move", .delivery = UFFDWP_DELIVERY_INLINE, .arming = UFFDWP_ARMING_MOVE},
 };
 
 #define SIDES (sizeof(all_sides) / sizeof(all_sides[0]))
@@ -62,7 +63,7 @@ static const char *side_refused(const struct rest_side *side)
 {
 	if (!side->arming)
 		return NULL;
-	if (side->arming == UFFDWP_ARMING_MOVE)
+	if (side->arming == UFFDWP_ARMING_MOVE && library_refuses_move(UFFDWP_MEMORY_SHMEM))
 		return library_refuses_move(UFFDWP_MEMORY_SHMEM);
 	return library_refuses(UFFDWP_MEMORY_SHMEM, rest.setup->mechanism, side->delivery);
 }
@@ -119,7 +120,7 @@ static void open_side(struct rest_side *side)
 {
 	struct library_setup setup = {
 	        .memory = UFFDWP_MEMORY_SHMEM,
-	        .mechanism = side->arming == UFFDWP_ARMING_MOVE ? UFFDWP_MECHANISM_REARM : rest.setup->mechanism,
+	        .mechanism = rest.setup->mechanism,
 	        .delivery = side->delivery,
 	        .length_bytes = rest.setup->size_bytes,
 	};

@@ -110,7 +110,7 @@ const struct snapshot_row *snapshot_find_fork(const struct snapshot_table *table
 
 static int is_library(const struct snapshot_row *row)
 {
-	return row->method == &trial_inline || row->method == &trial_thread || row->method == &trial_move;
+	return row->method == &trial_inline || row->method == &trial_thread || trial_moves(row->method);
 }
 
 /* ---------------------------------------------------------------------------------------------------- figures -- */
@@ -231,21 +231,21 @@ static void add_rounds(struct report *report, const struct snapshot_table *table
 }
 
 /* The same case with 1 GiB must have been measured before. */
-static void add_pause_against_common(struct report *report, const struct snapshot_table *table,
-                                     const struct snapshot_row *row)
+static void add_against_common(struct report *report, const struct snapshot_table *table,
+                               const struct snapshot_row *row, const char *figure, enum trial_figure number)
 {
 	struct snapshot_case common = table->one;
-	const struct figure *pause;
+	const struct figure *found;
 	char prefix[64];
 	char name[160];
 
 	common.size_bytes = SNAPSHOT_COMMON_BYTES;
 	snapshot_case_name(&common, prefix, sizeof(prefix));
-	snprintf(name, sizeof(name), "%s.%s.%s.pause_ns", report->question, prefix, row->method->name);
-	pause = table->one.size_bytes == SNAPSHOT_COMMON_BYTES ? NULL : report_find(report, name);
-	if (pause)
-		report_add(report, share_of(row->values[TRIAL_PAUSE_NS], pause->value), "%s.%s.pause_ratio_1g",
-		           table->name, row->method->name);
+	snprintf(name, sizeof(name), "%s.%s.%s.%s_ns", report->question, prefix, row->method->name, figure);
+	found = table->one.size_bytes == SNAPSHOT_COMMON_BYTES ? NULL : report_find(report, name);
+	if (found)
+		report_add(report, share_of(row->values[number], found->value), "%s.%s.%s_ratio_1g", table->name,
+		           row->method->name, figure);
 }
 
 void snapshot_add(struct report *report, struct snapshot_table *table)
@@ -259,7 +259,8 @@ void snapshot_add(struct report *report, struct snapshot_table *table)
 		add_memory(report, table, row);
 		add_faults_per_page(report, table, row);
 		add_rounds(report, table, row);
-		add_pause_against_common(report, table, row);
+		add_against_common(report, table, row, "pause", TRIAL_PAUSE_NS);
+		add_against_common(report, table, row, "begin", TRIAL_BEGIN_NS);
 	}
 	for (size_t i = 0; i < table->count; i++)
 		add_ratios(report, table, &table->rows[i]);

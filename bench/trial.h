@@ -139,6 +139,13 @@ void trial_run(const struct trial_method *method, const struct trial_setup *setu
 extern const struct trial_method trial_inline;
 extern const struct trial_method trial_thread;
 extern const struct trial_method trial_move;
+extern const struct trial_method trial_inline_move;
+
+/* 1: the region is armed by a move of its page tables; else by rounds. */
+static inline int trial_moves(const struct trial_method *method)
+{
+	return method == &trial_move || method == &trial_inline_move;
+}
 extern const struct trial_method trial_fork;
 extern const struct trial_method trial_fork_direct;
 extern const struct trial_method trial_mprotect;

@@ -9,15 +9,17 @@
  * armed:     a page is armed while it is write-protected for the library: by the uffd-wp bit of its page-table entry,
  *            or by what the region's mechanism (enum uffdwp_mechanism) has instead. Its next write is a fault, which
  *            the library resolves; then the page is unprotected (disarmed), and later writes cost nothing.
- * cut:       the instant that a snapshot or a view shows. Before it pages are armed in rounds, while writers go on;
- *            the rest is armed in the pause, for which write faults wait.
+ * cut:       the instant that a snapshot or a view shows. Either all pages are armed at once, by a move of the region's
+ *            page tables; or before it pages are armed in rounds, while writers go on, and the rest is armed in the
+ *            pause, for which write faults wait.
  * pre-image: the content that a page had at the cut, copied into the pool before the first write after it.
  * sweep:     the thread of a snapshot ("the snapshot's thread") that saves pages which no thread has written since.
  * window:    how many neighbours one fault takes along, where a writer goes on in order.
  * lost:      an armed page whose protection went outside of the library: the kernel emptied its page-table entry
  *            (zapped it), for example.
  * ledger:    the library's own table of which pages are armed, one byte a page.
- * barrier:   uffdwp_prepare_write(), by which a thread says that it is about to write.
+ * barrier:   uffdwp_prepare_write(), by which a thread says that it is about to write; uffdwp_prepare_read(), that it
+ *            has a system call read.
  *
  * READ THIS FIRST: what the library cannot see
  * --------------------------------------------
@@ -58,10 +60,11 @@
  * Deliveries (enum uffdwp_delivery) differ for system calls that write into an armed page, such as read(2) into it.
  * Under UFFDWP_DELIVERY_THREAD they simply wait (unless the process may have user-mode faults only,
  * UFFD_USER_MODE_ONLY: `uffdwp-ctl doctor` says so). Under UFFDWP_DELIVERY_INLINE they fail with EFAULT: call
- * uffdwp_prepare_write() on the buffer first. With UFFDWP_MECHANISM_REARM and _MINOR a system call that READS a page
- * which was never touched or was lost (write(2) from it) fails with EFAULT under inline delivery, too:
- * uffdwp_prepare_write() makes the page present. Which delivery a region got: uffdwp_region_info(). Inline it is
- * always where only UFFDWP_MECHANISM_MPROTECT is left; a program that relies on system calls asks for THREAD.
+ * uffdwp_prepare_write() on the buffer first. With UFFDWP_MECHANISM_REARM and _MINOR, and while a snapshot by
+ * UFFDWP_ARMING_MOVE runs with any, a system call that READS a page which was never touched or is not mapped (write(2)
+ * from it) fails with EFAULT under inline delivery, too: uffdwp_prepare_read() makes the page present. Which delivery a
+ * region got: uffdwp_region_info(). Inline it is always where only UFFDWP_MECHANISM_MPROTECT is left; a program that
+ * relies on system calls asks for THREAD.
  *
  * Under inline delivery a thread that blocks SIGBUS (SIGSEGV with UFFDWP_MECHANISM_MPROTECT) must not write to a
  * region: the kernel kills the process. (Kernel: Documentation/admin-guide/mm/userfaultfd.rst, UFFD_FEATURE_SIGBUS.)
@@ -113,8 +116,8 @@
  * is its own. The child may open a runtime of its own.
  *
  * Threads: all functions may be called from any thread unless they say otherwise; a handle must not be used while or
- * after it is closed. None may be called from a signal handler except uffdwp_prepare_write() and
- * uffdwp_region_locate().
+ * after it is closed. None may be called from a signal handler except uffdwp_prepare_write(),
+ * uffdwp_prepare_read() and uffdwp_region_locate().
  *
  * Locks: a write fault waits for threads of the library only: for a handler thread (thread delivery), and, while the
  * pool of pre-images is full, for the snapshot's thread. So a callback that runs in one of these (on_loss,

@@ -291,25 +291,55 @@ UFFDWP_EXPORT int uffdwp_region_punch(struct uffdwp_region *region, uint64_t off
 	return error ? error : barrier_punch(region, offset >> shift, (offset + length) >> shift);
 }
 
-UFFDWP_EXPORT int uffdwp_prepare_write(struct uffdwp_region *region, uint64_t offset, uint64_t length)
+/* The pages that a barrier is for. -ERANGE; -EDEADLK: it may claim the page that the calling thread stands on. */
+static int api_region_check_barrier(const struct uffdwp_region *region, uint64_t offset, uint64_t length,
+                                    uint64_t *first, uint64_t *end)
 {
 	if (api_region_range_error(region, offset, length))
 		return -ERANGE;
 	if (caller_stack() - atomic_load_explicit(&region->base, memory_order_relaxed) < region->capacity_bytes)
-		return -EDEADLK; /* it may claim the page that it stands on */
-	if ((!atomic_load_explicit(&region->active, memory_order_acquire) && !region->populate) || !length)
+		return -EDEADLK;
+	*first = offset >> region->page_shift;
+	*end = length ? ((offset + length - 1) >> region->page_shift) + 1 : *first;
+	return 0;
+}
+
+UFFDWP_EXPORT int uffdwp_prepare_write(struct uffdwp_region *region, uint64_t offset, uint64_t length)
+{
+	uint64_t first;
+	uint64_t end;
+	int error = api_region_check_barrier(region, offset, length, &first, &end);
+
+	if (error)
+		return error;
+	if ((!atomic_load_explicit(&region->active, memory_order_acquire) && !region_populates(region)) || !length)
 		return 0;
 	if (atomic_load_explicit(&region->dead, memory_order_relaxed))
 		return -ESTALE;
-	uint64_t first = offset >> region->page_shift;
-	uint64_t end = ((offset + length - 1) >> region->page_shift) + 1;
-
 	if (barrier_is_open(region, first, end))
 		return 0;
 	API_CALL(); /* not before: what does nothing is cheap */
 	if (api_is_child(region->runtime))
 		return -ECHILD;
 	return barrier_prepare(region, first, end);
+}
+
+UFFDWP_EXPORT int uffdwp_prepare_read(struct uffdwp_region *region, uint64_t offset, uint64_t length)
+{
+	uint64_t first;
+	uint64_t end;
+	int error = api_region_check_barrier(region, offset, length, &first, &end);
+
+	if (error)
+		return error;
+	if ((!region_populates(region) && !atomic_load(&region->lazy)) || !length)
+		return 0;
+	if (atomic_load_explicit(&region->dead, memory_order_relaxed))
+		return -ESTALE;
+	API_CALL(); /* not before: what does nothing is cheap */
+	if (api_is_child(region->runtime))
+		return -ECHILD;
+	return barrier_prepare_read(region, first, end);
 }
 
 /* ---- losses ---- */

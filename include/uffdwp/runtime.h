@@ -83,7 +83,7 @@ enum uffdwp_mechanism {
 
 /* How all of a region comes to be armed for a snapshot. */
 enum uffdwp_arming {
-	UFFDWP_ARMING_AUTO = 0,
+	UFFDWP_ARMING_AUTO = 0, /* MOVE or ROUNDS, see struct uffdwp_snapshot_options */
 	/* Pages are protected one after the other, in rounds while writers go on: takes as long as the region is large,
 	 * and a short pause at the end. Works with every mechanism. */
 	UFFDWP_ARMING_ROUNDS = 1,

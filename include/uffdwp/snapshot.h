@@ -93,18 +93,25 @@ typedef int (*uffdwp_sink_fn)(void *user, uint64_t offset, const void *data, uin
 #define UFFDWP_SNAPSHOT_INCREMENT (1u << 2)
 
 /*
- * `arming` says how all pages come to be protected (enum uffdwp_arming). UFFDWP_ARMING_MOVE is by name only: the page
- * tables of the region are moved away at once, so that begin makes no rounds and brakes no writer, and the pause does
- * not grow with the region but for a byte a page. Afterwards the first access to each page costs a fault, a read too,
- * until the snapshot's thread has mapped it again, which it does first of all while less than half of the pool is used.
- * Until the end the process has two mappings of the region, and page tables for both.
+ * `arming` says how all pages come to be protected (enum uffdwp_arming). UFFDWP_ARMING_MOVE: the page tables of the
+ * region are moved away at once, so that begin makes no rounds and brakes no writer, and the pause does not grow with
+ * the region but for a byte a page. Afterwards the first access to each page costs a fault, a read too, until the
+ * snapshot's thread has mapped it again, which it does first of all while less than half of the pool is used. Until the
+ * end the process has two mappings of the region, and page tables for both. After the end of a snapshot that was not
+ * kept nothing of a created region is armed or mapped, and each first touch is a fault that the kernel resolves by
+ * itself; attached memory, and memory by UFFDWP_MECHANISM_REARM, stays mapped.
  *
- * Refused with -EOPNOTSUPP and the reason where that is not right or was not seen to work here: for anything but shared
- * memory whose file is known, by UFFDWP_MECHANISM_REARM, delivered by a thread; while a lazy restore uses the region;
- * while the process has locked memory (mlock(2)); before Linux 6.4 also with UFFDWP_SNAPSHOT_KEEP, a parent or an
- * increment, and while a track or a view uses the region. -EFAULT: the region's mapping was split (mprotect(2) or
- * madvise(2) of a part); -ENOMEM: no address space. The first such snapshot of a runtime makes a trial of some
- * milliseconds.
+ * UFFDWP_ARMING_AUTO is MOVE where that can be, and fails no call of the program's: shared memory whose file is known,
+ * by UFFDWP_MECHANISM_MARKER or _REARM, delivered by a thread that system calls wait for, and not protected since a
+ * snapshot with UFFDWP_SNAPSHOT_KEEP (then rounds find little to arm). Else it is ROUNDS. `arming` in struct
+ * uffdwp_snapshot_progress says which. Under inline delivery MOVE is by name only: a system call that reads a page
+ * which is not mapped again (write(2) from it) fails with EFAULT, unless uffdwp_prepare_read() came before.
+ *
+ * By name it is refused with -EOPNOTSUPP and the reason where it is not right or was not seen to work here: for other
+ * memory and mechanisms; while a lazy restore uses the region; while the process has locked memory (mlock(2)); before
+ * Linux 6.4 also with UFFDWP_SNAPSHOT_KEEP, a parent or an increment, and while a track or a view uses the region.
+ * -EFAULT: the region's mapping was split (mprotect(2) or madvise(2) of a part); -ENOMEM: no address space. A trial of
+ * some milliseconds is made with the first such region of a runtime, or its first such snapshot.
  */
 
 struct uffdwp_snapshot_options {
@@ -128,7 +135,7 @@ struct uffdwp_snapshot_options {
 	                   * export's URI */
 	int32_t fd;       /* SINK_STREAM; stays the caller's; blocking or not. 0 stands for "not given": dup(2) a sink
 	                   * that is descriptor 0 */
-	uint32_t arming;  /* enum uffdwp_arming: AUTO is ROUNDS; see UFFDWP_ARMING_MOVE above */
+	uint32_t arming;  /* enum uffdwp_arming; see above */
 	uffdwp_sink_fn callback; /* SINK_CALLBACK */
 	void *user;              /* for callback */
 

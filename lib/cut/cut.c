@@ -113,10 +113,21 @@ static void cut_note_discarded(struct cut *cut)
 
 int cut_choose(struct cut *cut, uint32_t asked, struct text *text)
 {
-	int moves = asked == UFFDWP_ARMING_MOVE;
+	struct probe_arming found = {0};
 
-	cut->arming = moves ? UFFDWP_ARMING_MOVE : UFFDWP_ARMING_ROUNDS;
-	return moves ? move_check(cut, text) : 0;
+	cut->arming = UFFDWP_ARMING_ROUNDS;
+	if (asked == UFFDWP_ARMING_ROUNDS)
+		return 0;
+	int error = move_check(cut, asked == UFFDWP_ARMING_MOVE, &found);
+
+	if (error && asked == UFFDWP_ARMING_MOVE)
+		return text_fail(text, error, "page tables cannot be moved: %s", found.reason);
+	if (error)
+		TRACE("region %p: rounds of arming, page tables are not moved: %s", (void *)cut->region, found.reason);
+	else
+		cut->arming = UFFDWP_ARMING_MOVE;
+	cut->may_fall_back = asked == UFFDWP_ARMING_AUTO;
+	return 0;
 }
 
 int cut_open(struct cut *cut)
@@ -496,7 +507,10 @@ static int cut_arm(struct cut *cut)
 
 		if (!error)
 			cut_follow_move(cut);
-		return error;
+		if (!error || !cut->may_fall_back)
+			return error;
+		cut->region->immovable = 1; /* once is enough: the pause is as long as arming takes */
+		cut->arming = UFFDWP_ARMING_ROUNDS;
 	}
 	return cut_has_rounds(cut->region) ? cut_arm_rest(cut) : cut_arm_all(cut);
 }

@@ -7,9 +7,8 @@
  *            for the next round. A round looks only where something was written (ledger.touched), so each is shorter
  *            than the last; where it is not, writers are braked: each fault sleeps for a while, bounded.
  *   cut      faults are stalled, what was written since the last round is armed, faults are resumed: the pause. It
- * takes as long as writers take to dirty memory during one short round, however large the region is.
- *
- *   move     instead of both, by name: page tables are moved away at once, see move.c
+ *            takes as long as writers take to dirty memory during one short round, however large the region is.
+ *   move     instead of both, where it can be: page tables are moved away at once, see move.c
  *
  * That keeps INV-CUT for several regions, too: all faults are stalled before any region is armed to the end, and
  * resumed when all are.
@@ -32,6 +31,13 @@
 /* Most regions that share a cut. */
 #define CUT_COUNT_MAX 64
 
+/* Page tables that were moved away, or a place for them. */
+struct cut_tables {
+	void *at;        /* NULL: none */
+	uint64_t left;   /* bytes of it that are mapped */
+	uint64_t filled; /* only its first bytes may have entries */
+};
+
 struct cut {
 	/* The owner's, set before cut_open(). */
 	const struct kernel_ops *k;
@@ -48,15 +54,14 @@ struct cut {
 	int swap_on;           /* content.c: pages of zeros are no content, see region_content_but_zeros() */
 
 	/* move.c's. */
-	void *target;           /* where the page tables are moved; NULL: nowhere */
-	uint64_t target_left;   /* bytes of it that are mapped */
-	uint64_t target_filled; /* only its first bytes may have entries */
-	int looks_late;         /* which pages had content is looked at after the cut, see move_check_content() */
-	uint64_t blocks;        /* of the region's file at the cut, by fstat(2) */
-	uint64_t holes_filled;  /* the region's counter at the cut */
-	uint64_t discards;      /* the same */
-	uint64_t filled_end;    /* entries of pages before it were filled by move_fill() */
-	int moved;              /* the move was made, and is not undone */
+	struct cut_tables old; /* of before the cut */
+	int may_fall_back; /* the move was not asked for by name: where the kernel refuses it all is armed at once */
+	int looks_late;    /* which pages had content is looked at after the cut, see move_check_content() */
+	uint64_t blocks;   /* of the region's file at the cut, by fstat(2) */
+	uint64_t holes_filled; /* the region's counter at the cut */
+	uint64_t discards;     /* the same */
+	uint64_t filled_end;   /* entries of pages before it were filled by move_fill() */
+	int moved;             /* the move was made, and is not undone */
 
 	/* What became of it. */
 	_Atomic uint64_t *pages_changed; /* a bit for each page; NULL: not known */

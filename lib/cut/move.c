@@ -14,17 +14,23 @@
  * Afterwards the owner's thread fills entries with the protection on, so that reads do not wait for the handler, as
  * long as the pool has room; what the sweep has saved it fills plainly. Last it unmaps the old tables in parts.
  *
+ * At rest: where the mechanism leaves empty entries to the kernel, the region is registered for them only while
+ * something is armed. To take a registration away the kernel goes through all entries; so the tables of a region that
+ * is ours are moved away once more before. Then nothing is armed, and each first touch is the kernel's own.
+ *
  * Threads: the caller of begin, until the pause is over; then the owner's thread.
  */
 #include "cut/move.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 
+#include "base/invariant.h"
 #include "base/math.h"
-#include "fault/handler.h"
 #include "fault/runtime.h"
+#include "kernel/own.h"
 #include "kernel/procfs.h"
 #include "region/tables.h"
 
@@ -36,12 +42,9 @@ static const char *move_refusal(const struct cut *cut)
 {
 	const struct uffdwp_region *region = cut->region;
 
-	if (region->mechanism->id != UFFDWP_MECHANISM_REARM)
-		return "accesses to empty entries have to come to the library: open the region by "
-		       "UFFDWP_MECHANISM_REARM";
-	if (region->delivery != UFFDWP_DELIVERY_THREAD)
-		return "under inline delivery system calls that read would fail with EFAULT: ask for "
-		       "UFFDWP_DELIVERY_THREAD";
+	if (!region_can_own_empty(region))
+		return "accesses to empty entries have to come to the library: open the region by AUTO, "
+		       "UFFDWP_MECHANISM_MARKER or UFFDWP_MECHANISM_REARM";
 	if (region->fd < 0)
 		return "it needs the file of the mapping: attach with its fd";
 	if ((cut->keeps || cut->increment || region_is_wanted(region)) &&
@@ -51,18 +54,29 @@ static const char *move_refusal(const struct cut *cut)
 	return atomic_load(&region->lazy) ? "a lazy restore of the region is running, or has failed" : NULL;
 }
 
+/* Where it was not asked for by name: what is armed already is not armed anew, and no system call may fail that did
+ * not before. */
+static const char *move_reluctance(const struct cut *cut)
+{
+	const struct uffdwp_region *region = cut->region;
+
+	if (!region->waits_empty)
+		return "system calls that read would fail with EFAULT until pages are mapped again";
+	if (region->kept)
+		return "the region is protected since its last cut";
+	return region->immovable ? "the region's mapping is in several parts" : NULL;
+}
+
 /* mremap(2) takes mlock(2) along, and the region would be unlocked. */
-static int move_check_locks(const struct cut *cut, struct text *text)
+static int move_check_locks(const struct cut *cut, const char **reason)
 {
 	uint64_t locked_kib = 0;
 	int error = procfs_number(cut->k, "/proc/self/status", "VmLck:", &locked_kib);
 
-	if (error)
-		return text_fail(text, error, "page tables cannot be moved: whether memory is locked cannot be asked");
-	return locked_kib ? text_fail(text, -EOPNOTSUPP,
-	                              "page tables cannot be moved: this process has locked memory (mlock), and a "
-	                              "region that is would be unlocked; ask for UFFDWP_ARMING_ROUNDS")
-	                  : 0;
+	*reason = error ? "whether memory is locked cannot be asked"
+	                : "this process has locked memory (mlock), and a region that is would be unlocked; ask for "
+	                  "UFFDWP_ARMING_ROUNDS";
+	return error || !locked_kib ? error : -EOPNOTSUPP;
 }
 
 /*
@@ -80,20 +94,31 @@ static int move_looks_late(const struct cut *cut)
 	       cut->k->fstat(cut->region->fd, &st) == 0;
 }
 
-int move_check(struct cut *cut, struct text *text)
+int move_check(struct cut *cut, int by_name, struct probe_arming *found)
 {
 	struct uffdwp_region *region = cut->region;
-	const char *refusal = region->memory == UFFDWP_MEMORY_SHMEM ? move_refusal(cut) : NULL;
-	struct probe_arming found;
+	const char *reason = region->memory == UFFDWP_MEMORY_SHMEM ? move_refusal(cut) : NULL;
+	int error = reason ? -EOPNOTSUPP : 0;
 
-	if (refusal)
-		return text_fail(text, -EOPNOTSUPP, "page tables cannot be moved: %s", refusal);
-	runtime_try_move(region->runtime, region->memory, &found);
-	if (!found.works)
-		return text_fail(text, found.error ? found.error : -EOPNOTSUPP, "page tables cannot be moved: %s",
-		                 found.reason);
-	cut->looks_late = move_looks_late(cut);
-	return move_check_locks(cut, text);
+	if (!error && !by_name && (reason = move_reluctance(cut)))
+		error = -EOPNOTSUPP;
+	if (!error) {
+		runtime_try_move(region->runtime, region->memory, found);
+		if (!found->works)
+			return found->error ? found->error : -EOPNOTSUPP;
+		error = move_check_locks(cut, &reason);
+	}
+	if (error)
+		(void)snprintf(found->reason, sizeof(found->reason), "%s", reason);
+	cut->looks_late = !error && move_looks_late(cut);
+	return error;
+}
+
+static struct cut_tables move_reserve(const struct uffdwp_region *region)
+{
+	void *at = tables_reserve(region->k, region->capacity_bytes, region->page_bytes, atomic_load(&region->base));
+
+	return (struct cut_tables){.at = at, .left = at ? region->capacity_bytes : 0};
 }
 
 int move_open(struct cut *cut)
@@ -102,9 +127,13 @@ int move_open(struct cut *cut)
 
 	if (cut->arming != UFFDWP_ARMING_MOVE)
 		return 0;
-	cut->target = tables_reserve(cut->k, region->capacity_bytes, region->page_bytes, atomic_load(&region->base));
-	cut->target_left = cut->target ? region->capacity_bytes : 0;
-	return cut->target ? 0 : -ENOMEM;
+	cut->old = move_reserve(region);
+	return cut->old.at ? 0 : -ENOMEM;
+}
+
+int move_prepare(struct cut *cut)
+{
+	return cut->arming == UFFDWP_ARMING_MOVE ? region_own_empty(cut->region) : 0;
 }
 
 static uint64_t move_blocks(const struct cut *cut)
@@ -143,9 +172,9 @@ int move_arm(struct cut *cut)
 		move_note_blocks(cut);
 	if (!cut->looks_late)
 		content_look(cut, 0, cut->end_page);
-	cut->target_filled = atomic_load(&region->length_bytes);
+	cut->old.filled = atomic_load(&region->length_bytes);
 	atomic_store(&region->moved, 1);
-	int error = tables_move(region, cut->target);
+	int error = tables_move(region, cut->old.at);
 
 	if (error) {
 		atomic_store(&region->moved, 0);
@@ -196,54 +225,6 @@ static void move_note_content(struct cut *cut, uint64_t first, uint64_t content)
 	atomic_fetch_or(&cut->preserve->content[first / 64], had);
 }
 
-/* Which of these pages this thread has claimed from a state. */
-static uint64_t move_claim(struct uffdwp_region *region, uint64_t first, uint64_t wanted, enum ledger_state from)
-{
-	uint64_t claimed = 0;
-
-	for (uint64_t left = wanted; left; left &= left - 1) {
-		unsigned at = (unsigned)__builtin_ctzll(left);
-
-		claimed |= (uint64_t)ledger_move(&region->ledger, first + at, from, LEDGER_CLAIMED) << at;
-	}
-	return claimed;
-}
-
-static void move_unclaim(struct uffdwp_region *region, uint64_t first, uint64_t claimed, enum ledger_state to)
-{
-	for (; claimed; claimed &= claimed - 1)
-		ledger_set(&region->ledger, first + (uint64_t)__builtin_ctzll(claimed), to);
-}
-
-/* Fills what was claimed, in runs. */
-static void move_fill_claimed(struct uffdwp_region *region, uint64_t first, uint64_t claimed)
-{
-	while (claimed) {
-		unsigned from = (unsigned)__builtin_ctzll(claimed);
-		uint64_t rest = ~(claimed >> from);
-		unsigned count = rest ? (unsigned)__builtin_ctzll(rest) : 64;
-
-		if (from + count > 64)
-			count = 64 - from;
-		mechanism_fill_run(region, first + from, first + from + count, 1);
-		claimed &= ~(math_low_bits(count) << from);
-	}
-}
-
-/* Those of pages [first, end) that are there and armed, or watched. */
-static void move_fill_batch(struct uffdwp_region *region, uint64_t first, uint64_t end, uint64_t there)
-{
-	uint64_t armed = move_claim(region, first, there, LEDGER_ARMED);
-	uint64_t watched = move_claim(region, first, there & ~armed, LEDGER_WATCHED);
-
-	if (!(armed | watched))
-		return;
-	move_fill_claimed(region, first, armed | watched);
-	move_unclaim(region, first, armed, LEDGER_ARMED);
-	move_unclaim(region, first, watched, LEDGER_WATCHED);
-	fault_wake_pages(region, first, end); /* a thread that met a claim comes again */
-}
-
 uint64_t move_fill(struct cut *cut, uint64_t page, int fills)
 {
 	struct uffdwp_region *region = cut->region;
@@ -259,7 +240,7 @@ uint64_t move_fill(struct cut *cut, uint64_t page, int fills)
 	if (!fills)
 		return end;
 	cut->filled_end = end;
-	move_fill_batch(region, page, end, there);
+	fault_fill_protected(region, page, end, there);
 	return end;
 }
 
@@ -271,25 +252,71 @@ void move_fill_rest(struct cut *cut)
 	for (uint64_t page = cut->filled_end; cut->moved && page < pages;) {
 		uint64_t end = math_min_u64(page + MOVE_FILL_PAGES, pages);
 
-		move_fill_batch(region, page, end, move_in_memory(region, page, end));
+		fault_fill_protected(region, page, end, move_in_memory(region, page, end));
 		page = end;
 	}
 }
 
-/* The event of the move was read, or there was none: when the handler has acted on it, no other can be taken for it. */
+static void move_drop(struct uffdwp_region *region, struct cut_tables *old)
+{
+	while (old->left)
+		tables_drop(region, old->at, &old->left, old->filled);
+	old->at = NULL;
+}
+
+/* With the region's lock held: 1: nothing of it is armed, nor will be without this lock. Memory that its owner may
+ * unmap at any time stays registered, because an event that comes while it is not would be missed. */
+static int move_may_rest(const struct uffdwp_region *region)
+{
+	return region->owned && !atomic_load(&region->dead) && !atomic_load(&region->preserve) &&
+	       !region_is_active(region) && !own_check(region->k, region->uffd, region->tag);
+}
+
+/* What was not filled again since the cut is filled by the kernel at its first touch. */
+static void move_rest_locked(struct uffdwp_region *region, struct cut_tables *old)
+{
+	INVARIANT(REARM, !ledger_has(&region->ledger, 0, region_pages(region),
+	                             LEDGER_BIT(ARMED) | LEDGER_BIT(WATCHED) | LEDGER_BIT(CLAIMED)));
+	old->filled = atomic_load(&region->length_bytes);
+	if (tables_move(region, old->at))
+		old->filled = 0;
+	else
+		region_disown_empty(region);
+}
+
+static void move_rest(struct uffdwp_region *region)
+{
+	if (region->mechanism->owns_empty || !region_owns_empty(region))
+		return;
+	struct cut_tables old = move_reserve(region);
+
+	if (!old.at)
+		return;
+	lock_take(&region->lock);
+	int may_rest = move_may_rest(region);
+
+	if (may_rest)
+		move_rest_locked(region, &old);
+	lock_give(&region->lock);
+	tables_forget_move(region);
+	if (old.filled)
+		move_drop(region, &old);
+	else
+		region->k->munmap(old.at, old.left);
+}
+
 void move_close(struct cut *cut)
 {
 	struct uffdwp_region *region = cut->region;
 
-	if (cut->moved) {
-		while (cut->target_left)
-			tables_drop(region, cut->target, &cut->target_left, cut->target_filled);
-		handler_sync(region->handler);
-		atomic_store(&region->moved_to, 0);
-		cut->moved = 0;
-	} else if (cut->target) {
-		cut->k->munmap(cut->target, cut->target_left);
+	if (cut->preserve) { /* of several cuts of a region at a time one has pre-images, and only such a one moves */
+		tables_forget_move(region);
+		move_rest(region);
 	}
-	cut->target = NULL;
-	cut->target_left = 0;
+	if (cut->moved)
+		move_drop(region, &cut->old);
+	else if (cut->old.at)
+		cut->k->munmap(cut->old.at, cut->old.left);
+	cut->moved = 0;
+	cut->old.at = NULL;
 }

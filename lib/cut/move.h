@@ -4,13 +4,19 @@
 #define UFFDWP_CUT_MOVE_H
 
 #include "cut/cut.h"
+#include "kernel/probe.h"
 
-/* Whether the cut can be made so: 0; -EOPNOTSUPP, or an error of the moment, with the reason in `text`. Without a lock;
- * makes a trial, where none was made yet. */
-int move_check(struct cut *cut, struct text *text);
+/* Whether the cut can be made so: 0; -EOPNOTSUPP, or an error of the moment, with the reason in *found. Unless it was
+ * asked for `by_name` there may be reasons against it beside those that forbid it. Without a lock; makes a trial, where
+ * none was made yet. */
+int move_check(struct cut *cut, int by_name, struct probe_arming *found);
 
 /* Before the pause: finds a place to move to, if the cut is to be made so. -ENOMEM: there is no address space. */
 int move_open(struct cut *cut);
+
+/* After it, before the pause: empty entries are ours from now on. 0 or -errno, with text. With the region's lock held.
+ */
+int move_prepare(struct cut *cut);
 
 /* In the pause: all entries of the region are empty, which the ledger does not know yet. 0; or -errno, and nothing has
  * changed. */
@@ -29,7 +35,8 @@ void move_fill_rest(struct cut *cut);
 /* When it has come to the end: 0; -ENODATA: content was discarded outside of the library before it was noted. */
 int move_check_content(const struct cut *cut);
 
-/* After the end, or where no cut came: gives back what was moved away, or only the place for it. */
+/* After the end, or where no cut came: empty entries are the kernel's again, if nothing is armed; gives back what was
+ * moved away, or only the place for it. */
 void move_close(struct cut *cut);
 
 #endif

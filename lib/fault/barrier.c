@@ -16,7 +16,7 @@ static int barrier_page_is_open(struct uffdwp_region *region, uint64_t page)
 
 int barrier_is_open(struct uffdwp_region *region, uint64_t first, uint64_t end)
 {
-	if (region->populate || atomic_load(&region->lazy))
+	if (region_populates(region) || atomic_load(&region->lazy))
 		return 0;
 	while (first < end && barrier_page_is_open(region, first))
 		first++;
@@ -27,7 +27,7 @@ int barrier_is_open(struct uffdwp_region *region, uint64_t first, uint64_t end)
 static void barrier_pages(struct uffdwp_region *region, uint64_t first, uint64_t end, enum fault_by by)
 {
 	for (uint64_t page = first; page < end; page++) {
-		if (!barrier_page_is_open(region, page) || (region->populate && by == FAULT_BY_BARRIER))
+		if (!barrier_page_is_open(region, page) || (region_populates(region) && by == FAULT_BY_BARRIER))
 			fault_barrier(region, page, end, by);
 	}
 }
@@ -38,6 +38,15 @@ int barrier_prepare(struct uffdwp_region *region, uint64_t first, uint64_t end)
 
 	if (!error)
 		barrier_pages(region, first, end, FAULT_BY_BARRIER);
+	return error;
+}
+
+int barrier_prepare_read(struct uffdwp_region *region, uint64_t first, uint64_t end)
+{
+	int error = fault_await(region, first, end, NULL, NULL);
+
+	for (uint64_t page = first; page < end && !error && region_populates(region); page++)
+		fault_barrier(region, page, end, FAULT_BY_READER);
 	return error;
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Accesses to empty page-table entries, of the mechanisms whose entries are their own (rearm, minor). Keeps INV-REARM
+ * Accesses to empty page-table entries, where they come to us (region_owns_empty()). Keeps INV-REARM
  * (region/rearm.c): the entry of an armed page is filled with the wp bit set, or only after the page was preserved.
  *
  *   page is      read                                 write
@@ -21,9 +21,25 @@
 #include <errno.h>
 
 #include "base/invariant.h"
+#include "base/math.h"
 #include "fault/fault.h"
 #include "fault/fill.h"
 #include "region/view.h"
+
+/* Pages, aligned, that a read takes along after a move of the page tables: what the kernel's own fault-around does. */
+#define AROUND_PAGES 16
+
+/* What lies beside is empty as well, and a reader that goes on would fault at each page. */
+static void empty_rearm_around(struct uffdwp_region *region, uint64_t page)
+{
+	uint64_t first = page & ~(uint64_t)(AROUND_PAGES - 1);
+	uint64_t end = math_min_u64(first + AROUND_PAGES, region_pages(region));
+	uint64_t beside = math_low_bits(end - first) & ~(1ull << (page - first));
+
+	if (atomic_load_explicit(&region->moved, memory_order_relaxed) && !atomic_load(&region->lazy) &&
+	    region->fills & UFFDWP_PROBE_FILL_CONTINUE_WP)
+		fault_fill_protected(region, first, end, beside);
+}
 
 /* 1: armed again and the reader goes on. 0: cannot be, it is a write. Else a negative errno. A hole that is found may
  * have had content: it is reported to tracks. */
@@ -50,6 +66,7 @@ static int empty_rearm(struct fault *fault, enum ledger_state state)
 		fault_count(&region->counters.pages_rearmed, 1);
 	fill_count(region, (enum fill)filled);
 	fault_wake_pages(region, fault->page, fault->page + 1);
+	empty_rearm_around(region, fault->page);
 	return 1;
 }
 

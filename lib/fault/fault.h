@@ -71,6 +71,7 @@ enum fault_by {
 	FAULT_BY_HANDLER, /* a handler thread: reads the page by system calls, never waits */
 	FAULT_BY_WRITER,  /* the faulting thread, in its signal handler */
 	FAULT_BY_BARRIER, /* uffdwp_prepare_write() */
+	FAULT_BY_READER,  /* uffdwp_prepare_read() */
 	FAULT_BY_PUNCH,   /* uffdwp_region_punch(): reads by system calls, so that holes stay holes */
 };
 
@@ -123,7 +124,7 @@ void fault_sleep(const struct kernel_ops *k, enum fault_verdict verdict, uint32_
 void fault_brake(const struct kernel_ops *k, uint32_t brake_ns);
 
 /* For threads with a handle: resolves `page` and possibly more in [page, limit), sleeping as long as it takes. Fills
- * its entry where the region wants that (region->populate). (signal) */
+ * its entry where the region wants that (region_populates()). (signal) */
 void fault_barrier(struct uffdwp_region *region, uint64_t page, uint64_t limit, enum fault_by by);
 
 /* absent.c: 1: a lazy restore has something to say of the page: the verdict is in *verdict. */
@@ -178,6 +179,12 @@ enum fault_verdict fault_unprotect(struct fault *fault, enum phase phase);
 
 /* empty.c: an access to an empty entry. */
 enum fault_verdict fault_empty(struct fault *fault, enum phase phase);
+
+/* fill.c: fills the entries of those of the up to 64 pages [first, end) that are in `wanted` (bit n is page first + n)
+ * and protected, write-protected, as far as they are empty and the file has content: under claims, so that no thread
+ * saves or unprotects them meanwhile, and wakes. Where UFFDIO_CONTINUE_MODE_WP is available. Inside the epoch, or while
+ * the region is sure to stay. (signal) */
+void fault_fill_protected(struct uffdwp_region *region, uint64_t first, uint64_t end, uint64_t wanted);
 
 /* Wakes the threads that wait at one of pages [first, end): a thread with a page that is still protected faults again.
  * (signal) */

@@ -9,6 +9,7 @@
 #include <errno.h>
 
 #include "base/invariant.h"
+#include "base/math.h"
 
 /* How many fills in a row the kernel may refuse for want of memory before that is taken as final. */
 #define FILL_RETRIES 64
@@ -101,6 +102,53 @@ void fill_count(struct uffdwp_region *region, enum fill fill)
 		fault_count(&region->counters.pages_filled, 1);
 	if (fill == FILL_ZEROS)
 		fault_count(&region->holes_filled, 1);
+}
+
+/* Which of these pages this thread has claimed from a state. */
+static uint64_t fill_claim(struct uffdwp_region *region, uint64_t first, uint64_t wanted, enum ledger_state from)
+{
+	uint64_t claimed = 0;
+
+	for (uint64_t left = wanted; left; left &= left - 1) {
+		unsigned at = (unsigned)__builtin_ctzll(left);
+
+		claimed |= (uint64_t)ledger_move(&region->ledger, first + at, from, LEDGER_CLAIMED) << at;
+	}
+	return claimed;
+}
+
+static void fill_unclaim(struct uffdwp_region *region, uint64_t first, uint64_t claimed, enum ledger_state to)
+{
+	for (; claimed; claimed &= claimed - 1)
+		ledger_set(&region->ledger, first + (uint64_t)__builtin_ctzll(claimed), to);
+}
+
+/* Fills what was claimed, in runs. */
+static void fill_claimed(struct uffdwp_region *region, uint64_t first, uint64_t claimed)
+{
+	while (claimed) {
+		unsigned from = (unsigned)__builtin_ctzll(claimed);
+		uint64_t rest = ~(claimed >> from);
+		unsigned count = rest ? (unsigned)__builtin_ctzll(rest) : 64;
+
+		if (from + count > 64)
+			count = 64 - from;
+		mechanism_fill_run(region, first + from, first + from + count, 1);
+		claimed &= ~(math_low_bits(count) << from);
+	}
+}
+
+void fault_fill_protected(struct uffdwp_region *region, uint64_t first, uint64_t end, uint64_t wanted)
+{
+	uint64_t armed = fill_claim(region, first, wanted, LEDGER_ARMED);
+	uint64_t watched = fill_claim(region, first, wanted & ~armed, LEDGER_WATCHED);
+
+	if (!(armed | watched))
+		return;
+	fill_claimed(region, first, armed | watched);
+	fill_unclaim(region, first, armed, LEDGER_ARMED);
+	fill_unclaim(region, first, watched, LEDGER_WATCHED);
+	fault_wake_pages(region, first, end); /* a thread that met a claim comes again */
 }
 
 int fault_fill(struct fault *fault)

@@ -266,6 +266,7 @@ static void handler_drain(struct handler *handler, struct uffdwp_region *region)
 		got = handler_take_messages(handler, region);
 		failures += got < 0 && got != -EAGAIN;
 	} while (got == full || (got < 0 && got != -EAGAIN && failures < HANDLER_FAILURES_MAX));
+	atomic_fetch_add(&region->events_turns, 1);
 	atomic_store(&region->events_in_hand, 0);
 	if (failures == HANDLER_FAILURES_MAX)
 		handler_give_up(region);

@@ -46,6 +46,14 @@ static enum fault_verdict resolve_starved(struct fault *fault)
 	return FAULT_AGAIN;
 }
 
+/* What a thread that announces an access is taken to have met. */
+static enum fault_access resolve_access_of(const struct uffdwp_region *region, enum fault_by by)
+{
+	if (by == FAULT_BY_READER)
+		return FAULT_READ_EMPTY;
+	return by == FAULT_BY_BARRIER && region_populates(region) ? FAULT_WRITE_EMPTY : FAULT_WRITE;
+}
+
 enum fault_verdict fault_resolve_with_retry(struct fault *fault)
 {
 	enum fault_verdict verdict = fault_resolve(fault);
@@ -68,7 +76,7 @@ void fault_barrier(struct uffdwp_region *region, uint64_t page, uint64_t limit, 
 		uint32_t seen = atomic_load(&fault_change);
 
 		fault.brake_ns = 0;
-		fault.access = by == FAULT_BY_BARRIER && region->populate ? FAULT_WRITE_EMPTY : FAULT_WRITE;
+		fault.access = resolve_access_of(region, by);
 		/* A signal handler that wrote to a page which this thread has claimed would wait for itself. */
 		signals_block(&before);
 		epoch_ticket ticket = epoch_enter(&fault_epoch);

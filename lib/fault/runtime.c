@@ -593,6 +593,15 @@ static int runtime_join(struct uffdwp *runtime, struct uffdwp_region *region)
 	return 0;
 }
 
+/* Snapshots of such a region would ask for it first of all: theirs is the call that shall be short. */
+static void runtime_foresee_move(struct uffdwp *runtime, const struct uffdwp_region *region)
+{
+	struct probe_arming ignored;
+
+	if (region->waits_empty && region->fd >= 0 && region_can_own_empty(region))
+		runtime_try_move(runtime, region->memory, &ignored);
+}
+
 int runtime_start(struct uffdwp *runtime, const struct region_plan *plan, struct uffdwp_region **out)
 {
 	struct uffdwp_region *region = NULL;
@@ -609,6 +618,7 @@ int runtime_start(struct uffdwp *runtime, const struct region_plan *plan, struct
 		region_free(region);
 		return error;
 	}
+	runtime_foresee_move(runtime, region);
 	*out = region;
 	return 0;
 }

@@ -3,6 +3,9 @@
  * Mechanism `marker`: uffd-wp bits that survive when a page-table entry is emptied (PTE markers, Linux 5.19 for shmem
  * and hugetlb; UFFD_FEATURE_WP_UNPOPULATED, 6.4, for anonymous memory never touched). One system call a run of pages.
  *
+ * Empty entries are the kernel's, until page tables are moved away (region/tables.h): from then on, while anything is
+ * armed, the region is registered for them, too, and they are filled as mechanism rearm does it (rearm.c).
+ *
  * MADV_DONTNEED on anonymous memory takes wp bit and content; the kernel's event says so and the ledger follows.
  */
 #include "kernel/abi.h"
@@ -22,9 +25,10 @@ const struct mechanism mechanism_marker = {
         .name = "marker",
         .id = UFFDWP_MECHANISM_MARKER,
         .features = UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_WP_HUGETLBFS_SHMEM | UFFD_FEATURE_WP_UNPOPULATED |
-                    UFFD_FEATURE_EVENT_REMOVE,
+                    UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_MINOR_SHMEM | UFFD_FEATURE_EVENT_REMOVE,
         .register_modes = {UFFDIO_REGISTER_MODE_WP, UFFDIO_REGISTER_MODE_WP, UFFDIO_REGISTER_MODE_WP},
         .memory_loses_wp_bit = 1u << UFFDWP_MEMORY_ANON,
         .arm = marker_arm,
         .disarm = marker_disarm,
+        .fill = mechanism_fill,
 };

@@ -32,7 +32,7 @@ static int mechanism_copy_zeros(struct uffdwp_region *region, uint64_t start, in
 {
 	uint64_t mode = UFFDIO_COPY_MODE_DONTWAKE | (wp ? UFFDIO_COPY_MODE_WP : 0);
 
-	return region->k->uffd_copy(region->uffd, start, region->zeros, region->page_bytes, mode);
+	return region->k->uffd_copy(region->uffd, start, atomic_load(&region->zeros), region->page_bytes, mode);
 }
 
 /* The kernel maps its zero page where it can; huge pages it cannot, and never with a wp bit. */

@@ -25,7 +25,7 @@ struct mechanism {
 	uint64_t features;                            /* UFFD_FEATURE_* that it works by, where the kernel has them */
 	uint64_t register_modes[UFFDWP_MEMORY_COUNT]; /* UFFDIO_REGISTER_MODE_*; all 0: works without a userfaultfd */
 	uint64_t memory_loses_wp_bit; /* bit of enum uffdwp_memory: an EVENT_REMOVE takes the wp bits of that memory */
-	int owns_empty;               /* any access to an empty entry faults to us, armed or not */
+	int owns_empty;               /* any access to an empty entry faults to us, armed or not, at all times */
 	int empty_is_lost;            /* an armed page with an empty entry has lost its wp bit */
 
 	/* Protects pages [first, end). -EAGAIN while an event waits to be read. May have protected a part on failure.
@@ -35,7 +35,8 @@ struct mechanism {
 	int (*disarm)(struct uffdwp_region *region, uint64_t first, uint64_t end);
 	/* (signal) Fills the entry of a page if it is empty, with the protection on or without, in one step; wakes no
 	 * thread. enum fill; -EOPNOTSUPP: cannot be done in one step here; -EAGAIN as above; -ENOENT: nothing is
-	 * registered there; else the kernel has no page to give. NULL: entries that are empty are the kernel's. */
+	 * registered there; else the kernel has no page to give. NULL: entries that are empty are always the kernel's.
+	 */
 	int (*fill)(struct uffdwp_region *region, uint64_t page, int protected);
 	/* (signal) A power of two: how many pages, aligned, are unprotected together at least. NULL: one. */
 	uint64_t (*granularity)(struct uffdwp_region *region);

@@ -188,19 +188,6 @@ static int region_uffd(struct uffdwp_region *region, const struct region_plan *p
 	return 0;
 }
 
-int region_register(struct uffdwp_region *region)
-{
-	int error = region->k->uffd_register(region->uffd, (uint64_t)(uintptr_t)region_address(region, 0),
-	                                     region->capacity_bytes, region->mechanism->register_modes[region->memory]);
-
-	if (error == -EBUSY)
-		return text_fail(region->text, error, "another userfaultfd is registered in this range");
-	if (error)
-		return text_fail(region->text, error, "registering the range for write protection was refused: %s",
-		                 strerror(-error));
-	return 0;
-}
-
 static uint64_t region_touched_bytes(const struct ledger *ledger)
 {
 	return (ledger->count / LEDGER_TOUCHED_PAGES + 1) * sizeof(*ledger->touched);
@@ -223,8 +210,10 @@ static int region_helpers_open(struct uffdwp_region *region)
 {
 	int error = 0;
 
-	if (region_owns_empty(region) && !(region->zeros = pages_new(region->k, region->page_bytes)))
-		return text_fail(region->text, -ENOMEM, "no address space for a page of zeros");
+	if (region_owns_empty(region))
+		error = region_open_zeros(region);
+	if (error)
+		return error;
 	if (region->memory != UFFDWP_MEMORY_ANON || region_loses_wp_bits(region))
 		return 0;
 	region->pagemap = pagemap_open(region->k);
@@ -267,8 +256,8 @@ static struct uffdwp_region *region_new(const struct region_plan *plan)
 	region->mem = -1;
 	region->pagemap = -1;
 	region->wake_fd = -1;
-	region->populate = region_owns_empty(region) &&
-	                   (region->delivery == UFFDWP_DELIVERY_INLINE || plan->access == KERNEL_ACCESS_USER_MODE);
+	region->waits_empty = region->delivery != UFFDWP_DELIVERY_INLINE && plan->access != KERNEL_ACCESS_USER_MODE;
+	atomic_store(&region->owns_empty, (uint32_t)plan->mechanism->owns_empty);
 	atomic_store(&region->length_bytes, plan->length_bytes);
 	atomic_store(&region->merges, 1);
 	lock_init(&region->lock);
@@ -313,49 +302,6 @@ int region_open(const struct region_plan *plan, struct uffdwp_region **out)
 	return 0;
 }
 
-/*
- * KSM replaces pages that are alike by one, and drops their wp bits: the owner may have asked for it by MADV_MERGEABLE,
- * or for all of the process by PR_SET_MEMORY_MERGE. Best effort: a thread that reads pages looks at their wp bits.
- */
-static void region_stop_merging(struct uffdwp_region *region)
-{
-	if (region_may_merge(region) && atomic_exchange(&region->merges, 0))
-		region->k->madvise(region_address(region, 0), region->capacity_bytes, MADV_UNMERGEABLE);
-}
-
-/* Whether the kernel has MADV_POPULATE_WRITE, on a page that allows it. */
-static void region_try_populate(struct uffdwp_region *region)
-{
-	void *page = region->uffd < 0 && !region->shows_writable ? pages_new(region->k, region->page_bytes) : NULL;
-
-	if (page)
-		region->shows_writable = region->k->madvise(page, region->page_bytes, MADV_POPULATE_WRITE) == 0;
-	pages_free(region->k, page, region->page_bytes);
-}
-
-int region_prepare(struct uffdwp_region *region)
-{
-	region_stop_merging(region);
-	region_try_populate(region);
-	int error = atomic_exchange(&region->torn, 0) ? region_register(region) : 0;
-
-	if (error)
-		atomic_store(&region->torn, 1);
-	else if (region->mechanism->prepare)
-		region->mechanism->prepare(region);
-	return error;
-}
-
-void region_unregister(struct uffdwp_region *region)
-{
-	if (region->uffd < 0) {
-		region->mechanism->disarm(region, 0, region->ledger.count);
-		return;
-	}
-	region->k->uffd_unregister(region->uffd, (uint64_t)(uintptr_t)region_address(region, 0),
-	                           region->capacity_bytes);
-}
-
 static uint64_t region_written_bytes(const struct uffdwp_region *region)
 {
 	return math_round_up(region->ledger.count, 64) / 8;
@@ -377,7 +323,7 @@ void region_free(struct uffdwp_region *region)
 		k->close(region->fd);
 	lazy_free(k, atomic_load(&region->lazy));
 	region_spare_forget(region);
-	pages_free(k, region->zeros, region->page_bytes);
+	pages_free(k, atomic_load(&region->zeros), region->page_bytes);
 	losses_close(&region->losses, k);
 	pages_free(k, (void *)atomic_load(&region->written), region_written_bytes(region));
 	pages_free(k, (void *)atomic_load(&region->changed), region_written_bytes(region));

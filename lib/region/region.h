@@ -88,8 +88,7 @@ struct uffdwp_region {
 	int can_poison;     /* 1: UFFDIO_POISON is available */
 	int shows_writable; /* mprotect: whether a mapping is writable can be asked cheaply: (MADV_POPULATE_WRITE, 5.14)
 	                     */
-	int populate;       /* 1: a system call cannot wait for an empty entry to be filled: barriers fill it */
-	void *zeros;        /* a page of zeros, for fills; NULL: not needed */
+	int waits_empty;    /* 1: a system call that meets an empty entry of ours waits until it is filled */
 	int owned;          /* 1: created by us, unmapped by us */
 	int sealed;
 	int wake_tag;
@@ -124,10 +123,13 @@ struct uffdwp_region {
 	_Atomic uint32_t torn;               /* a page was taken out of the registration */
 	_Atomic uint64_t holes_filled;       /* entries without content that were filled with zeros */
 	_Atomic uint64_t discards;           /* by the library */
+	_Atomic uint32_t owns_empty;         /* accesses to empty entries come to us: region_own_empty() */
+	void *_Atomic zeros;                 /* a page of zeros, for fills; there where empty entries are ours */
 	_Atomic uint32_t moved;  /* a running snapshot has moved its page tables away: to be empty is to be armed */
 	_Atomic uint32_t moving; /* a thread of ours is in mremap(2), and sleeps until a handler has read the event */
 	_Atomic uintptr_t moved_to;      /* where to, until no event of it can be unread; 0: nowhere */
 	_Atomic uint32_t events_in_hand; /* the handler has read, or is about to, and has not acted on it all */
+	_Atomic uint32_t events_turns;   /* how often it had */
 	_Atomic int64_t maps;            /* mappings that mprotect makes of it, about */
 	_Atomic uint64_t armed_until;    /* mprotect: pages [0, armed_until) were armed one call after the other */
 	/* Tracks: a bit for each page that was written although it carries a wp bit now; NULL until the first track. */
@@ -153,8 +155,9 @@ struct uffdwp_region {
 	int caller_armed;  /* uffdwp_region_arm() may have left pages armed */
 	int kept;          /* the last snapshot has left it protected, for the next */
 	struct region_spare spares[REGION_SPARES];
-	int exact;  /* increments are taken of it: what was not written is not unprotected */
-	int rounds; /* a cut comes: pages are being armed for it */
+	int immovable; /* the kernel has refused to move its page tables */
+	int exact;     /* increments are taken of it: what was not written is not unprotected */
+	int rounds;    /* a cut comes: pages are being armed for it */
 	/* Pages that had content at that cut; what is a hole now was discarded since. NULL: not known. */
 	_Atomic uint64_t *kept_content;
 	_Atomic uint64_t
@@ -170,6 +173,17 @@ int region_open(const struct region_plan *plan, struct uffdwp_region **out);
 /* Registers all of the region with its uffd, in its mechanism's modes; once more does no harm. 0 or -errno, with text.
  */
 int region_register(struct uffdwp_region *region);
+
+/* A page of zeros, for fills of holes. 0 or -ENOMEM, with text. */
+int region_open_zeros(struct uffdwp_region *region);
+
+/* From now on accesses to empty entries of shared memory come to us, also where the mechanism leaves them to the
+ * kernel: the region is registered for them, too. 0 or -errno, with text. With the region's lock held. */
+int region_own_empty(struct uffdwp_region *region);
+
+/* The mechanism's own registration again. No entry may carry a wp bit: an empty region takes no time, another one is
+ * gone through. With the region's lock held. */
+void region_disown_empty(struct uffdwp_region *region);
 
 /* Before an arming, while no fault is stalled: what takes time. 0 or -errno, with text. With the region's lock held. */
 int region_prepare(struct uffdwp_region *region);
@@ -358,13 +372,25 @@ static inline int region_may_merge(const struct uffdwp_region *region)
 /* Accesses to empty entries come to us. */
 static inline int region_owns_empty(const struct uffdwp_region *region)
 {
-	return region->mechanism->owns_empty;
+	return (int)atomic_load_explicit(&region->owns_empty, memory_order_acquire);
+}
+
+/* By its mechanism they come to us always, or can from a call of region_own_empty() on. */
+static inline int region_can_own_empty(const struct uffdwp_region *region)
+{
+	return region->memory == UFFDWP_MEMORY_SHMEM && region->mechanism->fill && region_has_wp_bits(region);
+}
+
+/* A system call cannot wait for an empty entry to be filled: barriers fill it. */
+static inline int region_populates(const struct uffdwp_region *region)
+{
+	return !region->waits_empty && region_owns_empty(region);
 }
 
 /* A fault comes from a wp bit, so that the page is there. */
 static inline int region_shows_page(const struct uffdwp_region *region)
 {
-	return region->uffd >= 0 && !region->mechanism->owns_empty;
+	return region->uffd >= 0 && !region_owns_empty(region);
 }
 
 static inline uint64_t region_pages(const struct uffdwp_region *region)

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/math.h"
+#include "kernel/backoff.h"
 #include "kernel/own.h"
 
 /* What is unmapped at a time: so many bytes of small pages. */
@@ -84,6 +85,20 @@ int tables_move(struct uffdwp_region *region, void *target)
 	}
 	region->k->madvise(target, region->capacity_bytes, MADV_DONTFORK); /* best effort, errors ignored */
 	return 0;
+}
+
+/* The event was read before mremap(2) returned: in a turn of the handler that is over, or under way. */
+void tables_forget_move(struct uffdwp_region *region)
+{
+	uint32_t turns = atomic_load(&region->events_turns);
+	unsigned turn = 0;
+
+	if (!atomic_load(&region->moved_to))
+		return;
+	while (atomic_load(&region->events_in_hand) && atomic_load(&region->events_turns) == turns &&
+	       !atomic_load(&region->dead))
+		kernel_back_off(region->k, &turn);
+	atomic_store(&region->moved_to, 0);
 }
 
 /* The target is registered as the region is: taken out first, or each unmapping would wait for its event to be read,

@@ -218,6 +218,8 @@ static int snapshot_prepare_region(struct uffdwp_snapshot *snapshot, struct text
 	lock_take(&region->lock);
 	int error = region_prepare(region);
 
+	if (!error)
+		error = move_prepare(&snapshot->cut);
 	lock_give(&region->lock);
 	uint64_t most = region->mechanism->granularity_most ? region->mechanism->granularity_most(region) : 1;
 	uint64_t enough = math_min_u64(most * 2, snapshot->cut.pages_most);

@@ -170,6 +170,7 @@ static void cut_one_thread(void)
 START_TEST(test_effect_of_another_thread_is_never_without_its_cause)
 {
 	if (open_case(place_case(_i / 2), _i % 2)) {
+		arming = UFFDWP_ARMING_ROUNDS;
 		cut_two_threads();
 	}
 }
@@ -178,6 +179,7 @@ END_TEST
 START_TEST(test_second_write_of_a_thread_is_never_without_its_first)
 {
 	if (open_case(place_auto_case(_i / 2), _i % 2)) {
+		arming = UFFDWP_ARMING_ROUNDS;
 		cut_one_thread();
 	}
 }
@@ -186,7 +188,7 @@ END_TEST
 /* INV-CUT: the move alone keeps it. */
 START_TEST(test_move_leaves_no_effect_without_its_cause)
 {
-	if (place_moves(moves_case()) && open_case(moves_case(), _i % 2)) {
+	if (place_moves(moves_case_of(_i / 2)) && open_case(moves_case_of(_i / 2), _i % 2)) {
 		arming = UFFDWP_ARMING_MOVE;
 		cut_two_threads();
 	}
@@ -195,7 +197,7 @@ END_TEST
 
 START_TEST(test_move_leaves_no_second_write_without_the_first)
 {
-	if (place_moves(moves_case()) && open_case(moves_case(), _i % 2)) {
+	if (place_moves(moves_case_of(_i / 2)) && open_case(moves_case_of(_i / 2), _i % 2)) {
 		arming = UFFDWP_ARMING_MOVE;
 		cut_one_thread();
 	}
@@ -211,8 +213,8 @@ int main(void)
 	tcase_set_timeout(tests, 120);
 	tcase_add_loop_test(tests, test_effect_of_another_thread_is_never_without_its_cause, 0, PLACE_CASES * 2);
 	tcase_add_loop_test(tests, test_second_write_of_a_thread_is_never_without_its_first, 0, PLACE_AUTO_CASES * 2);
-	tcase_add_loop_test(tests, test_move_leaves_no_effect_without_its_cause, 0, 2);
-	tcase_add_loop_test(tests, test_move_leaves_no_second_write_without_the_first, 0, 2);
+	tcase_add_loop_test(tests, test_move_leaves_no_effect_without_its_cause, 0, MOVES_CASES * 2);
+	tcase_add_loop_test(tests, test_move_leaves_no_second_write_without_the_first, 0, MOVES_CASES * 2);
 	suite_add_tcase(suite, tests);
 	return support_run(suite);
 }

@@ -313,7 +313,9 @@ static void cut_once(struct chance *chance, unsigned cut)
 	int is_short = !keep && !increment && chance_below(chance, 2) != 0;
 	size_t short_by = is_short ? chance_below(chance, 3 * place.page_bytes) : 0;
 	options.flags |= increment ? UFFDWP_SNAPSHOT_INCREMENT : 0;
-	options.arming = move ? UFFDWP_ARMING_MOVE : UFFDWP_ARMING_AUTO;
+	options.arming = move                           ? UFFDWP_ARMING_MOVE
+	                 : chance_below(chance, 2) != 0 ? UFFDWP_ARMING_AUTO
+	                                                : UFFDWP_ARMING_ROUNDS;
 	image_prepare(&image, increment ? UFFDWP_SINK_CALLBACK : (enum uffdwp_sink)(cut % 3),
 	              place.length_bytes - short_by);
 	choose_hot(chance);

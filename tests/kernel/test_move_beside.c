@@ -169,19 +169,21 @@ START_TEST(test_track_beside_misses_no_write)
 }
 END_TEST
 
+static void add(TCase *tests)
+{
+	tcase_add_loop_test(tests, test_increments_hold_what_was_written, 0, 16);
+	tcase_add_test(tests, test_view_beside_shows_its_own_instant);
+	tcase_add_test(tests, test_track_beside_misses_no_write);
+}
+
 int main(void)
 {
 	support_begin("test_move_beside", &(struct support_needs){0});
 	place_begin();
-	if (!place_moves(moves_case())) {
+	if (!place_report()->moves[UFFDWP_MEMORY_SHMEM].works) {
 		return support_skip(place_report()->moves[UFFDWP_MEMORY_SHMEM].reason);
 	}
 	Suite *suite = suite_create("move_beside");
-	TCase *tests = tcase_create("move_beside");
-	tcase_set_timeout(tests, 120);
-	tcase_add_loop_test(tests, test_increments_hold_what_was_written, 0, 16);
-	tcase_add_test(tests, test_view_beside_shows_its_own_instant);
-	tcase_add_test(tests, test_track_beside_misses_no_write);
-	suite_add_tcase(suite, tests);
+	moves_add_cases(suite, add);
 	return support_run(suite);
 }

@@ -254,8 +254,13 @@ int place_has_increments(struct place_case which)
 
 int place_moves(struct place_case which)
 {
-	return which.memory == UFFDWP_MEMORY_SHMEM && place_mechanism(which) == UFFDWP_MECHANISM_REARM &&
-	       which.delivery == UFFDWP_DELIVERY_THREAD && place_possible(which) && report.moves[which.memory].works;
+	return place_possible(which) && report.moves[which.memory].works &&
+	       (place_mechanism(which) == UFFDWP_MECHANISM_MARKER || place_mechanism(which) == UFFDWP_MECHANISM_REARM);
+}
+
+int place_moves_unasked(struct place_case which)
+{
+	return place_moves(which) && place_system_calls_wait(which);
 }
 
 int place_restores_lazily(struct place_case which)

@@ -103,6 +103,8 @@ int place_system_calls_wait(struct place_case which);
 int place_has_increments(struct place_case which);
 /* 1: its regions can be armed by a move of their page tables (UFFDWP_ARMING_MOVE). */
 int place_moves(struct place_case which);
+/* 1: they are, where nothing else is asked for. */
+int place_moves_unasked(struct place_case which);
 /* 1: MADV_DONTNEED takes such memory (hugetlb: Linux 5.18). */
 int place_takes_dontneed(enum uffdwp_memory memory);
 /* 1: images are restored lazily: by rearm, and by a thread only where the kernel has UFFDIO_POISON. */

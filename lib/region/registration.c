@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * How a region is registered with its uffd: in the modes of its mechanism, and while its empty entries are ours for
+ * missing pages and minor faults, too. What is done before an arming. See region.h.
+ *
+ * Threads: a caller that holds the region's lock; the one that opens or closes the region.
+ */
+#include <string.h>
+#include <sys/mman.h>
+
+#include "region/region.h"
+
+static uint64_t region_modes(const struct uffdwp_region *region)
+{
+	uint64_t modes = region->mechanism->register_modes[region->memory];
+
+	if (region_owns_empty(region) && region->memory == UFFDWP_MEMORY_SHMEM)
+		modes |= UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_MINOR;
+	return modes;
+}
+
+int region_register(struct uffdwp_region *region)
+{
+	int error = region->k->uffd_register(region->uffd, (uint64_t)(uintptr_t)region_address(region, 0),
+	                                     region->capacity_bytes, region_modes(region));
+
+	if (error == -EBUSY)
+		return text_fail(region->text, error, "another userfaultfd is registered in this range");
+	if (error)
+		return text_fail(region->text, error, "registering the range for write protection was refused: %s",
+		                 strerror(-error));
+	return 0;
+}
+
+int region_open_zeros(struct uffdwp_region *region)
+{
+	if (!atomic_load(&region->zeros))
+		atomic_store(&region->zeros, pages_new(region->k, region->page_bytes));
+	return atomic_load(&region->zeros) ? 0
+	                                   : text_fail(region->text, -ENOMEM, "no address space for a page of zeros");
+}
+
+/* The flag is up before the first event can come; a fault that was met before knows nothing of it, and is met again. */
+int region_own_empty(struct uffdwp_region *region)
+{
+	int error = region_owns_empty(region) ? 0 : region_open_zeros(region);
+
+	if (error || atomic_exchange(&region->owns_empty, 1))
+		return error;
+	error = region_register(region);
+	if (error) /* a part may be registered so: the flag stays, which is right all the same */
+		atomic_store(&region->torn, 1);
+	return error;
+}
+
+/* The kernel takes no mode away from a registration, so that it is ended and begun anew. */
+void region_disown_empty(struct uffdwp_region *region)
+{
+	if (region->mechanism->owns_empty)
+		return;
+	region_unregister(region);
+	atomic_store(&region->owns_empty, 0);
+	if (region_register(region))
+		atomic_store(&region->torn, 1);
+}
+
+void region_unregister(struct uffdwp_region *region)
+{
+	if (region->uffd < 0) {
+		region->mechanism->disarm(region, 0, region->ledger.count);
+		return;
+	}
+	region->k->uffd_unregister(region->uffd, (uint64_t)(uintptr_t)region_address(region, 0),
+	                           region->capacity_bytes);
+}
+
+/*
+ * KSM replaces pages that are alike by one, and drops their wp bits: the owner may have asked for it by MADV_MERGEABLE,
+ * or for all of the process by PR_SET_MEMORY_MERGE. Best effort: a thread that reads pages looks at their wp bits.
+ */
+static void region_stop_merging(struct uffdwp_region *region)
+{
+	if (region_may_merge(region) && atomic_exchange(&region->merges, 0))
+		region->k->madvise(region_address(region, 0), region->capacity_bytes, MADV_UNMERGEABLE);
+}
+
+/* Whether the kernel has MADV_POPULATE_WRITE, on a page that allows it. */
+static void region_try_populate(struct uffdwp_region *region)
+{
+	void *page = region->uffd < 0 && !region->shows_writable ? pages_new(region->k, region->page_bytes) : NULL;
+
+	if (page)
+		region->shows_writable = region->k->madvise(page, region->page_bytes, MADV_POPULATE_WRITE) == 0;
+	pages_free(region->k, page, region->page_bytes);
+}
+
+int region_prepare(struct uffdwp_region *region)
+{
+	region_stop_merging(region);
+	region_try_populate(region);
+	int error = atomic_exchange(&region->torn, 0) ? region_register(region) : 0;
+
+	if (error)
+		atomic_store(&region->torn, 1);
+	else if (region->mechanism->prepare)
+		region->mechanism->prepare(region);
+	return error;
+}
