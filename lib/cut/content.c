@@ -21,7 +21,6 @@
 
 #include "base/math.h"
 #include "cut/cut.h"
-#include "kernel/procfs.h"
 
 /* Pages [first, end) of one word. */
 static uint64_t content_of(struct cut *cut, uint64_t first, uint64_t end)
@@ -78,8 +77,6 @@ int content_open(struct cut *cut)
 	lock_take(&region->lock);
 	region->content = cut->preserve->content;
 	lock_give(&region->lock);
-	cut->swap_on = procfs_swap_on(region->k) != 0; /* where it cannot be asked, it may be */
-
 	for (uint64_t page = 0; page < pages && !cut->looks_late; page += 64) {
 		lock_take(&region->lock);
 		atomic_store(&cut->preserve->content[page / 64], content_of(cut, page, math_min_u64(page + 64, pages)));

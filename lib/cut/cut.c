@@ -14,6 +14,7 @@
 #include "fault/handler.h"
 #include "fault/phase.h"
 #include "fault/runtime.h"
+#include "kernel/procfs.h"
 #include "region/run.h"
 
 /* What may be armed in the rounds during one stall of faults: calls of the kernel, and pages. Writers wait so long. */
@@ -115,6 +116,7 @@ int cut_choose(struct cut *cut, uint32_t asked, struct text *text)
 {
 	struct probe_arming found = {0};
 
+	cut->swap_on = procfs_swap_on(cut->k) != 0; /* where it cannot be asked, it may be */
 	cut->arming = UFFDWP_ARMING_ROUNDS;
 	if (asked == UFFDWP_ARMING_ROUNDS)
 		return 0;

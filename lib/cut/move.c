@@ -90,7 +90,7 @@ static int move_looks_late(const struct cut *cut)
 {
 	struct stat st;
 
-	return !cut->increment && cut->region->owned && !procfs_swap_on(cut->k) &&
+	return !cut->increment && cut->region->owned && !cut->swap_on &&
 	       cut->k->fstat(cut->region->fd, &st) == 0;
 }
 

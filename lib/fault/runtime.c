@@ -593,11 +593,13 @@ static int runtime_join(struct uffdwp *runtime, struct uffdwp_region *region)
 	return 0;
 }
 
-/* Snapshots of such a region would ask for it first of all: theirs is the call that shall be short. */
-static void runtime_foresee_move(struct uffdwp *runtime, const struct uffdwp_region *region)
+/* Snapshots of such a region would make these trials first of all: theirs is the call that shall be short. */
+static void runtime_foresee(struct uffdwp *runtime, const struct uffdwp_region *region)
 {
 	struct probe_arming ignored;
 
+	if (region_has_wp_bits(region))
+		(void)runtime_shows_wp_bits(runtime);
 	if (region->waits_empty && region->fd >= 0 && region_can_own_empty(region))
 		runtime_try_move(runtime, region->memory, &ignored);
 }
@@ -618,7 +620,7 @@ int runtime_start(struct uffdwp *runtime, const struct region_plan *plan, struct
 		region_free(region);
 		return error;
 	}
-	runtime_foresee_move(runtime, region);
+	runtime_foresee(runtime, region);
 	*out = region;
 	return 0;
 }

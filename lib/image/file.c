@@ -54,18 +54,6 @@ static int file_create_aside(struct image_file *file, unsigned flags, struct tex
 	return 0;
 }
 
-static int file_open_loop(struct image_file *file, unsigned flags, struct text *text)
-{
-	int error = 0;
-
-	if (!(flags & IMAGE_FILE_NO_LOOP))
-		error = loop_new(file->k, FILE_WRITES_MAX, (flags & IMAGE_FILE_NO_URING) != 0, &file->loop);
-	if (error)
-		return text_fail(text, error, "the image's I/O could not be set up: %s", strerror(-error));
-	file->uring = file->loop ? loop_is_uring(file->loop) : 0;
-	return 0;
-}
-
 /* As soon as it is open: what has no tag would not be closed. */
 static int image_file_tag(const struct image_file *file, int fd, struct text *text)
 {
@@ -79,6 +67,7 @@ int image_file_open(struct image_file *file, const struct kernel_ops *k, const c
 	file->fd = -1;
 	file->folder = -1;
 	file->leftover = -1;
+	file->flags = flags;
 	file->mode = mode ? mode : IMAGE_FILE_MODE;
 	file->tag = own_new();
 	int error = target_open(k, path, text, &file->folder, file->name);
@@ -89,8 +78,6 @@ int image_file_open(struct image_file *file, const struct kernel_ops *k, const c
 		error = file_create_aside(file, flags, text);
 	if (!error)
 		error = image_file_tag(file, file->fd, text);
-	if (!error)
-		error = file_open_loop(file, flags, text);
 	if (error)
 		image_file_close(file, 0);
 	return error;
@@ -128,7 +115,7 @@ static void file_note_failure(struct image_file *file, const struct part *part)
 	file->failed = 1;
 }
 
-/* By the thread that owns the loop; what it refuses costs a little time and nothing else. */
+/* What the loop refuses costs a little time and nothing else. */
 static void file_keep_buffers(struct image_file *file)
 {
 	struct iovec buffers[IMAGE_SLOTS_MAX];
@@ -166,11 +153,27 @@ static int file_start_write(struct image_file *file, struct part *part)
 	return error;
 }
 
+static int file_open_loop(struct image_file *file)
+{
+	int error = loop_new(file->k, FILE_WRITES_MAX, (file->flags & IMAGE_FILE_NO_URING) != 0, &file->loop);
+
+	if (!error)
+		atomic_store(&file->uring, loop_is_uring(file->loop));
+	return error;
+}
+
 int image_file_submit(struct image_file *file, unsigned slot, size_t offset, size_t length)
 {
+	struct part part = {.slot = slot, .offset = offset, .length = length};
+	int error = file->loop ? 0 : file_open_loop(file);
+
+	if (error) {
+		file_note_failure(file, &part);
+		return error;
+	}
 	if (file->slot_bytes && !file->kept)
 		file_keep_buffers(file);
-	return file_start_write(file, &(struct part){.slot = slot, .offset = offset, .length = length});
+	return file_start_write(file, &part);
 }
 
 /* O_DIRECT that turns out to want another alignment than ours: go on without. Several writes may find that, those that
@@ -206,7 +209,7 @@ static int file_go_on(struct image_file *file, struct part *part, int result)
 int image_file_reap(struct image_file *file)
 {
 	struct loop_event events[32];
-	int count = loop_wait(file->loop, events, 32, FILE_MOMENT_NS);
+	int count = file->loop ? loop_wait(file->loop, events, 32, FILE_MOMENT_NS) : 0;
 	int error = count < 0 ? count : 0;
 
 	for (int i = 0; i < count; i++) {

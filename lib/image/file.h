@@ -44,12 +44,13 @@ struct image_slot {
 
 struct image_file {
 	const struct kernel_ops *k;
-	struct loop *loop; /* NULL: image_file_pwrite() only */
+	struct loop *loop; /* made by the first image_file_submit(): begin does not wait for a ring */
+	unsigned flags;    /* IMAGE_FILE_* */
 	int fd;
 	int folder;
 	int tag; /* of both, see kernel/own.h */
 	_Atomic int direct;
-	int uring;
+	_Atomic int uring; /* known from the first image_file_submit() on */
 	struct image_slot slots[IMAGE_SLOTS_MAX];
 	unsigned slot_count;
 	size_t slot_bytes; /* of each buffer, if all stay where they are and are worth to be pinned once; else 0 */
@@ -65,14 +66,13 @@ struct image_file {
 
 #define IMAGE_FILE_BUFFERED (1u << 0) /* through the page cache */
 #define IMAGE_FILE_NO_URING (1u << 1)
-#define IMAGE_FILE_NO_LOOP (1u << 2) /* image_file_pwrite() only */
 
 /* Refuses what can be refused; on failure nothing is left. mode: permission bits, the umask takes from them; 0:
  * IMAGE_FILE_MODE. */
 int image_file_open(struct image_file *file, const struct kernel_ops *k, const char *path, unsigned flags,
                     unsigned mode, struct text *text);
 
-/* Starts a write of a part of a slot. Waits for others where too many are under way. */
+/* Starts a write of a part of a slot. Waits for others where too many are under way. One thread's. */
 int image_file_submit(struct image_file *file, unsigned slot, size_t offset, size_t length);
 
 /* Waits until writes have ended, or a moment passed. */

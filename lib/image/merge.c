@@ -226,7 +226,7 @@ static int merge_commit_raw(struct merge *merge)
 static int merge_raw(struct uffdwp_image *image, const char *path, const struct uffdwp_image_merge_options *options)
 {
 	struct merge merge = {.image = image, .end = chain_base(image)->length_bytes};
-	unsigned flags = IMAGE_FILE_NO_LOOP | (options->flags & UFFDWP_IMAGE_MERGE_BUFFERED ? IMAGE_FILE_BUFFERED : 0);
+	unsigned flags = options->flags & UFFDWP_IMAGE_MERGE_BUFFERED ? IMAGE_FILE_BUFFERED : 0;
 	int error = image_file_open(&merge.file, image->k, path, flags, options->mode, &image->text);
 
 	if (error)

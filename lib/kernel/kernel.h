@@ -87,6 +87,10 @@ struct kernel_ops {
 	 * had, or -errno. */
 	int64_t (*sched_slice)(uint64_t slice_ns);
 
+	/* The calling thread, of the default policy, takes the CPU from no thread that runs when it is woken (1:
+	 * SCHED_BATCH), or as usual (0). */
+	int (*sched_batch)(int on);
+
 	/* Files. */
 	int (*memfd_create)(const char *name, unsigned flags);
 	int (*open)(const char *path, int flags, unsigned mode);

@@ -435,6 +435,17 @@ static int64_t real_sched_slice(uint64_t slice_ns)
 	return error ? error : before_ns;
 }
 
+static int real_sched_batch(int on)
+{
+	struct thread_attributes attributes = {0};
+	int error = (int)CALL(SYS_sched_getattr, 0, &attributes, sizeof(attributes), 0);
+
+	if (error || attributes.policy != (on ? SCHED_OTHER : SCHED_BATCH))
+		return error ? error : -EOPNOTSUPP;
+	attributes.policy = on ? SCHED_BATCH : SCHED_OTHER;
+	return (int)CALL(SYS_sched_setattr, 0, &attributes, 0);
+}
+
 static int real_uring_result(int result)
 {
 	return result;
@@ -471,6 +482,7 @@ const struct kernel_ops kernel_real = {
         .futex_wait = real_futex_wait,
         .futex_wake = real_futex_wake,
         .sched_slice = real_sched_slice,
+        .sched_batch = real_sched_batch,
         .memfd_create = real_memfd_create,
         .open = real_open,
         .openat = real_openat,

@@ -183,15 +183,42 @@ static inline int ledger_has(const struct ledger *ledger, uint64_t first, uint64
 	return 0;
 }
 
-/* While faults are stalled, so that any page may be LEAVING next: nothing of it is needed any more. Relaxed: the store
- * to the phase that ends the stall publishes it. */
+/* Several pages of the ledger, aligned. */
+typedef unsigned long __attribute__((may_alias)) ledger_word;
+
+/* Relaxed. A word at a time: its store stores each of its bytes at once on every machine. */
+static inline void ledger_fill(struct ledger *ledger, uint64_t first, uint64_t end, enum ledger_state state)
+{
+	uint64_t page = first;
+
+	for (; page < end && page % sizeof(ledger_word); page++)
+		atomic_store_explicit(&ledger->pages[page], (uint8_t)state, memory_order_relaxed);
+	for (; page + sizeof(ledger_word) <= end; page += sizeof(ledger_word))
+		__atomic_store_n((ledger_word *)(void *)&ledger->pages[page],
+		                 (ledger_word)state * (~(ledger_word)0 / 0xff), __ATOMIC_RELAXED);
+	for (; page < end; page++)
+		atomic_store_explicit(&ledger->pages[page], (uint8_t)state, memory_order_relaxed);
+}
+
+static inline int ledger_range_may_become(const struct ledger *ledger, uint64_t first, uint64_t end,
+                                          enum ledger_state state)
+{
+	int may = 1;
+
+	for (uint64_t page = first; page < end && may; page++) {
+		enum ledger_state now = ledger_get(ledger, page);
+
+		may = now == state || state == LEDGER_LEAVING || ledger_may_become(now, state);
+	}
+	return may;
+}
+
+/* While faults are stalled, so that any page may be LEAVING next: nothing of it is needed any more. The store to the
+ * phase that ends the stall publishes it. */
 static inline void ledger_set_range(struct ledger *ledger, uint64_t first, uint64_t end, enum ledger_state state)
 {
-	for (uint64_t page = first; page < end; page++) {
-		INVARIANT(LEDGER, ledger_get(ledger, page) == state || state == LEDGER_LEAVING ||
-		                          ledger_may_become(ledger_get(ledger, page), state));
-		atomic_store_explicit(&ledger->pages[page], (uint8_t)state, memory_order_relaxed);
-	}
+	INVARIANT(LEDGER, ledger_range_may_become(ledger, first, end, state));
+	ledger_fill(ledger, first, end, state);
 	for (uint64_t page = first; page < end && !ledger_is_protected(state); page += LEDGER_BLOCK_PAGES)
 		ledger_touch_anew(ledger, page);
 	if (end > first && !ledger_is_protected(state))

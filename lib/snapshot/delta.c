@@ -137,7 +137,6 @@ static int delta_open(struct uffdwp_snapshot *snapshot, struct text *text)
 	if (error)
 		return error;
 	sink->direct = image_writer_file(sink->writer)->direct;
-	sink->uring = image_writer_file(sink->writer)->uring;
 	return 0;
 }
 
@@ -168,6 +167,7 @@ static int delta_write(struct uffdwp_snapshot *snapshot, struct chunk *chunk)
 			error = delta_put_page(snapshot, page, chunk->buffer + at);
 	}
 	snapshot->bytes_written = image_writer_file(snapshot->sink.writer)->bytes_written;
+	snapshot->sink.uring = atomic_load(&image_writer_file(snapshot->sink.writer)->uring);
 	chunk_done(chunk);
 	return error;
 }

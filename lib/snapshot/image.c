@@ -40,7 +40,6 @@ static int image_open(struct uffdwp_snapshot *snapshot, struct text *text)
 	if (error)
 		return error;
 	sink->direct = file->direct;
-	sink->uring = file->uring;
 	error = base_open(&sink->base, snapshot->k, snapshot->cut.pages_most << snapshot->region->page_shift);
 	if (!error)
 		return 0;
@@ -65,8 +64,9 @@ static int image_content_run(const struct uffdwp_snapshot *snapshot, uint64_t pa
 }
 
 /*
- * Blocks for what has content are reserved before the cut: writes with O_DIRECT then need not wait for each other's
- * allocation, and a full disk is refused here instead of in the middle. Not on tmpfs, which would fill them with zeros.
+ * Blocks for what has content are reserved, where that is known before the cut: writes with O_DIRECT then need not wait
+ * for each other's allocation, and a full disk is refused here instead of in the middle. Not on tmpfs, which would fill
+ * them with zeros.
  */
 static int image_prepare(struct uffdwp_snapshot *snapshot, struct text *text)
 {
@@ -117,6 +117,7 @@ static int image_reap(struct uffdwp_snapshot *snapshot)
 			chunk_done(&snapshot->chunks[i]);
 	}
 	snapshot->sink.direct = file->direct;
+	snapshot->sink.uring = atomic_load(&file->uring);
 	snapshot->bytes_written = file->bytes_written;
 	return image_report(snapshot, error);
 }

@@ -2,7 +2,8 @@
 /*
  * A sink: where the bytes of a snapshot go, with a small interface. The sweep fills a chunk (a few hundred KiB of the
  * region, assembled in memory of ours) and gives it to the sink; the sink gives it back by chunk_done(), at once or
- * when its I/O has ended. All calls come from the snapshot's thread, but open(), which runs in the caller of begin.
+ * when its I/O has ended. All calls come from the snapshot's thread, but open(), and some of prepare(), which run in
+ * the caller of begin.
  */
 #ifndef UFFDWP_SNAPSHOT_SINK_H
 #define UFFDWP_SNAPSHOT_SINK_H
@@ -29,7 +30,8 @@ struct sink_ops {
 	int ordered; /* chunks must come from first to last, without a gap */
 	/* Refuses what can be refused; on failure nothing is left. Forms the text. */
 	int (*open)(struct uffdwp_snapshot *snapshot, struct text *text);
-	/* What needs to know the content; before the cut, in the caller of begin. NULL: nothing. */
+	/* What needs to know the content: before the cut, in the caller of begin; where that is looked at later, when
+	 * it was. NULL: nothing. */
 	int (*prepare)(struct uffdwp_snapshot *snapshot, struct text *text);
 	/* Takes a chunk. -errno ends the snapshot. */
 	int (*write)(struct uffdwp_snapshot *snapshot, struct chunk *chunk);
@@ -51,7 +53,7 @@ extern const struct sink_ops sink_nbd;
 struct sink {
 	const struct sink_ops *ops;
 	_Atomic int direct;
-	int uring;
+	_Atomic int uring;              /* known from the first write on */
 	struct image_identity identity; /* the same with its file */
 
 	struct image_file file; /* image */

@@ -111,6 +111,11 @@ static uint64_t snapshot_wanted_pool_pages(const struct uffdwp_snapshot *snapsho
 	return math_min_u64(asked, SNAPSHOT_POOL_PAGES_MIN + 2 * snapshot->cut.pages_most);
 }
 
+static uint64_t snapshot_touch_bytes(const struct uffdwp_snapshot *snapshot)
+{
+	return snapshot->cut.arming == UFFDWP_ARMING_MOVE ? SNAPSHOT_TOUCH_MOVE_BYTES : SNAPSHOT_TOUCH_BYTES;
+}
+
 static int snapshot_open_pool(struct uffdwp_snapshot *snapshot)
 {
 	uint64_t page_bytes = snapshot->region->page_bytes;
@@ -126,7 +131,7 @@ static int snapshot_open_pool(struct uffdwp_snapshot *snapshot)
 	int error = pool_open(pool, snapshot->region, slots * page_bytes);
 
 	if (!error && !pool->touched)
-		pages_touch(snapshot->k, pool->memory, math_min_u64(pool_bytes(pool), SNAPSHOT_TOUCH_BYTES));
+		pages_touch(snapshot->k, pool->memory, math_min_u64(pool_bytes(pool), snapshot_touch_bytes(snapshot)));
 	return error;
 }
 
@@ -150,7 +155,7 @@ static int snapshot_open_buffers(struct uffdwp_snapshot *snapshot)
 static int snapshot_open_preserve(struct uffdwp_snapshot *snapshot)
 {
 	struct preserve *preserve = &snapshot->preserve;
-	uint64_t most = snapshot->cut.arming == UFFDWP_ARMING_MOVE ? SNAPSHOT_TOUCH_BYTES : UINT64_MAX;
+	uint64_t most = snapshot->cut.arming == UFFDWP_ARMING_MOVE ? SNAPSHOT_TOUCH_MOVE_BYTES : UINT64_MAX;
 
 	preserve->slot_of = pages_new(snapshot->k, snapshot->cut.pages_most * sizeof(*preserve->slot_of));
 	preserve->hot_count = math_next_power_of_two(preserve->pool.slots + 1);
@@ -364,9 +369,10 @@ static void snapshot_finish(struct uffdwp_snapshot *snapshot, int error)
 	}
 	snapshot->sink.ops->close(snapshot, !error);
 	PROBE3(commit, snapshot->region, error, atomic_load(&snapshot->bytes_written));
-	TRACE("snapshot %p: %s, %llu pages by faults, %llu by the sweep", (void *)snapshot,
+	TRACE("snapshot %p: %s, %llu pages by faults, %llu by the sweep%s%s", (void *)snapshot,
 	      error ? strerror(-error) : "committed", (unsigned long long)atomic_load(&snapshot->preserve.pages_fault),
-	      (unsigned long long)atomic_load(&snapshot->pages_sweep));
+	      (unsigned long long)atomic_load(&snapshot->pages_sweep), snapshot->sink.direct ? ", O_DIRECT" : "",
+	      snapshot->sink.uring ? ", io_uring" : "");
 	lock_take(&snapshot->lock);
 	snapshot->state = error ? UFFDWP_SNAPSHOT_STATE_FAILED : UFFDWP_SNAPSHOT_STATE_COMMITTED;
 	snapshot->error = error;
@@ -384,7 +390,12 @@ static void *snapshot_main(void *argument)
 	thread_begin("uffdwp-sweep");
 	if (snapshot->cut.arming != UFFDWP_ARMING_MOVE)
 		sweep_touch_pool(snapshot);
-	if (order_await(&snapshot->order, snapshot->k))
+	/* The order is the last that begin does: it shall return, and not wait for a slice of this thread. */
+	snapshot->k->sched_batch(1);
+	int goes = order_await(&snapshot->order, snapshot->k);
+
+	snapshot->k->sched_batch(0);
+	if (goes)
 		snapshot_finish(snapshot, sweep_run(snapshot));
 	return NULL;
 }
@@ -527,7 +538,7 @@ static int snapshot_open_one(struct uffdwp_snapshot *snapshot, struct text *text
 	if (error)
 		return error;
 	error = snapshot_open_memory(snapshot, text);
-	if (!error && snapshot->sink.ops->prepare)
+	if (!error && snapshot->sink.ops->prepare && !snapshot->cut.looks_late)
 		error = snapshot->sink.ops->prepare(snapshot, text);
 	if (!error)
 		error = snapshot_start_thread(snapshot, text);
@@ -603,10 +614,9 @@ static struct uffdwp_snapshot *snapshot_prepare_one(struct uffdwp_region *region
 static void snapshot_started(struct uffdwp_snapshot *snapshot)
 {
 	atomic_fetch_add(&snapshot->region->counters.snapshots, 1);
-	TRACE("snapshot %p of region %p: %llu bytes, %u rounds, pause %llu us for %llu pages%s%s", (void *)snapshot,
+	TRACE("snapshot %p of region %p: %llu bytes, %u rounds, pause %llu us for %llu pages", (void *)snapshot,
 	      (void *)snapshot->region, (unsigned long long)snapshot->cut.length_bytes, (unsigned)snapshot->cut.rounds,
-	      (unsigned long long)snapshot->cut.pause_ns / 1000, (unsigned long long)snapshot->cut.pause_pages,
-	      snapshot->sink.direct ? ", O_DIRECT" : "", snapshot->sink.uring ? ", io_uring" : "");
+	      (unsigned long long)snapshot->cut.pause_ns / 1000, (unsigned long long)snapshot->cut.pause_pages);
 	order_give(&snapshot->order, snapshot->k, ORDER_GO);
 }
 

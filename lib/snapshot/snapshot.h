@@ -37,9 +37,10 @@
 /* The least that a pool is made of: slots and a chunk. */
 #define SNAPSHOT_POOL_PAGES_MIN 4
 
-/* What is touched of the pool before the cut, and of each table before one that arms all pages at once: the rest is
- * touched by the snapshot's thread. */
+/* What is touched of the pool before the cut; before one that arms all pages at once, whose caller shall not wait, of
+ * the pool and of each table: the rest is touched by the snapshot's thread, beside the rounds or after the cut. */
 #define SNAPSHOT_TOUCH_BYTES (2ull << 20)
+#define SNAPSHOT_TOUCH_MOVE_BYTES (64ull << 10)
 
 /* How many pages the sweep claims at a time: a writer that meets one waits for the copy of all. */
 #define SWEEP_BATCH_PAGES 64

@@ -562,7 +562,7 @@ void sweep_touch_pool(struct uffdwp_snapshot *snapshot)
 }
 
 /* After a move of the page tables every read would wait for the handler until the sweep comes by: all entries are
- * filled first, as long as writers do not need the pool; what had content is noted all the same. */
+ * filled first, as long as writers do not need the pool; what had content is noted all the same, and the sink told. */
 static int sweep_after_move(struct uffdwp_snapshot *snapshot)
 {
 	struct preserve *preserve = &snapshot->preserve;
@@ -574,6 +574,8 @@ static int sweep_after_move(struct uffdwp_snapshot *snapshot)
 		page = move_fill(cut, page, !sweep_runs_low(&preserve->pool));
 	int error = sweep_stopped(snapshot) ? 0 : move_check_content(cut);
 
+	if (!error && cut->looks_late && snapshot->sink.ops->prepare)
+		error = snapshot_sink_answer(snapshot, snapshot->sink.ops->prepare(snapshot, &snapshot->text));
 	return error ? sweep_fail(snapshot, error, 0) : sweep_stopped(snapshot);
 }
 

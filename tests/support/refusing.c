@@ -162,6 +162,7 @@ FORWARD(int, uring_init, (unsigned entries, struct io_uring *ring, unsigned flag
 FORWARD(int, uring_result, (int result), (result))
 FORWARD(int, uring_polled, (int result), (result))
 FORWARD(int64_t, sched_slice, (uint64_t slice_ns), (slice_ns))
+FORWARD(int, sched_batch, (int on), (on))
 FORWARD(int, try_write, (void *address), (address))
 
 static void *refusing_mmap(void *address, size_t length, int prot, int flags, int fd, uint64_t offset, int *error)

@@ -109,7 +109,7 @@ START_TEST(test_write_is_repeated_though_another_thread_left_direct)
 	ops = kernel_real;
 	ops.pwrite = write_found_by_another;
 	refused = 0;
-	int is_direct = open_file("one", IMAGE_FILE_NO_LOOP);
+	int is_direct = open_file("one", 0);
 	if (!is_direct) {
 		support_note(__func__, "no O_DIRECT in the scratch folder");
 	}
