@@ -111,7 +111,7 @@ typedef int (*uffdwp_sink_fn)(void *user, uint64_t offset, const void *data, uin
  * memory and mechanisms; while a lazy restore uses the region; while the process has locked memory (mlock(2)); before
  * Linux 6.4 also with UFFDWP_SNAPSHOT_KEEP, a parent or an increment, and while a track or a view uses the region.
  * -EFAULT: the region's mapping was split (mprotect(2) or madvise(2) of a part); -ENOMEM: no address space. A trial of
- * some milliseconds is made with the first such region of a runtime, or its first such snapshot.
+ * some milliseconds is made with the first such region of a runtime.
  */
 
 struct uffdwp_snapshot_options {

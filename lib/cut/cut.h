@@ -51,7 +51,8 @@ struct cut {
 	uint64_t length_bytes; /* may change until the pause */
 	uint64_t end_page;     /* pages [0, end_page) are cut */
 	uint64_t pages_most;   /* of the region's capacity */
-	int swap_on;           /* cut_choose() has seen it; content.c: pages of zeros are no content, see region_content_but_zeros() */
+	int swap_on;           /* cut_choose() has seen it; content.c: pages of zeros are no content, see
+	                          region_content_but_zeros() */
 
 	/* move.c's. */
 	struct cut_tables old; /* of before the cut */

@@ -90,8 +90,7 @@ static int move_looks_late(const struct cut *cut)
 {
 	struct stat st;
 
-	return !cut->increment && cut->region->owned && !cut->swap_on &&
-	       cut->k->fstat(cut->region->fd, &st) == 0;
+	return !cut->increment && cut->region->owned && !cut->swap_on && cut->k->fstat(cut->region->fd, &st) == 0;
 }
 
 int move_check(struct cut *cut, int by_name, struct probe_arming *found)

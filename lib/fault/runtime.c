@@ -600,7 +600,7 @@ static void runtime_foresee(struct uffdwp *runtime, const struct uffdwp_region *
 
 	if (region_has_wp_bits(region))
 		(void)runtime_shows_wp_bits(runtime);
-	if (region->waits_empty && region->fd >= 0 && region_can_own_empty(region))
+	if (region->fd >= 0 && region_can_own_empty(region))
 		runtime_try_move(runtime, region->memory, &ignored);
 }
 

@@ -562,7 +562,8 @@ void sweep_touch_pool(struct uffdwp_snapshot *snapshot)
 }
 
 /* After a move of the page tables every read would wait for the handler until the sweep comes by: all entries are
- * filled first, as long as writers do not need the pool; what had content is noted all the same, and the sink told. */
+ * filled first, as long as writers do not need the pool; what had content is noted all the same, and the sink prepared.
+ */
 static int sweep_after_move(struct uffdwp_snapshot *snapshot)
 {
 	struct preserve *preserve = &snapshot->preserve;
