@@ -315,6 +315,22 @@ static void report_ratio(struct report *report, const struct field *field, const
 	}
 }
 
+/* What a handler beside its writer costs at least was measured before, in the same run. */
+static void report_beside(struct report *report, const struct field *field, const char *prefix, size_t i)
+{
+	char name[96];
+
+	snprintf(name, sizeof(name), "%s.%s.same_cpu.bare.p50_ns", report->question,
+	         area_memory_name(field->settings->memory));
+	const struct figure *bare = report_find(report, name);
+
+	if (!bare || field->placement->delivery != UFFDWP_DELIVERY_THREAD ||
+	    field->placement->handler_cpu != BENCH_ANY_CPU || field->rows[i]->kind != ROW_LIBRARY)
+		return;
+	report_add(report, histogram_quantile(&field->all[i], 0.5) / bare->value, "%s.%s.p50_ratio_same_cpu_bare",
+	           prefix, field->rows[i]->name);
+}
+
 static void report_rows(struct report *report, struct field *field)
 {
 	char prefix[48];
@@ -327,6 +343,7 @@ static void report_rows(struct report *report, struct field *field)
 			print_row(field->placement->name, &field->contenders[i], &field->all[i]);
 		for (int k = 0; k < 2; k++)
 			report_ratio(report, field, prefix, i, field->rows[i]->against[k]);
+		report_beside(report, field, prefix, i);
 		if (!field->settings->common.json)
 			printf("\n");
 	}

@@ -132,8 +132,9 @@ struct uffdwp_options {
 	uint32_t handler_threads; /* 1 to 64; 0: 2, or 1 on one CPU, as was measured (bench/README.md). A region is
 	                           * served by one of them; more threads than regions stay idle. Each serves at most
 	                           * 1024 regions (-ENFILE) */
-	const char *handler_cpus; /* CPUs that handlers may run on, "0-3,8"; NULL: any, so that the scheduler can put
-	                           * the handler beside the thread that faults */
+	const char *handler_cpus; /* CPUs that handlers may run on, "0-3,8"; NULL: any that the caller may. On these a
+	                           * handler follows the thread whose faults it resolves, if nearly all are of one
+	                           * (sched_setaffinity(2), and a look into /proc/self/task some times a second) */
 	uint64_t numa_nodes;      /* bit n: the handlers run on node n, stacks on the first; 0: any */
 };
 #define UFFDWP_OPTIONS_INIT UFFDWP_INIT(struct uffdwp_options)

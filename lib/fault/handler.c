@@ -13,6 +13,7 @@
 #include "base/thread.h"
 #include "fault/events.h"
 #include "fault/fault.h"
+#include "fault/follow.h"
 #include "fault/inline.h"
 #include "io/loop.h"
 #include "kernel/abi.h"
@@ -56,6 +57,7 @@ struct handler {
 	/* The thread's own; `count` is read by others as a hint. */
 	struct uffdwp_region *regions[HANDLER_REGIONS_MAX];
 	_Atomic unsigned count;
+	struct follow follow;
 	int starving; /* some region waits for pool memory: deadlines are to be watched */
 };
 
@@ -186,10 +188,12 @@ static void handler_take_stray(struct handler *handler, struct uffdwp_region *re
 
 static void handler_take_message(struct handler *handler, struct uffdwp_region *region, const struct uffd_msg *message)
 {
-	if (message->event == UFFD_EVENT_PAGEFAULT)
-		handler_take_fault(handler, region, message->arg.pagefault.address, message->arg.pagefault.flags);
-	else
+	if (message->event != UFFD_EVENT_PAGEFAULT) {
 		events_take(region, message);
+		return;
+	}
+	handler_take_fault(handler, region, message->arg.pagefault.address, message->arg.pagefault.flags);
+	follow_fault(&handler->follow, region->threads_known ? message->arg.pagefault.feat.ptid : 0);
 }
 
 /* Its uffd cannot be served: writers go on unseen, and calls report that the region is dead. */
@@ -450,6 +454,7 @@ static void *handler_main(void *argument)
 	thread_begin("uffdwp-fault");
 	handler->k->sched_slice(SLICE_NS);
 	nodes_prefer(handler->node);
+	follow_begin(&handler->follow, handler->k, handler->tag);
 	pthread_cleanup_push(handler_die, handler);
 	if (loop_add(handler->loop, handler->kick, HANDLER_KICK) == 0)
 		handler_loop(handler);

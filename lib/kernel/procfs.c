@@ -65,6 +65,22 @@ int procfs_number(const struct kernel_ops *k, const char *path, const char *key,
 	return 0;
 }
 
+/* proc(5): field 2 is a name in parentheses, which may have any byte; field 39 is the CPU. */
+int procfs_stat_cpu(const struct kernel_ops *k, int fd)
+{
+	char text[1024];
+	ssize_t length = k->read(fd, text, sizeof text - 1);
+
+	if (length < 0)
+		return (int)length;
+	text[length] = '\0';
+	const char *at = strrchr(text, ')');
+
+	for (int field = 2; at && field < 39; field++)
+		at = strchr(at + 1, ' ');
+	return at ? (int)strtol(at, NULL, 10) : -ENODATA;
+}
+
 /* /proc/swaps: a line of titles, then a line for each. */
 int procfs_swap_on(const struct kernel_ops *k)
 {

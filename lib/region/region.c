@@ -172,8 +172,7 @@ static int region_uffd(struct uffdwp_region *region, const struct region_plan *p
 	                  UFFD_FEATURE_EXACT_ADDRESS;
 	uint64_t granted = 0;
 
-	if (region->delivery == UFFDWP_DELIVERY_INLINE)
-		wanted |= UFFD_FEATURE_SIGBUS;
+	wanted |= region->delivery == UFFDWP_DELIVERY_INLINE ? UFFD_FEATURE_SIGBUS : UFFD_FEATURE_THREAD_ID;
 	region->uffd = kernel_uffd_new(region->k, plan->access, wanted, &granted);
 	if (region->uffd < 0)
 		return text_fail(region->text, region->uffd,
@@ -185,6 +184,7 @@ static int region_uffd(struct uffdwp_region *region, const struct region_plan *p
 		                 "this kernel lacks UFFD_FEATURE_SIGBUS, which inline delivery "
 		                 "needs: ask for UFFDWP_DELIVERY_THREAD");
 	region->can_poison = (granted & UFFD_FEATURE_POISON) != 0;
+	region->threads_known = (granted & UFFD_FEATURE_THREAD_ID) != 0;
 	return 0;
 }
 

@@ -86,6 +86,7 @@ struct uffdwp_region {
 	int mem;            /* /proc/self/mem: reads that neither fault nor wait; -1: not needed */
 	int pagemap;        /* /proc/self/pagemap, beside mem */
 	int can_poison;     /* 1: UFFDIO_POISON is available */
+	int threads_known;  /* 1: faults say which thread met them */
 	int shows_writable; /* mprotect: whether a mapping is writable can be asked cheaply: (MADV_POPULATE_WRITE, 5.14)
 	                     */
 	int waits_empty;    /* 1: a system call that meets an empty entry of ours waits until it is filled */
