@@ -383,7 +383,7 @@ static int is_planned(const struct plan *plan, const struct snapshot_case *one)
 	for (size_t i = 0; i < plan->count; i++) {
 		const struct snapshot_case *other = &plan->cases[i];
 
-		if (other->pattern == one->pattern && other->kind == one->kind &&
+		if (other->pattern == one->pattern && other->kind == one->kind && other->ample == one->ample &&
 		    other->writer_count == one->writer_count && other->size_bytes == one->size_bytes)
 			return 1;
 	}
@@ -451,6 +451,9 @@ static void add_default_cases(struct plan *plan, const struct settings *settings
 	}
 	one.methods = METHODS_FIRST;
 	one.pattern = LOAD_UNIFORM;
+	one.ample = 1;
+	add_case(plan, settings, one);
+	one.ample = 0;
 	add_larger(plan, settings, one, 4, METHODS_LARGE);
 	add_larger(plan, settings, one, 8, METHODS_LARGE);
 	one.writer_count = 2;
@@ -643,6 +646,7 @@ static struct trial_setup setup_of(const struct settings *settings, const struct
 	struct trial_setup setup = settings->trial;
 
 	setup.size_bytes = one->size_bytes;
+	setup.pool_bytes = one->ample ? one->size_bytes + one->size_bytes / 4 : setup.pool_bytes;
 	setup.writer_count = one->writer_count;
 	setup.pattern = one->pattern;
 	setup.kind = one->kind;

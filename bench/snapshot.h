@@ -2,8 +2,9 @@
 /*
  * What the files of the question `snapshot` share: its cases, and what the methods showed in one of them.
  *
- * A case is a load, a kind of snapshot, a number of writers and a size. Its name, LOAD[.KIND][.wN][.SIZE], leaves out
- * what is most common: first snapshots, one writer, 1 GiB. All methods of a case take turns.
+ * A case is a load, a kind of snapshot, a number of writers, a size and a pool. Its name,
+ * LOAD[.KIND][.wN][.SIZE][.ample], leaves out what is most common: first snapshots, one writer, 1 GiB, the pool that
+ * was asked for. All methods of a case take turns.
  *
  * snapshot.c chooses and measures, snapshot_rows.c makes figures and tables of it, snapshot_plot.c pictures;
  * snapshot_rest.c has the memory that is at rest again.
@@ -24,6 +25,7 @@ struct snapshot_case {
 	enum trial_kind kind;
 	unsigned writer_count;
 	uint64_t size_bytes;
+	int ample;        /* the pool has room for each page: no writer waits for the disk */
 	unsigned methods; /* bits */
 };
 

@@ -95,8 +95,8 @@ void snapshot_case_name(const struct snapshot_case *one, char *name, size_t size
 		snprintf(writers, sizeof(writers), ".w%u", one->writer_count);
 	if (one->size_bytes != SNAPSHOT_COMMON_BYTES)
 		size_name(one->size_bytes, bytes, sizeof(bytes));
-	snprintf(name, size, "%s%s%s%s%s", load_pattern_name(one->pattern), one->kind == TRIAL_FIRST ? "" : ".",
-	         one->kind == TRIAL_FIRST ? "" : kind_names[one->kind], writers, bytes);
+	snprintf(name, size, "%s%s%s%s%s%s", load_pattern_name(one->pattern), one->kind == TRIAL_FIRST ? "" : ".",
+	         one->kind == TRIAL_FIRST ? "" : kind_names[one->kind], writers, bytes, one->ample ? ".ample" : "");
 }
 
 const struct snapshot_row *snapshot_find_fork(const struct snapshot_table *table)
@@ -194,6 +194,9 @@ static void add_ratios(struct report *report, const struct snapshot_table *table
 		if (!isnan(value))
 			report_add(report, value, "%s.%s.%s", table->name, row->method->name, ratios[i].name);
 	}
+	if (fork_row && row != fork_row)
+		report_add(report, share_of(row->stall_ns, fork_row->stall_ns), "%s.%s.stall_ratio_fork", table->name,
+		           row->method->name);
 }
 
 static void add_memory(struct report *report, const struct snapshot_table *table, const struct snapshot_row *row)

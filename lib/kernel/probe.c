@@ -409,7 +409,8 @@ int probe_memory(const struct kernel_ops *k, enum kernel_access access, int user
 
 static const char *const never_moves[UFFDWP_MEMORY_COUNT] = {
         [UFFDWP_MEMORY_HUGETLB] = "the kernel moves no huge pages and leaves their mapping in place (MREMAP_DONTUNMAP)",
-        [UFFDWP_MEMORY_ANON] = "of anonymous memory the pages themselves would move away",
+        [UFFDWP_MEMORY_ANON] = "of anonymous memory the pages themselves move away, and UFFDIO_MOVE gives none back "
+                               "write-protected: each read would count as a write",
 };
 
 __attribute__((format(printf, 2, 3))) static void probe_arming_say(struct probe_arming *found, const char *format, ...)
