@@ -39,7 +39,7 @@ static void set_kind(enum trial_kind kind, const struct trial_cut *cut, struct u
 {
 #if TRIAL_HAS_KEEP
 	if (kind != TRIAL_FIRST)
-		options->flags |= UFFDWP_SNAPSHOT_KEEP;
+		options->flags |= UFFDWP_SNAPSHOT_KEEP | UFFDWP_SNAPSHOT_COARSE;
 #else
 	(void)kind;
 #endif

@@ -39,7 +39,9 @@ static int api_snapshot_check_options(const struct uffdwp_region *region, const 
 {
 	struct text *text = region->text;
 	int error = api_unknown_flags(text, "uffdwp_snapshot_begin", options->flags,
-	                              UFFDWP_SNAPSHOT_BUFFERED | UFFDWP_SNAPSHOT_KEEP | UFFDWP_SNAPSHOT_INCREMENT, 0);
+	                              UFFDWP_SNAPSHOT_BUFFERED | UFFDWP_SNAPSHOT_KEEP | UFFDWP_SNAPSHOT_INCREMENT |
+	                                      UFFDWP_SNAPSHOT_COARSE,
+	                              0);
 
 	if (!error && options->arming >= UFFDWP_ARMING_COUNT)
 		error = text_fail(text, -EINVAL, "unknown arming %u", (unsigned)options->arming);
@@ -55,6 +57,10 @@ static int api_snapshot_check_options(const struct uffdwp_region *region, const 
 	if (!error && options->pool_bytes / region->page_bytes > 1u << 30)
 		error = text_fail(text, -EINVAL, "pool_bytes %llu is more than 2^30 pages",
 		                  (unsigned long long)options->pool_bytes);
+	if (!error && (options->flags & UFFDWP_SNAPSHOT_COARSE) && !(options->flags & UFFDWP_SNAPSHOT_KEEP))
+		error = text_fail(
+		        text, -EINVAL,
+		        "UFFDWP_SNAPSHOT_COARSE is for snapshots with UFFDWP_SNAPSHOT_KEEP; others are so anyway");
 	if (!error && (options->flags & UFFDWP_SNAPSHOT_INCREMENT) && options->sink != UFFDWP_SINK_CALLBACK)
 		error = text_fail(text, -EINVAL, "UFFDWP_SNAPSHOT_INCREMENT is for the callback sink");
 	if (!error && !options->cut_enter != !options->cut_leave)

@@ -229,11 +229,12 @@ UFFDWP_EXPORT int uffdwp_prepare_write(struct uffdwp_region *region, uint64_t of
  * The barrier for reads: "a system call will read [offset, offset + length)", as write(2) from the region does. Maps
  * what is not mapped, where a system call could not wait for the library to do it: under inline delivery (or in user
  * mode only) with UFFDWP_MECHANISM_REARM or _MINOR at any time, with any other while a snapshot armed by
- * UFFDWP_ARMING_MOVE has something armed. What is armed stays so. The range need not be aligned; where there is nothing
- * to do it costs a few nanoseconds, else up to a system call for each page. The promise holds until the next begin or
- * arm, and as long as the kernel does not take the page out of memory: a system call that fails with EFAULT is made
- * once more after another barrier. Pages that a lazy restore has not fetched yet are waited for, as by
- * uffdwp_prepare_write(). Async-signal-safe. Errors as of uffdwp_prepare_write(). Forms no text. Since 0.1.
+ * UFFDWP_ARMING_MOVE has something armed (attached memory: from the first of them on). What is armed stays so. The
+ * range need not be aligned; where there is nothing to do it costs a few nanoseconds, else up to a system call for each
+ * page. The promise holds until the next begin or arm, and as long as the kernel does not take the page out of memory:
+ * a system call that fails with EFAULT is made once more after another barrier. Pages that a lazy restore has not
+ * fetched yet are waited for, as by uffdwp_prepare_write(). Async-signal-safe. Errors as of uffdwp_prepare_write().
+ * Forms no text. Since 0.1.
  */
 UFFDWP_EXPORT int uffdwp_prepare_read(struct uffdwp_region *region, uint64_t offset, uint64_t length);
 

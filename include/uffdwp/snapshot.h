@@ -72,12 +72,9 @@ typedef int (*uffdwp_sink_fn)(void *user, uint64_t offset, const void *data, uin
 #define UFFDWP_SNAPSHOT_BUFFERED (1u << 0) /* image: through the page cache, even where O_DIRECT is available */
 /*
  * The region stays protected when the snapshot has committed: the next begin only has to protect what was written
- * since, and may be an increment or a delta. Until then the first write to each page costs a fault. To save faults,
- * when 8 pages of an aligned block of 64 have been written, the next fault in the block unprotects neighbours along
- * (all of the block after the snapshot's end, up to window_max of them while it runs); these count as written, so that
- * the first increment may have pages that were not. Not done if window_max is 1, if the region is tracked or viewed or
- * has pages armed by uffdwp_region_arm(), or once an increment or a delta was begun. A later snapshot without this
- * flag, or a failed one, ends the keeping; so do a restore and closing the region. A view in between does not. The
+ * since, and may be an increment or a delta, which has what was written and no more. Until then the first write to each
+ * page costs a fault, of that page alone (window_max counts as 1): UFFDWP_SNAPSHOT_COARSE. A later snapshot without
+ * this flag, or a failed one, ends the keeping; so do a restore and closing the region. A view in between does not. The
  * memory of the pool (pool_bytes) stays for the next snapshot of the region, which finds it touched; one without this
  * flag, or closing the region, gives it back. All of it is without effect where the mechanism or the memory allows no
  * rounds (`rounds` in struct uffdwp_snapshot_progress is 0 then).
@@ -91,6 +88,14 @@ typedef int (*uffdwp_sink_fn)(void *user, uint64_t offset, const void *data, uin
  * minor and mprotect, anonymous memory by marker).
  */
 #define UFFDWP_SNAPSHOT_INCREMENT (1u << 2)
+/*
+ * With UFFDWP_SNAPSHOT_KEEP: rather fewer faults than small increments. While the snapshot runs a fault takes up to
+ * window_max neighbours along, and when 8 pages of an aligned block of 64 have been written the next fault in the block
+ * unprotects all of it, up to window_max pages while the snapshot runs. These count as written: the next increment may
+ * have pages that were not. Without effect on blocks while the region is tracked or viewed, or has pages armed by
+ * uffdwp_region_arm(). Refused with -EINVAL without UFFDWP_SNAPSHOT_KEEP.
+ */
+#define UFFDWP_SNAPSHOT_COARSE (1u << 3)
 
 /*
  * `arming` says how all pages come to be protected (enum uffdwp_arming). UFFDWP_ARMING_MOVE: the page tables of the

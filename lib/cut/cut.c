@@ -614,10 +614,9 @@ static void cut_stall(struct cut *cut)
 	struct uffdwp_region *region = cut->region;
 
 	region->rounds = 0;
-	region->exact |= cut->increment;
-	atomic_store(&region->coarse, (uint32_t)(cut->preserve && cut->preserve->window_max > 1 && !region->exact &&
-	                                         !region->caller_armed && !atomic_load(&region->tracked) &&
-	                                         !region_breaks_pages(region)));
+	atomic_store(&region->coarse,
+	             (uint32_t)(cut->preserve && cut->preserve->window_max > 1 && !region->caller_armed &&
+	                        !atomic_load(&region->tracked) && !region_breaks_pages(region)));
 	if (cut->preserve)
 		cut->preserve->keeps = region_is_wanted(region) || cut->increment || cut_wants_kept(cut);
 	atomic_store(&region->active, 1);

@@ -157,7 +157,6 @@ struct uffdwp_region {
 	int kept;          /* the last snapshot has left it protected, for the next */
 	struct region_spare spares[REGION_SPARES];
 	int immovable; /* the kernel has refused to move its page tables */
-	int exact;     /* increments are taken of it: what was not written is not unprotected */
 	int rounds;    /* a cut comes: pages are being armed for it */
 	/* Pages that had content at that cut; what is a hole now was discarded since. NULL: not known. */
 	_Atomic uint64_t *kept_content;

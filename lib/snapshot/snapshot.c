@@ -40,6 +40,14 @@ static void snapshot_sink_init(struct uffdwp_snapshot *snapshot)
 	snapshot->sink.fd = -1;
 }
 
+/* What a fault takes along would be in the next increment. */
+static uint32_t snapshot_window(const struct uffdwp_snapshot_options *options)
+{
+	if ((options->flags & UFFDWP_SNAPSHOT_KEEP) && !(options->flags & UFFDWP_SNAPSHOT_COARSE))
+		return 1;
+	return (uint32_t)snapshot_or_default(options->window_max, WINDOW_DEFAULT);
+}
+
 static struct uffdwp_snapshot *snapshot_new(struct uffdwp_region *region, const struct uffdwp_snapshot_options *options,
                                             int no_uring)
 {
@@ -58,7 +66,7 @@ static struct uffdwp_snapshot *snapshot_new(struct uffdwp_region *region, const 
 	cut_init(&snapshot->cut, region, snapshot_or_default(options->length, atomic_load(&region->length_bytes)));
 	snapshot->preserve.k = region->k;
 	snapshot->preserve.pagemap = -1;
-	snapshot->preserve.window_max = (uint32_t)snapshot_or_default(options->window_max, WINDOW_DEFAULT);
+	snapshot->preserve.window_max = snapshot_window(options);
 	snapshot->preserve.policy = options->policy;
 	snapshot->preserve.wait_ns = snapshot_or_default(options->wait_ns, WAIT_NS_DEFAULT);
 	lock_init(&snapshot->lock);

@@ -160,6 +160,9 @@ START_TEST(test_bad_figures)
 	options.flags = 1u << 7;
 	expect_refused(&options, -EINVAL, NULL);
 	options = image_at(path);
+	options.flags = UFFDWP_SNAPSHOT_COARSE; /* without KEEP */
+	expect_refused(&options, -EINVAL, NULL);
+	options = image_at(path);
 	options.policy = 2;
 	expect_refused(&options, -EINVAL, NULL);
 	options = image_at(path);
