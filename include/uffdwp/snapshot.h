@@ -103,8 +103,8 @@ typedef int (*uffdwp_sink_fn)(void *user, uint64_t offset, const void *data, uin
  * the region but for a byte a page. Afterwards the first access to each page costs a fault, a read too, until the
  * snapshot's thread has mapped it again, which it does first of all while less than half of the pool is used. Until the
  * end the process has two mappings of the region, and page tables for both. After the end of a snapshot that was not
- * kept nothing of a created region is armed or mapped, and each first touch is a fault that the kernel resolves by
- * itself; attached memory, and memory by UFFDWP_MECHANISM_REARM, stays mapped.
+ * kept nothing is armed, and no access to a created region comes to the library; of attached memory those to empty
+ * pages do.
  *
  * UFFDWP_ARMING_AUTO is MOVE where that can be, and fails no call of the program's: shared memory whose file is known,
  * by UFFDWP_MECHANISM_MARKER or _REARM, delivered by a thread that system calls wait for, and not protected since a

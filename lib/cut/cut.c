@@ -353,6 +353,7 @@ static void cut_enter_rounds(struct cut *cut)
 	cut->braked_before_ns = atomic_load(&region->braked_ns);
 	lock_take(&region->lock);
 	region->rounds = 1;
+	(void)region_prepare(region); /* what is not registered refuses to be armed, and says so then */
 	uint32_t was_active = atomic_exchange(&region->active, 1);
 
 	lock_give(&region->lock);

@@ -14,9 +14,8 @@
  * Afterwards the owner's thread fills entries with the protection on, so that reads do not wait for the handler, as
  * long as the pool has room; what the sweep has saved it fills plainly. Last it unmaps the old tables in parts.
  *
- * At rest: where the mechanism leaves empty entries to the kernel, the region is registered for them only while
- * something is armed. To take a registration away the kernel goes through all entries; so the tables of a region that
- * is ours are moved away once more before. Then nothing is armed, and each first touch is the kernel's own.
+ * At rest: where the mechanism leaves empty entries to the kernel, a region that is ours is registered for them only
+ * while something is armed.
  *
  * Threads: the caller of begin, until the pause is over; then the owner's thread.
  */
@@ -113,20 +112,14 @@ int move_check(struct cut *cut, int by_name, struct probe_arming *found)
 	return error;
 }
 
-static struct cut_tables move_reserve(const struct uffdwp_region *region)
-{
-	void *at = tables_reserve(region->k, region->capacity_bytes, region->page_bytes, atomic_load(&region->base));
-
-	return (struct cut_tables){.at = at, .left = at ? region->capacity_bytes : 0};
-}
-
 int move_open(struct cut *cut)
 {
 	struct uffdwp_region *region = cut->region;
 
 	if (cut->arming != UFFDWP_ARMING_MOVE)
 		return 0;
-	cut->old = move_reserve(region);
+	cut->old.at = tables_reserve(cut->k, region->capacity_bytes, region->page_bytes, atomic_load(&region->base));
+	cut->old.left = cut->old.at ? region->capacity_bytes : 0;
 	return cut->old.at ? 0 : -ENOMEM;
 }
 
@@ -271,37 +264,22 @@ static int move_may_rest(const struct uffdwp_region *region)
 	       !region_is_active(region) && !own_check(region->k, region->uffd, region->tag);
 }
 
-/* What was not filled again since the cut is filled by the kernel at its first touch. */
-static void move_rest_locked(struct uffdwp_region *region, struct cut_tables *old)
-{
-	INVARIANT(REARM, !ledger_has(&region->ledger, 0, region_pages(region),
-	                             LEDGER_BIT(ARMED) | LEDGER_BIT(WATCHED) | LEDGER_BIT(CLAIMED)));
-	old->filled = atomic_load(&region->length_bytes);
-	if (tables_move(region, old->at))
-		old->filled = 0;
-	else
-		region_disown_empty(region);
-}
-
+/* The kernel goes through all entries: piece by piece, so that no thread waits long for its lock. Where something is to
+ * be armed again meanwhile, all of the region is registered again, and stays so. */
 static void move_rest(struct uffdwp_region *region)
 {
-	if (region->mechanism->owns_empty || !region_owns_empty(region))
-		return;
-	struct cut_tables old = move_reserve(region);
+	uint64_t offset = 0;
+	int goes_on = !region->mechanism->owns_empty && region_owns_empty(region);
 
-	if (!old.at)
-		return;
-	lock_take(&region->lock);
-	int may_rest = move_may_rest(region);
-
-	if (may_rest)
-		move_rest_locked(region, &old);
-	lock_give(&region->lock);
-	tables_forget_move(region);
-	if (old.filled)
-		move_drop(region, &old);
-	else
-		region->k->munmap(old.at, old.left);
+	while (goes_on) {
+		lock_take(&region->lock);
+		goes_on = move_may_rest(region);
+		INVARIANT(REARM,
+		          !goes_on || !ledger_has(&region->ledger, 0, region_pages(region),
+		                                  LEDGER_BIT(ARMED) | LEDGER_BIT(WATCHED) | LEDGER_BIT(CLAIMED)));
+		goes_on = goes_on && region_disown_piece(region, &offset);
+		lock_give(&region->lock);
+	}
 }
 
 void move_close(struct cut *cut)

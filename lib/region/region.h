@@ -181,9 +181,9 @@ int region_open_zeros(struct uffdwp_region *region);
  * kernel: the region is registered for them, too. 0 or -errno, with text. With the region's lock held. */
 int region_own_empty(struct uffdwp_region *region);
 
-/* The mechanism's own registration again. No entry may carry a wp bit: an empty region takes no time, another one is
- * gone through. With the region's lock held. */
-void region_disown_empty(struct uffdwp_region *region);
+/* The mechanism's own registration again, piece by piece from *offset on, 0 at first. Nothing may be armed. 1: there is
+ * more to do; 0: it is done, or cannot be, or was registered again. With the region's lock held. */
+int region_disown_piece(struct uffdwp_region *region, uint64_t *offset);
 
 /* Before an arming, while no fault is stalled: what takes time. 0 or -errno, with text. With the region's lock held. */
 int region_prepare(struct uffdwp_region *region);

@@ -8,7 +8,11 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "base/math.h"
 #include "region/region.h"
+
+/* What is taken out of a registration at a time. */
+#define PIECE_BYTES (4ull << 20)
 
 static uint64_t region_modes(const struct uffdwp_region *region)
 {
@@ -53,15 +57,27 @@ int region_own_empty(struct uffdwp_region *region)
 	return error;
 }
 
-/* The kernel takes no mode away from a registration, so that it is ended and begun anew. */
-void region_disown_empty(struct uffdwp_region *region)
+/* The kernel takes no mode away from a registration, so that it is ended and begun anew. While a part is out, `torn`
+ * has the next arming register all of it again, in all modes: empty entries stay ours until the last part is out. */
+int region_disown_piece(struct uffdwp_region *region, uint64_t *offset)
 {
-	if (region->mechanism->owns_empty)
-		return;
-	region_unregister(region);
+	uint64_t length = atomic_load(&region->length_bytes);
+	uint64_t piece = *offset < length
+	                         ? math_min_u64(math_round_up(PIECE_BYTES, region->page_bytes), length - *offset)
+	                         : region->capacity_bytes - *offset;
+
+	if (*offset && !atomic_load(&region->torn)) /* it is registered again */
+		return 0;
+	atomic_store(&region->torn, 1);
+	if (region->k->uffd_unregister(region->uffd, (uint64_t)(uintptr_t)region_address(region, 0) + *offset, piece))
+		return 0;
+	*offset += piece;
+	if (*offset < region->capacity_bytes)
+		return 1;
 	atomic_store(&region->owns_empty, 0);
-	if (region_register(region))
-		atomic_store(&region->torn, 1);
+	if (!region_register(region))
+		atomic_store(&region->torn, 0);
+	return 0;
 }
 
 void region_unregister(struct uffdwp_region *region)

@@ -365,7 +365,6 @@ static void snapshot_finish(struct uffdwp_snapshot *snapshot, int error)
 	if (!error && snapshot->preserve.keeps)
 		move_fill_rest(&snapshot->cut);
 	cut_leave(&snapshot->cut, error);
-	move_close(&snapshot->cut);
 	snapshot_forget_image(snapshot->region);
 	if (!error && snapshot->sink.ops->commit) {
 		error = snapshot->sink.ops->commit(snapshot);
@@ -405,6 +404,8 @@ static void *snapshot_main(void *argument)
 	snapshot->k->sched_batch(0);
 	if (goes)
 		snapshot_finish(snapshot, sweep_run(snapshot));
+	if (goes) /* what no caller waits for, but one that frees it */
+		move_close(&snapshot->cut);
 	return NULL;
 }
 
