@@ -90,11 +90,31 @@ static int debugger_stop(pid_t thread, int *signal_number)
 	return WIFSTOPPED(status);
 }
 
+/* A page that is not mapped is the handler's to fill, which stands still like all other threads: the debugger would
+ * wait for it for good, as uffdwp.h says. */
+static int debugger_page_is_mapped(pid_t process, uintptr_t at)
+{
+	char path[64];
+	uint64_t entry = 0;
+	(void)snprintf(path, sizeof(path), "/proc/%d/pagemap", (int)process);
+	int pagemap = open(path, O_RDONLY | O_CLOEXEC);
+	if (pagemap < 0) {
+		return 0;
+	}
+	off_t offset = (off_t)(at / (uintptr_t)sysconf(_SC_PAGESIZE) * sizeof(entry));
+	ssize_t got = pread(pagemap, &entry, sizeof(entry), offset);
+	must(close(pagemap) == 0);
+	return got == (ssize_t)sizeof(entry) && entry >> 63;
+}
+
 static void debugger_look(pid_t process, pid_t thread)
 {
 	uint8_t bytes[256];
 	char path[64];
 	uintptr_t base = atomic_load(address);
+	if (!debugger_page_is_mapped(process, base)) {
+		return;
+	}
 	errno = 0;
 	(void)ptrace(PTRACE_PEEKDATA, thread, base, NULL); /* EIO where the page is empty and inline */
 	(void)snprintf(path, sizeof(path), "/proc/%d/mem", (int)process);
