@@ -71,7 +71,8 @@
  * relies on system calls asks for THREAD.
  *
  * Under inline delivery a thread that blocks SIGBUS (SIGSEGV with UFFDWP_MECHANISM_MPROTECT) must not write to a
- * region: the kernel kills the process. (Kernel: Documentation/admin-guide/mm/userfaultfd.rst, UFFD_FEATURE_SIGBUS.)
+ * region, nor read it where reads come to the library (UFFDWP_MECHANISM_REARM, _MINOR, UFFDWP_ARMING_MOVE): the kernel
+ * kills the process. (Kernel: Documentation/admin-guide/mm/userfaultfd.rst, UFFD_FEATURE_SIGBUS.)
  *
  * Stacks: a thread that runs on a stack in a region (a coroutine, say) may write there, under inline delivery with an
  * alternate signal stack elsewhere, of 16 KiB at least. It must not call the library: it would wait for itself. Calls

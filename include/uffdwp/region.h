@@ -171,7 +171,7 @@ struct uffdwp_region_stats {
 	uint64_t snapshots;     /* begun */
 	uint64_t lost_by[16];   /* by cause, enum uffdwp_loss; 0 where there is no such cause */
 	uint64_t pages_rearmed; /* lost pages that were armed again, by a read fault or an audit */
-	uint64_t pages_filled;  /* empty page-table entries that the library filled (rearm, minor) */
+	uint64_t pages_filled;  /* empty page-table entries that the library filled (rearm, minor, moves) */
 };
 
 /* Reads the counters of a region. -EINVAL (sz too small). Since 0.1. */
@@ -215,13 +215,13 @@ UFFDWP_EXPORT int uffdwp_region_audit(struct uffdwp_region *region, struct uffdw
  * The explicit barrier: "I am about to write [offset, offset + length)". Preserves what a running snapshot still needs
  * and disarms, without a fault; costs a few nanoseconds where nothing is armed. The range need not be aligned. Call it
  * for buffers that are handed to system calls under inline delivery. The promise holds until the next begin or arm;
- * under rearm and minor inline also only as long as the kernel does not swap the page out: a system call that fails
- * with EFAULT is made once more after another barrier. Where the library fills empty entries itself and a system call
- * could not wait for that (rearm and minor, inline or in user mode only) it fills those of the range, too: some system
- * calls for each page. Pages that a lazy restore has not fetched yet are waited for; the error of one that it could not
- * fetch is the answer, and then nothing is promised. Async-signal-safe. -ERANGE (outside, armed or not), -EDEADLK (the
- * calling thread runs on a stack in this region, armed or not), -ESTALE (dead), -ECHILD (a child of fork(), while its
- * parent had something armed). Forms no text. Since 0.1.
+ * under rearm and minor inline, and with any by UFFDWP_ARMING_MOVE, also only as long as the kernel does not swap the
+ * page out: a system call that fails with EFAULT is made once more after another barrier. Where the library fills empty
+ * entries itself and a system call could not wait for that (the same, inline or in user mode only) it fills those of
+ * the range, too: some system calls for each page. Pages that a lazy restore has not fetched yet are waited for; the
+ * error of one that it could not fetch is the answer, and then nothing is promised. Async-signal-safe. -ERANGE
+ * (outside, armed or not), -EDEADLK (the calling thread runs on a stack in this region, armed or not), -ESTALE (dead),
+ * -ECHILD (a child of fork(), while its parent had something armed). Forms no text. Since 0.1.
  */
 UFFDWP_EXPORT int uffdwp_prepare_write(struct uffdwp_region *region, uint64_t offset, uint64_t length);
 

@@ -76,8 +76,8 @@ typedef int (*uffdwp_sink_fn)(void *user, uint64_t offset, const void *data, uin
  * page costs a fault, of that page alone (window_max counts as 1): UFFDWP_SNAPSHOT_COARSE. A later snapshot without
  * this flag, or a failed one, ends the keeping; so do a restore and closing the region. A view in between does not. The
  * memory of the pool (pool_bytes) stays for the next snapshot of the region, which finds it touched; one without this
- * flag, or closing the region, gives it back. All of it is without effect where the mechanism or the memory allows no
- * rounds (`rounds` in struct uffdwp_snapshot_progress is 0 then).
+ * flag, or closing the region, gives it back. All of it is without effect where increments are refused with
+ * -EOPNOTSUPP, see below.
  */
 #define UFFDWP_SNAPSHOT_KEEP (1u << 1)
 /*
@@ -101,15 +101,16 @@ typedef int (*uffdwp_sink_fn)(void *user, uint64_t offset, const void *data, uin
  * `arming` says how all pages come to be protected (enum uffdwp_arming). UFFDWP_ARMING_MOVE: the page tables of the
  * region are moved away at once, so that begin makes no rounds and brakes no writer, and the pause does not grow with
  * the region but for a byte a page. Afterwards the first access to each page costs a fault, a read too, until the
- * snapshot's thread has mapped it again, which it does first of all while less than half of the pool is used. Until the
- * end the process has two mappings of the region, and page tables for both. After the end of a snapshot that was not
- * kept nothing is armed, and no access to a created region comes to the library; of attached memory those to empty
- * pages do.
+ * snapshot's thread has mapped it again, which it does first of all while less than half of the pool is used. Until
+ * uffdwp_snapshot_free() has returned the process has two mappings of the region, and page tables for both. After the
+ * end of a snapshot that was not kept nothing is armed, and no access to a created region comes to the library; of
+ * attached memory those to empty pages do.
  *
  * UFFDWP_ARMING_AUTO is MOVE where that can be, and fails no call of the program's: shared memory whose file is known,
  * by UFFDWP_MECHANISM_MARKER or _REARM, delivered by a thread that system calls wait for, and not protected since a
  * snapshot with UFFDWP_SNAPSHOT_KEEP (then rounds find little to arm). Else it is ROUNDS. `arming` in struct
- * uffdwp_snapshot_progress says which. Under inline delivery MOVE is by name only: a system call that reads a page
+ * uffdwp_snapshot_progress says which. Before Linux 6.4 it is ROUNDS, because a first read after a move would count as
+ * a write there. Under inline delivery MOVE is by name only: a system call that reads a page
  * which is not mapped again (write(2) from it) fails with EFAULT, unless uffdwp_prepare_read() came before.
  *
  * By name it is refused with -EOPNOTSUPP and the reason where it is not right or was not seen to work here: for other

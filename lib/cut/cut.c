@@ -122,14 +122,29 @@ int cut_choose(struct cut *cut, uint32_t asked, struct text *text)
 		return 0;
 	int error = move_check(cut, asked == UFFDWP_ARMING_MOVE, &found);
 
+	if (!error)
+		error = move_open(cut, &found);
 	if (error && asked == UFFDWP_ARMING_MOVE)
 		return text_fail(text, error, "page tables cannot be moved: %s", found.reason);
+	cut->looks_late = cut->looks_late && !error;
 	if (error)
 		TRACE("region %p: rounds of arming, page tables are not moved: %s", (void *)cut->region, found.reason);
 	else
 		cut->arming = UFFDWP_ARMING_MOVE;
 	cut->may_fall_back = asked == UFFDWP_ARMING_AUTO;
 	return 0;
+}
+
+int cut_fall_back(struct cut *cut)
+{
+	if (!cut->may_fall_back)
+		return 0;
+	cut->arming = UFFDWP_ARMING_ROUNDS;
+	if (cut->looks_late) {
+		cut->looks_late = 0;
+		content_look_again(cut);
+	}
+	return 1;
 }
 
 int cut_open(struct cut *cut)
@@ -140,8 +155,6 @@ int cut_open(struct cut *cut)
 	int error = cut_wants_kept(cut) ? region_note_changes(region) : 0;
 
 	lock_give(&region->lock);
-	if (!error)
-		error = move_open(cut);
 	if (error || !atomic_load(&region->changed))
 		return error;
 	cut->pages_changed = pages_new(cut->k, cut_bitmap_bytes(cut));
@@ -495,7 +508,7 @@ static void cut_follow_move(struct cut *cut)
 	struct pass pass = cut_pass_of(cut);
 	struct ledger *ledger = &cut->region->ledger;
 
-	if (!atomic_load(&cut->region->tracked) && !cut->pages_changed) {
+	if (!atomic_load(&cut->region->tracked) && !cut->increment) {
 		ledger_set_range(ledger, 0, cut->end_page, LEDGER_ARMED);
 		return;
 	}
@@ -514,6 +527,9 @@ static int cut_arm(struct cut *cut)
 			return error;
 		cut->region->immovable = 1; /* once is enough: the pause is as long as arming takes */
 		cut->arming = UFFDWP_ARMING_ROUNDS;
+		if (cut->looks_late) /* also at what is protected already */
+			content_look(cut, 0, cut->end_page);
+		cut->looks_late = 0;
 	}
 	return cut_has_rounds(cut->region) ? cut_arm_rest(cut) : cut_arm_all(cut);
 }
@@ -673,6 +689,7 @@ static int cut_establish_all(struct cut *const *cuts, size_t count)
 		error = cut_arm(cuts[i]);
 		if (!error && cuts[i]->establish)
 			error = cuts[i]->establish(cuts[i]->owner);
+		cuts[i]->refused = error != 0;
 	}
 	if (error) {
 		cut_give_up(cuts, count);

@@ -56,9 +56,10 @@ struct cut {
 
 	/* move.c's. */
 	struct cut_tables old; /* of before the cut */
-	int may_fall_back; /* the move was not asked for by name: where the kernel refuses it all is armed at once */
-	int looks_late;    /* which pages had content is looked at after the cut, see move_check_content() */
-	uint64_t blocks;   /* of the region's file at the cut, by fstat(2) */
+	int may_fall_back;     /* the move was not asked for by name */
+	int refused;           /* of several cuts: it was this that could not be armed */
+	int looks_late;        /* which pages had content is looked at after the cut, see move_check_content() */
+	uint64_t blocks;       /* of the region's file at the cut, by fstat(2) */
 	uint64_t holes_filled; /* the region's counter at the cut */
 	uint64_t discards;     /* the same */
 	uint64_t filled_end;   /* entries of pages before it were filled by move_fill() */
@@ -84,8 +85,11 @@ void cut_init(struct cut *cut, struct uffdwp_region *region, uint64_t length_byt
 void cut_set_length(struct cut *cut, uint64_t length_bytes);
 
 /* First of all: how its pages come to be armed, by enum uffdwp_arming. -EOPNOTSUPP or an error of the moment, with the
- * reason in `text`. */
+ * reason in `text`. What it has reserved cut_close() gives back. */
 int cut_choose(struct cut *cut, uint32_t asked, struct text *text);
+
+/* Before the pause: the move is not available. 1: there will be rounds instead; 0: it was asked for by name. */
+int cut_fall_back(struct cut *cut);
 
 /* Before all else: memory for what the cut notes. -ENOMEM. */
 int cut_open(struct cut *cut);

@@ -61,6 +61,8 @@ static const char *move_reluctance(const struct cut *cut)
 
 	if (!region->waits_empty)
 		return "system calls that read would fail with EFAULT until pages are mapped again";
+	if (!(region->fills & UFFDWP_PROBE_FILL_CONTINUE_WP))
+		return "first reads would count as writes (before Linux 6.4)";
 	if (region->kept)
 		return "the region is protected since its last cut";
 	return region->immovable ? "the region's mapping is in several parts" : NULL;
@@ -112,15 +114,16 @@ int move_check(struct cut *cut, int by_name, struct probe_arming *found)
 	return error;
 }
 
-int move_open(struct cut *cut)
+int move_open(struct cut *cut, struct probe_arming *found)
 {
 	struct uffdwp_region *region = cut->region;
 
-	if (cut->arming != UFFDWP_ARMING_MOVE)
-		return 0;
 	cut->old.at = tables_reserve(cut->k, region->capacity_bytes, region->page_bytes, atomic_load(&region->base));
 	cut->old.left = cut->old.at ? region->capacity_bytes : 0;
-	return cut->old.at ? 0 : -ENOMEM;
+	if (cut->old.at)
+		return 0;
+	(void)snprintf(found->reason, sizeof(found->reason), "no address space, or too many mappings");
+	return -ENOMEM;
 }
 
 int move_prepare(struct cut *cut)

@@ -11,8 +11,8 @@
  * none was made yet. */
 int move_check(struct cut *cut, int by_name, struct probe_arming *found);
 
-/* Before the pause: finds a place to move to, if the cut is to be made so. -ENOMEM: there is no address space. */
-int move_open(struct cut *cut);
+/* Then: finds a place to move to. -ENOMEM: there is no address space, which *found says. */
+int move_open(struct cut *cut, struct probe_arming *found);
 
 /* After it, before the pause: empty entries are ours from now on. 0 or -errno, with text. With the region's lock held.
  */

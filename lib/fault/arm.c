@@ -85,6 +85,8 @@ static int arm_undo_locked(struct uffdwp_region *region, uint64_t first, uint64_
 {
 	int error = arm_check_unused(region);
 
+	if (!error)
+		error = region_mend(region);
 	if (error)
 		return error;
 	error = arm_stalled(region, first, end, arm_take_off);

@@ -28,10 +28,12 @@ void follow_begin(struct follow *follow, const struct kernel_ops *k, int tag)
 
 static void follow_stay_on(struct follow *follow, const cpu_set_t *cpus, int cpu)
 {
-	if (sched_setaffinity(0, sizeof(*cpus), cpus) == 0)
+	if (sched_setaffinity(0, sizeof(*cpus), cpus) == 0) {
 		follow->cpu = cpu;
-	else
-		follow->may = 0;
+		return;
+	}
+	follow->may = 0;
+	sched_setaffinity(0, sizeof(follow->cpus), &follow->cpus); /* best effort, errors ignored */
 }
 
 static void follow_stop(struct follow *follow)

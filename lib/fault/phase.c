@@ -84,6 +84,8 @@ int phase_quiesce(struct uffdwp_region *region)
 	sigset_t before;
 	int error = 0;
 
+	if (!atomic_load(&region->dead))
+		(void)region_mend(region); /* what is not registered refuses to be disarmed */
 	signals_block(&before);
 	phase_stall(region);
 	ledger_set_range(&region->ledger, 0, pages, LEDGER_LEAVING);

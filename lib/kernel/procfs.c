@@ -65,7 +65,8 @@ int procfs_number(const struct kernel_ops *k, const char *path, const char *key,
 	return 0;
 }
 
-/* proc(5): field 2 is a name in parentheses, which may have any byte; field 39 is the CPU. */
+/* proc(5): field 2 is a name in parentheses, which may have any byte; field 39 is the CPU, field 40 the real-time
+ * priority. */
 int procfs_stat_cpu(const struct kernel_ops *k, int fd)
 {
 	char text[1024];
@@ -78,7 +79,12 @@ int procfs_stat_cpu(const struct kernel_ops *k, int fd)
 
 	for (int field = 2; at && field < 39; field++)
 		at = strchr(at + 1, ' ');
-	return at ? (int)strtol(at, NULL, 10) : -ENODATA;
+	char *next = NULL;
+	long cpu = at ? strtol(at, &next, 10) : -1;
+
+	if (!at || next == at)
+		return -ENODATA;
+	return strtol(next, NULL, 10) ? -EPERM : (int)cpu;
 }
 
 /* /proc/swaps: a line of titles, then a line for each. */

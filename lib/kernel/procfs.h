@@ -15,7 +15,8 @@ ssize_t procfs_text(const struct kernel_ops *k, const char *path, char *text, si
  * without such a line, or -errno. */
 int procfs_number(const struct kernel_ops *k, const char *path, const char *key, uint64_t *number);
 
-/* The CPU that a thread ran on last: of its open /proc/PID/task/TID/stat. -errno; -ENODATA: it does not say. */
+/* The CPU that a thread ran on last: of its open /proc/PID/task/TID/stat. -errno; -ENODATA: it does not say; -EPERM: it
+ * runs by a real-time policy, and may keep all others off its CPU. */
 int procfs_stat_cpu(const struct kernel_ops *k, int fd);
 
 /* 1 where any swap is on; -errno where that cannot be asked at this moment. */

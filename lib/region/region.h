@@ -174,6 +174,10 @@ int region_open(const struct region_plan *plan, struct uffdwp_region **out);
  */
 int region_register(struct uffdwp_region *region);
 
+/* Registers what was taken out of the registration. Before pages are disarmed in bulk; region_prepare() does it, too. 0
+ * or -errno, with text. With the region's lock held. */
+int region_mend(struct uffdwp_region *region);
+
 /* A page of zeros, for fills of holes. 0 or -ENOMEM, with text. */
 int region_open_zeros(struct uffdwp_region *region);
 

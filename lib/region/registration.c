@@ -36,6 +36,16 @@ int region_register(struct uffdwp_region *region)
 	return 0;
 }
 
+/* Down before: a page that is taken out meanwhile raises it again. */
+int region_mend(struct uffdwp_region *region)
+{
+	int error = atomic_exchange(&region->torn, 0) ? region_register(region) : 0;
+
+	if (error)
+		atomic_store(&region->torn, 1);
+	return error;
+}
+
 int region_open_zeros(struct uffdwp_region *region)
 {
 	if (!atomic_load(&region->zeros))
@@ -75,8 +85,7 @@ int region_disown_piece(struct uffdwp_region *region, uint64_t *offset)
 	if (*offset < region->capacity_bytes)
 		return 1;
 	atomic_store(&region->owns_empty, 0);
-	if (!region_register(region))
-		atomic_store(&region->torn, 0);
+	(void)region_mend(region);
 	return 0;
 }
 
@@ -114,11 +123,9 @@ int region_prepare(struct uffdwp_region *region)
 {
 	region_stop_merging(region);
 	region_try_populate(region);
-	int error = atomic_exchange(&region->torn, 0) ? region_register(region) : 0;
+	int error = region_mend(region);
 
-	if (error)
-		atomic_store(&region->torn, 1);
-	else if (region->mechanism->prepare)
+	if (!error && region->mechanism->prepare)
 		region->mechanism->prepare(region);
 	return error;
 }

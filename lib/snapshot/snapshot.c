@@ -230,10 +230,11 @@ static int snapshot_prepare_region(struct uffdwp_snapshot *snapshot, struct text
 
 	lock_take(&region->lock);
 	int error = region_prepare(region);
+	int refused = error ? 0 : move_prepare(&snapshot->cut);
 
-	if (!error)
-		error = move_prepare(&snapshot->cut);
 	lock_give(&region->lock);
+	if (refused && !cut_fall_back(&snapshot->cut))
+		error = refused;
 	uint64_t most = region->mechanism->granularity_most ? region->mechanism->granularity_most(region) : 1;
 	uint64_t enough = math_min_u64(most * 2, snapshot->cut.pages_most);
 
@@ -395,7 +396,7 @@ static void *snapshot_main(void *argument)
 	struct uffdwp_snapshot *snapshot = argument;
 
 	thread_begin("uffdwp-sweep");
-	if (snapshot->cut.arming != UFFDWP_ARMING_MOVE)
+	if (!snapshot->touches_late)
 		sweep_touch_pool(snapshot);
 	/* The order is the last that begin does: it shall return, and not wait for a slice of this thread. */
 	snapshot->k->sched_batch(1);
@@ -509,10 +510,12 @@ static void snapshot_sort_by_region(struct cut **cuts, size_t count)
 	}
 }
 
-static const char *snapshot_cut_meaning(const struct uffdwp_snapshot *snapshot, int error)
+static const char *snapshot_cut_meaning(struct cut *const *cuts, size_t count, int error)
 {
-	const char *refused = move_meaning(&snapshot->cut, error);
+	const char *refused = NULL;
 
+	for (size_t i = 0; i < count && !refused; i++)
+		refused = cuts[i]->refused ? move_meaning(cuts[i], error) : NULL;
 	return refused ? refused : snapshot_meaning(error);
 }
 
@@ -536,7 +539,8 @@ static int snapshot_cut(struct uffdwp_snapshot *const *snapshots, size_t count, 
 	snapshot_unlock_regions(sorted, count);
 	if (first->options.cut_leave)
 		first->options.cut_leave(first->options.cut_user);
-	return error ? text_fail(text, error, "the region could not be armed: %s", snapshot_cut_meaning(first, error))
+	return error ? text_fail(text, error, "the region could not be armed: %s",
+	                         snapshot_cut_meaning(sorted, count, error))
 	             : 0;
 }
 
@@ -544,11 +548,14 @@ static int snapshot_open_one(struct uffdwp_snapshot *snapshot, struct text *text
 {
 	int error = snapshot->sink.ops->open(snapshot, text);
 
-	if (error)
+	if (error) {
+		cut_close(&snapshot->cut);
 		return error;
+	}
 	error = snapshot_open_memory(snapshot, text);
-	if (!error && snapshot->sink.ops->prepare && !snapshot->cut.looks_late)
-		error = snapshot->sink.ops->prepare(snapshot, text);
+	if (!error && !snapshot->cut.looks_late)
+		error = snapshot_prepare_sink(snapshot, text);
+	snapshot->touches_late = snapshot->cut.arming == UFFDWP_ARMING_MOVE;
 	if (!error)
 		error = snapshot_start_thread(snapshot, text);
 	if (error) {

@@ -66,6 +66,8 @@ struct uffdwp_snapshot {
 	struct chunk chunks[CHUNK_COUNT_MAX];
 	unsigned chunk_count;
 	uint64_t chunk_pages;
+	int is_prepared;         /* the sink was, see sink.h */
+	int touches_late;        /* after the cut, what begin has left of the pool; fixed before the thread starts */
 	unsigned char *swept;    /* by chunk of the region: done */
 	uint64_t cursor;         /* how many chunks, in order, are done for sure */
 	uint32_t freed_slots;    /* of the pool, since starving writers were last woken */
@@ -122,6 +124,15 @@ static inline void snapshot_sink_fail(struct uffdwp_snapshot *snapshot, int erro
 {
 	snapshot_sink_answer(snapshot, error);
 	fault_fail(snapshot->region, &snapshot->preserve, error, page);
+}
+
+/* The sink's prepare(), once. */
+static inline int snapshot_prepare_sink(struct uffdwp_snapshot *snapshot, struct text *text)
+{
+	int is_prepared = snapshot->is_prepared || !snapshot->sink.ops->prepare;
+
+	snapshot->is_prepared = 1;
+	return is_prepared ? 0 : snapshot->sink.ops->prepare(snapshot, text);
 }
 
 /* 0, or -EBADF: the program has closed the uffd; nothing is protected any more, and what is written is not seen. */

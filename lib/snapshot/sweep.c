@@ -562,8 +562,7 @@ void sweep_touch_pool(struct uffdwp_snapshot *snapshot)
 }
 
 /* After a move of the page tables every read would wait for the handler until the sweep comes by: all entries are
- * filled first, as long as writers do not need the pool; what had content is noted all the same, and the sink prepared.
- */
+ * filled first, as long as writers do not need the pool; what had content is noted all the same. */
 static int sweep_after_move(struct uffdwp_snapshot *snapshot)
 {
 	struct preserve *preserve = &snapshot->preserve;
@@ -575,8 +574,6 @@ static int sweep_after_move(struct uffdwp_snapshot *snapshot)
 		page = move_fill(cut, page, !sweep_runs_low(&preserve->pool));
 	int error = sweep_stopped(snapshot) ? 0 : move_check_content(cut);
 
-	if (!error && cut->looks_late && snapshot->sink.ops->prepare)
-		error = snapshot_sink_answer(snapshot, snapshot->sink.ops->prepare(snapshot, &snapshot->text));
 	return error ? sweep_fail(snapshot, error, 0) : sweep_stopped(snapshot);
 }
 
@@ -587,6 +584,8 @@ int sweep_run(struct uffdwp_snapshot *snapshot)
 	uint64_t index;
 	int error = snapshot->cut.moved ? sweep_after_move(snapshot) : 0;
 
+	if (!error) /* now it is known what had content */
+		error = snapshot_sink_answer(snapshot, snapshot_prepare_sink(snapshot, &snapshot->text));
 	if (snapshot->cut.increment)
 		sweep_leave_out_unchanged(snapshot, chunks);
 	while (!error && sweep_next_chunk(snapshot, chunks, &index))

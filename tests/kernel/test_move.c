@@ -334,6 +334,29 @@ START_TEST(test_region_is_armed_while_it_comes_to_rest)
 }
 END_TEST
 
+/* Nothing that was taken out already refuses to be disarmed. */
+START_TEST(test_region_is_disarmed_while_it_comes_to_rest)
+{
+	struct uffdwp_snapshot_options options = moves_options();
+	options.sink = UFFDWP_SINK_CALLBACK;
+	options.callback = gate_sink;
+	options.user = &gate;
+	gate_open(&gate);
+	open_filled();
+	for (unsigned i = 0; i < 20; i++) {
+		struct uffdwp_snapshot *snapshot = NULL;
+		ck_assert_int_eq(uffdwp_snapshot_begin(place.region, &options, &snapshot), 0);
+		ck_assert_int_eq(uffdwp_snapshot_wait(snapshot, -1, NULL), 0);
+		sleep_us(i * 20);
+		int error = uffdwp_region_disarm(place.region, 0, place.length_bytes);
+		ck_assert_msg(error == 0, "%s", strerror(-error));
+		ck_assert_int_eq(uffdwp_snapshot_free(snapshot), 0);
+		ck_assert_int_ne(place_released(&place), 0);
+	}
+	place_close(&place);
+}
+END_TEST
+
 START_TEST(test_aborted_snapshot_releases_the_region)
 {
 	open_filled();
@@ -674,6 +697,7 @@ static void add_shown(TCase *tests)
 	tcase_add_test(tests, test_to_be_moved_is_no_loss);
 	tcase_add_test(tests, test_nothing_stays_mapped);
 	tcase_add_test(tests, test_region_is_armed_while_it_comes_to_rest);
+	tcase_add_test(tests, test_region_is_disarmed_while_it_comes_to_rest);
 	tcase_add_test(tests, test_aborted_snapshot_releases_the_region);
 	tcase_add_test(tests, test_punch_keeps_what_the_snapshot_needs);
 	tcase_add_loop_test(tests, test_discard_after_the_cut_is_noticed, 0, 2);

@@ -5,9 +5,12 @@
  */
 #include <errno.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "image.h"
+#include "kernel/procfs.h"
 #include "moves.h"
 #include "place.h"
 #include "support.h"
@@ -172,8 +175,59 @@ START_TEST(test_track_beside_misses_no_write)
 }
 END_TEST
 
+/* --- where the move that was not asked for is not available ---------------------------------------------------------
+ */
+
+static void expect_image_by_rounds(enum uffdwp_sink sink)
+{
+	struct uffdwp_snapshot_options options = UFFDWP_SNAPSHOT_OPTIONS_INIT;
+	struct uffdwp_snapshot_progress progress = {.sz = sizeof(progress)};
+	struct image image;
+	image_prepare(&image, sink, place.length_bytes);
+	moves_begin(&image, place.region, &options);
+	for (size_t page = 0; page < place.pages; page += 7) {
+		moves_write(&place, page);
+	}
+	ck_assert_int_eq(image_finish(&image, &progress), 0);
+	ck_assert_uint_eq(image_difference(&image, expected), image.length_bytes);
+	ck_assert_uint_eq(progress.arming, UFFDWP_ARMING_ROUNDS);
+	image_free(&image);
+}
+
+START_TEST(test_mapping_in_parts_is_armed_otherwise)
+{
+	open_filled();
+	must(madvise(place.base + 8 * place.page_bytes, place.page_bytes, MADV_DONTDUMP) == 0);
+	expect_image_by_rounds((enum uffdwp_sink)_i);
+	place_close(&place);
+}
+END_TEST
+
+/* The page tables need as much address space as the region has. */
+START_TEST(test_region_without_a_place_to_move_to_is_armed_otherwise)
+{
+	struct uffdwp_region_options region = UFFDWP_REGION_OPTIONS_INIT;
+	struct rlimit limit;
+	uint64_t kib = 0;
+	region.capacity_bytes = UINT64_C(4) << 30;
+	place_open_with(&place, moves_case(), PAGES, &region);
+	place_fill(&place, 7);
+	expected = malloc(place.length_bytes);
+	must(expected != NULL);
+	memcpy(expected, place.base, place.length_bytes);
+	must(procfs_number(&kernel_real, "/proc/self/status", "VmSize:", &kib) == 0);
+	must(getrlimit(RLIMIT_AS, &limit) == 0);
+	limit.rlim_cur = (rlim_t)(kib * 1024 + (UINT64_C(512) << 20));
+	must(setrlimit(RLIMIT_AS, &limit) == 0);
+	expect_image_by_rounds((enum uffdwp_sink)_i);
+	place_close(&place);
+}
+END_TEST
+
 static void add(TCase *tests)
 {
+	tcase_add_loop_test(tests, test_mapping_in_parts_is_armed_otherwise, 0, 3);
+	tcase_add_loop_test(tests, test_region_without_a_place_to_move_to_is_armed_otherwise, 0, 3);
 	tcase_add_loop_test(tests, test_increments_hold_what_was_written, 0, 16);
 	tcase_add_test(tests, test_view_beside_shows_its_own_instant);
 	tcase_add_test(tests, test_track_beside_misses_no_write);

@@ -55,6 +55,12 @@ static int can_read(size_t page)
 START_TEST(test_page_that_cannot_be_broken_off_cannot_be_read)
 {
 	open_view();
+	unsigned char byte;
+	if (kernel_real.read_self(&byte, view.base, 1) == -ENOSYS) { /* an emulator */
+		support_note(__func__, "no process_vm_readv(2)");
+		view_detach(&view);
+		return;
+	}
 	ck_assert(can_read(3));
 	view_break_all(&region, 3, 4);
 	ck_assert_uint_eq(refused, 1);
