@@ -55,8 +55,9 @@ packages() {
 	roots_run dpkg-query -W -f '${binary:Package}\n' | sort
 }
 
+# What is started when the system is up; rcS.d makes it so, as procps does, which cmake depends on (sysctl(8), once).
 services() {
-	find "$root/etc/systemd" "$root"/etc/rc*.d -type l 2>/dev/null | sort
+	find "$root/etc/systemd" "$root"/etc/rc[2-5].d -type l 2>/dev/null | sort
 }
 
 [[ $(id -u) -eq 0 ]] || skip "root is needed"
