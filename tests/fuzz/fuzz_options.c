@@ -397,7 +397,8 @@ static void end_snapshot(struct uffdwp_snapshot *snapshot)
 	forge_must(uffdwp_snapshot_free(snapshot) == 0, "a snapshot can be freed");
 }
 
-#define SNAPSHOT_KNOWN (UFFDWP_SNAPSHOT_BUFFERED | UFFDWP_SNAPSHOT_KEEP | UFFDWP_SNAPSHOT_INCREMENT)
+#define SNAPSHOT_KNOWN                                                                                                 \
+	(UFFDWP_SNAPSHOT_BUFFERED | UFFDWP_SNAPSHOT_KEEP | UFFDWP_SNAPSHOT_INCREMENT | UFFDWP_SNAPSHOT_COARSE)
 
 static void do_snapshot(struct forge_input *input)
 {
