@@ -18,7 +18,7 @@ stock_kernels=(markerless newest 6.12 6.1 5.10)
 special_boots=(numa no-uring user)
 quick_tests=(bad_input bad_sink doctor no_kernel probe probe_move move move_beside minor mprotect bypass track_bad
 	foreign rights unload files eintr closed)
-left_out=(causality group rate snapshot snapshot_fails restore view lazy lazy_bad lazy_refused sqlite sqlite_lazy
+left_out=(causality group rate snapshot snapshot_fails restore view lazy lazy_bad lazy_refused sqlite sqlite_calls sqlite_lazy
 	sqlite_odd track track_vanish nbd)
 
 describe_boot() {
@@ -48,7 +48,7 @@ long_tests_of() {
 	case $1 in
 	markerless) echo "rearm audit owner content held" ;;
 	newest) echo "delivery track_holes owner ksm limits cancel modes" ;;
-	6.12) echo "track_ranges fifo handlers dirty_manners" ;; # track_vanish takes longer under emulation than a guest may
+	6.12) echo "track_ranges fifo follow handlers dirty_manners" ;; # track_vanish takes longer under emulation than a guest may
 	6.1) echo "cut track_region owner content ksm modes dirty" ;;
 	5.10) echo "rearm region owner handlers stacks held limits dirty" ;;
 	esac
