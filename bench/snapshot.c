@@ -561,8 +561,10 @@ static const char *method_refused(const struct settings *settings, const struct 
 		return settings->trial.direct ? NULL : "no O_DIRECT in the folder of the images";
 	if (method == &trial_uffd_loop)
 		return library_refuses(UFFDWP_MEMORY_SHMEM, UFFDWP_MECHANISM_MARKER, UFFDWP_DELIVERY_THREAD);
-	if (trial_moves(method) && library_refuses_move(UFFDWP_MEMORY_SHMEM))
-		return library_refuses_move(UFFDWP_MEMORY_SHMEM);
+	const char *refusal = trial_moves(method) ? library_refuses_move(UFFDWP_MEMORY_SHMEM) : NULL;
+
+	if (refusal)
+		return refusal;
 	if (method != &trial_inline && method != &trial_thread && !trial_moves(method))
 		return NULL;
 	return library_refuses(UFFDWP_MEMORY_SHMEM, settings->trial.mechanism, (enum uffdwp_delivery)method->variant);

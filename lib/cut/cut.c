@@ -126,7 +126,6 @@ int cut_choose(struct cut *cut, uint32_t asked, struct text *text)
 		error = move_open(cut, &found);
 	if (error && asked == UFFDWP_ARMING_MOVE)
 		return text_fail(text, error, "page tables cannot be moved: %s", found.reason);
-	cut->looks_late = cut->looks_late && !error;
 	if (error)
 		TRACE("region %p: rounds of arming, page tables are not moved: %s", (void *)cut->region, found.reason);
 	else
@@ -140,10 +139,9 @@ int cut_fall_back(struct cut *cut)
 	if (!cut->may_fall_back)
 		return 0;
 	cut->arming = UFFDWP_ARMING_ROUNDS;
-	if (cut->looks_late) {
-		cut->looks_late = 0;
-		content_look_again(cut);
-	}
+	if (cut->looks_late) /* also at what is protected already */
+		content_look(cut, 0, cut->end_page);
+	cut->looks_late = 0;
 	return 1;
 }
 
@@ -366,7 +364,7 @@ static void cut_enter_rounds(struct cut *cut)
 	cut->braked_before_ns = atomic_load(&region->braked_ns);
 	lock_take(&region->lock);
 	region->rounds = 1;
-	(void)region_prepare(region); /* what is not registered refuses to be armed, and says so then */
+	(void)region_mend(region); /* what is not registered refuses to be armed, and says so then */
 	uint32_t was_active = atomic_exchange(&region->active, 1);
 
 	lock_give(&region->lock);
@@ -523,13 +521,9 @@ static int cut_arm(struct cut *cut)
 
 		if (!error)
 			cut_follow_move(cut);
-		if (!error || !cut->may_fall_back)
+		if (!error || !cut_fall_back(cut))
 			return error;
 		cut->region->immovable = 1; /* once is enough: the pause is as long as arming takes */
-		cut->arming = UFFDWP_ARMING_ROUNDS;
-		if (cut->looks_late) /* also at what is protected already */
-			content_look(cut, 0, cut->end_page);
-		cut->looks_late = 0;
 	}
 	return cut_has_rounds(cut->region) ? cut_arm_rest(cut) : cut_arm_all(cut);
 }

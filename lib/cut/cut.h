@@ -88,7 +88,8 @@ void cut_set_length(struct cut *cut, uint64_t length_bytes);
  * reason in `text`. What it has reserved cut_close() gives back. */
 int cut_choose(struct cut *cut, uint32_t asked, struct text *text);
 
-/* Before the pause: the move is not available. 1: there will be rounds instead; 0: it was asked for by name. */
+/* The move is not available. 1: pages are armed one after the other instead, and what has content was looked at; 0: it
+ * was asked for by name. With the region's lock held. */
 int cut_fall_back(struct cut *cut);
 
 /* Before all else: memory for what the cut notes. -ENOMEM. */

@@ -110,7 +110,6 @@ int move_check(struct cut *cut, int by_name, struct probe_arming *found)
 	}
 	if (error)
 		(void)snprintf(found->reason, sizeof(found->reason), "%s", reason);
-	cut->looks_late = !error && move_looks_late(cut);
 	return error;
 }
 
@@ -120,6 +119,7 @@ int move_open(struct cut *cut, struct probe_arming *found)
 
 	cut->old.at = tables_reserve(cut->k, region->capacity_bytes, region->page_bytes, atomic_load(&region->base));
 	cut->old.left = cut->old.at ? region->capacity_bytes : 0;
+	cut->looks_late = cut->old.at && move_looks_late(cut);
 	if (cut->old.at)
 		return 0;
 	(void)snprintf(found->reason, sizeof(found->reason), "no address space, or too many mappings");
@@ -252,13 +252,6 @@ void move_fill_rest(struct cut *cut)
 	}
 }
 
-static void move_drop(struct uffdwp_region *region, struct cut_tables *old)
-{
-	while (old->left)
-		tables_drop(region, old->at, &old->left, old->filled);
-	old->at = NULL;
-}
-
 /* With the region's lock held: 1: nothing of it is armed, nor will be without this lock. Memory that its owner may
  * unmap at any time stays registered, because an event that comes while it is not would be missed. */
 static int move_may_rest(const struct uffdwp_region *region)
@@ -293,9 +286,9 @@ void move_close(struct cut *cut)
 		tables_forget_move(region);
 		move_rest(region);
 	}
-	if (cut->moved)
-		move_drop(region, &cut->old);
-	else if (cut->old.at)
+	while (cut->moved && cut->old.left)
+		tables_drop(region, cut->old.at, &cut->old.left, cut->old.filled);
+	if (!cut->moved && cut->old.at)
 		cut->k->munmap(cut->old.at, cut->old.left);
 	cut->moved = 0;
 	cut->old.at = NULL;

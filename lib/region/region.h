@@ -408,6 +408,15 @@ static inline unsigned char *region_address(const struct uffdwp_region *region, 
 	       (page << region->page_shift);
 }
 
+/* What the kernel goes through at a time where it holds the lock that faults need: old page tables that are unmapped, a
+ * registration that is taken away. */
+#define REGION_PIECE_BYTES (4ull << 20)
+
+static inline uint64_t region_piece_bytes(const struct uffdwp_region *region)
+{
+	return region->page_bytes < REGION_PIECE_BYTES ? REGION_PIECE_BYTES : region->page_bytes;
+}
+
 /* Memory for what serves this region: on its nodes, where it was bound to some. */
 void *region_pages_new(const struct uffdwp_region *region, size_t length);
 

@@ -11,9 +11,6 @@
 #include "base/math.h"
 #include "region/region.h"
 
-/* What is taken out of a registration at a time. */
-#define PIECE_BYTES (4ull << 20)
-
 static uint64_t region_modes(const struct uffdwp_region *region)
 {
 	uint64_t modes = region->mechanism->register_modes[region->memory];
@@ -61,10 +58,9 @@ int region_own_empty(struct uffdwp_region *region)
 
 	if (error || atomic_exchange(&region->owns_empty, 1))
 		return error;
-	error = region_register(region);
-	if (error) /* a part may be registered so: the flag stays, which is right all the same */
-		atomic_store(&region->torn, 1);
-	return error;
+	atomic_store(&region->torn, 1);
+	return region_mend(
+	        region); /* where it fails a part may be registered so: the flag stays, which is right, too */
 }
 
 /* The kernel takes no mode away from a registration, so that it is ended and begun anew. While a part is out, `torn`
@@ -72,9 +68,8 @@ int region_own_empty(struct uffdwp_region *region)
 int region_disown_piece(struct uffdwp_region *region, uint64_t *offset)
 {
 	uint64_t length = atomic_load(&region->length_bytes);
-	uint64_t piece = *offset < length
-	                         ? math_min_u64(math_round_up(PIECE_BYTES, region->page_bytes), length - *offset)
-	                         : region->capacity_bytes - *offset;
+	uint64_t piece = *offset < length ? math_min_u64(region_piece_bytes(region), length - *offset)
+	                                  : region->capacity_bytes - *offset;
 
 	if (*offset && !atomic_load(&region->torn)) /* it is registered again */
 		return 0;

@@ -10,9 +10,6 @@
 #include "kernel/backoff.h"
 #include "kernel/own.h"
 
-/* What is unmapped at a time: so many bytes of small pages. */
-#define PIECE_BYTES (4ull << 20)
-
 /* A table is one page, of entries that are as large as a pointer: a page-table page maps so much, and a page of
  * pointers to such pages as much more. */
 static uint64_t tables_span(uint64_t below)
@@ -105,8 +102,7 @@ void tables_forget_move(struct uffdwp_region *region)
  * and no fault of the region could be resolved meanwhile. */
 void tables_drop(struct uffdwp_region *region, void *target, uint64_t *length, uint64_t filled)
 {
-	uint64_t piece = *length > filled ? *length - filled
-	                                  : math_min_u64(*length, math_round_up(PIECE_BYTES, region->page_bytes));
+	uint64_t piece = *length > filled ? *length - filled : math_min_u64(*length, region_piece_bytes(region));
 	unsigned char *start = (unsigned char *)target + *length - piece;
 
 	if (region->uffd >= 0 && !own_check(region->k, region->uffd, region->tag))

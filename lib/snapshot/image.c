@@ -64,9 +64,9 @@ static int image_content_run(const struct uffdwp_snapshot *snapshot, uint64_t pa
 }
 
 /*
- * Blocks for what has content are reserved, where that is known before the cut: writes with O_DIRECT then need not wait
- * for each other's allocation, and a full disk is refused here instead of in the middle. Not on tmpfs, which would fill
- * them with zeros.
+ * Blocks for what has content are reserved as soon as that is known, mostly before the cut: writes with O_DIRECT then
+ * need not wait for each other's allocation, and a full disk is refused here instead of in the middle. Not on tmpfs,
+ * which would fill them with zeros.
  */
 static int image_prepare(struct uffdwp_snapshot *snapshot, struct text *text)
 {

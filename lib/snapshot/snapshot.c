@@ -232,9 +232,9 @@ static int snapshot_prepare_region(struct uffdwp_snapshot *snapshot, struct text
 	int error = region_prepare(region);
 	int refused = error ? 0 : move_prepare(&snapshot->cut);
 
-	lock_give(&region->lock);
 	if (refused && !cut_fall_back(&snapshot->cut))
 		error = refused;
+	lock_give(&region->lock);
 	uint64_t most = region->mechanism->granularity_most ? region->mechanism->granularity_most(region) : 1;
 	uint64_t enough = math_min_u64(most * 2, snapshot->cut.pages_most);
 
