@@ -54,8 +54,8 @@ static void finish(struct image *image, struct uffdwp_snapshot_progress *progres
 	image_free(image);
 }
 
-/* Begins a snapshot that stays at its first chunk until the gate is opened. */
-static struct uffdwp_snapshot *begin_held(void)
+/* A snapshot that goes through the gate, which is closed at first. */
+static struct uffdwp_snapshot *begin_gated(void)
 {
 	struct uffdwp_snapshot_options options = moves_options();
 	struct uffdwp_snapshot *snapshot;
@@ -63,6 +63,13 @@ static struct uffdwp_snapshot *begin_held(void)
 	options.callback = gate_sink;
 	options.user = &gate;
 	ck_assert_int_eq(uffdwp_snapshot_begin(place.region, &options, &snapshot), 0);
+	return snapshot;
+}
+
+/* One that stays at its first chunk until the gate is opened. */
+static struct uffdwp_snapshot *begin_held(void)
+{
+	struct uffdwp_snapshot *snapshot = begin_gated();
 	gate_await(&gate);
 	return snapshot;
 }
@@ -307,15 +314,10 @@ END_TEST
 /* After the end the registration is taken away in parts: what is armed meanwhile is registered, all of it. */
 START_TEST(test_region_is_armed_while_it_comes_to_rest)
 {
-	struct uffdwp_snapshot_options options = moves_options();
-	options.sink = UFFDWP_SINK_CALLBACK;
-	options.callback = gate_sink;
-	options.user = &gate;
 	gate_open(&gate);
 	open_filled();
 	for (unsigned i = 0; i < 20; i++) {
-		struct uffdwp_snapshot *snapshot = NULL;
-		ck_assert_int_eq(uffdwp_snapshot_begin(place.region, &options, &snapshot), 0);
+		struct uffdwp_snapshot *snapshot = begin_gated();
 		ck_assert_int_eq(uffdwp_snapshot_wait(snapshot, -1, NULL), 0);
 		sleep_us(i * 20);
 		int error = uffdwp_region_arm(place.region, 0, place.length_bytes);
@@ -337,15 +339,10 @@ END_TEST
 /* Nothing that was taken out already refuses to be disarmed. */
 START_TEST(test_region_is_disarmed_while_it_comes_to_rest)
 {
-	struct uffdwp_snapshot_options options = moves_options();
-	options.sink = UFFDWP_SINK_CALLBACK;
-	options.callback = gate_sink;
-	options.user = &gate;
 	gate_open(&gate);
 	open_filled();
 	for (unsigned i = 0; i < 20; i++) {
-		struct uffdwp_snapshot *snapshot = NULL;
-		ck_assert_int_eq(uffdwp_snapshot_begin(place.region, &options, &snapshot), 0);
+		struct uffdwp_snapshot *snapshot = begin_gated();
 		ck_assert_int_eq(uffdwp_snapshot_wait(snapshot, -1, NULL), 0);
 		sleep_us(i * 20);
 		int error = uffdwp_region_disarm(place.region, 0, place.length_bytes);

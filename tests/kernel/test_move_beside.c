@@ -175,8 +175,7 @@ START_TEST(test_track_beside_misses_no_write)
 }
 END_TEST
 
-/* --- where the move that was not asked for is not available ---------------------------------------------------------
- */
+/* --- where the move is not available ------------------------------------------------------------------------- */
 
 static void expect_image_by_rounds(enum uffdwp_sink sink)
 {

@@ -10,6 +10,7 @@
 
 #include <sqlite3.h>
 
+#include "extension.h"
 #include "place.h"
 #include "scratch.h"
 #include "support.h"
@@ -58,25 +59,16 @@ static void back_up(sqlite3 *db, const char *name)
 /* Begins a snapshot, after one that runs still. */
 static void cut(sqlite3 *db, const char *sql)
 {
-	while (sqlite3_exec(db, sql, NULL, NULL, NULL) == SQLITE_BUSY) {
+	int result;
+	while ((result = sqlite3_exec(db, sql, NULL, NULL, NULL)) == SQLITE_BUSY) {
 		sleep_us(1000);
 	}
-	ck_assert_int_eq(sqlite3_errcode(db) == SQLITE_OK || sqlite3_errcode(db) == SQLITE_ROW ||
-	                         sqlite3_errcode(db) == SQLITE_DONE,
-	                 1);
+	ck_assert_msg(result == SQLITE_OK, "%s: %s", sql, sqlite3_errmsg(db));
 }
 
 static void setup(void)
 {
-	sqlite3 *db = NULL;
-	char *error = NULL;
-	scratch_folder(folder);
-	ck_assert_int_eq(chdir(folder), 0);
-	ck_assert_int_eq(sqlite3_open(":memory:", &db), SQLITE_OK);
-	ck_assert_int_eq(sqlite3_db_config(db, SQLITE_DBCONFIG_ENABLE_LOAD_EXTENSION, 1, NULL), SQLITE_OK);
-	int result = sqlite3_load_extension(db, getenv("UFFDWP_EXTENSION"), "sqlite3_uffdwpsqlite_init", &error);
-	ck_assert_msg(result == SQLITE_OK, "%s", error ? error : "");
-	sqlite3_close(db);
+	extension_load(folder);
 }
 
 /* Inline they are not moved unless that is asked for by name, which the extension does not do. */

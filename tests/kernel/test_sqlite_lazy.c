@@ -10,6 +10,7 @@
 
 #include <sqlite3.h>
 
+#include "extension.h"
 #include "kernel/abi.h"
 #include "kernel/probe.h"
 #include "scratch.h"
@@ -105,15 +106,7 @@ static void make_file(const char *name, const char *mode)
 static void setup(void)
 {
 	char folder[SCRATCH_PATH];
-	sqlite3 *db = NULL;
-	char *error = NULL;
-	scratch_folder(folder);
-	ck_assert_int_eq(chdir(folder), 0);
-	ck_assert_int_eq(sqlite3_open(":memory:", &db), SQLITE_OK);
-	ck_assert_int_eq(sqlite3_db_config(db, SQLITE_DBCONFIG_ENABLE_LOAD_EXTENSION, 1, NULL), SQLITE_OK);
-	int result = sqlite3_load_extension(db, getenv("UFFDWP_EXTENSION"), "sqlite3_uffdwpsqlite_init", &error);
-	ck_assert_msg(result == SQLITE_OK, "%s", error ? error : "");
-	sqlite3_close(db);
+	extension_load(folder);
 }
 
 /* --- what is loaded ------------------------------------------------------------------------------------------------

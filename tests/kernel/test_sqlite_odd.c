@@ -11,6 +11,7 @@
 
 #include <sqlite3.h>
 
+#include "extension.h"
 #include "scratch.h"
 #include "support.h"
 #include "uffdwp.h"
@@ -283,15 +284,8 @@ END_TEST
 
 static void setup(void)
 {
-	sqlite3 *db = NULL;
-	char *text = NULL;
-	scratch_folder(folder);
-	ck_assert_int_eq(chdir(folder), 0);
 	ck_assert_int_eq(sqlite3_config(SQLITE_CONFIG_LOG, keep_log, NULL), SQLITE_OK);
-	ck_assert_int_eq(sqlite3_open(":memory:", &db), SQLITE_OK);
-	ck_assert_int_eq(sqlite3_enable_load_extension(db, 1), SQLITE_OK);
-	ck_assert_msg(sqlite3_load_extension(db, getenv("UFFDWP_EXTENSION"), NULL, &text) == SQLITE_OK, "%s", text);
-	sqlite3_close(db);
+	extension_load(folder);
 }
 
 int main(void)
