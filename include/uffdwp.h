@@ -36,7 +36,8 @@
  *     other system calls do;
  *  4. a child after fork(): its writes are not seen, whatever its copy of the page tables carries. Created regions are
  *     MADV_DONTFORK, so that the child has no such mapping at all, and gets SIGSEGV where it touches one, unless
- *     UFFDWP_REGION_INHERIT was asked for. Attached and tracked memory is inherited as fork(2) always does it;
+ *     UFFDWP_REGION_INHERIT was asked for, or uffdwp_fork() gives it the region as its own. Attached and tracked memory
+ *     is inherited as fork(2) always does it;
  *  5. MADV_REMOVE and hole punches that are not made by the library: use uffdwp_region_punch(), which keeps pre-images
  *     first. A snapshot compares the data extents at its cut with what its sweep finds, and fails if content vanished.
  *     It cannot see a hole that was filled again before the sweep came to it; nor, in memory that was attached without
@@ -117,8 +118,9 @@
  *
  * Processes: after fork() the child must not use its parent's handles: it has none of the threads, and what it asked of
  * the kernel by them would happen to its parent's memory. Calls with them answer -ECHILD there and do nothing, but
- * those that only read: uffdwp_region_base(), _info(), _stats() and _locate(), uffdwp_view_base() and _info(). An image
- * is its own. The child may open a runtime of its own.
+ * those that only read: uffdwp_region_base(), _info(), _stats() and _locate(), uffdwp_view_base() and _info(); and but
+ * for uffdwp_fork(), which is fork(2) there. An image is its own. The child may open a runtime of its own. In a child
+ * of uffdwp_fork() regions are plain memory, which needs no barriers.
  *
  * Threads: all functions may be called from any thread unless they say otherwise; a handle must not be used while or
  * after it is closed. None may be called from a signal handler except uffdwp_prepare_write(),
@@ -144,6 +146,7 @@
 #ifndef UFFDWP_H
 #define UFFDWP_H
 
+#include "uffdwp/child.h"
 #include "uffdwp/image.h"
 #include "uffdwp/probe.h"
 #include "uffdwp/region.h"

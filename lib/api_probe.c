@@ -150,11 +150,18 @@ UFFDWP_EXPORT int uffdwp_probe_rung(const struct uffdwp_probe *probe, uint32_t m
 	return 0;
 }
 
+static void probe_give_arming(const struct probe_arming *found, struct uffdwp_probe_arming *answer)
+{
+	struct uffdwp_probe_arming given = {.sz = sizeof(given), .works = found->works, .error = found->error};
+
+	snprintf(given.reason, sizeof(given.reason), "%s", found->reason);
+	api_give_answer(answer, &given, sizeof(given));
+}
+
 UFFDWP_EXPORT int uffdwp_probe_arming(const struct uffdwp_probe *probe, uint32_t memory, uint32_t arming,
                                       struct uffdwp_probe_arming *answer)
 {
 	API_CALL();
-	struct uffdwp_probe_arming given = {.sz = sizeof(given)};
 	int error = probe_check(answer, memory, "arming", arming, UFFDWP_ARMING_COUNT);
 
 	if (error)
@@ -162,9 +169,16 @@ UFFDWP_EXPORT int uffdwp_probe_arming(const struct uffdwp_probe *probe, uint32_t
 	struct probe_arming found =
 	        probe_arming_of(&probe->report, (enum uffdwp_memory)memory, (enum uffdwp_arming)arming);
 
-	given.works = found.works;
-	given.error = found.error;
-	snprintf(given.reason, sizeof(given.reason), "%s", found.reason);
-	api_give_answer(answer, &given, sizeof(given));
+	probe_give_arming(&found, answer);
 	return 0;
+}
+
+UFFDWP_EXPORT int uffdwp_probe_child(const struct uffdwp_probe *probe, struct uffdwp_probe_arming *answer)
+{
+	API_CALL();
+	int error = api_check_answer(NULL, answer, "the answer");
+
+	if (!error)
+		probe_give_arming(&probe->report.child, answer);
+	return error;
 }

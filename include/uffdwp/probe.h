@@ -129,6 +129,10 @@ struct uffdwp_probe_arming {
 UFFDWP_EXPORT int uffdwp_probe_arming(const struct uffdwp_probe *probe, uint32_t memory, uint32_t arming,
                                       struct uffdwp_probe_arming *answer);
 
+/* Whether pages can be broken off a child, without which there is no uffdwp_fork(); `reason` as above. The trial makes
+ * a child of the calling process, as fork(2) does, which no wait(2) and no signal reports. -EINVAL. Since 0.1. */
+UFFDWP_EXPORT int uffdwp_probe_child(const struct uffdwp_probe *probe, struct uffdwp_probe_arming *answer);
+
 #ifdef __cplusplus
 }
 #endif

@@ -7,6 +7,7 @@
 #include <stddef.h>
 
 static _Atomic(forks_fn *) forks_table[FORKS_MOST];
+static _Atomic(const struct forks_around *) forks_around;
 static _Atomic int forks_are_watched;
 
 void forks_add(forks_fn *in_child)
@@ -20,7 +21,28 @@ void forks_add(forks_fn *in_child)
 	__builtin_trap(); /* a module more than FORKS_MOST: whichever test comes by finds it */
 }
 
-static void forks_run_in_child(void)
+void forks_add_around(const struct forks_around *around)
+{
+	atomic_store(&forks_around, around);
+}
+
+static void forks_run_before(void)
+{
+	const struct forks_around *around = atomic_load(&forks_around);
+
+	if (around)
+		around->before();
+}
+
+static void forks_run_in_parent(void)
+{
+	const struct forks_around *around = atomic_load(&forks_around);
+
+	if (around)
+		around->in_parent();
+}
+
+void forks_after_bare(void)
 {
 	for (size_t i = 0; i < FORKS_MOST; i++) {
 		forks_fn *in_child = atomic_load(&forks_table[i]);
@@ -30,12 +52,21 @@ static void forks_run_in_child(void)
 	}
 }
 
+static void forks_run_in_child(void)
+{
+	const struct forks_around *around = atomic_load(&forks_around);
+
+	if (around)
+		around->in_child();
+	forks_after_bare();
+}
+
 /* Two threads may come here at once, and a child of fork() while one of them is inside: then all runs twice. */
 int forks_watch(void)
 {
 	if (atomic_load(&forks_are_watched))
 		return 0;
-	int error = -pthread_atfork(NULL, NULL, forks_run_in_child);
+	int error = -pthread_atfork(forks_run_before, forks_run_in_parent, forks_run_in_child);
 
 	if (!error)
 		atomic_store(&forks_are_watched, 1);

@@ -19,6 +19,20 @@ typedef void forks_fn(void);
  * there, whichever thread has added it. */
 void forks_add(forks_fn *in_child);
 
+/* What else happens around a fork(), on the thread that forks: before, after all handlers of pthread_atfork(3) that
+ * were added later; then in the parent and in the child, before all such handlers, and in the child before what was
+ * added by forks_add(). One module has it. */
+struct forks_around {
+	void (*before)(void);
+	void (*in_parent)(void);
+	void (*in_child)(void);
+};
+
+void forks_add_around(const struct forks_around *around);
+
+/* What handlers of pthread_atfork(3) would have run, for a fork that runs none. */
+void forks_after_bare(void);
+
 /* From now on what was added, and what will be, runs in children. Before the first region, with signals as the caller
  * has them: the C library may allocate, the first time. 0 or -ENOMEM. */
 int forks_watch(void);

@@ -506,7 +506,10 @@ static void cut_follow_move(struct cut *cut)
 	struct pass pass = cut_pass_of(cut);
 	struct ledger *ledger = &cut->region->ledger;
 
-	if (!atomic_load(&cut->region->tracked) && !cut->increment) {
+	/* Where there are pre-images, what was noted of changes is taken along (cut_take_changes()). */
+	int notes = atomic_load(&cut->region->tracked) || (!cut->preserve && atomic_load(&cut->region->changed));
+
+	if (!notes && !cut->increment) {
 		ledger_set_range(ledger, 0, cut->end_page, LEDGER_ARMED);
 		return;
 	}
@@ -653,7 +656,12 @@ static void cut_note_beyond(struct cut *cut)
 static void cut_give_up(struct cut *const *cuts, size_t count)
 {
 	for (size_t i = 0; i < count; i++) {
-		cut_disarm_all(cuts[i]);
+		int others_see = region_breaks_pages(cuts[i]->region);
+
+		if (others_see && cuts[i]->moved)
+			cut_keep_protection(cuts[i]);
+		else if (!others_see || cuts[i]->arming != UFFDWP_ARMING_MOVE) /* else nothing was armed */
+			cut_disarm_all(cuts[i]);
 		cut_leave_region(cuts[i]);
 	}
 }
@@ -666,14 +674,15 @@ static inline int cut_is_armed(const struct cut *cut)
 	       cut->end_page <= cut->pages_most && cut->end_page <= region_pages(cut->region);
 }
 
-/* INV-CUT holds because from HOLD to PRESERVE no fault is resolved. */
-static int cut_establish_all(struct cut *const *cuts, size_t count)
+/* INV-CUT holds because from here to cut_resume() no fault is resolved. */
+int cut_pause(struct cut *const *cuts, size_t count)
 {
 	uint64_t start = kernel_now_ns();
 	int error = 0;
 
 	for (size_t i = 0; i < count; i++) {
 		INVARIANT(LOCK, invariant_holds(&cuts[i]->region->lock));
+		cuts[i]->stalled_at_ns = start;
 		cut_stall(cuts[i]);
 	}
 	fault_epoch_wait();
@@ -685,24 +694,28 @@ static int cut_establish_all(struct cut *const *cuts, size_t count)
 			error = cuts[i]->establish(cuts[i]->owner);
 		cuts[i]->refused = error != 0;
 	}
-	if (error) {
+	if (error)
 		cut_give_up(cuts, count);
-		return error;
-	}
+	for (size_t i = 0; i < count; i++)
+		move_came(cuts[i]);
+	return error;
+}
+
+void cut_resume(struct cut *const *cuts, size_t count)
+{
 	for (size_t i = 0; i < count; i++) {
 		INVARIANT(CUT, atomic_load(&cuts[i]->region->phase) == PHASE_STALL && cut_is_armed(cuts[i]));
 		cut_take_changes(cuts[i]);
 		cuts[i]->faults_before = atomic_load(&cuts[i]->region->counters.faults);
 		phase_move(cuts[i]->region, cuts[i]->preserve ? PHASE_PRESERVE : PHASE_IDLE);
 	}
-	uint64_t pause_ns = kernel_now_ns() - start;
+	uint64_t now = kernel_now_ns();
 
 	for (size_t i = 0; i < count; i++) {
-		cuts[i]->pause_ns = pause_ns;
-		PROBE3(cut, cuts[i]->region, pause_ns, cuts[i]->pause_pages);
+		cuts[i]->pause_ns = now - cuts[i]->stalled_at_ns;
+		PROBE3(cut, cuts[i]->region, cuts[i]->pause_ns, cuts[i]->pause_pages);
 		phase_wake(cuts[i]->region);
 	}
-	return 0;
 }
 
 int cut_establish(struct cut *const *cuts, size_t count)
@@ -710,8 +723,10 @@ int cut_establish(struct cut *const *cuts, size_t count)
 	sigset_t before;
 
 	signals_block(&before);
-	int error = cut_establish_all(cuts, count);
+	int error = cut_pause(cuts, count);
 
+	if (!error)
+		cut_resume(cuts, count);
 	signals_restore(&before);
 	for (size_t i = 0; i < count; i++) {
 		if (!error && cuts[i]->pages_changed)

@@ -62,7 +62,9 @@ struct cut {
 	uint64_t blocks;       /* of the region's file at the cut, by fstat(2) */
 	uint64_t holes_filled; /* the region's counter at the cut */
 	uint64_t discards;     /* the same */
+	uint64_t data_end;     /* pages from one before it up to here have content, see move_skip_holes() */
 	uint64_t filled_end;   /* entries of pages before it were filled by move_fill() */
+	int comes;             /* prepared, and not made yet: counts among moves_soon of the region */
 	int moved;             /* the move was made, and is not undone */
 
 	/* What became of it. */
@@ -76,6 +78,7 @@ struct cut {
 	uint64_t braked_before_ns;
 	uint64_t braked_ns;
 	uint64_t pause_pages; /* armed in the pause */
+	uint64_t stalled_at_ns;
 	uint64_t pause_ns;
 	uint64_t faults_before; /* of the region, at the cut */
 };
@@ -101,6 +104,11 @@ void cut_rounds(struct cut *const *cuts, size_t count);
 
 /* The pause. With the locks of all regions held. 0; or -errno, and nothing is armed for these cuts. */
 int cut_establish(struct cut *const *cuts, size_t count);
+
+/* The same in two steps: in between faults are stalled and all is armed, for an owner that has more to do at that
+ * instant. With all signals blocked. After an error of the first, as after one of cut_establish(), no second. */
+int cut_pause(struct cut *const *cuts, size_t count);
+void cut_resume(struct cut *const *cuts, size_t count);
 
 /* After rounds that no cut followed: unprotects the pages that only the rounds protected. */
 void cut_forget(struct cut *cut);

@@ -63,7 +63,7 @@ static const char *move_reluctance(const struct cut *cut)
 		return "system calls that read would fail with EFAULT until pages are mapped again";
 	if (!(region->fills & UFFDWP_PROBE_FILL_CONTINUE_WP))
 		return "first reads would count as writes (before Linux 6.4)";
-	if (region->kept)
+	if (region->kept && cut->preserve) /* what has none is to begin at once */
 		return "the region is protected since its last cut";
 	return region->immovable ? "the region's mapping is in several parts" : NULL;
 }
@@ -91,6 +91,9 @@ static int move_looks_late(const struct cut *cut)
 {
 	struct stat st;
 
+	/* Other mappings of the file allocate pages of holes that they read. */
+	if (!cut->preserve || region_breaks_pages(cut->region))
+		return 0;
 	return !cut->increment && cut->region->owned && !cut->swap_on && cut->k->fstat(cut->region->fd, &st) == 0;
 }
 
@@ -126,9 +129,22 @@ int move_open(struct cut *cut, struct probe_arming *found)
 	return -ENOMEM;
 }
 
+void move_came(struct cut *cut)
+{
+	if (cut->comes)
+		cut->region->moves_soon--;
+	cut->comes = 0;
+}
+
 int move_prepare(struct cut *cut)
 {
-	return cut->arming == UFFDWP_ARMING_MOVE ? region_own_empty(cut->region) : 0;
+	if (cut->arming != UFFDWP_ARMING_MOVE)
+		return 0;
+	tables_forget_moves(cut->region); /* that of another cut, whose owner lives on */
+	if (!cut->comes)
+		cut->region->moves_soon++;
+	cut->comes = 1;
+	return region_own_empty(cut->region);
 }
 
 static uint64_t move_blocks(const struct cut *cut)
@@ -225,10 +241,12 @@ uint64_t move_fill(struct cut *cut, uint64_t page, int fills)
 	struct uffdwp_region *region = cut->region;
 	uint64_t end = math_min_u64(page + MOVE_FILL_PAGES, cut->end_page);
 
+	uint64_t all = math_low_bits(end - page);
+
 	fills = fills && (region->fills & UFFDWP_PROBE_FILL_CONTINUE_WP) && cut->filled_end == page;
 	if (!fills && !cut->looks_late)
 		return cut->end_page;
-	uint64_t there = move_in_memory(region, page, end);
+	uint64_t there = page < cut->data_end ? all : move_in_memory(region, page, end);
 
 	if (cut->looks_late)
 		move_note_content(cut, page, there);
@@ -237,6 +255,21 @@ uint64_t move_fill(struct cut *cut, uint64_t page, int fills)
 	cut->filled_end = end;
 	fault_fill_protected(region, page, end, there);
 	return end;
+}
+
+uint64_t move_skip_holes(struct cut *cut, uint64_t page)
+{
+	struct uffdwp_region *region = cut->region;
+	uint64_t end = cut->end_page << region->page_shift;
+
+	if (cut->swap_on || page < cut->data_end) /* what is swapped out is not to be read back */
+		return page;
+	uint64_t data = region_seek(region, page << region->page_shift, end, 0);
+	uint64_t hole = data < end ? region_seek(region, data, end, 1) : end;
+
+	cut->data_end = hole >> region->page_shift;
+	cut->filled_end = data >> region->page_shift;
+	return cut->filled_end;
 }
 
 void move_fill_rest(struct cut *cut)
@@ -256,13 +289,13 @@ void move_fill_rest(struct cut *cut)
  * unmap at any time stays registered, because an event that comes while it is not would be missed. */
 static int move_may_rest(const struct uffdwp_region *region)
 {
-	return region->owned && !atomic_load(&region->dead) && !atomic_load(&region->preserve) &&
+	return region->owned && !atomic_load(&region->dead) && !atomic_load(&region->preserve) && !region->moves_soon &&
 	       !region_is_active(region) && !own_check(region->k, region->uffd, region->tag);
 }
 
 /* The kernel goes through all entries: piece by piece, so that no thread waits long for its lock. Where something is to
  * be armed again meanwhile, all of the region is registered again, and stays so. */
-static void move_rest(struct uffdwp_region *region)
+void move_rest(struct uffdwp_region *region)
 {
 	uint64_t offset = 0;
 	int goes_on = !region->mechanism->owns_empty && region_owns_empty(region);
@@ -278,18 +311,32 @@ static void move_rest(struct uffdwp_region *region)
 	}
 }
 
-void move_close(struct cut *cut)
+void move_drop_some(struct cut *cut)
 {
-	struct uffdwp_region *region = cut->region;
-
-	if (cut->preserve) { /* of several cuts of a region at a time one has pre-images, and only such a one moves */
-		tables_forget_move(region);
-		move_rest(region);
-	}
-	while (cut->moved && cut->old.left)
-		tables_drop(region, cut->old.at, &cut->old.left, cut->old.filled);
-	if (!cut->moved && cut->old.at)
+	tables_forget_move(cut->region, cut->old.at);
+	if (cut->moved && cut->old.left)
+		tables_drop(cut->region, cut->old.at, &cut->old.left, cut->old.filled);
+	else if (cut->old.at && cut->old.left)
 		cut->k->munmap(cut->old.at, cut->old.left);
+	if (cut->moved && cut->old.left)
+		return;
 	cut->moved = 0;
 	cut->old.at = NULL;
+}
+
+void move_drop(struct cut *cut)
+{
+	while (cut->old.at)
+		move_drop_some(cut);
+}
+
+void move_close(struct cut *cut)
+{
+	if (cut->comes) { /* it did not */
+		lock_take(&cut->region->lock);
+		move_came(cut);
+		lock_give(&cut->region->lock);
+	}
+	move_rest(cut->region);
+	move_drop(cut);
 }

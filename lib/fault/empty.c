@@ -88,7 +88,9 @@ static enum fault_verdict empty_fill_plain(struct fault *fault, enum ledger_stat
 
 	INVARIANT(REARM, !ledger_has(&region->ledger, fault->page, fault->page + 1,
 	                             LEDGER_BIT(ARMED) | LEDGER_BIT(WATCHED) | LEDGER_BIT(CLAIMED)));
-	view_break(region, fault->page, fault->page + 1); /* the thread that unprotects it may not have come so far */
+	/* The thread that unprotects it may not have come so far. */
+	if (view_break(region, fault->page, fault->page + 1))
+		return fault_unfilled(fault, -EAGAIN);
 	int filled = region->mechanism->fill(region, fault->page, 0);
 
 	if (filled < 0)

@@ -171,6 +171,10 @@ void fault_announce(const struct kernel_ops *k);
  * (signal) */
 void fault_wake_region(struct uffdwp_region *region);
 
+/* Writes to the region are stalled no more for the sake of a child (region/view.h): wakes the threads that wait for
+ * that. */
+void fault_wake_stalled(struct uffdwp_region *region);
+
 /* Pool memory was freed: wakes the threads that wait for it. */
 void fault_wake_starved(struct uffdwp_region *region);
 

@@ -130,8 +130,8 @@ static enum look inline_resolve_in(struct inline_fault *fault, struct uffdwp_reg
 	                    .until_ns = fault->until_ns};
 
 	fault->k = region->k;
-	if (region->uffd < 0 && region->process != process_number())
-		return inline_let_child_write(region, met.page);
+	if (region->process != process_number()) /* a child of fork(): nothing there is ours */
+		return region->uffd < 0 ? inline_let_child_write(region, met.page) : LOOK_NO_REGION;
 	if (met.page >= pages || inline_is_foreign(region, met.page))
 		return LOOK_NO_REGION;
 	fault->verdict = fault_resolve_with_retry(&met);

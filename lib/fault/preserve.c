@@ -60,7 +60,8 @@ static int preserve_unprotect(struct fault *fault, uint64_t first, uint64_t end)
 
 	INVARIANT(IDEMPOTENT, !ledger_has(&region->ledger, first, end, LEDGER_BIT(ARMED) | LEDGER_BIT(WATCHED)));
 	INVARIANT(CLAIM, !ledger_has(&region->ledger, first, end, LEDGER_BIT(CLAIMED)));
-	view_break(region, first, end);
+	if (view_break(region, first, end)) /* a child has to be known, or to end, before: writes are stalled so long */
+		return -EAGAIN;
 	INVARIANT(VIEW, view_are_broken(region, first, end));
 	if (preserve_is_fault(fault))
 		fault_count(&region->counters.faults, 1);

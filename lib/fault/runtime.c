@@ -3,9 +3,11 @@
 #include "fault/runtime.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include "base/invariant.h"
@@ -20,6 +22,7 @@
 #include "kernel/process.h"
 #include "region/plan.h"
 #include "region/registry.h"
+#include "region/view.h"
 
 static const char *const memory_names[UFFDWP_MEMORY_COUNT] = {"shmem", "hugetlb", "anonymous"};
 
@@ -335,6 +338,9 @@ int runtime_open(const struct kernel_ops *k, const struct uffdwp_options *option
 	runtime->pagemap = pagemap_open(k);
 	if (runtime->pagemap >= 0 && own_take(k, runtime->pagemap, runtime->tag))
 		runtime->pagemap = -1;
+	runtime->proc = k->open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+	if (runtime->proc >= 0 && own_take(k, runtime->proc, runtime->tag))
+		runtime->proc = -1;
 	lock_init(&runtime->lock);
 	int error = runtime_find_access(runtime, text);
 
@@ -376,6 +382,7 @@ int runtime_close(struct uffdwp *runtime)
 		                 regions, regions == 1 ? "" : "s", tracks, tracks == 1 ? "" : "s");
 	runtime_stop_handlers(runtime);
 	own_close(runtime->k, runtime->pagemap, runtime->tag);
+	own_close(runtime->k, runtime->proc, runtime->tag);
 	lock_fini(&runtime->lock);
 	pages_free(runtime->k, runtime, sizeof(*runtime));
 	return 0;
@@ -422,6 +429,20 @@ void runtime_try_move(struct uffdwp *runtime, uint32_t memory, struct probe_armi
 		runtime->tried_move = !runtime->move.error;
 	}
 	*move = runtime->move;
+	lock_give(&runtime->lock);
+}
+
+void runtime_try_child(struct uffdwp *runtime, struct probe_arming *child)
+{
+	int dumpable = prctl(PR_GET_DUMPABLE, 0, 0, 0, 0); /* changes with the user, and with what may be traced */
+
+	lock_take(&runtime->lock);
+	if (!runtime->tried_child || runtime->dumpable != dumpable) {
+		probe_child(runtime->k, &runtime->child);
+		runtime->tried_child = !runtime->child.error;
+		runtime->dumpable = dumpable;
+	}
+	*child = runtime->child;
 	lock_give(&runtime->lock);
 }
 
@@ -638,7 +659,7 @@ static int runtime_check_unused(struct uffdwp_region *region)
 	if (atomic_load(&region->tracked))
 		return text_fail(region->text, -EBUSY,
 		                 "a track watches this region: uffdwp_track_remove() or uffdwp_track_stop()");
-	if (atomic_load(&region->view_count))
+	if (atomic_load(&region->view_count) > atomic_load(&region->child_count))
 		return text_fail(region->text, -EBUSY, "a view of this region is open: uffdwp_view_close()");
 	if (snapshot_open)
 		return text_fail(region->text, -EBUSY,
@@ -652,6 +673,7 @@ int runtime_end(struct uffdwp *runtime, struct uffdwp_region *region)
 
 	if (error)
 		return error;
+	view_children_leave(region);
 	if (!atomic_load(&region->unmapped))
 		region_unregister(region);
 	if (region->handler)

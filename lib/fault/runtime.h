@@ -33,10 +33,14 @@ struct uffdwp {
 	int shows_wp_bits; /* 1 and 0 as pagemap was seen, -1: not tried */
 	int tag;           /* of the pagemap, see kernel/own.h */
 	int pagemap;       /* open since the start, for after the right to open it is gone; -1: none */
+	int proc;          /* the same of the folder /proc */
 	int tried[UFFDWP_MEMORY_COUNT];
 	struct probe_memory trials[UFFDWP_MEMORY_COUNT];
 	int tried_move; /* 1: `move` is an answer; only shared memory is asked about */
 	struct probe_arming move;
+	int tried_child; /* 1: `child` is an answer, while the process is as dumpable as it was: `dumpable` */
+	int dumpable;
+	struct probe_arming child;
 };
 
 /* uffdwp_open() on any kernel table; options are valid in size. Texts go to `text`. */
@@ -76,6 +80,9 @@ void runtime_try(struct uffdwp *runtime, uint32_t memory, struct probe_memory *t
 /* What the trial of a move of page tables showed: made when it is first asked for, and kept unless it could not be
  * made. Threads: any. */
 void runtime_try_move(struct uffdwp *runtime, uint32_t memory, struct probe_arming *move);
+
+/* The same of breaking pages off a child. */
+void runtime_try_child(struct uffdwp *runtime, struct probe_arming *child);
 
 /* A track came (1) or went (-1). */
 void runtime_count_track(struct uffdwp *runtime, int by);

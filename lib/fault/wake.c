@@ -40,6 +40,13 @@ void fault_wake_pages(struct uffdwp_region *region, uint64_t first, uint64_t end
 		                     (end - first) << region->page_shift);
 }
 
+void fault_wake_stalled(struct uffdwp_region *region)
+{
+	fault_announce(region->k);
+	if (atomic_exchange(&region->held, 0))
+		fault_wake_region(region);
+}
+
 void fault_wake_starved(struct uffdwp_region *region)
 {
 	atomic_store(&region->starved_since_ns, 0);

@@ -138,6 +138,12 @@ struct cachestat_now {
 };
 
 /* include/uapi/asm-generic/unistd.h */
+#ifndef SYS_pidfd_send_signal /* 5.1 */
+#define SYS_pidfd_send_signal 424
+#endif
+#ifndef SYS_pidfd_open /* 5.3 */
+#define SYS_pidfd_open 434
+#endif
 #ifndef SYS_epoll_pwait2 /* 5.11 */
 #define SYS_epoll_pwait2 441
 #endif

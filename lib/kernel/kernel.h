@@ -23,6 +23,13 @@ struct pm_scan_arg;
 struct stat;
 struct uffd_msg;
 
+/* How a process is copied. */
+enum kernel_fork {
+	KERNEL_FORK_LIBC,  /* fork(3), with what the C library and handlers of pthread_atfork(3) do */
+	KERNEL_FORK_BARE,  /* _Fork(3), without */
+	KERNEL_FORK_SILENT /* the same, and no signal and no wait(2) of the program's reports its end */
+};
+
 struct kernel_ops {
 	/* userfaultfd(2): flags as there (O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY). A descriptor, or -errno. */
 	int (*uffd_open_syscall)(int flags);
@@ -121,6 +128,9 @@ struct kernel_ops {
 	ssize_t (*pwrite)(int fd, const void *buffer, size_t length, uint64_t offset);
 	/* (signal) process_vm_readv(2) of this process: a copy that answers -EFAULT where memcpy() would crash. */
 	ssize_t (*read_self)(void *buffer, const void *address, size_t length);
+	/* (signal) process_vm_writev(2) into another process. From memory that cannot be read it writes nothing,
+	 * answers -EFAULT, and has given that process pages of its own of private mappings: see region/view_child.c. */
+	ssize_t (*write_other)(int pid, const void *buffer, uint64_t address, size_t length);
 	int (*fsync)(int fd);
 	int (*renameat)(int from_folder, const char *from, int to_folder, const char *to);
 	int (*unlinkat)(int folder, const char *path);
@@ -135,6 +145,16 @@ struct kernel_ops {
 	/* What a completion of an io_uring read or write brought: the seam where tests inject errors of the sink. */
 	int (*uring_result)(int result);
 	int (*uring_polled)(int result); /* the same of a poll: revents, or the error that ended it */
+
+	/* Processes. fork: 0 in the child, its process id, or -errno. */
+	int (*fork)(enum kernel_fork how);
+	int (*pidfd_open)(int pid); /* pidfd_open(2) (5.3) */
+	/* (signal) 1: a child of this process has ended, or is none of its children any more; it stays to be waited
+	 * for. */
+	int (*exited)(int pid);
+	/* (signal) SIGKILL, by the pidfd or, where that is -1, by the process id. */
+	int (*kill)(int pidfd, int pid);
+	int (*wait)(int pid, enum kernel_fork how); /* for the end of a child that was made so */
 
 	/* (signal) Has the kernel write the 4 bytes at an address (getcpu(2)): 0, or -EFAULT where a system call may
 	 * not write. Never a signal; on a uffd without UFFD_FEATURE_SIGBUS it waits as any write would. */

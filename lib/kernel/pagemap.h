@@ -17,6 +17,13 @@ int pagemap_open(const struct kernel_ops *k);
  * (signal) */
 int pagemap_read(const struct kernel_ops *k, int fd, uint64_t address, size_t count, uint64_t *entries);
 
+/* 1: the entry of a private mapping of a file has a page of the process's own, no longer the file's: by bits 63
+ * (present), 62 (swapped) and 61 (of a file). (signal) */
+static inline int pagemap_is_own(uint64_t entry)
+{
+	return entry >> 62 && !(entry >> 61 & 1);
+}
+
 /* Pages of [start, start + length) with an entry that carries the uffd-wp bit (bit 57; Linux 5.13). 0 or -errno. */
 int pagemap_armed(const struct kernel_ops *k, uint64_t start, uint64_t length, uint64_t *pages);
 

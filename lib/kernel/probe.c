@@ -589,6 +589,7 @@ int probe_run(const struct kernel_ops *k, struct probe_report *report)
 	probe_ask_userfaultfd(k, &found);
 	probe_try_memories(k, &found);
 	probe_try_moves(k, &found);
+	probe_child(k, &found.child);
 	*report = found;
 	return 0;
 }

@@ -52,6 +52,7 @@ struct probe_report {
 	uint64_t max_map_count;
 	struct probe_memory memory[UFFDWP_MEMORY_COUNT];
 	struct probe_arming moves[UFFDWP_MEMORY_COUNT]; /* UFFDWP_ARMING_MOVE */
+	struct probe_arming child;
 };
 
 /* Everything, for people. 0, also where nothing works. */
@@ -79,5 +80,9 @@ int probe_bit57(const struct kernel_ops *k, enum kernel_access access);
 /* Does PAGEMAP_SCAN report memory that has no page table, as what was discarded in whole huge pages? 1, 0, or -errno.
  */
 int probe_scan_holes(const struct kernel_ops *k, enum kernel_access access);
+
+/* Whether pages of private mappings can be broken off a child of this process, without a byte written. Makes a child,
+ * which costs what a fork of the process costs, and reports its end to none. */
+void probe_child(const struct kernel_ops *k, struct probe_arming *out);
 
 #endif

@@ -17,12 +17,14 @@
 #include <linux/futex.h>
 #include <poll.h>
 #include <sched.h>
+#include <signal.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/vfs.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -372,6 +374,14 @@ static ssize_t real_read_self(void *buffer, const void *address, size_t length)
 	return real_self_copy(SYS_process_vm_readv, buffer, address, length);
 }
 
+static ssize_t real_write_other(int pid, const void *buffer, uint64_t address, size_t length)
+{
+	struct iovec local = {.iov_base = (void *)(uintptr_t)buffer, .iov_len = length};
+	struct iovec remote = {.iov_base = (void *)(uintptr_t)address, .iov_len = length};
+
+	return CALL(SYS_process_vm_writev, pid, &local, 1ul, &remote, 1ul, 0ul);
+}
+
 static int real_fsync(int fd)
 {
 	return (int)CALL(SYS_fsync, fd);
@@ -451,6 +461,56 @@ static int real_uring_result(int result)
 	return result;
 }
 
+/* glibc since 2.34, musl since 1.2.2: keeps what the C library knows of the calling thread right. */
+extern pid_t _Fork(void) __attribute__((weak)); /* NOLINT(bugprone-reserved-identifier) */
+
+static int real_fork(enum kernel_fork how)
+{
+	int saved = errno;
+	int pid;
+
+	if (how == KERNEL_FORK_LIBC)
+		pid = fork();
+	else if (how == KERNEL_FORK_BARE && _Fork)
+		pid = _Fork();
+	else /* all but the flags are 0, so that no architecture's order of arguments matters */
+		return (int)CALL(SYS_clone, how == KERNEL_FORK_SILENT ? 0ul : (unsigned long)SIGCHLD, 0ul, 0ul, 0ul,
+		                 0ul);
+	int error = pid < 0 ? -errno : pid;
+
+	errno = saved;
+	return error;
+}
+
+static int real_pidfd_open(int pid)
+{
+	return (int)CALL(SYS_pidfd_open, pid, 0u);
+}
+
+static int real_exited(int pid)
+{
+	siginfo_t info = {0};
+	int error = (int)CALL(SYS_waitid, P_PID, pid, &info, WEXITED | WNOHANG | WNOWAIT | __WALL, NULL);
+
+	return error == -ECHILD || (!error && info.si_pid == pid);
+}
+
+static int real_kill(int pidfd, int pid)
+{
+	return pidfd >= 0 ? (int)CALL(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0u)
+	                  : (int)CALL(SYS_kill, pid, SIGKILL);
+}
+
+static int real_wait(int pid, enum kernel_fork how)
+{
+	int answer;
+
+	do
+		answer = (int)CALL(SYS_wait4, pid, NULL, how == KERNEL_FORK_SILENT ? __WCLONE : 0, NULL);
+	while (answer == -EINTR);
+	return answer < 0 ? answer : 0;
+}
+
 static int real_try_write(void *address)
 {
 	return (int)CALL(SYS_getcpu, address, NULL, NULL);
@@ -504,6 +564,7 @@ const struct kernel_ops kernel_real = {
         .pread = real_pread,
         .pwrite = real_pwrite,
         .read_self = real_read_self,
+        .write_other = real_write_other,
         .fsync = real_fsync,
         .renameat = real_renameat,
         .unlinkat = real_unlinkat,
@@ -514,5 +575,10 @@ const struct kernel_ops kernel_real = {
         .uring_init = real_uring_init,
         .uring_result = real_uring_result,
         .uring_polled = real_uring_result,
+        .fork = real_fork,
+        .pidfd_open = real_pidfd_open,
+        .exited = real_exited,
+        .kill = real_kill,
+        .wait = real_wait,
         .try_write = real_try_write,
 };

@@ -83,7 +83,8 @@ static int region_memory_place(struct uffdwp_region *region, void *memory, const
 		return text_fail(region->text, error,
 		                 "the NUMA placement was refused: ask for nodes that have memory "
 		                 "(numactl --hardware) or leave it out");
-	if (!(options->flags & UFFDWP_REGION_INHERIT))
+	region->inherits = (options->flags & UFFDWP_REGION_INHERIT) != 0;
+	if (!region->inherits)
 		error = region->k->madvise(memory, plan->capacity_bytes, MADV_DONTFORK);
 	return error ? text_fail(region->text, error, "madvise(MADV_DONTFORK) was refused") : 0;
 }
@@ -674,7 +675,10 @@ int region_arm_run(struct uffdwp_region *region, uint64_t first, uint64_t end)
 
 int region_disarm_run(struct uffdwp_region *region, uint64_t first, uint64_t end)
 {
-	view_break(region, first, end);
+	unsigned turn = 0;
+
+	while (view_break(region, first, end)) /* until a child is known, or has ended */
+		kernel_back_off(region->k, &turn);
 	int error = region_with_retry(region, region->mechanism->disarm, first, end);
 
 	if (error)

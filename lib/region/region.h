@@ -41,6 +41,9 @@ enum phase {
 	PHASE_RELEASE = 3,  /* a snapshot failed: a fault disarms its page */
 };
 
+/* Views in this process and in children. */
+#define REGION_VIEWS_MAX (UFFDWP_VIEWS_MAX + UFFDWP_CHILDREN_MAX)
+
 struct region_counters {
 	_Atomic uint64_t faults;
 	_Atomic uint64_t faults_repeated;
@@ -92,6 +95,7 @@ struct uffdwp_region {
 	int waits_empty;    /* 1: a system call that meets an empty entry of ours waits until it is filled */
 	int owned;          /* 1: created by us, unmapped by us */
 	int sealed;
+	int inherits; /* a child of fork(2) has it, too */
 	int wake_tag;
 	int wake_fd; /* eventfd of the handler, where writers find losses; -1 */
 	uffdwp_loss_fn on_loss;
@@ -138,9 +142,12 @@ struct uffdwp_region {
 	/* Increments: the same since the cut of the last snapshot that kept the protection; NULL until the first. */
 	_Atomic(_Atomic uint64_t *) changed;
 	_Atomic uint32_t tracked; /* ranges of it that tracks watch: what a snapshot has saved stays protected */
-	_Atomic(struct uffdwp_view *) views[UFFDWP_VIEWS_MAX]; /* used inside the epoch */
+	_Atomic(struct uffdwp_view *) views[REGION_VIEWS_MAX]; /* used inside the epoch */
 	_Atomic uint32_t view_count;
-	_Atomic uint32_t brake_ns; /* rounds of arming do not get shorter: each fault sleeps so long */
+	_Atomic uint32_t child_count; /* of them, those in other processes */
+	_Atomic uint32_t child_users; /* threads of children that use the region */
+	_Atomic uint32_t view_stalls; /* of these, those that no page can be broken off now: writes wait, see view.h */
+	_Atomic uint32_t brake_ns;    /* rounds of arming do not get shorter: each fault sleeps so long */
 	_Atomic uint64_t braked_ns;
 	_Atomic uint64_t streams[REGION_STREAMS];
 	_Atomic uint32_t stream_next;
@@ -156,8 +163,9 @@ struct uffdwp_region {
 	int caller_armed;  /* uffdwp_region_arm() may have left pages armed */
 	int kept;          /* the last snapshot has left it protected, for the next */
 	struct region_spare spares[REGION_SPARES];
-	int immovable; /* the kernel has refused to move its page tables */
-	int rounds;    /* a cut comes: pages are being armed for it */
+	unsigned moves_soon; /* cuts that are prepared: all of it stays registered as it is */
+	int immovable;       /* the kernel has refused to move its page tables */
+	int rounds;          /* a cut comes: pages are being armed for it */
 	/* Pages that had content at that cut; what is a hole now was discarded since. NULL: not known. */
 	_Atomic uint64_t *kept_content;
 	_Atomic uint64_t

@@ -9,6 +9,7 @@
 #include "base/lock.h"
 #include "kernel/own.h"
 #include "kernel/process.h"
+#include "region/view.h"
 
 struct registry_entry {
 	uintptr_t start;
@@ -54,6 +55,21 @@ static void registry_adopt(uint32_t process)
 	atomic_store(&registry_home, process);
 }
 
+/* What other children of its parent are looked into by. */
+static void registry_close_views(const struct uffdwp_region *region)
+{
+	for (unsigned i = 0; i < REGION_VIEWS_MAX; i++) {
+		const struct uffdwp_view *view = atomic_load(&region->views[i]);
+
+		if (!view || !view->child || !atomic_load(&view->child->known))
+			continue;
+		own_close(&kernel_real, view->child->pidfd, view->child->tag);
+		own_close(&kernel_real, view->child->pagemap, view->child->tag);
+		own_close(&kernel_real, view->child->mem, view->child->tag);
+		own_close(&kernel_real, view->child->maps, view->child->tag);
+	}
+}
+
 /* In a child of fork(), on its only thread: what it holds of its parent's uffds would keep the parent's memory
  * registered after the parent, or a daemon's closefrom(3), has closed them, and no thread could resume its writers. The
  * table may be half made only if a thread was adding to it, and then that is the spare one. */
@@ -65,6 +81,7 @@ static void registry_close_in_child(void)
 		const struct uffdwp_region *region = table->entries[i].region;
 
 		own_close(&kernel_real, region->uffd, region->tag);
+		registry_close_views(region);
 	}
 }
 
@@ -137,6 +154,26 @@ struct uffdwp_region *registry_locate(uintptr_t address)
 	epoch_leave(ticket);
 	signals_restore(&before);
 	return region;
+}
+
+size_t registry_list(int (*wants)(const struct uffdwp_region *region, const void *user), const void *user,
+                     struct uffdwp_region **out, size_t most)
+{
+	const uint32_t process = process_number();
+	size_t count = 0;
+
+	lock_take(&registry_lock);
+	const struct registry_table *table = atomic_load(&published);
+
+	for (size_t at = 0; at < table->count; at++) {
+		if (table->entries[at].process != process || !wants(table->entries[at].region, user))
+			continue;
+		if (count < most)
+			out[count] = table->entries[at].region;
+		count++;
+	}
+	lock_give(&registry_lock);
+	return count;
 }
 
 struct uffdwp_region *registry_find_below(uintptr_t address)

@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/invariant.h"
 #include "base/math.h"
 #include "kernel/backoff.h"
 #include "kernel/own.h"
@@ -85,17 +86,32 @@ int tables_move(struct uffdwp_region *region, void *target)
 }
 
 /* The event was read before mremap(2) returned: in a turn of the handler that is over, or under way. */
-void tables_forget_move(struct uffdwp_region *region)
+static void tables_forget(struct uffdwp_region *region, uintptr_t to)
 {
 	uint32_t turns = atomic_load(&region->events_turns);
 	unsigned turn = 0;
 
-	if (!atomic_load(&region->moved_to))
-		return;
 	while (atomic_load(&region->events_in_hand) && atomic_load(&region->events_turns) == turns &&
 	       !atomic_load(&region->dead))
 		kernel_back_off(region->k, &turn);
-	atomic_store(&region->moved_to, 0);
+	atomic_compare_exchange_strong(&region->moved_to, &to, 0); /* it may be another one's by now */
+}
+
+void tables_forget_move(struct uffdwp_region *region, const void *target)
+{
+	uintptr_t to = (uintptr_t)target;
+
+	if (to && atomic_load(&region->moved_to) == to)
+		tables_forget(region, to);
+}
+
+void tables_forget_moves(struct uffdwp_region *region)
+{
+	uintptr_t to = atomic_load(&region->moved_to);
+
+	INVARIANT(LOCK, invariant_holds(&region->lock));
+	if (to)
+		tables_forget(region, to);
 }
 
 /* The target is registered as the region is: taken out first, or each unmapping would wait for its event to be read,

@@ -33,9 +33,12 @@ void *tables_place(const struct uffdwp_region *region);
  * region is empty. 0; or -errno, and nothing has changed. */
 int tables_move(struct uffdwp_region *region, void *target);
 
-/* After tables_move(), before another of the region: waits until the handler has acted on the event, so that no event
- * of the owner's can be taken for it from then on. */
-void tables_forget_move(struct uffdwp_region *region);
+/* After tables_move() to this target has returned: waits until the handler has acted on the event, so that no event of
+ * the owner's can be taken for it from then on. Nothing, where there was another move since. */
+void tables_forget_move(struct uffdwp_region *region, const void *target);
+
+/* The same of whatever move there was, before another. With the region's lock held, so that none is being made. */
+void tables_forget_moves(struct uffdwp_region *region);
 
 /* Unmaps the last part of the *length bytes that are left of a target; only the first `filled` bytes of it may have
  * entries. Writers of the region wait for the kernel so long; hence in parts. */

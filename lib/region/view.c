@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 
 #include "base/math.h"
+#include "kernel/backoff.h"
 #include "kernel/own.h"
 #include "region/registry.h"
 
@@ -60,17 +61,22 @@ static void view_break_page(struct uffdwp_view *view, uint64_t page)
 		atomic_fetch_add_explicit(&view->pages_broken, 1, memory_order_relaxed);
 }
 
-void view_break_all(struct uffdwp_region *region, uint64_t first, uint64_t end)
+/* The thread that stalls or resumes writes finds a view in its slot, or it is not in the epoch any more. */
+int view_break_all(struct uffdwp_region *region, uint64_t first, uint64_t end)
 {
 	epoch_ticket ticket = epoch_enter(&fault_epoch);
+	int waits = 0;
 
-	for (unsigned i = 0; i < UFFDWP_VIEWS_MAX; i++) {
+	for (unsigned i = 0; i < REGION_VIEWS_MAX; i++) {
 		struct uffdwp_view *view = atomic_load_explicit(&region->views[i], memory_order_acquire);
 
-		for (uint64_t page = first; view && page < math_min_u64(end, view->end_page); page++)
+		if (view && view->child)
+			waits |= view_child_break(view, first, math_min_u64(end, view->end_page));
+		for (uint64_t page = first; view && !view->child && page < math_min_u64(end, view->end_page); page++)
 			view_break_page(view, page);
 	}
 	epoch_leave(ticket);
+	return waits;
 }
 
 /* What is not the view's own, in runs. */
@@ -90,14 +96,17 @@ void view_fail_all(struct uffdwp_region *region, int error)
 {
 	epoch_ticket ticket = epoch_enter(&fault_epoch);
 
-	for (unsigned i = 0; i < UFFDWP_VIEWS_MAX; i++) {
+	for (unsigned i = 0; i < REGION_VIEWS_MAX; i++) {
 		struct uffdwp_view *view = atomic_load_explicit(&region->views[i], memory_order_acquire);
 		int none = 0;
 
 		if (!view)
 			continue;
 		atomic_compare_exchange_strong(&view->error, &none, error);
-		view_forbid(view);
+		if (view->child)
+			view_child_end(view->child, error);
+		else
+			view_forbid(view);
 	}
 	epoch_leave(ticket);
 }
@@ -108,12 +117,18 @@ int view_attach(struct uffdwp_view *view)
 {
 	struct uffdwp_region *region = view->region;
 
-	for (unsigned i = 0; i < UFFDWP_VIEWS_MAX; i++) {
+	uint32_t children = atomic_load(&region->child_count);
+	uint32_t most = view->child ? UFFDWP_CHILDREN_MAX : UFFDWP_VIEWS_MAX;
+
+	if ((view->child ? children : atomic_load(&region->view_count) - children) >= most)
+		return -EMFILE;
+	for (unsigned i = 0; i < REGION_VIEWS_MAX; i++) {
 		if (atomic_load(&region->views[i]))
 			continue;
 		atomic_store(&region->views[i], view);
 		atomic_store(&region->coarse, 0);
-		atomic_fetch_add(&region->view_count, 1);
+		atomic_fetch_add(&region->view_count, 1); /* first: a reader of both may find too many others */
+		atomic_fetch_add(&region->child_count, view->child != NULL);
 		return 0;
 	}
 	return -EMFILE;
@@ -123,10 +138,29 @@ void view_detach(struct uffdwp_view *view)
 {
 	struct uffdwp_region *region = view->region;
 
-	for (unsigned i = 0; i < UFFDWP_VIEWS_MAX; i++) {
+	for (unsigned i = 0; i < REGION_VIEWS_MAX; i++) {
 		if (atomic_load(&region->views[i]) != view)
 			continue;
 		atomic_store(&region->views[i], NULL);
+		atomic_fetch_sub(&region->child_count, view->child != NULL);
 		atomic_fetch_sub(&region->view_count, 1);
+	}
+}
+
+void view_children_leave(struct uffdwp_region *region)
+{
+	unsigned turn = 0;
+
+	while (atomic_load(&region->child_users)) {
+		epoch_ticket ticket = epoch_enter(&fault_epoch);
+
+		for (unsigned i = 0; i < REGION_VIEWS_MAX; i++) {
+			struct uffdwp_view *view = atomic_load(&region->views[i]);
+
+			if (view && view->child)
+				atomic_store(&view->leaves, 1);
+		}
+		epoch_leave(ticket);
+		kernel_back_off(region->k, &turn);
 	}
 }

@@ -56,7 +56,7 @@ static int view_open_check(const struct uffdwp_region *region)
 		        "views are of shared memory whose file is known, by mechanism marker or rearm; this is "
 		        "%s%s",
 		        region->mechanism->name, region->fd < 0 ? " without a file" : "");
-	if (atomic_load(&region->view_count) == UFFDWP_VIEWS_MAX)
+	if (atomic_load(&region->view_count) - atomic_load(&region->child_count) == UFFDWP_VIEWS_MAX)
 		return text_fail(region->text, -EMFILE, "%d views of this region are open, which is all there may be",
 		                 UFFDWP_VIEWS_MAX);
 	return 0;

@@ -33,7 +33,9 @@
 	SIZE(uffdwp_collect, 112), \
 	SIZE(uffdwp_track_info, 48), \
 	SIZE(uffdwp_view_options, 40), \
-	SIZE(uffdwp_view_info, 40),
+	SIZE(uffdwp_view_info, 40), \
+	SIZE(uffdwp_fork_options, 72), \
+	SIZE(uffdwp_child_info, 56),
 
 #define LAYOUT_FIELDS \
 	FIELD(uffdwp_image_id, low, 0, 8), \
@@ -281,7 +283,27 @@
 	FIELD(uffdwp_view_info, private_bytes, 16, 8), \
 	FIELD(uffdwp_view_info, pause_ns, 24, 8), \
 	FIELD(uffdwp_view_info, error, 32, 4), \
-	FIELD(uffdwp_view_info, reserved, 36, 4),
+	FIELD(uffdwp_view_info, reserved, 36, 4), \
+	FIELD(uffdwp_fork_options, sz, 0, 8), \
+	FIELD(uffdwp_fork_options, flags, 8, 4), \
+	FIELD(uffdwp_fork_options, arming, 12, 4), \
+	FIELD(uffdwp_fork_options, policy, 16, 4), \
+	FIELD(uffdwp_fork_options, region_count, 20, 4), \
+	FIELD(uffdwp_fork_options, regions, 24, 8), \
+	FIELD(uffdwp_fork_options, private_bytes, 32, 8), \
+	FIELD(uffdwp_fork_options, wait_ns, 40, 8), \
+	FIELD(uffdwp_fork_options, cut_enter, 48, 8), \
+	FIELD(uffdwp_fork_options, cut_leave, 56, 8), \
+	FIELD(uffdwp_fork_options, cut_user, 64, 8), \
+	FIELD(uffdwp_child_info, sz, 0, 8), \
+	FIELD(uffdwp_child_info, state, 8, 4), \
+	FIELD(uffdwp_child_info, pid, 12, 4), \
+	FIELD(uffdwp_child_info, private_bytes, 16, 8), \
+	FIELD(uffdwp_child_info, pause_ns, 24, 8), \
+	FIELD(uffdwp_child_info, fork_ns, 32, 8), \
+	FIELD(uffdwp_child_info, call_ns, 40, 8), \
+	FIELD(uffdwp_child_info, error, 48, 4), \
+	FIELD(uffdwp_child_info, arming, 52, 4),
 
 #define LAYOUT_WORDS \
 	WORD(UFFDWP_IMAGE_KIND_RAW, 0), \
@@ -364,5 +386,9 @@
 	WORD(UFFDWP_TRACK_START_NO_GAPS, 64), \
 	WORD(UFFDWP_TRACK_ADD_CLEAN, 16), \
 	WORD(UFFDWP_TRACK_WRITTEN, 2), \
-	WORD(UFFDWP_TRACK_COLLECT_PEEK, 32),
+	WORD(UFFDWP_TRACK_COLLECT_PEEK, 32), \
+	WORD(UFFDWP_FORK_BARE, 1), \
+	WORD(UFFDWP_CHILD_STATE_RUNNING, 0), \
+	WORD(UFFDWP_CHILD_STATE_ENDED, 1), \
+	WORD(UFFDWP_CHILD_STATE_KILLED, 2),
 /* clang-format on */

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "uffdwp.h"
@@ -75,6 +76,24 @@ static void use_view(struct uffdwp_region *region)
 	require(uffdwp_view_info(view, &info.answer) == 0 && info.guard == GUARD);
 	require(info.answer.length_bytes == LENGTH_BYTES && uffdwp_view_base(view) != NULL);
 	require(uffdwp_view_close(view) == 0);
+}
+
+static void use_child(struct uffdwp *runtime)
+{
+	struct uffdwp_fork_options options = {.sz = sizeof(options)};
+	ANSWER(uffdwp_child_info, info);
+	struct uffdwp_child *child;
+	pid_t pid = uffdwp_fork(runtime, &options, &child);
+
+	if (pid == 0)
+		_exit(0);
+	require(pid > 0 || pid == -EOPNOTSUPP);
+	if (pid < 0)
+		return;
+	require(waitpid(pid, NULL, 0) == pid);
+	require(uffdwp_child_info(child, &info.answer) == 0 && info.guard == GUARD && info.answer.pid == pid);
+	require(info.answer.state == UFFDWP_CHILD_STATE_RUNNING || info.answer.state == UFFDWP_CHILD_STATE_ENDED);
+	require(uffdwp_child_free(child) == 0);
 }
 
 static void use_snapshot(struct uffdwp_region *region, const char *path)
@@ -192,6 +211,7 @@ int main(int argc, char **argv)
 	require(uffdwp_region_create(runtime, LENGTH_BYTES, NULL, &region) == 0);
 	use_region(region);
 	use_view(region);
+	use_child(runtime);
 	use_snapshot(region, argv[1]);
 	use_image(argv[1], argv[2]);
 	use_restore(runtime, argv[1]);

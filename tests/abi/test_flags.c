@@ -199,6 +199,13 @@ static int call_group(uint32_t bits)
 	return uffdwp_snapshot_begin_group(&region, &options, 1, &snapshot);
 }
 
+static int call_fork(uint32_t bits)
+{
+	struct uffdwp_fork_options options = UFFDWP_FORK_OPTIONS_INIT;
+	options.flags = bits;
+	return uffdwp_fork(runtime, &options, NULL);
+}
+
 static int call_view(uint32_t bits)
 {
 	struct uffdwp_view_options options = UFFDWP_VIEW_OPTIONS_INIT;
@@ -280,6 +287,7 @@ static const struct {
         {"UFFDWP_SNAPSHOT_", "", "", call_snapshot, "uffdwp_snapshot_begin()"},
         {"UFFDWP_SNAPSHOT_", "", "", call_group, "uffdwp_snapshot_begin()"},
         {"UFFDWP_VIEW_", "", "", call_view, "uffdwp_view_open()"},
+        {"UFFDWP_FORK_", "", "", call_fork, "uffdwp_fork()"},
         {"UFFDWP_TRACK_", "START_", "ADD_ COLLECT_ WRITTEN", call_track_start, "uffdwp_track_start()"},
         {"UFFDWP_TRACK_", "ADD_", "START_ COLLECT_ WRITTEN", call_track_add, "uffdwp_track_add()"},
         {"UFFDWP_TRACK_", "COLLECT_", "START_ ADD_ WRITTEN", call_track_collect, "uffdwp_track_collect()"},
@@ -381,8 +389,8 @@ static void teardown(void)
 int main(void)
 {
 	support_begin("test_flags", &(struct support_needs){0, 0});
-	static const char *const nouns[] = {"image",   "probe",    "region", "restore",
-	                                    "runtime", "snapshot", "track",  "view"};
+	static const char *const nouns[] = {"child",   "image",    "probe", "region", "restore",
+	                                    "runtime", "snapshot", "track", "view"};
 	for (size_t i = 0; i < sizeof(nouns) / sizeof(nouns[0]); i++)
 		read_header(nouns[i]);
 	find_flags();

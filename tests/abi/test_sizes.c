@@ -6,6 +6,8 @@
  */
 #include <errno.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "scratch.h"
 #include "support.h"
@@ -22,6 +24,7 @@ static struct uffdwp_region *region;
 static struct uffdwp_track *track;
 static struct uffdwp_image *image;
 static struct uffdwp_view *view;         /* NULL: not available here */
+static struct uffdwp_child *child;       /* the same; it has ended */
 static struct uffdwp_restore *restore;   /* the same */
 static struct uffdwp_snapshot *snapshot; /* that has ended */
 static struct uffdwp_region *restored;
@@ -55,6 +58,16 @@ static int ask_track(void *answer)
 static int ask_view(void *answer)
 {
 	return view ? uffdwp_view_info(view, answer) : 1;
+}
+
+static int ask_child(void *answer)
+{
+	return child ? uffdwp_child_info(child, answer) : 1;
+}
+
+static int ask_probe_child(void *answer)
+{
+	return uffdwp_probe_child(probe, answer);
 }
 
 static int ask_poll(void *answer)
@@ -135,6 +148,8 @@ static const struct {
         {"region_audit", ask_audit, sizeof(struct uffdwp_audit), 1},
         {"track_info", ask_track, sizeof(struct uffdwp_track_info), 1},
         {"view_info", ask_view, sizeof(struct uffdwp_view_info), 1},
+        {"child_info", ask_child, sizeof(struct uffdwp_child_info), 1},
+        {"probe_child", ask_probe_child, sizeof(struct uffdwp_probe_arming), 1},
         {"snapshot_poll", ask_poll, sizeof(struct uffdwp_snapshot_progress), 1},
         {"snapshot_wait", ask_wait, sizeof(struct uffdwp_snapshot_progress), 1},
         {"restore_wait", ask_restore, sizeof(struct uffdwp_restore_progress), 1},
@@ -224,6 +239,21 @@ static int give_create(const void *options)
 	return error;
 }
 
+/* With a runtime of its own, none of whose regions a restore uses. */
+static int give_fork(const void *given)
+{
+	struct uffdwp *own = NULL;
+	struct uffdwp_region *other = NULL;
+	must(uffdwp_open(NULL, &own) == 0 && uffdwp_region_create(own, LENGTH_BYTES, NULL, &other) == 0);
+	pid_t pid = uffdwp_fork(own, given, NULL);
+	if (pid == 0)
+		_exit(0);
+	if (pid > 0)
+		ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
+	must(uffdwp_region_close(other) == 0 && uffdwp_close(own) == 0);
+	return pid > 0 || pid == -EOPNOTSUPP ? 0 : pid;
+}
+
 static int give_track(const void *options)
 {
 	struct uffdwp_track *other = NULL;
@@ -263,6 +293,7 @@ static const struct {
 } options[] = {
         {"open", give_open, sizeof(struct uffdwp_options)},
         {"region_create", give_create, sizeof(struct uffdwp_region_options)},
+        {"fork", give_fork, sizeof(struct uffdwp_fork_options)},
         {"track_start", give_track, sizeof(struct uffdwp_track_options)},
         {"track_collect", give_collect, sizeof(struct uffdwp_collect)},
         {"image_open", give_image, sizeof(struct uffdwp_image_options)},
@@ -335,10 +366,28 @@ static void setup(void)
 	ck_assert_int_eq(uffdwp_probe_run(&probe), 0);
 }
 
+/* It has the region that no restore uses, and ends at once. */
+static void make_child(void)
+{
+	struct uffdwp_fork_options one = UFFDWP_FORK_OPTIONS_INIT;
+	one.regions = &region;
+	one.region_count = 1;
+	pid_t pid = uffdwp_fork(runtime, &one, &child);
+	if (pid == 0)
+		_exit(0);
+	if (pid < 0)
+		return;
+	ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
+	struct uffdwp_child_info info = {.sz = sizeof(info)};
+	while (uffdwp_child_info(child, &info) == 0 && info.state == UFFDWP_CHILD_STATE_RUNNING)
+		sleep_us(1000);
+}
+
 static void setup_view(void)
 {
 	ck_assert_int_eq(uffdwp_snapshot_free(snapshot), 0);
 	snapshot = NULL;
+	make_child();
 	if (uffdwp_view_open(region, NULL, &view) != 0)
 		view = NULL;
 	take_snapshot();
@@ -348,6 +397,7 @@ static void teardown(void)
 {
 	ck_assert_int_eq(uffdwp_snapshot_free(snapshot), 0);
 	ck_assert_int_eq(uffdwp_view_close(view), 0);
+	ck_assert_int_eq(uffdwp_child_free(child), 0);
 	ck_assert_int_eq(uffdwp_restore_free(restore), 0);
 	ck_assert_int_eq(uffdwp_image_close(image), 0);
 	ck_assert_int_eq(uffdwp_track_stop(track), 0);

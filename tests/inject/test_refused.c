@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "chain.h"
@@ -315,6 +316,75 @@ START_TEST(test_snapshot_by_each_mechanism_survives_every_refusal)
 }
 END_TEST
 
+/* --- a child ---------------------------------------------------------------------------------------------------- */
+
+/* Waits until its parent has written everywhere: not a byte of that may be seen. */
+static void child_compares(int gate)
+{
+	uint8_t byte;
+	(void)!read(gate, &byte, 1);
+	for (size_t page = 0; page < place.pages; page++) {
+		if (place.base[page * place.page_bytes + 100] != 1) {
+			_exit(1);
+		}
+	}
+	_exit(0);
+}
+
+/* A child that the library has ended says why. */
+static void expect_right(pid_t pid, const struct uffdwp_child *child)
+{
+	struct uffdwp_child_info info = {.sz = sizeof(info)};
+	int status = 0;
+	while (waitpid(pid, &status, 0) < 0) {
+		watchdog_expect(errno == EINTR, "the child cannot be waited for");
+	}
+	watchdog_expect(uffdwp_child_info(child, &info) == 0 && info.pid == pid, "no word of the child");
+	watchdog_expect(status == 0 || status == SIGKILL, "the child saw what was written after its cut");
+}
+
+static int nothing_is_armed(void *ignored)
+{
+	(void)ignored;
+	return place_ledger(&place) == 0;
+}
+
+static uint64_t fork_under_writes(struct place_case which)
+{
+	struct uffdwp_child *child = NULL;
+	int gate[2];
+	open_written(which);
+	watchdog_expect(pipe(gate) == 0, "no pipe");
+	refuse_now();
+	pid_t pid = uffdwp_fork(place.runtime, NULL, &child);
+	if (pid == 0) {
+		(void)close(gate[1]);
+		child_compares(gate[0]);
+	}
+	write_everywhere(2);
+	expect_written(2);
+	(void)close(gate[0]);
+	(void)close(gate[1]);
+	watchdog_expect((pid > 0) == (child != NULL), "an output of a refused fork");
+	if (pid > 0) {
+		expect_right(pid, child);
+		(void)uffdwp_child_free(child);
+	}
+	watchdog_expect(wait_until(nothing_is_armed, NULL, 20), "pages stay armed after the child's end");
+	uint64_t refused = refuse_no_more();
+	close_place();
+	return refused;
+}
+
+START_TEST(test_children_survive_every_refusal)
+{
+	struct place_case which = place_case(_i);
+	if (place_possible(which) && which.memory == UFFDWP_MEMORY_SHMEM && place_has_increments(which)) {
+		for_calls(__func__, fork_under_writes, which);
+	}
+}
+END_TEST
+
 /* --- a whole restore ------------------------------------------------------------------------------------------ */
 
 static struct test_chain chain;
@@ -414,6 +484,7 @@ int main(void)
 	tcase_add_loop_test(tests, test_snapshot_to_each_sink_survives_every_refusal, 0, PLACE_AUTO_CASES * 3);
 	tcase_add_loop_test(tests, test_snapshot_by_each_mechanism_survives_every_refusal, 0, PLACE_CASES);
 	tcase_add_loop_test(tests, test_snapshot_survives_files_that_stay_broken, 0, 6);
+	tcase_add_loop_test(tests, test_children_survive_every_refusal, 0, PLACE_CASES);
 	suite_add_tcase(suite, tests);
 	TCase *restores = tcase_create("restore");
 	tcase_set_timeout(restores, 100);

@@ -30,7 +30,6 @@
 #define UNPRIVILEGED 65534
 #define OUTPUT_BYTES 65536
 #define ARGUMENTS 6
-
 static char program[SCRATCH_PATH];
 static char library_folder[SCRATCH_PATH];
 
@@ -352,6 +351,7 @@ START_TEST(test_doctor_reports_what_the_library_finds)
 		struct json_object *move = memory_at(root, memory, "arming.move");
 		ck_assert_int_eq(json_object_get_boolean(at(move, "works")), (int)report.moves[memory].works);
 	}
+	ck_assert_int_eq(json_object_get_boolean(at(root, "fork.works")), (int)report.child.works);
 	ck_assert_int_eq(json_object_get_boolean(at(root, "io_uring.works")), report.uring == 0);
 	json_object_put(root);
 }

@@ -410,6 +410,13 @@ static int fake_uring_init(unsigned entries, struct io_uring *ring, unsigned fla
 	return onepage.uring;
 }
 
+/* No process is made: what is asked of one fails. */
+static int fake_fork(enum kernel_fork how)
+{
+	(void)how;
+	return -EAGAIN;
+}
+
 static int fake_try_write(void *address)
 {
 	(void)address;
@@ -443,6 +450,7 @@ const struct kernel_ops onepage_ops = {
         .read_self = fake_read_self,
         .poll = fake_poll,
         .uring_init = fake_uring_init,
+        .fork = fake_fork,
         .try_write = fake_try_write,
 };
 

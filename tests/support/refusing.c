@@ -150,6 +150,8 @@ FORWARD(ssize_t, write, (int fd, const void *buffer, size_t length), (fd, buffer
 FORWARD(ssize_t, pread, (int fd, void *buffer, size_t length, uint64_t offset), (fd, buffer, length, offset))
 FORWARD(ssize_t, pwrite, (int fd, const void *buffer, size_t length, uint64_t offset), (fd, buffer, length, offset))
 FORWARD(ssize_t, read_self, (void *buffer, const void *address, size_t length), (buffer, address, length))
+FORWARD(ssize_t, write_other, (int pid, const void *buffer, uint64_t address, size_t length),
+        (pid, buffer, address, length))
 FORWARD(int, fsync, (int fd), (fd))
 FORWARD(int, renameat, (int from_folder, const char *from, int to_folder, const char *to),
         (from_folder, from, to_folder, to))
@@ -163,6 +165,11 @@ FORWARD(int, uring_result, (int result), (result))
 FORWARD(int, uring_polled, (int result), (result))
 FORWARD(int64_t, sched_slice, (uint64_t slice_ns), (slice_ns))
 FORWARD(int, sched_batch, (int on), (on))
+FORWARD(int, fork, (enum kernel_fork how), (how))
+FORWARD(int, pidfd_open, (int pid), (pid))
+FORWARD(int, exited, (int pid), (pid))
+FORWARD(int, kill, (int pidfd, int pid), (pidfd, pid))
+FORWARD(int, wait, (int pid, enum kernel_fork how), (pid, how))
 FORWARD(int, try_write, (void *address), (address))
 
 static void *refusing_mmap(void *address, size_t length, int prot, int flags, int fd, uint64_t offset, int *error)

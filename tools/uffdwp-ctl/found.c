@@ -35,6 +35,9 @@ int found_look(struct found *found)
 		error = uffdwp_probe_access(probe, access, &found->access[access]);
 	for (uint32_t memory = 0; memory < MEMORIES && !error; memory++)
 		error = found_look_at_memory(probe, memory, &found->memory[memory]);
+	found->child.sz = sizeof found->child;
+	if (!error)
+		error = uffdwp_probe_child(probe, &found->child);
 	(void)uffdwp_probe_free(probe);
 	return error;
 }

@@ -23,6 +23,7 @@ struct found {
 	struct uffdwp_probe_system system;
 	int32_t access[ACCESSES]; /* by enum uffdwp_access: 0 works, else -errno */
 	struct found_memory memory[MEMORIES];
+	struct uffdwp_probe_arming child; /* whether there is uffdwp_fork() */
 };
 
 /* 0, or a negative errno: the probe could not run. */

@@ -222,6 +222,7 @@ static void json_add_probe(struct json_object *root, const struct found *probe, 
 	json_add_text(root, "access_chosen", chosen < 0 ? NULL : word_access_id((unsigned)chosen));
 	json_add(root, "features", json_features_array(probe));
 	json_add(root, "memory", json_memories_object(probe));
+	json_add(root, "fork", json_arming_object(&probe->child));
 	json_add(root, "io_uring", json_works_or_not(probe->system.uring));
 	json_add(root, "pagemap_scan", json_works_or_not(probe->system.pagemap_scan));
 	json_add(root, "pagemap_wp",

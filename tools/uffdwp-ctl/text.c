@@ -339,6 +339,8 @@ static void text_print_armings(const struct page *page, const struct found *prob
 		text_print_arming(page, "rounds", &probe->memory[memory].armings[UFFDWP_ARMING_ROUNDS]);
 		text_print_arming(page, "move", &probe->memory[memory].armings[UFFDWP_ARMING_MOVE]);
 	}
+	text_title(page, "Children that have regions without a copy of page tables: uffdwp_fork()");
+	text_print_arming(page, "shmem", &probe->child);
 }
 
 static void text_print_memory(const struct page *page, const struct found *probe)

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: MIT */
+/* What the files of child/ share; see child.h. */
+#ifndef UFFDWP_CHILD_CHILD_PRIVATE_H
+#define UFFDWP_CHILD_CHILD_PRIVATE_H
+
+#include "child/child.h"
+
+/* prepare.c: all that takes time or memory, of a child of these regions, and a thread that begins with `watch`. NULL:
+ * *error, with text, and nothing is left. */
+struct uffdwp_child *child_new(const struct child_request *request, void *(*watch)(void *), struct text *text,
+                               int *error);
+
+/* prepare.c: unmaps from the parent what the child has inherited by now. */
+void child_unmap_inherited(struct uffdwp_child *child);
+
+/* prepare.c: gives the regions back to other cuts. */
+void child_unreserve(struct uffdwp_child *child);
+
+/* prepare.c: instead of a fork: all of it, before the regions may be closed. */
+void child_take_back(struct uffdwp_child *child);
+
+/* prepare.c: there is room for the descriptors of a child now. */
+void child_free_descriptors(struct uffdwp_child *child);
+
+/* prepare.c: frees all but what the regions still use: child_watch() has ended for them, or was never begun. */
+void child_delete(struct uffdwp_child *child);
+
+/* watch.c: the child's thread. */
+void *child_watch(void *argument);
+
+/* meet.c: opens what pages are broken off by; then writes are stalled no more. 0 or -errno. */
+int child_meet(struct uffdwp_child *child, int pid);
+
+/* meet.c: writes are stalled no more for the child's sake, and those that waited go on. */
+void child_go_on(struct uffdwp_child *child);
+
+/* meet.c: 1: children are of the PID namespace of this process, which knows them by their own numbers. */
+int child_shares_numbers(const struct uffdwp_child *child);
+
+/* arrive.c: in the child, before all else. Without success the child ends. */
+void child_arrive(struct uffdwp_child *child);
+
+/* arrive.c: in a child: takes a copy of all that it shares with its parent still. Nothing in other processes. 0;
+ * -ENOMEM: not all could be taken: a process that is forked now must not go on. */
+int child_take_all(void);
+
+#endif

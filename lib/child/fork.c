@@ -1,0 +1,343 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The fork: faults of the regions are stalled, all pages are armed, the process is forked, faults go on. INV-CUT holds
+ * for the child as a whole: what other threads write to other memory while faults are stalled cannot depend on a write
+ * that the child lacks, because no such write is done before the fork.
+ *
+ * With fork(3) the cut is made by a handler of pthread_atfork(3), which was added when the library was loaded: so it
+ * runs after the prepare handlers of all that came later, and before all their other handlers. Without, the same
+ * functions are called around _Fork(3).
+ *
+ * Threads: any; one forks at a time.
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/forks.h"
+#include "base/invariant.h"
+#include "base/trace.h"
+#include "child/child_private.h"
+#include "fault/handler.h"
+#include "kernel/process.h"
+
+static struct lock fork_lock = LOCK_INIT;
+
+/* The child that is being made, and by which thread. */
+static _Atomic(struct uffdwp_child *) fork_child;
+static pthread_t fork_thread;
+
+/* -errno: what this process, itself a child, shares with its parent could not be taken before it forked. */
+static _Thread_local int fork_is_torn __attribute__((tls_model("initial-exec"))); /* a handler must not allocate */
+
+/* NULL: this fork is the program's own. */
+static struct uffdwp_child *fork_mine(void)
+{
+	struct uffdwp_child *child = atomic_load(&fork_child);
+
+	return child && pthread_equal(fork_thread, pthread_self()) ? child : NULL;
+}
+
+static void fork_lock_regions(struct uffdwp_child *child)
+{
+	for (unsigned i = 0; i < child->count; i++)
+		lock_take(&child->sorted[i]->region->lock);
+}
+
+static void fork_unlock_regions(struct uffdwp_child *child)
+{
+	for (unsigned i = child->count; i-- > 0;)
+		lock_give(&child->sorted[i]->region->lock);
+}
+
+static int fork_any_dead(const struct uffdwp_child *child)
+{
+	for (unsigned i = 0; i < child->count; i++) {
+		if (atomic_load(&child->cuts[i].region->dead))
+			return 1;
+	}
+	return 0;
+}
+
+/* While faults are stalled. There is room: no other cut of these regions is made meanwhile. */
+static void fork_attach(struct uffdwp_child *child)
+{
+	for (unsigned i = 0; i < child->count; i++) {
+		struct uffdwp_region *region = child->cuts[i].region;
+		struct uffdwp_view *view = &child->views[i];
+
+		view->base = region_address(region, 0);
+		view->length_bytes = child->cuts[i].length_bytes;
+		view->end_page = child->cuts[i].end_page;
+		atomic_fetch_add(&region->child_users, 1);
+		int error = view_attach(view);
+
+		INVARIANT(VIEW, !error);
+		(void)error;
+	}
+	view_child_stall(&child->in, 1); /* until pages can be broken off */
+}
+
+/* The last moment before the fork. */
+static void fork_cut(struct uffdwp_child *child)
+{
+	if (child->paused) /* handlers may have been added twice, see forks.c */
+		return;
+	fork_lock_regions(child);
+	for (unsigned i = 0; i < child->count; i++) {
+		cut_set_length(&child->cuts[i], atomic_load(&child->cuts[i].region->length_bytes));
+		child->k->madvise(child->mapped[i], child->views[i].map_bytes, MADV_DOFORK);
+	}
+	signals_block(&child->signals);
+	child->error = fork_any_dead(child) ? -ESTALE : cut_pause(child->sorted, child->count);
+	if (child->error) {
+		signals_restore(&child->signals);
+		fork_unlock_regions(child);
+		return;
+	}
+	fork_attach(child);
+	child->paused = 1;
+	child->forked_at_ns = kernel_now_ns();
+}
+
+static void fork_resume(struct uffdwp_child *child)
+{
+	child->paused = 0;
+	cut_resume(child->sorted, child->count);
+	signals_restore(&child->signals);
+	fork_unlock_regions(child);
+}
+
+/* The first moment after it. pid: 0: not known yet. */
+static void fork_in_parent(struct uffdwp_child *child, int pid)
+{
+	if (!child->paused)
+		return;
+	child->fork_ns = kernel_now_ns() - child->forked_at_ns;
+	if (pid > 0)
+		(void)child_meet(child, pid);
+	order_give(&child->order, child->k, ORDER_GO);
+	fork_resume(child);
+}
+
+/* The same in the child. Locks are its own copies. */
+static void fork_in_child(struct uffdwp_child *child)
+{
+	if (!child->paused) /* the parent says why */
+		_exit(0);
+	child_arrive(child);
+	signals_restore(&child->signals);
+	fork_unlock_regions(child);
+}
+
+/* ---- around every fork of the process ---- */
+
+static void fork_before(void)
+{
+	struct uffdwp_child *child = fork_mine();
+
+	if (child)
+		fork_cut(child);
+	else
+		fork_is_torn = child_take_all();
+}
+
+static void fork_after_in_parent(void)
+{
+	struct uffdwp_child *child = fork_mine();
+
+	if (child)
+		fork_in_parent(child, 0);
+}
+
+static void fork_after_in_child(void)
+{
+	struct uffdwp_child *child = fork_mine();
+
+	lock_init(&fork_lock);
+	atomic_store(&fork_child, NULL);
+	if (child)
+		fork_in_child(child);
+	else if (fork_is_torn) /* no child is better than a wrong one */
+		kernel_real.kill(-1, (int)syscall(SYS_getpid));
+}
+
+/* Before the program's own constructors add handlers. What fails here fails when the first region is opened, too. */
+__attribute__((constructor)) static void fork_watch(void)
+{
+	static const struct forks_around around = {fork_before, fork_after_in_parent, fork_after_in_child};
+
+	forks_add_around(&around);
+	(void)forks_watch();
+}
+
+/* ---- one fork ---- */
+
+static pid_t fork_bare(struct uffdwp_child *child)
+{
+	fork_cut(child);
+	if (child->error)
+		return child->error;
+	pid_t pid = child->k->fork(KERNEL_FORK_BARE);
+
+	if (pid) {
+		fork_in_parent(child, pid);
+		return pid;
+	}
+	fork_after_in_child();
+	forks_after_bare();
+	return 0;
+}
+
+/* A cut that failed in a handler does not keep the C library from forking: that child ends at once. */
+static pid_t fork_with_handlers(struct uffdwp_child *child)
+{
+	pid_t pid = child->k->fork(KERNEL_FORK_LIBC);
+
+	if (pid <= 0 || !child->error)
+		return pid;
+	child->k->wait(pid, KERNEL_FORK_LIBC);
+	return child->error;
+}
+
+/* There is no child, and no cut. */
+static void fork_give_up(struct uffdwp_child *child)
+{
+	child_take_back(child);
+	order_give(&child->order, child->k, ORDER_FORGET);
+	child_put(child);
+}
+
+/* There is no child after all: of a cut that was made its thread takes everything back. */
+static void fork_failed(struct uffdwp_child *child, pid_t error, struct text *text)
+{
+	if (child->error) {
+		text_fail(text, error, "a region could not be armed: %s", strerror(-error));
+		fork_give_up(child);
+		return;
+	}
+	text_fail(text, error, "the process could not be forked: %s", strerror(-error));
+	child_unmap_inherited(child);
+	child_free_descriptors(child);
+	child_unreserve(child);
+	atomic_store(&child->pid, -1);
+	child_put(child);
+}
+
+static pid_t fork_run(struct uffdwp_child *child, struct text *text)
+{
+	fork_thread = pthread_self();
+	atomic_store(&fork_child, child);
+	pid_t pid = child->bare ? fork_bare(child) : fork_with_handlers(child);
+
+	if (pid == 0)
+		return 0;
+	atomic_store(&fork_child, NULL);
+	if (pid < 0) {
+		fork_failed(child, pid, text);
+		return pid;
+	}
+	child_unmap_inherited(child);
+	atomic_store(&child->pid, pid);
+	child_unreserve(child);
+	child->call_ns = kernel_now_ns() - child->begun_ns;
+	TRACE("child %d: %u regions, pause %llu us, of which %llu for the fork", (int)pid, child->count,
+	      (unsigned long long)child->cuts[0].pause_ns / 1000, (unsigned long long)child->fork_ns / 1000);
+	return pid;
+}
+
+static int fork_enter(const struct child_request *request, struct text *text)
+{
+	int error = request->cut_enter ? request->cut_enter(request->cut_user) : 0;
+
+	return error ? text_fail(text, error < 0 ? error : -EINVAL, "the caller's cut_enter refused: %s",
+	                         error < 0 ? strerror(-error) : "no error number")
+	             : 0;
+}
+
+static pid_t fork_one(const struct child_request *request, struct text *text, struct uffdwp_child **out)
+{
+	int error = child_take_all(); /* of this process's own parent, if it is such a child, and has a runtime of its
+	                                 own */
+
+	if (error)
+		return text_fail(text, error,
+		                 "what this process shares with its parent could not be copied: no memory");
+	struct uffdwp_child *child = child_new(request, child_watch, text, &error);
+
+	if (!child)
+		return error;
+	cut_rounds(child->sorted, child->count);
+	error = fork_enter(request, text);
+	if (error) {
+		fork_give_up(child);
+		return error;
+	}
+	pid_t pid = fork_run(child, text);
+
+	if (request->cut_leave)
+		request->cut_leave(request->cut_user);
+	*out = pid > 0 ? child : NULL;
+	return pid;
+}
+
+pid_t child_fork(struct uffdwp *runtime, const struct child_request *request, struct text *text,
+                 struct uffdwp_child **out)
+{
+	struct probe_arming found;
+
+	runtime_try_child(runtime, &found);
+	if (!found.works)
+		return text_fail(text, found.error ? found.error : -EOPNOTSUPP,
+		                 "pages cannot be broken off a child: %s", found.reason);
+	lock_take(&fork_lock);
+	sigset_t before = fork_lock.before;
+
+	signals_restore(&before); /* the caller's functions and all handlers run as from fork(2) */
+	pid_t pid = fork_one(request, text, out);
+
+	if (pid) { /* in the child it was made anew */
+		signals_block_but_faults(&before);
+		lock_give(&fork_lock);
+	}
+	return pid;
+}
+
+pid_t child_fork_again(const struct kernel_ops *k, int bare)
+{
+	int error = child_take_all();
+
+	if (error)
+		return text_fail(NULL, error,
+		                 "what this process shares with its parent could not be copied: no memory");
+	if (!bare)
+		return k->fork(KERNEL_FORK_LIBC);
+	pid_t pid = k->fork(KERNEL_FORK_BARE);
+
+	if (!pid) {
+		fork_after_in_child();
+		forks_after_bare();
+	}
+	return pid;
+}
+
+/* ---- the handle ---- */
+
+void child_info(const struct uffdwp_child *child, struct uffdwp_child_info *info)
+{
+	info->state = atomic_load(&child->state);
+	info->pid = atomic_load(&child->pid);
+	info->private_bytes = atomic_load(&child->in.pages_broken) << child->views[0].page_shift;
+	info->pause_ns = child->cuts[0].pause_ns;
+	info->fork_ns = child->fork_ns;
+	info->call_ns = child->call_ns;
+	info->error = atomic_load(&child->in.error);
+	info->arming = UFFDWP_ARMING_MOVE;
+	for (unsigned i = 0; i < child->count; i++) {
+		if (child->cuts[i].arming != UFFDWP_ARMING_MOVE)
+			info->arming = UFFDWP_ARMING_ROUNDS;
+	}
+}

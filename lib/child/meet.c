@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The parent meets its child: opens what pages are broken off by, and has the child go on. See child.h.
+ *
+ * Threads: the caller of uffdwp_fork(), where it knows the process id before faults go on; else the child's thread.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "child/child_private.h"
+#include "kernel/own.h"
+
+void child_go_on(struct uffdwp_child *child)
+{
+	view_child_stall(&child->in, 0);
+	for (unsigned i = 0; i < child->count; i++) {
+		if (!atomic_load(&child->views[i].left))
+			fault_wake_stalled(child->cuts[i].region);
+	}
+}
+
+static int meet_open(struct uffdwp_child *child, const char *name, int flags, int *fd)
+{
+	const struct uffdwp *runtime = child->cuts[0].region->runtime;
+	char path[64];
+
+	/* From the folder that was open before the process changed its root, perhaps. */
+	(void)snprintf(path, sizeof(path), "/proc/%d/%s", child->in.pid, name);
+	*fd = runtime->proc < 0 || own_check(child->k, runtime->proc, runtime->tag)
+	              ? child->k->open(path, flags | O_CLOEXEC, 0)
+	              : child->k->openat(runtime->proc, path + strlen("/proc/"), flags | O_CLOEXEC, 0);
+	if (*fd < 0)
+		return *fd;
+	int error = own_take(child->k, *fd, child->in.tag);
+
+	if (error)
+		*fd = -1;
+	return error;
+}
+
+int child_meet(struct uffdwp_child *child, int pid)
+{
+	child->in.pid = pid;
+	child_free_descriptors(child);
+	child->in.pidfd = child->k->pidfd_open(pid);
+	if (child->in.pidfd >= 0 && own_take(child->k, child->in.pidfd, child->in.tag))
+		child->in.pidfd = -1;
+	int error = meet_open(child, "pagemap", O_RDONLY, &child->in.pagemap);
+
+	if (!error)
+		error = meet_open(child, "mem", O_RDWR, &child->in.mem);
+	if (!error)
+		error = meet_open(child, "maps", O_RDONLY, &child->in.maps);
+	if (error == -ESRCH || (error && child->k->exited(pid))) /* the first: it has no memory any more */
+		atomic_store(&child->in.gone, 1);                /* it was so short-lived */
+	else if (error)
+		view_child_end(&child->in, error);
+	atomic_store(&child->in.known, 1);
+	atomic_store(&child->in.meeting->met, 1);
+	syscall(SYS_futex, &child->in.meeting->met, FUTEX_WAKE, 1, NULL, NULL, 0);
+	if (!error || atomic_load(&child->in.gone))
+		child_go_on(child);
+	return error;
+}
+
+/* 1: children are of the PID namespace of this process, so that it knows them by their own numbers. */
+int child_shares_numbers(const struct uffdwp_child *child)
+{
+	char ours[64] = "";
+	char theirs[64] = "";
+
+	return child->k->readlinkat(AT_FDCWD, "/proc/self/ns/pid", ours, sizeof(ours) - 1) > 0 &&
+	       child->k->readlinkat(AT_FDCWD, "/proc/self/ns/pid_for_children", theirs, sizeof(theirs) - 1) > 0 &&
+	       !strcmp(ours, theirs);
+}

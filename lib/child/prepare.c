@@ -1,0 +1,315 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What a child needs before its cut: the regions reserved, a private mapping of each region's file, which the child
+ * will inherit and the parent unmaps again, memory for what is noted, a place to move page tables to, and a thread. See
+ * child.h.
+ *
+ * Threads: the caller of uffdwp_fork(), with the lock of forks held.
+ */
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "base/math.h"
+#include "base/thread.h"
+#include "child/child_private.h"
+#include "cut/move.h"
+#include "kernel/own.h"
+#include "kernel/process.h"
+#include "region/lazy.h"
+#include "region/registry.h"
+
+#define PREPARE_WAIT_NS 10000000000ull
+
+static int prepare_is_possible(const struct uffdwp_region *region, const void *runtime)
+{
+	return region->runtime == runtime && region->owned && !region->inherits &&
+	       region->memory == UFFDWP_MEMORY_SHMEM && !atomic_load(&region->dead);
+}
+
+size_t child_list_regions(const struct uffdwp *runtime, struct uffdwp_region **out, size_t most)
+{
+	return registry_list(prepare_is_possible, runtime, out, most);
+}
+
+static int prepare_check(const struct uffdwp_region *region, struct text *text)
+{
+	if (!prepare_is_possible(region, region->runtime) && !atomic_load(&region->dead))
+		return text_fail(text, -EOPNOTSUPP,
+		                 "a child can have created regions of shared memory, without UFFDWP_REGION_INHERIT; "
+		                 "all other memory it inherits as from fork(2)");
+	if (!cut_has_rounds(region))
+		return text_fail(text, -EOPNOTSUPP, "children need mechanism marker or rearm; a region is by %s",
+		                 region->mechanism->name);
+	return 0;
+}
+
+/* With the region's lock held. */
+static int prepare_refusal(const struct uffdwp_region *region, struct text *text)
+{
+	const struct lazy *lazy = atomic_load(&region->lazy);
+
+	if (atomic_load(&region->dead))
+		return text_fail(text, -ESTALE, "a region was unmapped: close it");
+	if (region->snapshot_open)
+		return text_fail(text, -EBUSY, "a snapshot of a region has not been freed: uffdwp_snapshot_free()");
+	if (region->restore_open)
+		return text_fail(text, -EBUSY, "a restore of a region has not been freed: uffdwp_restore_free()");
+	if (lazy && atomic_load(&lazy->failed))
+		return text_fail(
+		        text, -EBUSY,
+		        "a child would see zeros where a restore has failed: punch these pages, or restore the "
+		        "region anew");
+	if (region->soft_dirty)
+		return text_fail(text, -EOPNOTSUPP,
+		                 "soft-dirty only reports what was written: no child has such a region");
+	if (atomic_load(&region->child_count) >= UFFDWP_CHILDREN_MAX)
+		return text_fail(text, -EMFILE, "%d children have a region, which is all there may be",
+		                 UFFDWP_CHILDREN_MAX);
+	return 0;
+}
+
+static int prepare_reserve(struct uffdwp_region *region, struct text *text)
+{
+	int error = prepare_check(region, text);
+
+	if (error)
+		return error;
+	lock_take(&region->lock);
+	error = prepare_refusal(region, text);
+	if (!error)
+		region->snapshot_open = 1; /* no other cut, until the call returns */
+	lock_give(&region->lock);
+	return error;
+}
+
+void child_unreserve(struct uffdwp_child *child)
+{
+	for (; child->reserved; child->reserved--) {
+		struct uffdwp_region *region = child->cuts[child->reserved - 1].region;
+
+		lock_take(&region->lock);
+		region->snapshot_open = 0;
+		lock_give(&region->lock);
+	}
+}
+
+static size_t prepare_bits_bytes(const struct uffdwp_region *region)
+{
+	return math_round_up(region->ledger.count, 64) / 8;
+}
+
+static int prepare_view(struct uffdwp_child *child, unsigned i, struct text *text)
+{
+	struct uffdwp_region *region = child->cuts[i].region;
+	struct uffdwp_view *view = &child->views[i];
+	int error = region_check_file(region);
+
+	view->k = child->k;
+	view->region = region;
+	view->mem = -1;
+	view->page_shift = region->page_shift;
+	view->map_bytes = region->capacity_bytes;
+	view->child = &child->in;
+	view->broken = pages_new(child->k, prepare_bits_bytes(region));
+	if (!error)
+		child->mapped[i] =
+		        child->k->mmap_unlocked(view->map_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE,
+		                                region->fd, region->fd_offset, &error);
+	if (child->mapped[i]) /* until the fork that is meant: other threads may fork, too */
+		child->k->madvise(child->mapped[i], view->map_bytes, MADV_DONTFORK);
+	view->from = (uintptr_t)child->mapped[i];
+	child->in.views[i] = view;
+	if (view->broken && child->mapped[i])
+		return 0;
+	return text_fail(text, error ? error : -ENOMEM, "a region's file cannot be mapped once more: %s",
+	                 strerror(error ? -error : ENOMEM));
+}
+
+/* How it is armed; what can be done before faults are stalled. */
+static int prepare_arming(struct uffdwp_child *child, unsigned i, uint32_t asked, struct text *text)
+{
+	struct cut *cut = &child->cuts[i];
+	struct uffdwp_region *region = cut->region;
+	int error = cut_choose(cut, asked, text);
+
+	if (error)
+		return error;
+	lock_take(&region->lock);
+	error = region_prepare(region);
+	int refused = error ? 0 : move_prepare(cut);
+
+	if (refused && !cut_fall_back(cut))
+		error = refused;
+	lock_give(&region->lock);
+	return error;
+}
+
+static int prepare_region(struct uffdwp_child *child, struct uffdwp_region *region, uint32_t asked, struct text *text)
+{
+	unsigned i = child->count;
+	int error = prepare_reserve(region, text);
+
+	if (error)
+		return error;
+	cut_init(&child->cuts[i], region, atomic_load(&region->length_bytes));
+	child->count++;
+	child->reserved++;
+	child->in.view_count++;
+	error = prepare_view(child, i, text);
+	return error ? error : prepare_arming(child, i, asked, text);
+}
+
+/* By address, as groups of snapshots are: two that share regions never wait for each other. */
+static void prepare_sort(struct uffdwp_child *child)
+{
+	for (unsigned i = 0; i < child->count; i++) {
+		unsigned at = i;
+
+		for (; at > 0 && (uintptr_t)child->sorted[at - 1]->region > (uintptr_t)child->cuts[i].region; at--)
+			child->sorted[at] = child->sorted[at - 1];
+		child->sorted[at] = &child->cuts[i];
+	}
+}
+
+static size_t prepare_unreadable_bytes(const struct uffdwp_child *child)
+{
+	return VIEW_CHILD_RUN * child->cuts[0].region->page_bytes;
+}
+
+/* Descriptors of the child are opened when it is there: some are kept free for that. */
+static int prepare_descriptors(struct uffdwp_child *child)
+{
+	for (unsigned i = 0; i < CHILD_DESCRIPTORS; i++) {
+		child->kept_free[i] = child->k->dup(child->cuts[0].region->fd);
+		if (child->kept_free[i] < 0)
+			return child->kept_free[i];
+	}
+	return 0;
+}
+
+void child_free_descriptors(struct uffdwp_child *child)
+{
+	for (unsigned i = 0; i < CHILD_DESCRIPTORS; i++) {
+		if (child->kept_free[i] >= 0)
+			child->k->close(child->kept_free[i]);
+		child->kept_free[i] = -1;
+	}
+}
+
+static int prepare_shared(struct uffdwp_child *child, struct text *text)
+{
+	int error = prepare_descriptors(child);
+
+	if (error)
+		return text_fail(text, error, "no descriptors for a child: %s", strerror(-error));
+	child->in.meeting = child->k->mmap(NULL, sizeof(*child->in.meeting), PROT_READ | PROT_WRITE,
+	                                   MAP_SHARED | MAP_ANONYMOUS, -1, 0, &error);
+	if (child->in.meeting)
+		child->in.unreadable = child->k->mmap(NULL, prepare_unreadable_bytes(child), PROT_NONE,
+		                                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0, &error);
+	return child->in.unreadable ? 0 : text_fail(text, error, "no memory for a child");
+}
+
+static struct uffdwp_child *prepare_new(const struct kernel_ops *k, const struct child_request *request)
+{
+	struct uffdwp_child *child = pages_new(k, sizeof(*child));
+
+	if (!child)
+		return NULL;
+	child->k = k;
+	child->begun_ns = kernel_now_ns();
+	child->process = process_number();
+	child->bare = request->bare;
+	child->wait_ns = request->wait_ns ? request->wait_ns : PREPARE_WAIT_NS;
+	child->in.k = k;
+	child->in.tag = own_new();
+	child->in.pidfd = child->in.pagemap = child->in.mem = child->in.maps = -1;
+	child->in.policy = request->policy;
+	for (unsigned i = 0; i < CHILD_DESCRIPTORS; i++)
+		child->kept_free[i] = -1;
+	atomic_store(&child->owners, 2);
+	return child;
+}
+
+static uint64_t prepare_pages_most(const struct child_request *request)
+{
+	uint64_t page_bytes = request->regions[0]->page_bytes;
+
+	return request->private_bytes ? (request->private_bytes + page_bytes - 1) / page_bytes : 0;
+}
+
+struct uffdwp_child *child_new(const struct child_request *request, void *(*watch)(void *), struct text *text,
+                               int *error)
+{
+	struct uffdwp_child *child = prepare_new(request->regions[0]->k, request);
+
+	if (!child) {
+		*error = text_fail(text, -ENOMEM, "no memory for a child");
+		return NULL;
+	}
+	child->in.pages_most = prepare_pages_most(request);
+	*error = 0;
+	for (unsigned i = 0; i < request->count && !*error; i++)
+		*error = prepare_region(child, request->regions[i], request->arming, text);
+	if (!*error)
+		*error = prepare_shared(child, text);
+	if (!*error) {
+		prepare_sort(child);
+		*error = thread_spawn(&child->thread, NULL, watch, child);
+		if (*error)
+			text_fail(text, *error, "a child's thread could not be started: %s", strerror(-*error));
+		else
+			pthread_detach(child->thread);
+	}
+	if (!*error)
+		return child;
+	child_take_back(child);
+	child_delete(child);
+	return NULL;
+}
+
+/* The regions are not used by the child afterwards, and may be closed. */
+void child_take_back(struct uffdwp_child *child)
+{
+	child_unmap_inherited(child);
+	child_free_descriptors(child);
+	for (unsigned i = 0; i < child->count; i++) {
+		cut_forget(&child->cuts[i]);
+		move_close(&child->cuts[i]);
+	}
+	child_unreserve(child);
+}
+
+void child_unmap_inherited(struct uffdwp_child *child)
+{
+	for (unsigned i = 0; i < child->count; i++) {
+		if (child->mapped[i])
+			child->k->munmap(child->mapped[i], child->views[i].map_bytes);
+		child->mapped[i] = NULL;
+	}
+}
+
+void child_delete(struct uffdwp_child *child)
+{
+	const struct kernel_ops *k = child->k;
+
+	own_close(k, child->in.pidfd, child->in.tag);
+	own_close(k, child->in.pagemap, child->in.tag);
+	own_close(k, child->in.mem, child->in.tag);
+	own_close(k, child->in.maps, child->in.tag);
+	child_free_descriptors(child);
+	for (unsigned i = 0; i < child->count; i++)
+		pages_free(k, (void *)child->views[i].broken, math_round_up(child->cuts[i].pages_most, 64) / 8);
+	if (child->in.unreadable)
+		k->munmap(child->in.unreadable, (size_t)VIEW_CHILD_RUN << child->views[0].page_shift);
+	if (child->in.meeting)
+		k->munmap(child->in.meeting, sizeof(*child->in.meeting));
+	pages_free(k, child, sizeof(*child));
+}
+
+void child_put(struct uffdwp_child *child)
+{
+	if (atomic_fetch_sub(&child->owners, 1) == 1)
+		child_delete(child);
+}
