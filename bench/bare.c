@@ -18,7 +18,7 @@
 
 #include "bench.h"
 
-static const struct bare *inline_bare;
+static struct bare *inline_bare;
 
 static int writeprotect(const struct bare *bare, uint64_t start, uint64_t length_bytes, uint64_t mode)
 {
@@ -78,8 +78,12 @@ static void *serve(void *argument)
 
 static void on_bus_error(int number, siginfo_t *info, void *context)
 {
+	uint64_t address = (uint64_t)(uintptr_t)info->si_addr;
+
 	(void)context;
-	if (bare_unprotect(inline_bare, (uint64_t)(uintptr_t)info->si_addr))
+	if (inline_bare->on_fault)
+		inline_bare->on_fault(inline_bare, address);
+	else if (bare_unprotect(inline_bare, address))
 		signal(number, SIG_DFL);
 }
 
@@ -138,6 +142,18 @@ void bare_open(struct bare *bare, enum uffdwp_memory memory, size_t length_bytes
 	negotiate(bare);
 	if (bare->delivery == UFFDWP_DELIVERY_THREAD)
 		bench_must(-pthread_create(&bare->thread, NULL, serve, bare), "a thread for the bare loop");
+}
+
+void bare_attach(struct bare *bare, const struct area *area)
+{
+	bare->area = *area;
+	bare->uffd = open_uffd();
+	negotiate(bare);
+}
+
+void bare_detach(struct bare *bare)
+{
+	close(bare->uffd);
 }
 
 void bare_close(struct bare *bare)

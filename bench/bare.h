@@ -7,8 +7,8 @@
  * Kinds, by what makes a page fault and what resolves that: a wp bit and UFFDIO_WRITEPROTECT; an emptied page-table
  * entry and UFFDIO_CONTINUE; a hole and zeros.
  *
- * A caller that wants to keep a page before it is written has `on_fault` called in the thread instead of that call, and
- * unprotects the page itself.
+ * A caller that wants to keep a page before it is written has `on_fault` called instead of that call, in the thread or
+ * in the signal handler, and unprotects the page itself.
  *
  * Threads: one inline rival is entered at a time (the signal handler finds it in a static variable).
  */
@@ -29,13 +29,17 @@ struct bare {
 	int cpu; /* of the thread, or BENCH_ANY_CPU */
 	enum uffdwp_delivery delivery;
 	pthread_t thread;
-	void (*on_fault)(struct bare *bare, uint64_t address); /* thread only; NULL: unprotect the page */
+	void (*on_fault)(struct bare *bare, uint64_t address); /* NULL: unprotect the page */
 	char *zeros; /* a page; hugetlb, BARE_MISSING: what holes are filled with */
 };
 
 /* `bare` has kind, delivery, cpu and on_fault set. */
 void bare_open(struct bare *bare, enum uffdwp_memory memory, size_t length_bytes);
 void bare_close(struct bare *bare);
+
+/* The same for memory that is mapped already, inline, kind BARE_WP; close takes the registration away. */
+void bare_attach(struct bare *bare, const struct area *area);
+void bare_detach(struct bare *bare);
 
 /* Puts the signal handler of an inline rival in place. */
 void bare_enter(struct bare *bare);

@@ -175,6 +175,19 @@ uint64_t bench_size(const char *text)
 	return (uint64_t)value << shift;
 }
 
+void bench_size_name(uint64_t bytes, char *name, size_t size)
+{
+	const uint64_t gib = UINT64_C(1) << 30;
+	const uint64_t mib = UINT64_C(1) << 20;
+
+	if (bytes % gib == 0)
+		snprintf(name, size, "%llug", (unsigned long long)(bytes / gib));
+	else if (bytes % mib == 0)
+		snprintf(name, size, "%llum", (unsigned long long)(bytes / mib));
+	else
+		snprintf(name, size, "%llub", (unsigned long long)bytes);
+}
+
 unsigned bench_number(const char *text, unsigned most)
 {
 	char *end;

@@ -54,6 +54,9 @@ int bench_cpu(int n);
 /* A size such as 64M or 1G; bench_die() for anything else. */
 uint64_t bench_size(const char *text);
 
+/* The name of a size in figures: "1g", "256m"; below a MiB in bytes. */
+void bench_size_name(uint64_t bytes, char *name, size_t size);
+
 /* A number from 1 to `most`, or the end with a message. */
 unsigned bench_number(const char *text, unsigned most);
 
@@ -99,5 +102,7 @@ int snapshot_main(int argc, char **argv);
 int disk_main(int argc, char **argv);
 int track_main(int argc, char **argv);
 int gc_main(int argc, char **argv);
+int fork_main(int argc, char **argv);
+int redis_main(int argc, char **argv);
 
 #endif

@@ -22,6 +22,8 @@ static const struct question questions[] = {
         {"snapshot", "a live snapshot: the library against fork() and what one could write by hand", snapshot_main},
         {"disk", "an undisturbed image, and back: as fast as dd on the same disk?", disk_main},
         {"track", "which pages were written: the library against the bare ioctl and the older methods", track_main},
+        {"fork", "a child that has all memory: uffdwp_fork() against fork()", fork_main},
+        {"redis", "redis-server's saves: plain, and under uffdwp-ctl fork", redis_main},
         {"gc", "a garbage collector's pauses: with the library's write barrier, with its own, with none", gc_main},
 };
 

@@ -38,32 +38,47 @@ int memory_parse(const char *text, struct memory_use *use)
 {
 	int pss = 0;
 	int private = 0;
+	int anon = 0;
 
 	use->pss_bytes = sum_of(text, "Pss:", &pss);
 	use->private_bytes = sum_of(text, "Private_", &private);
+	use->anon_bytes = sum_of(text, "Pss_Anon:", &anon);
 	return pss == 1 && private >= 2 ? 0 : -EINVAL;
 }
 
-int memory_read(pid_t process, struct memory_use *use)
+static int memory_read_text(pid_t process, const char *name, char *text, size_t size)
 {
 	char path[64];
-	char text[4096];
 	ssize_t got;
 	int error;
 	int fd;
 
-	snprintf(path, sizeof(path), "/proc/%d/smaps_rollup", (int)process);
-	memset(use, 0, sizeof(*use));
+	snprintf(path, sizeof(path), "/proc/%d/%s", (int)process, name);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return -errno;
-	got = read(fd, text, sizeof(text) - 1);
+	got = read(fd, text, size - 1);
 	error = got < 0 ? -errno : 0;
 	close(fd);
-	if (error)
-		return error;
-	text[got] = '\0';
-	return memory_parse(text, use);
+	text[got < 0 ? 0 : got] = '\0';
+	return error;
+}
+
+uint64_t memory_status_bytes(pid_t process, const char *key)
+{
+	char text[4096] = "";
+	int found = 0;
+
+	return memory_read_text(process, "status", text, sizeof(text)) ? 0 : sum_of(text, key, &found);
+}
+
+int memory_read(pid_t process, struct memory_use *use)
+{
+	char text[4096] = "";
+	int error = memory_read_text(process, "smaps_rollup", text, sizeof(text));
+
+	memset(use, 0, sizeof(*use));
+	return error ? error : memory_parse(text, use);
 }
 
 static void thin_out(struct memory_sampler *sampler)

@@ -2,7 +2,7 @@
 /*
  * How much memory a program has, by the kernel's account: /proc/PID/smaps_rollup, of this program and of the child that
  * it forked. Pss counts a page that n processes map as 1/n page in each, so the sum over both is what they take
- * together; Private is what only one of them has.
+ * together; Private is what only one of them has. The page tables that it takes are in /proc/PID/status.
  *
  * A look walks all page tables of the program and delays threads that change its mappings meanwhile: what runs beside a
  * sampler is not timed.
@@ -23,6 +23,7 @@
 struct memory_use {
 	uint64_t pss_bytes;
 	uint64_t private_bytes;
+	uint64_t anon_bytes; /* of pss_bytes, what is in no file: Pss_Anon; 0 where the kernel does not say */
 };
 
 struct memory_sample {
@@ -46,6 +47,9 @@ int memory_parse(const char *text, struct memory_use *use);
 
 /* 0, or a negative errno: no such process, or it has ended. */
 int memory_read(pid_t process, struct memory_use *use);
+
+/* A line of /proc/PID/status that is a number of kB, such as "VmPTE", in bytes; 0: there is none. */
+uint64_t memory_status_bytes(pid_t process, const char *key);
 
 /* Takes the first sample before it returns: all others are compared with it. */
 void memory_sampler_start(struct memory_sampler *sampler, uint64_t period_ns);

@@ -18,6 +18,7 @@
 #include "histogram.h"
 #include "pages.h"
 #include "report.h"
+#include "rounds.h"
 #include "window.h"
 
 #define VALUES 20000
@@ -657,6 +658,47 @@ START_TEST(test_text_that_is_no_size_ends_the_program)
 }
 END_TEST
 
+START_TEST(test_sizes_have_names)
+{
+	char name[32];
+
+	bench_size_name(UINT64_C(8) << 30, name, sizeof(name));
+	ck_assert_str_eq(name, "8g");
+	bench_size_name(UINT64_C(1536) << 20, name, sizeof(name));
+	ck_assert_str_eq(name, "1536m");
+	bench_size_name(4096, name, sizeof(name));
+	ck_assert_str_eq(name, "4096b");
+}
+END_TEST
+
+/* ------------------------------------------------------------------------------------------------------ rounds -- */
+
+START_TEST(test_rounds_are_compared_pair_by_pair)
+{
+	const struct rounds ours = {{1, 30, 5}, 3};
+	const struct rounds other = {{10, 100, 10}, 3};
+	struct rounds ratios;
+
+	ck_assert_double_eq_tol(rounds_median(&ours), 5, 1e-9);
+	ck_assert_double_eq_tol(rounds_ratio(&ours, &other), 0.3, 1e-9);
+	rounds_over(&ours, &other, &ratios);
+	ck_assert_uint_eq(ratios.count, 3);
+	ck_assert_double_eq_tol(ratios.values[2], 0.5, 1e-9);
+}
+END_TEST
+
+START_TEST(test_round_without_a_partner_is_not_compared)
+{
+	const struct rounds ours = {{1, 30, 5}, 3};
+	const struct rounds other = {{0, 100}, 2};
+	const struct rounds none = {.count = 0};
+
+	ck_assert_double_eq_tol(rounds_ratio(&ours, &other), 0.3, 1e-9);
+	ck_assert_double_eq_tol(rounds_ratio(&ours, &none), 0, 1e-9);
+	ck_assert_double_eq_tol(rounds_median(&none), 0, 1e-9);
+}
+END_TEST
+
 static Suite *suite(void)
 {
 	Suite *suite = suite_create("bench");
@@ -711,6 +753,9 @@ static Suite *suite(void)
 	tcase_add_test(report, test_bars_of_the_project_can_all_be_read);
 	tcase_add_test(report, test_median_of_runs_keeps_their_range);
 	tcase_add_test(report, test_sizes_are_read_with_their_units);
+	tcase_add_test(report, test_sizes_have_names);
+	tcase_add_test(report, test_rounds_are_compared_pair_by_pair);
+	tcase_add_test(report, test_round_without_a_partner_is_not_compared);
 	tcase_add_loop_exit_test(report, test_text_that_is_no_size_ends_the_program, BENCH_EXIT_ERROR, 0, 8);
 	suite_add_tcase(suite, report);
 	return suite;

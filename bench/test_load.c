@@ -1,21 +1,26 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What the question `snapshot` stands on: the phases, the gate, the window and the timeline of the writers, paced ones,
- * the Zipf distribution against its formula, and the sampler of memory against memory that is taken.
+ * the Zipf distribution against its formula, and the sampler of memory against memory that is taken. And the clients of
+ * the question `redis`: spans, due requests beside a server that stands still, and the protocol.
  */
 #include <check.h>
 #include <errno.h>
 #include <math.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "bench.h"
 #include "load.h"
 #include "memory.h"
+#include "openloop.h"
+#include "resp.h"
 #include "window.h"
 #include "zipf.h"
 
@@ -357,13 +362,15 @@ START_TEST(test_account_of_memory_is_read_from_its_text)
 {
 	static const char text[] =
 	        "5581-7ffc ---p 00000000 00:00 0    [rollup]\n"
-	        "Rss:                2000 kB\nPss:                1500 kB\nPss_Dirty:          700 kB\n"
+	        "Rss:                2000 kB\nPss:                1500 kB\nPss_Dirty:          700 kB\nPss_Anon:       "
+	        "     300 kB\n"
 	        "Private_Clean:         4 kB\nPrivate_Dirty:      1200 kB\nPrivate_Hugetlb:    2048 kB\n";
 	struct memory_use use;
 
 	ck_assert_int_eq(memory_parse(text, &use), 0);
 	ck_assert_uint_eq(use.pss_bytes, 1500 << 10);
 	ck_assert_uint_eq(use.private_bytes, (4 + 1200 + 2048) << 10);
+	ck_assert_uint_eq(use.anon_bytes, 300 << 10);
 	ck_assert_int_eq(memory_parse("Rss: 12 kB\n", &use), -EINVAL);
 	ck_assert_int_eq(memory_parse("", &use), -EINVAL);
 }
@@ -379,6 +386,13 @@ START_TEST(test_account_of_a_process_that_is_not_there_is_an_error)
 	ck_assert_int_eq(waitpid(child, NULL, 0), child);
 	ck_assert_int_lt(memory_read(child, &use), 0);
 	ck_assert_uint_eq(use.pss_bytes, 0);
+}
+END_TEST
+
+START_TEST(test_page_tables_of_a_process_are_in_its_status)
+{
+	ck_assert_uint_gt(memory_status_bytes(getpid(), "VmPTE"), 0);
+	ck_assert_uint_eq(memory_status_bytes(getpid(), "VmNothing"), 0);
 }
 END_TEST
 
@@ -455,12 +469,258 @@ START_TEST(test_sampler_that_is_full_drops_every_second_sample)
 }
 END_TEST
 
+/* ---------------------------------------------------------------------------------------------------- open loop -- */
+
+START_TEST(test_request_meets_a_span_if_a_moment_of_it_does)
+{
+	static struct openloop_spans spans;
+
+	ck_assert_int_eq(openloop_spans_meet(&spans, 0, UINT64_MAX), 0);
+	openloop_span_begin(&spans, 100);
+	ck_assert_int_eq(openloop_spans_meet(&spans, 90, 99), 0);
+	ck_assert_int_eq(openloop_spans_meet(&spans, 90, 100), 1);
+	ck_assert_int_eq(openloop_spans_meet(&spans, 5000, 6000), 1);
+	openloop_span_end(&spans, 200);
+	ck_assert_int_eq(openloop_spans_meet(&spans, 199, 300), 1);
+	ck_assert_int_eq(openloop_spans_meet(&spans, 200, 300), 0);
+	openloop_span_begin(&spans, 400);
+	openloop_span_end(&spans, 500);
+	ck_assert_int_eq(openloop_spans_meet(&spans, 200, 399), 0);
+	ck_assert_int_eq(openloop_spans_meet(&spans, 50, 900), 1);
+	ck_assert_int_eq(openloop_spans_meet(&spans, 150, 160), 1);
+}
+END_TEST
+
+START_TEST(test_latency_is_kept_in_its_class_and_its_slot)
+{
+	static struct openloop loop;
+
+	loop.origin_ns = 1000;
+	loop.record_from_ns = 2000;
+	loop.record_until_ns = 50000000;
+	openloop_span_begin(&loop.spans, 30000000);
+	openloop_keep(&loop, 1500, 500000);       /* due before the record */
+	openloop_keep(&loop, 20000000, 21000000); /* at rest, in slot 1 */
+	openloop_keep(&loop, 20000001, 20000500); /* the same slot, not as long */
+	openloop_keep(&loop, 29999999, 33000000); /* due before the span, delayed by it */
+	openloop_keep(&loop, 50000000, 51000000); /* due when the record has ended */
+	ck_assert_uint_eq(loop.latencies[OPENLOOP_REST].count, 2);
+	ck_assert_uint_eq(loop.latencies[OPENLOOP_REST].largest_ns, 1000000);
+	ck_assert_uint_eq(loop.latencies[OPENLOOP_SPAN].count, 1);
+	ck_assert_uint_eq(loop.latencies[OPENLOOP_SPAN].largest_ns, 3000001);
+	ck_assert_uint_eq(loop.slots_us[0], 498);
+	ck_assert_uint_eq(loop.slots_us[1], 1000);
+	ck_assert_uint_eq(loop.slots_us[2], 3000);
+}
+END_TEST
+
+#define SERVED_VALUE_BYTES 64
+#define SERVED_GET_BYTES 40
+#define SERVED_SET_BYTES 111
+#define SERVED_DIGITS 22 /* of a key, from the start of a command on */
+
+/* A server of one connection, which answers as Redis does, with values that it does not keep. */
+struct served {
+	int fd;
+	uint64_t requests;
+	uint64_t stalls_at; /* 0: at no request */
+	int is_wrong;
+};
+
+/* The bytes of the first command, or 0. */
+static size_t serve_command(struct served *served, const char *command, size_t length)
+{
+	char reply[128] = "+OK\r\n";
+	struct timespec stall = {0, 60000000};
+	int is_read = length > 1 && command[1] == '2';
+	size_t bytes = is_read ? SERVED_GET_BYTES : SERVED_SET_BYTES;
+
+	if (length < bytes)
+		return 0;
+	if (++served->requests == served->stalls_at)
+		nanosleep(&stall, NULL);
+	if (is_read)
+		snprintf(reply, sizeof(reply), "$%d\r\n%.16s%048d\r\n", SERVED_VALUE_BYTES,
+		         served->is_wrong ? "0123456789abcdef" : command + SERVED_DIGITS, 0);
+	ck_assert_int_eq(send(served->fd, reply, strlen(reply), MSG_NOSIGNAL), (ssize_t)strlen(reply));
+	return bytes;
+}
+
+static void *serve(void *argument)
+{
+	static char bytes[1 << 16];
+	struct served *served = argument;
+	size_t used = 0;
+	ssize_t got;
+
+	while ((got = recv(served->fd, bytes + used, sizeof(bytes) - used, 0)) > 0) {
+		size_t taken = 0;
+		size_t command;
+
+		used += (size_t)got;
+		while ((command = serve_command(served, bytes + taken, used - taken)) > 0)
+			taken += command;
+		used -= taken;
+		memmove(bytes, bytes + taken, used);
+	}
+	return NULL;
+}
+
+/* Runs `run` beside such a server. */
+static void beside_server(struct openloop *loop, struct served *served, void (*run)(struct openloop *loop))
+{
+	pthread_t thread;
+	int ends[2];
+
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
+	served->fd = ends[1];
+	loop->fds[0] = ends[0];
+	loop->connection_count = 1;
+	loop->keys = 1000;
+	loop->value_bytes = SERVED_VALUE_BYTES;
+	loop->depth = 8;
+	loop->seed = seed_of_run();
+	ck_assert_int_eq(pthread_create(&thread, NULL, serve, served), 0);
+	run(loop);
+	close(ends[0]);
+	pthread_join(thread, NULL);
+	close(ends[1]);
+}
+
+static void run_open(struct openloop *loop)
+{
+	struct timespec pause = {0, 300000000};
+
+	loop->record_until_ns = UINT64_MAX;
+	loop->record_from_ns = 1;
+	openloop_start(loop);
+	nanosleep(&pause, NULL);
+	openloop_end_record(loop);
+	openloop_stop(loop);
+}
+
+static void run_closed(struct openloop *loop)
+{
+	ck_assert_double_gt(openloop_run(loop), 0);
+}
+
+/* 60 ms at 2000 a second: 120 requests become due meanwhile, and each waits until the end of it. A loop that waits for
+ * replies would see one. */
+START_TEST(test_requests_that_are_due_while_the_server_stands_still_are_late)
+{
+	static struct openloop loop = {.kind = OPENLOOP_OPEN, .requests_per_s = 2000};
+	struct served served = {.stalls_at = 100};
+	const struct histogram *latencies = &loop.latencies[OPENLOOP_REST];
+
+	beside_server(&loop, &served, run_open);
+	ck_assert_uint_eq(latencies->count, openloop_due(&loop, loop.record_until_ns));
+	ck_assert_uint_ge(latencies->largest_ns, 59000000);
+	/* 100 of them wait for 10 ms or more. */
+	ck_assert_double_ge(histogram_quantile(latencies, 1 - 90.0 / (double)latencies->count), 10e6);
+	ck_assert_uint_eq(loop.made, loop.done);
+	ck_assert_uint_eq(served.requests, loop.made);
+}
+END_TEST
+
+START_TEST(test_fill_sets_each_key_once)
+{
+	static struct openloop loop = {.kind = OPENLOOP_FILL};
+	struct served served = {.stalls_at = 0};
+
+	beside_server(&loop, &served, run_closed);
+	ck_assert_uint_eq(loop.done, 1000);
+	ck_assert_uint_eq(served.requests, 1000);
+}
+END_TEST
+
+START_TEST(test_closed_loop_ends_with_a_reply_to_each_request)
+{
+	static struct openloop loop = {.kind = OPENLOOP_CLOSED, .limit_ns = 50000000};
+	struct served served = {.stalls_at = 0};
+
+	beside_server(&loop, &served, run_closed);
+	ck_assert_uint_gt(loop.done, 0);
+	ck_assert_uint_eq(loop.done, loop.made);
+	ck_assert_uint_eq(served.requests, loop.made);
+}
+END_TEST
+
+START_TEST(test_value_of_another_key_ends_the_program)
+{
+	static struct openloop loop = {.kind = OPENLOOP_CLOSED, .limit_ns = 10000000000};
+	struct served served = {.is_wrong = 1};
+
+	beside_server(&loop, &served, run_closed);
+}
+END_TEST
+
+/* -------------------------------------------------------------------------------------------------------- resp -- */
+
+START_TEST(test_commands_are_arrays_of_strings)
+{
+	char out[RESP_HEAD_BYTES];
+	size_t length = resp_command(out, "BGSAVE", NULL);
+
+	ck_assert_mem_eq(out, "*1\r\n$6\r\nBGSAVE\r\n", length);
+	length = resp_command(out, "INFO", "stats");
+	ck_assert_mem_eq(out, "*2\r\n$4\r\nINFO\r\n$5\r\nstats\r\n", length);
+	length = resp_get(out, 0xabc);
+	ck_assert_mem_eq(out, "*2\r\n$3\r\nGET\r\n$20\r\nkey:0000000000000abc\r\n", length);
+	length = resp_set_head(out, UINT64_MAX, 1024);
+	ck_assert_mem_eq(out, "*3\r\n$3\r\nSET\r\n$20\r\nkey:ffffffffffffffff\r\n$1024\r\n", length);
+}
+END_TEST
+
+/* However a reply is cut, it is taken when it is whole, and not before. */
+START_TEST(test_reply_is_taken_when_it_is_whole)
+{
+	static const char *const replies[] = {"+OK\r\n", "-ERR no\r\n", ":12\r\n", "$5\r\nab\r\nc\r\n", "$-1\r\n"};
+	struct resp_reply reply;
+
+	for (size_t i = 0; i < sizeof(replies) / sizeof(replies[0]); i++) {
+		size_t whole = strlen(replies[i]);
+
+		for (size_t length = 0; length < whole; length++)
+			ck_assert_int_eq(resp_parse(replies[i], length, &reply), 0);
+		ck_assert_int_eq(resp_parse(replies[i], whole, &reply), (ssize_t)whole);
+		ck_assert_int_eq(reply.type, replies[i][0]);
+	}
+	ck_assert_ptr_null(reply.text);
+	ck_assert_int_eq(resp_parse("*1\r\n", 4, &reply), -1);
+	ck_assert_int_eq(resp_parse("$1\r\nabc", 7, &reply), -1);
+	ck_assert_int_eq(resp_parse("$9999999999\r\n", 13, &reply), -1);
+}
+END_TEST
+
+START_TEST(test_value_is_of_its_key)
+{
+	static const char bytes[] = "$20\r\n00000000000000ffrest\r\n";
+	struct resp_reply reply;
+
+	ck_assert_int_gt(resp_parse(bytes, strlen(bytes), &reply), 0);
+	ck_assert_int_eq(resp_is_value(&reply, 255, 20), 1);
+	ck_assert_int_eq(resp_is_value(&reply, 254, 20), 0);
+	ck_assert_int_eq(resp_is_value(&reply, 255, 21), 0);
+}
+END_TEST
+
+START_TEST(test_fields_of_info_are_found_by_their_whole_name)
+{
+	static const char info[] = "# Stats\r\nlatest_fork_usec_max:9\r\nlatest_fork_usec:1234\r\n";
+
+	ck_assert_int_eq(resp_info(info, "latest_fork_usec"), 1234);
+	ck_assert_int_eq(resp_info(info, "fork_usec"), -1);
+}
+END_TEST
+
 static Suite *suite(void)
 {
 	Suite *suite = suite_create("load");
 	TCase *load = tcase_create("load");
 	TCase *zipf = tcase_create("zipf");
 	TCase *memory = tcase_create("memory");
+	TCase *openloop = tcase_create("openloop");
+	TCase *resp = tcase_create("resp");
 
 	tcase_add_test(load, test_each_phase_keeps_its_own_writes);
 	tcase_add_test(load, test_write_that_meets_a_closed_gate_is_as_long_as_it_is_closed);
@@ -479,11 +739,25 @@ static Suite *suite(void)
 	suite_add_tcase(suite, zipf);
 	tcase_add_test(memory, test_account_of_memory_is_read_from_its_text);
 	tcase_add_test(memory, test_account_of_a_process_that_is_not_there_is_an_error);
+	tcase_add_test(memory, test_page_tables_of_a_process_are_in_its_status);
 	tcase_add_test(memory, test_sampler_finds_memory_that_was_taken);
 	tcase_add_test(memory, test_sampler_adds_up_parent_and_child);
 	tcase_add_test(memory, test_sampler_that_is_full_drops_every_second_sample);
 	tcase_set_timeout(memory, 120);
 	suite_add_tcase(suite, memory);
+	tcase_add_test(openloop, test_request_meets_a_span_if_a_moment_of_it_does);
+	tcase_add_test(openloop, test_latency_is_kept_in_its_class_and_its_slot);
+	tcase_add_test(openloop, test_requests_that_are_due_while_the_server_stands_still_are_late);
+	tcase_add_test(openloop, test_fill_sets_each_key_once);
+	tcase_add_test(openloop, test_closed_loop_ends_with_a_reply_to_each_request);
+	tcase_add_exit_test(openloop, test_value_of_another_key_ends_the_program, BENCH_EXIT_ERROR);
+	tcase_set_timeout(openloop, 120);
+	suite_add_tcase(suite, openloop);
+	tcase_add_test(resp, test_commands_are_arrays_of_strings);
+	tcase_add_test(resp, test_reply_is_taken_when_it_is_whole);
+	tcase_add_test(resp, test_value_is_of_its_key);
+	tcase_add_test(resp, test_fields_of_info_are_found_by_their_whole_name);
+	suite_add_tcase(suite, resp);
 	return suite;
 }
 
