@@ -20,6 +20,13 @@ Groups:
 END
 }
 
+# Others than jemalloc; their packages have other names in other releases.
+allocators() {
+	if grep -q '^VERSION_CODENAME=bookworm' /etc/os-release; then
+		echo libmimalloc2.0 libtcmalloc-minimal4
+	fi
+}
+
 packages_of() {
 	case $1 in
 	quickstart) echo gcc libc6-dev liburing-dev libnuma-dev libzstd-dev libxxhash-dev libsqlite3-dev libjson-c-dev sqlite3 ;;
@@ -29,7 +36,7 @@ packages_of() {
 		;;
 	test)
 		echo check sqlite3 util-linux mount coreutils python3 redis-tools libxml2-utils gnuplot-nox \
-			nbdkit libnbd-bin
+			nbdkit libnbd-bin libjemalloc2 "$(allocators)"
 		;;
 	check) echo clang libclang-rt-14-dev clang-format clang-tidy cppcheck shellcheck git ;;
 	reach) echo debootstrap debian-archive-keyring dpkg-dev musl-tools mount util-linux ;;

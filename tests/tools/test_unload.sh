@@ -5,7 +5,7 @@
 set -euo pipefail
 
 failed=0
-for file in "$UFFDWP_BUILD"/lib/{libuffdwp.so,uffdwp_sqlite.so,libuffdwp_gc.so,libuffdwp_gc_preload.so}; do
+for file in "$UFFDWP_BUILD"/lib/{libuffdwp.so,uffdwp_sqlite.so,libuffdwp_gc.so,libuffdwp_gc_preload.so,libuffdwp-fork.so}; do
 	if [[ ! -e $file ]]; then
 		echo "not tested here: $(basename "$file") was not built"
 	elif ! readelf -d "$file" | grep -q 'FLAGS_1.*NODELETE'; then

@@ -9,7 +9,8 @@
 # Under emulation a wake-up on another CPU is dear, and dearer on a busy machine: tests that fault many thousand times
 # take a minute or two. Each of those runs on the kernels where it has most to find (`long_tests_of`), the others on all.
 # Left out altogether (`left_out`) is what takes minutes and looks for what is between threads of the library or inside the
-# extension, not between library and kernel: the bank is the extension's job. And nbd, which needs a server that guests lack.
+# extension, not between library and kernel: the bank is the extension's job. And nbd, which needs a server that guests lack, and
+# fork_preload, which needs an allocator.
 
 set -euo pipefail
 
@@ -19,7 +20,7 @@ special_boots=(numa no-uring user)
 quick_tests=(bad_input bad_sink doctor no_kernel probe probe_move move move_beside minor mprotect bypass track_bad
 	foreign rights unload files eintr closed)
 left_out=(causality group rate snapshot snapshot_fails restore view lazy lazy_bad lazy_refused sqlite sqlite_calls sqlite_lazy
-	sqlite_odd track track_vanish nbd)
+	sqlite_odd track track_vanish nbd fork_preload)
 
 describe_boot() {
 	case $1 in

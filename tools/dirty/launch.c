@@ -16,34 +16,13 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "beside.h"
 #include "say.h"
 
 #define SHIM "uffdwp_dirty.so"
 #define HOLDER_TIME_LIMIT_MS 5000
 
 /* ------------------------------------------------------------------------------------------------------ the shim -- */
-
-/* Beside the program that runs, as it was built or installed, then where it was configured to be installed. */
-static int launch_find_shim(struct launch *launch)
-{
-	static const char *const places[] = {"../lib/", UFFDWP_LIBDIR_FROM_BIN "/"};
-	char folder[LOADABLE_PATH - 64];
-	ssize_t length = readlink("/proc/self/exe", folder, sizeof(folder) - 1);
-	char *slash;
-
-	folder[length > 0 ? length : 0] = '\0';
-	slash = strrchr(folder, '/');
-	if (slash)
-		slash[1] = '\0';
-	for (size_t i = 0; slash && i < sizeof(places) / sizeof(places[0]); i++) {
-		int fits = snprintf(launch->shim, sizeof(launch->shim), "%s%s" SHIM, folder, places[i]);
-
-		if (fits < (int)sizeof(launch->shim) && access(launch->shim, R_OK) == 0)
-			return 1;
-	}
-	(void)snprintf(launch->shim, sizeof(launch->shim), "%s", UFFDWP_LIBDIR "/" SHIM);
-	return access(launch->shim, R_OK) == 0;
-}
 
 /* The dynamic linker splits LD_PRELOAD at blanks and colons, and knows no quoting: a name for such a path, which is
  * good for as long as we are there. */
@@ -88,7 +67,7 @@ static int launch_make_listener(struct launch *launch)
 int launch_prepare(struct launch *launch, unsigned flags)
 {
 	*launch = (struct launch){.flags = flags, .listener = -1, .signals = -1};
-	if (!launch_find_shim(launch)) {
+	if (!beside_find(SHIM, launch->shim)) {
 		say("the shim " SHIM " is neither beside this program (../lib) nor at %s: install it, or run "
 		    "uffdwp-ctl from its build folder",
 		    launch->shim);

@@ -14,6 +14,7 @@
 
 #include "dirty.h"
 #include "doctor.h"
+#include "fork.h"
 #include "image.h"
 
 #define PROGRAM "uffdwp-ctl"
@@ -182,10 +183,8 @@ static int main_run_version(int argc, char **argv)
 /* --------------------------------------------------------------------------------------------------------- main -- */
 
 static const struct command commands[] = {
-        {"dirty", run_dirty},
-        {"doctor", main_run_doctor},
-        {"image", run_image},
-        {"version", main_run_version},
+        {"dirty", run_dirty}, {"doctor", main_run_doctor},   {"fork", run_fork},
+        {"image", run_image}, {"version", main_run_version},
 };
 #define COMMANDS (sizeof commands / sizeof commands[0])
 
@@ -195,6 +194,7 @@ static const char main_doc[] =
         "Commands:\n"
         "  dirty    run a program and show what memory it writes, over time\n"
         "  doctor   what this kernel, user and container can do, and what to change\n"
+        "  fork     run a program whose fork() does not grow with its heap\n"
         "  image    look at images and deltas, check, merge, restore, compare them\n"
         "  version  which version this is\n"
         "\n"
@@ -207,7 +207,7 @@ static const char main_doc[] =
         "\n"
         "Exit codes:\n  0  all is well\n  1  nothing works here\n  2  the command line was not understood\n"
         "  3  it works with limits\n  4  the program could not do its work\n"
-        "  (dirty ends as the program that it runs; image diff ends with 1 where images differ)\n";
+        "  (dirty and fork end as the program that they run; image diff ends with 1 where images differ)\n";
 
 struct main_arguments {
 	const struct command *command;
@@ -232,14 +232,15 @@ static error_t main_parse(int key, char *argument, struct argp_state *state)
 	case ARGP_KEY_ARG:
 		arguments->command = main_find_command(argument);
 		if (!arguments->command)
-			argp_error(state, "unknown command '%s'; the commands are dirty, doctor, image and version",
+			argp_error(state,
+			           "unknown command '%s'; the commands are dirty, doctor, fork, image and version",
 			           argument);
 		arguments->argc = state->argc - state->next + 1;
 		arguments->argv = state->argv + state->next - 1;
 		state->next = state->argc;
 		return 0;
 	case ARGP_KEY_NO_ARGS:
-		argp_error(state, "a command is missing: dirty, doctor, image or version");
+		argp_error(state, "a command is missing: dirty, doctor, fork, image or version");
 		return 0;
 	default:
 		return ARGP_ERR_UNKNOWN;

@@ -1,0 +1,323 @@
+/* SPDX-License-Identifier: MIT */
+/* See forks.h. */
+#include "forks.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "copy.h"
+#include "handlers.h"
+#include "heap.h"
+#include "raw.h"
+#include "rights.h"
+#include "say.h"
+#include "settings.h"
+#include "streams.h"
+
+/* How long is waited for another cut (-EBUSY), or for the region to come to rest after a child (-ENOENT). */
+#define FORKS_TRIES 2000
+#define FORKS_PAUSE_NS 1000000
+
+static int forks_are_bare;
+
+/* What a child of this thread becomes (enum heap_phase), where the C library's fork makes it. */
+static _Thread_local int forks_child_phase __attribute__((tls_model("initial-exec"))) = HEAP_OUT;
+
+/* In the child. */
+static void forks_arrive(int phase)
+{
+	heap.phase = phase;
+	heap.paused = 0;
+	if (phase == HEAP_OUT)
+		heap.capacity = 0; /* it has nothing of the region: all calls are the kernel's */
+	else
+		(void)rights_apply(0, heap.capacity);
+}
+
+/* ------------------------------------------------------------------------------------ forks of the C library -- */
+
+/* Handlers of pthread_atfork(3), the next to the fork but for the library's, which are nearer, and for those of an
+ * allocator that came first. The lock is taken where the child needs it, and there malloc(3) is the C library's, whose
+ * locks are taken later: another allocator maps memory with its own locks held, and would wait for this one. */
+static void forks_before(void)
+{
+	if (forks_child_phase == HEAP_CHILD)
+		heap_lock_bare();
+}
+
+static void forks_in_parent(void)
+{
+	if (forks_child_phase == HEAP_CHILD)
+		heap_unlock_bare();
+}
+
+static void forks_in_child(void)
+{
+	forks_arrive(forks_child_phase);
+	if (forks_child_phase == HEAP_CHILD)
+		heap_unlock_bare();
+}
+
+int forks_init(int bare)
+{
+	static int added;
+
+	forks_are_bare = bare;
+	if (added || raw_register_atfork(forks_before, forks_in_parent, forks_in_child, NULL) == 0)
+		added = 1;
+	return added ? 0 : -ENOMEM;
+}
+
+static pid_t forks_of_libc(pid_t (*plain)(void), int child_phase)
+{
+	pid_t pid;
+
+	forks_child_phase = child_phase;
+	pid = plain();
+	forks_child_phase = HEAP_OUT;
+	return pid;
+}
+
+/* ------------------------------------------------------------------------------------------------ bare forks -- */
+
+struct forks_bare {
+	int with_handlers;
+	int child_phase;
+	size_t handlers;
+};
+
+/* In the thread that forks. Threads that the library needs are there already: the handlers of an allocator take its
+ * locks. */
+static int forks_enter(void *argument)
+{
+	struct forks_bare *bare = argument;
+
+	*heap.own = 1;
+	if (bare->with_handlers) {
+		bare->handlers = handlers_prepare();
+		streams_lock();
+	}
+	heap_lock_bare();
+	heap_is_inside++;
+	return 0;
+}
+
+static void forks_leave(void *argument)
+{
+	const struct forks_bare *bare = argument;
+	int in_child = !*heap.own; /* a process id would be the same where each of them is the first of its namespace */
+
+	if (in_child)
+		forks_arrive(bare->child_phase);
+	heap_is_inside--;
+	heap_unlock_bare();
+	if (!bare->with_handlers)
+		return;
+	if (in_child) {
+		streams_reset();
+		handlers_child(bare->handlers);
+	} else {
+		streams_unlock();
+		handlers_parent(bare->handlers);
+	}
+}
+
+/* A fork that calls nothing back. */
+static pid_t forks_around(struct forks_bare *bare, pid_t (*plain)(void))
+{
+	pid_t pid;
+
+	(void)forks_enter(bare);
+	pid = plain();
+	forks_leave(bare);
+	return pid;
+}
+
+/* --------------------------------------------------------------------------------------------- an empty region -- */
+
+/* 1: the region is empty, and stays so until forks_end_empty(). */
+static int forks_begin_empty(void)
+{
+	sigset_t before;
+	int empty;
+
+	heap_lock(&before);
+	empty = heap.phase == HEAP_SERVING && !heap.arena.used_bytes;
+	heap.paused += empty;
+	heap_unlock(&before);
+	return empty;
+}
+
+static pid_t forks_end_empty(pid_t pid)
+{
+	int error = errno;
+
+	if (pid != 0)
+		atomic_fetch_sub(&heap.paused, 1);
+	errno = error;
+	return pid;
+}
+
+/* -------------------------------------------------------------------------------------------- the library's -- */
+
+static void forks_say(const struct uffdwp_child *child)
+{
+	struct uffdwp_child_info info = {.sz = sizeof(info)};
+
+	if (uffdwp_child_info(child, &info) == 0)
+		say_verbose("has child %d: fork() took %.3f ms, other threads stopped for %.3f ms%s; %llu MiB in the "
+		            "region",
+		            (int)info.pid, (double)info.call_ns / 1e6, (double)info.pause_ns / 1e6,
+		            info.arming == UFFDWP_ARMING_MOVE ? "" : " (in rounds)",
+		            (unsigned long long)(heap.arena.used_bytes >> 20));
+}
+
+static pid_t forks_once(struct forks_bare *bare)
+{
+	struct uffdwp_child *child = NULL;
+	struct uffdwp_fork_options options = {.sz = sizeof(options), .private_bytes = settings.private_bytes};
+	pid_t pid;
+
+	if (bare) {
+		options.flags = UFFDWP_FORK_BARE;
+		options.cut_enter = forks_enter;
+		options.cut_leave = forks_leave;
+		options.cut_user = bare;
+	}
+	pid = uffdwp_fork(heap.runtime, &options, settings.verbose ? &child : NULL);
+	if (pid > 0 && child) {
+		forks_say(child);
+		(void)uffdwp_child_free(child);
+	}
+	return pid;
+}
+
+static pid_t forks_with_retry(struct forks_bare *bare)
+{
+	static const struct timespec pause = {0, FORKS_PAUSE_NS};
+	pid_t pid = forks_once(bare);
+
+	for (int i = 0; (pid == -EBUSY || pid == -ENOENT) && i < FORKS_TRIES; i++) {
+		(void)nanosleep(&pause, NULL);
+		pid = forks_once(bare);
+	}
+	return pid;
+}
+
+/* A limit of processes is the program's own: it gets the answer that fork(2) gives. */
+static int forks_is_plain_answer(pid_t answer)
+{
+	return answer >= 0 || answer == -EAGAIN;
+}
+
+static pid_t forks_copy(pid_t answer, struct forks_bare *bare)
+{
+	static _Atomic(int) said;
+	char text[300] = "";
+	pid_t pid;
+
+	(void)uffdwp_error_text(text, sizeof(text));
+	pid = forks_around(bare, copy_fork);
+	if (pid)
+		say_once(&said, "%s (%s)",
+		         pid < 0 ? "cannot fork now" : "forks by copying its memory, which takes long",
+		         text[0] ? text : strerror(-(int)answer));
+	return pid;
+}
+
+static pid_t forks_answer(pid_t pid)
+{
+	if (pid >= 0)
+		return pid;
+	errno = -(int)pid;
+	return -1;
+}
+
+static pid_t forks_serving(int with_handlers)
+{
+	struct forks_bare bare = {.with_handlers = with_handlers, .child_phase = HEAP_CHILD};
+	int is_full = with_handlers && !forks_are_bare;
+	sigset_t before;
+	pid_t pid;
+
+	heap_block_signals(&before);
+	forks_child_phase = is_full ? HEAP_CHILD : HEAP_OUT;
+	pid = forks_with_retry(is_full ? NULL : &bare);
+	forks_child_phase = HEAP_OUT;
+	if (!forks_is_plain_answer(pid))
+		pid = forks_copy(pid, &bare);
+	heap_restore_signals(&before);
+	return forks_answer(pid);
+}
+
+static pid_t forks_take_and_fork(void)
+{
+	struct uffdwp_fork_options options = {.sz = sizeof(options), .flags = UFFDWP_FORK_BARE};
+
+	return uffdwp_fork(heap.runtime, &options, NULL);
+}
+
+/* A child of ours: the library takes what is shared with its parent first. */
+static pid_t forks_in_turn(int with_handlers)
+{
+	struct forks_bare bare = {.with_handlers = with_handlers, .child_phase = HEAP_CHILD};
+	sigset_t before;
+	pid_t pid;
+
+	if (with_handlers && !forks_are_bare)
+		return forks_of_libc(raw_fork, HEAP_CHILD);
+	heap_block_signals(&before);
+	pid = forks_around(&bare, forks_take_and_fork);
+	heap_restore_signals(&before);
+	return forks_answer(pid);
+}
+
+/* ------------------------------------------------------------------------------------------------------- calls -- */
+
+pid_t forks_fork(void)
+{
+	if (forks_begin_empty())
+		return forks_end_empty(forks_of_libc(raw_fork, HEAP_OUT));
+	if (heap.phase == HEAP_OUT)
+		return forks_of_libc(raw_fork, HEAP_OUT);
+	return heap.phase == HEAP_CHILD ? forks_in_turn(1) : forks_serving(1);
+}
+
+pid_t forks_fork_bare(void)
+{
+	struct forks_bare bare = {.child_phase = HEAP_OUT};
+
+	if (forks_begin_empty())
+		return forks_end_empty(forks_around(&bare, raw_bare_fork));
+	if (heap.phase == HEAP_OUT)
+		return raw_bare_fork();
+	return heap.phase == HEAP_CHILD ? forks_in_turn(0) : forks_serving(0);
+}
+
+int forks_try(void)
+{
+	struct uffdwp_fork_options options = {.sz = sizeof(options), .flags = UFFDWP_FORK_BARE};
+	sigset_t before;
+	pid_t pid;
+
+	heap_block_signals(&before);
+	pid = uffdwp_fork(heap.runtime, &options, NULL);
+	if (pid == 0)
+		_exit(0);
+	if (pid > 0) {
+		struct timespec now = {0, 0};
+		sigset_t ended;
+
+		while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+			continue;
+		sigemptyset(&ended);
+		sigaddset(&ended, SIGCHLD);
+		(void)sigtimedwait(&ended, NULL, &now); /* the program shall not meet a signal of a child of ours */
+	}
+	heap_restore_signals(&before);
+	return pid < 0 ? (int)pid : 0;
+}

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * fork(2) of the program.
+ *
+ * Idea: while the region is empty it is the C library's fork. Else it is uffdwp_fork(): the bare one, around which the
+ * program's handlers and the locks of streams are our business, where the program's allocator is not the C library's:
+ * objects of the C library (streams, the dtv of a thread) then lie in the region, which the child does not have before
+ * uffdwp_fork() has put it there, and the C library's fork would touch them earlier. Where malloc(3) is the C library's
+ * own none of its objects is in the region, and its fork does all.
+ *
+ * What the C library's fork does in a child of many threads and the bare one does not: it resets the locks of dlopen(3)
+ * and of its caches of thread stacks and of name services. A child of which another thread was inside of these at that
+ * instant must not use them, as POSIX has it for children of programs with threads.
+ *
+ * Threads: any. Several forks at a time take turns.
+ * Never: a child without the region's content, or with that of another instant. Where neither uffdwp_fork() nor a copy
+ * is possible fork(2) fails with EAGAIN.
+ */
+#ifndef UFFDWP_FORK_FORKS_H
+#define UFFDWP_FORK_FORKS_H
+
+#include <sys/types.h>
+
+/* fork(3), and _Fork(3), which runs no handlers. */
+pid_t forks_fork(void);
+pid_t forks_fork_bare(void);
+
+/* Before the first of them, after the library has added its handlers. `bare`: malloc(3) is not the C library's. 0 or
+ * -ENOMEM. */
+int forks_init(int bare);
+
+/* One fork of ours whose child ends at once, of a region that is empty: 0, or why it is not possible. */
+int forks_try(void);
+
+#endif

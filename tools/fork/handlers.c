@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: MIT */
+/* See handlers.h. The table only grows; an entry that was dropped has no functions any more, and its place is lost. */
+#include "handlers.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
+#define HANDLERS_MOST 1024
+
+struct handlers {
+	_Atomic(raw_handler *) prepare;
+	_Atomic(raw_handler *) parent;
+	_Atomic(raw_handler *) child;
+	const void *object;
+};
+
+static struct handlers handlers_table[HANDLERS_MOST];
+static _Atomic size_t handlers_count;
+static pthread_mutex_t handlers_mutex = PTHREAD_MUTEX_INITIALIZER;
+
+int handlers_add(raw_handler *prepare, raw_handler *parent, raw_handler *child, const void *object)
+{
+	int error = ENOMEM;
+
+	pthread_mutex_lock(&handlers_mutex);
+	size_t count = atomic_load(&handlers_count);
+
+	if (count < HANDLERS_MOST) {
+		struct handlers *handlers = &handlers_table[count];
+
+		atomic_store(&handlers->prepare, prepare);
+		atomic_store(&handlers->parent, parent);
+		atomic_store(&handlers->child, child);
+		handlers->object = object;
+		atomic_store(&handlers_count, count + 1);
+		error = 0;
+	}
+	pthread_mutex_unlock(&handlers_mutex);
+	return error;
+}
+
+void handlers_drop(const void *object)
+{
+	pthread_mutex_lock(&handlers_mutex);
+	for (size_t i = 0; i < atomic_load(&handlers_count); i++) {
+		struct handlers *handlers = &handlers_table[i];
+
+		if (handlers->object != object)
+			continue;
+		atomic_store(&handlers->prepare, NULL);
+		atomic_store(&handlers->parent, NULL);
+		atomic_store(&handlers->child, NULL);
+	}
+	pthread_mutex_unlock(&handlers_mutex);
+}
+
+static void handlers_run(raw_handler *handler)
+{
+	if (handler)
+		handler();
+}
+
+size_t handlers_prepare(void)
+{
+	size_t count = atomic_load(&handlers_count);
+
+	for (size_t i = count; i-- > 0;)
+		handlers_run(atomic_load(&handlers_table[i].prepare));
+	return count;
+}
+
+void handlers_parent(size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		handlers_run(atomic_load(&handlers_table[i].parent));
+}
+
+void handlers_child(size_t count)
+{
+	static const pthread_mutex_t fresh = PTHREAD_MUTEX_INITIALIZER;
+
+	handlers_mutex = fresh;
+	for (size_t i = 0; i < count; i++)
+		handlers_run(atomic_load(&handlers_table[i].child));
+}

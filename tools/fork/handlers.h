@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Handlers of pthread_atfork(3), for forks that are not the C library's.
+ *
+ * Idea: each handler is registered twice, with the C library, which runs it where its own fork is called, and here.
+ * Prepare handlers run in the reverse order of their registration, the others in its order. Handlers of an object that
+ * is unloaded go with it.
+ *
+ * Threads: any; a handler may register others, which run from the next fork on.
+ */
+#ifndef UFFDWP_FORK_HANDLERS_H
+#define UFFDWP_FORK_HANDLERS_H
+
+#include <stddef.h>
+
+#include "raw.h"
+
+/* 0 or ENOMEM. */
+int handlers_add(raw_handler *prepare, raw_handler *parent, raw_handler *child, const void *object);
+
+/* The object is being unloaded. */
+void handlers_drop(const void *object);
+
+/* Runs what is there, and returns how many that are: for the other two. */
+size_t handlers_prepare(void);
+void handlers_parent(size_t count);
+
+/* The child's only thread: whatever other threads did to the table is undone. */
+void handlers_child(size_t count);
+
+#endif

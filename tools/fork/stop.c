@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * See stop.h. The helper looks at the list of threads again and again until it finds none that it has not stopped: a
+ * thread that is stopped starts no other.
+ */
+#include "stop.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "heap.h"
+#include "raw.h"
+
+#define STOP_THREADS 4096
+
+/* How long a thread may take to stop: one in an uninterruptible system call does not. */
+#define STOP_LIMIT_S 5
+
+enum stop_state { STOP_BEGUN, STOP_STOPPED, STOP_REFUSED, STOP_OVER };
+
+/* What both processes see. */
+struct stop {
+	_Atomic uint32_t state; /* enum stop_state */
+	pid_t program;
+	pid_t caller; /* the thread that goes on */
+	int tasks;    /* /proc/self/task of the program */
+	int others;   /* threads of the program beside the caller */
+	int has_caller;
+	pid_t helper;
+	size_t count;
+	pid_t threads[STOP_THREADS]; /* that are traced */
+};
+
+static struct stop *stop_shared;
+
+static void stop_set(struct stop *stop, uint32_t state)
+{
+	atomic_store(&stop->state, state);
+	(void)syscall(SYS_futex, &stop->state, FUTEX_WAKE, 1, NULL, NULL, 0);
+}
+
+/* Waits while the state is `state`, and the other process is there. */
+static uint32_t stop_await(struct stop *stop, uint32_t state, int (*is_there)(const struct stop *stop))
+{
+	static const struct timespec look = {0, 100000000};
+
+	while (atomic_load(&stop->state) == state && is_there(stop))
+		(void)syscall(SYS_futex, &stop->state, FUTEX_WAIT, state, &look, NULL, 0);
+	return atomic_load(&stop->state);
+}
+
+static int stop_program_is_there(const struct stop *stop)
+{
+	return getppid() == stop->program;
+}
+
+/* Looks, and leaves it to be waited for. */
+static int stop_helper_is_there(const struct stop *stop)
+{
+	siginfo_t info = {0};
+
+	return syscall(SYS_waitid, P_PID, stop->helper, &info, WEXITED | WNOHANG | WNOWAIT | __WCLONE, NULL) == 0 &&
+	       !info.si_pid;
+}
+
+/* ------------------------------------------------------------------------------------------------- the helper -- */
+
+static int stop_is_traced(const struct stop *stop, pid_t thread)
+{
+	for (size_t i = 0; i < stop->count; i++) {
+		if (stop->threads[i] == thread)
+			return 1;
+	}
+	return 0;
+}
+
+/* Threads of the library carry its name. */
+static int stop_is_ours(const struct stop *stop, pid_t thread)
+{
+	char path[32];
+	char name[16] = "";
+	ssize_t got;
+	int fd;
+
+	(void)snprintf(path, sizeof(path), "%d/comm", (int)thread);
+	fd = openat(stop->tasks, path, O_RDONLY | O_CLOEXEC);
+	got = fd < 0 ? -1 : read(fd, name, sizeof(name) - 1);
+	if (fd >= 0)
+		(void)close(fd);
+	return got > 0 && strncmp(name, "uffdwp", 6) == 0;
+}
+
+/* Calls for each thread that is listed. The sum of the answers; -1: one of them is less than 0, or there is no list. */
+static int stop_for_each(struct stop *stop, int (*visit)(struct stop *stop, pid_t thread))
+{
+	_Alignas(struct dirent64) char entries[8192];
+	int sum = 0;
+	long got;
+
+	if (lseek(stop->tasks, 0, SEEK_SET) != 0)
+		return -1;
+	while ((got = syscall(SYS_getdents64, stop->tasks, entries, sizeof(entries))) > 0) {
+		for (long at = 0; at < got;) {
+			const struct dirent64 *entry = (const void *)(entries + at);
+			pid_t thread = (pid_t)strtol(entry->d_name, NULL, 10);
+			int answer = thread > 0 ? visit(stop, thread) : 0;
+
+			if (answer < 0)
+				return -1;
+			sum += answer;
+			at += entry->d_reclen;
+		}
+	}
+	return got < 0 ? -1 : sum;
+}
+
+/* 1: it stands. A thread that has ended meanwhile counts as well. */
+static int stop_thread(struct stop *stop, pid_t thread)
+{
+	int status;
+
+	if (stop->count == STOP_THREADS)
+		return 0;
+	if (ptrace(PTRACE_SEIZE, thread, NULL, NULL) != 0)
+		return errno == ESRCH;
+	stop->threads[stop->count++] = thread;
+	if (ptrace(PTRACE_INTERRUPT, thread, NULL, NULL) != 0)
+		return errno == ESRCH;
+	return waitpid(thread, &status, __WALL) == thread || errno == ECHILD;
+}
+
+/* 1: it was stopped now; -1: it could not be. */
+static int stop_visit(struct stop *stop, pid_t thread)
+{
+	if (thread == stop->caller || stop_is_traced(stop, thread) || stop_is_ours(stop, thread))
+		return 0;
+	return stop_thread(stop, thread) ? 1 : -1;
+}
+
+static _Noreturn void stop_help(struct stop *stop)
+{
+	int stopped;
+
+	(void)alarm(STOP_LIMIT_S);
+	do
+		stopped = stop_for_each(stop, stop_visit);
+	while (stopped > 0);
+	(void)alarm(0);
+	stop_set(stop, stopped == 0 ? STOP_STOPPED : STOP_REFUSED);
+	if (stopped == 0)
+		(void)stop_await(stop, STOP_STOPPED, stop_program_is_there);
+	for (size_t i = 0; i < stop->count; i++)
+		(void)ptrace(PTRACE_DETACH, stop->threads[i], NULL, NULL);
+	_exit(0);
+}
+
+/* ------------------------------------------------------------------------------------------------ the program -- */
+
+static void stop_forget(struct stop *stop)
+{
+	int status;
+
+	while (stop->helper && syscall(SYS_wait4, stop->helper, &status, __WCLONE, NULL) < 0 && errno == EINTR)
+		continue;
+	(void)close(stop->tasks);
+	(void)raw_munmap(stop, sizeof(*stop));
+	stop_shared = NULL;
+}
+
+/* Counts. A list that lacks the caller is one of another namespace. */
+static int stop_visit_first(struct stop *stop, pid_t thread)
+{
+	stop->has_caller |= thread == stop->caller;
+	stop->others += thread != stop->caller && !stop_is_ours(stop, thread);
+	return 0;
+}
+
+/* Where the next child is the first of a new namespace the helper must not be that child. */
+static int stop_may_clone(void)
+{
+	struct stat own;
+	struct stat next;
+	int fds[] = {heap_open_proc("self/ns/pid", O_RDONLY), heap_open_proc("self/ns/pid_for_children", O_RDONLY)};
+	int same = fds[0] < 0 || fds[1] < 0 ||
+	           (fstat(fds[0], &own) == 0 && fstat(fds[1], &next) == 0 && own.st_ino == next.st_ino);
+
+	for (size_t i = 0; i < 2; i++) {
+		if (fds[i] >= 0)
+			(void)close(fds[i]);
+	}
+	return same;
+}
+
+/* A child that sends no signal when it ends, and that no wait(2) of the program finds. */
+static void stop_start_helper(struct stop *stop)
+{
+	long helper = syscall(SYS_clone, 0ul, 0ul, 0ul, 0ul, 0ul);
+	sigset_t none;
+
+	if (helper != 0) {
+		stop->helper = (pid_t)helper;
+		return;
+	}
+	sigemptyset(&none);
+	(void)signal(SIGALRM, SIG_DFL);
+	(void)sigprocmask(SIG_SETMASK, &none, NULL);
+	while (!__atomic_load_n(&stop->program, __ATOMIC_ACQUIRE))
+		(void)sched_yield();
+	stop_help(stop);
+}
+
+/* 0: the helper has stopped all. */
+static int stop_by_helper(struct stop *stop)
+{
+	if (!stop_may_clone())
+		return -EPERM;
+	stop_start_helper(stop);
+	if (stop->helper < 0) {
+		stop->helper = 0;
+		return -EAGAIN;
+	}
+	(void)prctl(PR_SET_PTRACER, (unsigned long)stop->helper, 0, 0, 0);
+	__atomic_store_n(&stop->program, getpid(), __ATOMIC_RELEASE);
+	return stop_await(stop, STOP_BEGUN, stop_helper_is_there) == STOP_STOPPED ? 0 : -EPERM;
+}
+
+int stop_begin(void)
+{
+	struct stop *stop = raw_mmap(NULL, sizeof(*stop), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	int error = -EPERM;
+
+	if (stop == MAP_FAILED)
+		return -ENOMEM;
+	stop_shared = stop;
+	stop->caller = (pid_t)syscall(SYS_gettid);
+	stop->tasks = heap_open_proc("self/task", O_RDONLY | O_DIRECTORY);
+	if (stop->tasks >= 0 && stop_for_each(stop, stop_visit_first) == 0 && stop->has_caller)
+		error = stop->others ? stop_by_helper(stop) : 0;
+	if (error)
+		(void)stop_end();
+	return error;
+}
+
+void stop_leave(void)
+{
+	(void)close(stop_shared->tasks);
+	(void)raw_munmap(stop_shared, sizeof(*stop_shared));
+	stop_shared = NULL;
+}
+
+int stop_end(void)
+{
+	int held = !stop_shared->others || stop_helper_is_there(stop_shared);
+
+	if (stop_shared->helper) {
+		stop_set(stop_shared, STOP_OVER);
+		(void)prctl(PR_SET_PTRACER, 0ul, 0, 0, 0);
+	}
+	stop_forget(stop_shared);
+	return held;
+}

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Stops all threads of the program but the calling one, for a moment in which its memory is copied.
+ *
+ * Idea: a helper process, made by clone(2) with nothing shared but the page in which it reports, traces the threads
+ * (ptrace(2), PTRACE_INTERRUPT), so that no system call of theirs is interrupted by a signal. If the helper dies the
+ * kernel resumes them. Threads of the library go on: they resolve faults. So while the others are stopped the calling
+ * thread must take no lock and must not allocate.
+ *
+ * Threads: one at a time, signals blocked.
+ * Never: a thread that stays stopped.
+ */
+#ifndef UFFDWP_FORK_STOP_H
+#define UFFDWP_FORK_STOP_H
+
+/* 0: they are stopped, until stop_end(); -EPERM: the helper may not trace this process, or a thread did not stop. */
+int stop_begin(void);
+
+/* They go on. 1: they were stopped until now; 0: the helper was ended before. */
+int stop_end(void);
+
+/* In a child that was forked meanwhile: drops what it has of this. */
+void stop_leave(void);
+
+#endif
