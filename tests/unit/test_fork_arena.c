@@ -178,6 +178,7 @@ int main(void)
 {
 	Suite *suite = suite_create("fork_arena");
 	TCase *tcase = tcase_create("arena");
+	tcase_set_timeout(tcase, 300);
 
 	support_begin(TEST_NAME, &(struct support_needs){.swap = 0});
 	tcase_add_test(tcase, test_ranges_are_taken_from_the_start);
