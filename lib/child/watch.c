@@ -201,7 +201,7 @@ static void watch_release(struct uffdwp_region *region)
 
 static void watch_end(struct uffdwp_child *child)
 {
-	int stays[UFFDWP_FORK_REGIONS_MAX];
+	int stays[UFFDWP_FORK_REGIONS_MAX] = {0};
 
 	for (unsigned i = 0; i < child->count; i++) { /* first of all: their writers may wait */
 		stays[i] = !atomic_load(&child->views[i].left);

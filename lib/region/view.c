@@ -118,9 +118,10 @@ int view_attach(struct uffdwp_view *view)
 	struct uffdwp_region *region = view->region;
 
 	uint32_t children = atomic_load(&region->child_count);
-	uint32_t most = view->child ? UFFDWP_CHILDREN_MAX : UFFDWP_VIEWS_MAX;
 
-	if ((view->child ? children : atomic_load(&region->view_count) - children) >= most)
+	if (view->child && children >= UFFDWP_CHILDREN_MAX)
+		return -EMFILE;
+	if (!view->child && atomic_load(&region->view_count) - children >= UFFDWP_VIEWS_MAX)
 		return -EMFILE;
 	for (unsigned i = 0; i < REGION_VIEWS_MAX; i++) {
 		if (atomic_load(&region->views[i]))
