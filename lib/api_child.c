@@ -78,7 +78,7 @@ UFFDWP_EXPORT pid_t uffdwp_fork(struct uffdwp *runtime, const struct uffdwp_fork
 	API_CALL();
 	struct uffdwp_fork_options options = UFFDWP_FORK_OPTIONS_INIT;
 	struct uffdwp_region *own[UFFDWP_FORK_REGIONS_MAX];
-	struct child_request request;
+	struct child_request request = {0};
 	struct uffdwp_child *made = NULL;
 	int error = api_child_take(given, &options);
 
