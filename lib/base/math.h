@@ -31,6 +31,12 @@ static inline uint64_t math_low_bits(uint64_t count)
 	return count < 64 ? (1ull << count) - 1 : UINT64_MAX;
 }
 
+/* A bitmap is made of whole words of 64 bits. */
+static inline uint64_t math_bitmap_bytes(uint64_t bits)
+{
+	return math_round_up(bits, 64) / 8;
+}
+
 static inline uint32_t math_next_power_of_two(uint32_t value)
 {
 	uint32_t power = 1;

@@ -95,13 +95,11 @@ struct arrive_take {
 /* One page, whatever its mapping allows. */
 static void arrive_copy_page(struct arrive_take *take, uint64_t address)
 {
-	unsigned char byte;
 	uint64_t entry;
 
 	if (!take->k->madvise((void *)(uintptr_t)address, take->page_bytes, MADV_POPULATE_WRITE))
 		return;
-	if (take->k->pread(take->mem, &byte, 1, address) == 1)
-		(void)!take->k->pwrite(take->mem, &byte, 1, address);
+	(void)mapping_rewrite(take->k, take->mem, address);
 	take->failed |= pagemap_read(take->k, take->pagemap, address, 1, &entry) || !pagemap_is_own(entry);
 }
 

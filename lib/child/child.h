@@ -36,7 +36,6 @@ struct uffdwp_child {
 	void *mapped[UFFDWP_FORK_REGIONS_MAX];       /* in the parent, until the fork; NULL: not */
 	unsigned count;
 	int kept_free[CHILD_DESCRIPTORS]; /* until then their numbers are taken by these; -1: none */
-	unsigned reserved;                /* regions that are reserved for it */
 	uint64_t wait_ns;
 	uint32_t process; /* of the handle, by process_number() */
 	int bare;

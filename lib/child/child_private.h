@@ -13,7 +13,7 @@ struct uffdwp_child *child_new(const struct child_request *request, void *(*watc
 /* prepare.c: unmaps from the parent what the child has inherited by now. */
 void child_unmap_inherited(struct uffdwp_child *child);
 
-/* prepare.c: gives the regions back to other cuts. */
+/* prepare.c: gives the regions back to other cuts, once. */
 void child_unreserve(struct uffdwp_child *child);
 
 /* prepare.c: instead of a fork: all of it, before the regions may be closed. */
@@ -28,8 +28,8 @@ void child_delete(struct uffdwp_child *child);
 /* watch.c: the child's thread. */
 void *child_watch(void *argument);
 
-/* meet.c: opens what pages are broken off by; then writes are stalled no more. 0 or -errno. */
-int child_meet(struct uffdwp_child *child, int pid);
+/* meet.c: opens what pages are broken off by; then writes are stalled no more, or the child is ended. */
+void child_meet(struct uffdwp_child *child, int pid);
 
 /* meet.c: writes are stalled no more for the child's sake, and those that waited go on. */
 void child_go_on(struct uffdwp_child *child);

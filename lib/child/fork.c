@@ -41,27 +41,6 @@ static struct uffdwp_child *fork_mine(void)
 	return child && pthread_equal(fork_thread, pthread_self()) ? child : NULL;
 }
 
-static void fork_lock_regions(struct uffdwp_child *child)
-{
-	for (unsigned i = 0; i < child->count; i++)
-		lock_take(&child->sorted[i]->region->lock);
-}
-
-static void fork_unlock_regions(struct uffdwp_child *child)
-{
-	for (unsigned i = child->count; i-- > 0;)
-		lock_give(&child->sorted[i]->region->lock);
-}
-
-static int fork_any_dead(const struct uffdwp_child *child)
-{
-	for (unsigned i = 0; i < child->count; i++) {
-		if (atomic_load(&child->cuts[i].region->dead))
-			return 1;
-	}
-	return 0;
-}
-
 /* While faults are stalled. There is room: no other cut of these regions is made meanwhile. */
 static void fork_attach(struct uffdwp_child *child)
 {
@@ -86,16 +65,16 @@ static void fork_cut(struct uffdwp_child *child)
 {
 	if (child->paused) /* handlers may have been added twice, see forks.c */
 		return;
-	fork_lock_regions(child);
+	cut_lock(child->sorted, child->count);
 	for (unsigned i = 0; i < child->count; i++) {
 		cut_set_length(&child->cuts[i], atomic_load(&child->cuts[i].region->length_bytes));
 		child->k->madvise(child->mapped[i], child->views[i].map_bytes, MADV_DOFORK);
 	}
 	signals_block(&child->signals);
-	child->error = fork_any_dead(child) ? -ESTALE : cut_pause(child->sorted, child->count);
+	child->error = cut_any_dead(child->sorted, child->count) ? -ESTALE : cut_pause(child->sorted, child->count);
 	if (child->error) {
 		signals_restore(&child->signals);
-		fork_unlock_regions(child);
+		cut_unlock(child->sorted, child->count);
 		return;
 	}
 	fork_attach(child);
@@ -108,7 +87,7 @@ static void fork_resume(struct uffdwp_child *child)
 	child->paused = 0;
 	cut_resume(child->sorted, child->count);
 	signals_restore(&child->signals);
-	fork_unlock_regions(child);
+	cut_unlock(child->sorted, child->count);
 }
 
 /* The first moment after it. pid: 0: not known yet. */
@@ -118,7 +97,7 @@ static void fork_in_parent(struct uffdwp_child *child, int pid)
 		return;
 	child->fork_ns = kernel_now_ns() - child->forked_at_ns;
 	if (pid > 0)
-		(void)child_meet(child, pid);
+		child_meet(child, pid);
 	order_give(&child->order, child->k, ORDER_GO);
 	fork_resume(child);
 }
@@ -130,7 +109,7 @@ static void fork_in_child(struct uffdwp_child *child)
 		_exit(0);
 	child_arrive(child);
 	signals_restore(&child->signals);
-	fork_unlock_regions(child);
+	cut_unlock(child->sorted, child->count);
 }
 
 /* ---- around every fork of the process ---- */
@@ -253,9 +232,7 @@ static int fork_enter(const struct child_request *request, struct text *text)
 {
 	int error = request->cut_enter ? request->cut_enter(request->cut_user) : 0;
 
-	return error ? text_fail(text, error < 0 ? error : -EINVAL, "the caller's cut_enter refused: %s",
-	                         error < 0 ? strerror(-error) : "no error number")
-	             : 0;
+	return error ? cut_enter_refused(text, error) : 0;
 }
 
 static pid_t fork_one(const struct child_request *request, struct text *text, struct uffdwp_child **out)

@@ -43,7 +43,7 @@ static int meet_open(struct uffdwp_child *child, const char *name, int flags, in
 	return error;
 }
 
-int child_meet(struct uffdwp_child *child, int pid)
+void child_meet(struct uffdwp_child *child, int pid)
 {
 	child->in.pid = pid;
 	child_free_descriptors(child);
@@ -65,7 +65,6 @@ int child_meet(struct uffdwp_child *child, int pid)
 	syscall(SYS_futex, &child->in.meeting->met, FUTEX_WAKE, 1, NULL, NULL, 0);
 	if (!error || atomic_load(&child->in.gone))
 		child_go_on(child);
-	return error;
 }
 
 /* 1: children are of the PID namespace of this process, so that it knows them by their own numbers. */

@@ -85,18 +85,13 @@ static int prepare_reserve(struct uffdwp_region *region, struct text *text)
 
 void child_unreserve(struct uffdwp_child *child)
 {
-	for (; child->reserved; child->reserved--) {
-		struct uffdwp_region *region = child->cuts[child->reserved - 1].region;
+	for (unsigned i = 0; i < child->count; i++) {
+		struct uffdwp_region *region = child->cuts[i].region;
 
 		lock_take(&region->lock);
 		region->snapshot_open = 0;
 		lock_give(&region->lock);
 	}
-}
-
-static size_t prepare_bits_bytes(const struct uffdwp_region *region)
-{
-	return math_round_up(region->ledger.count, 64) / 8;
 }
 
 static int prepare_view(struct uffdwp_child *child, unsigned i, struct text *text)
@@ -111,7 +106,7 @@ static int prepare_view(struct uffdwp_child *child, unsigned i, struct text *tex
 	view->page_shift = region->page_shift;
 	view->map_bytes = region->capacity_bytes;
 	view->child = &child->in;
-	view->broken = pages_new(child->k, prepare_bits_bytes(region));
+	view->broken = pages_new(child->k, math_bitmap_bytes(child->cuts[i].pages_most));
 	if (!error)
 		child->mapped[i] =
 		        child->k->mmap_unlocked(view->map_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE,
@@ -126,25 +121,6 @@ static int prepare_view(struct uffdwp_child *child, unsigned i, struct text *tex
 	                 strerror(error ? -error : ENOMEM));
 }
 
-/* How it is armed; what can be done before faults are stalled. */
-static int prepare_arming(struct uffdwp_child *child, unsigned i, uint32_t asked, struct text *text)
-{
-	struct cut *cut = &child->cuts[i];
-	struct uffdwp_region *region = cut->region;
-	int error = cut_choose(cut, asked, text);
-
-	if (error)
-		return error;
-	lock_take(&region->lock);
-	error = region_prepare(region);
-	int refused = error ? 0 : move_prepare(cut);
-
-	if (refused && !cut_fall_back(cut))
-		error = refused;
-	lock_give(&region->lock);
-	return error;
-}
-
 static int prepare_region(struct uffdwp_child *child, struct uffdwp_region *region, uint32_t asked, struct text *text)
 {
 	unsigned i = child->count;
@@ -154,27 +130,23 @@ static int prepare_region(struct uffdwp_child *child, struct uffdwp_region *regi
 		return error;
 	cut_init(&child->cuts[i], region, atomic_load(&region->length_bytes));
 	child->count++;
-	child->reserved++;
 	child->in.view_count++;
 	error = prepare_view(child, i, text);
-	return error ? error : prepare_arming(child, i, asked, text);
+	if (!error)
+		error = cut_choose(&child->cuts[i], asked, text);
+	return error ? error : cut_prepare(&child->cuts[i]);
 }
 
-/* By address, as groups of snapshots are: two that share regions never wait for each other. */
 static void prepare_sort(struct uffdwp_child *child)
 {
-	for (unsigned i = 0; i < child->count; i++) {
-		unsigned at = i;
-
-		for (; at > 0 && (uintptr_t)child->sorted[at - 1]->region > (uintptr_t)child->cuts[i].region; at--)
-			child->sorted[at] = child->sorted[at - 1];
-		child->sorted[at] = &child->cuts[i];
-	}
+	for (unsigned i = 0; i < child->count; i++)
+		child->sorted[i] = &child->cuts[i];
+	cut_sort(child->sorted, child->count);
 }
 
 static size_t prepare_unreadable_bytes(const struct uffdwp_child *child)
 {
-	return VIEW_CHILD_RUN * child->cuts[0].region->page_bytes;
+	return (size_t)VIEW_CHILD_RUN << child->views[0].page_shift;
 }
 
 /* Descriptors of the child are opened when it is there: some are kept free for that. */
@@ -294,15 +266,12 @@ void child_delete(struct uffdwp_child *child)
 {
 	const struct kernel_ops *k = child->k;
 
-	own_close(k, child->in.pidfd, child->in.tag);
-	own_close(k, child->in.pagemap, child->in.tag);
-	own_close(k, child->in.mem, child->in.tag);
-	own_close(k, child->in.maps, child->in.tag);
+	view_child_close(&child->in);
 	child_free_descriptors(child);
 	for (unsigned i = 0; i < child->count; i++)
-		pages_free(k, (void *)child->views[i].broken, math_round_up(child->cuts[i].pages_most, 64) / 8);
+		pages_free(k, (void *)child->views[i].broken, math_bitmap_bytes(child->cuts[i].pages_most));
 	if (child->in.unreadable)
-		k->munmap(child->in.unreadable, (size_t)VIEW_CHILD_RUN << child->views[0].page_shift);
+		k->munmap(child->in.unreadable, prepare_unreadable_bytes(child));
 	if (child->in.meeting)
 		k->munmap(child->in.meeting, sizeof(*child->in.meeting));
 	pages_free(k, child, sizeof(*child));

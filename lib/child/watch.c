@@ -33,7 +33,7 @@
 /* With fork(3) the process id is known to the child first: handlers of the program run before the call returns. */
 static void watch_meet(struct uffdwp_child *child)
 {
-	int is_same = child_shares_numbers(child);
+	int is_same = !atomic_load(&child->in.known) && child_shares_numbers(child);
 	unsigned turn = 0;
 
 	while (!atomic_load(&child->in.known)) {
@@ -42,7 +42,7 @@ static void watch_meet(struct uffdwp_child *child)
 		if (!pid)
 			pid = atomic_load(&child->pid);
 		if (pid > 0) {
-			(void)child_meet(child, pid);
+			child_meet(child, pid);
 		} else if (pid < 0) { /* there is none */
 			atomic_store(&child->in.gone, 1);
 			atomic_store(&child->in.known, 1);

@@ -71,7 +71,7 @@ int content_open(struct cut *cut)
 	struct uffdwp_region *region = cut->region;
 	uint64_t pages = cut->end_page;
 
-	cut->preserve->content = pages_new(cut->k, math_round_up(cut->pages_most, 64) / 8);
+	cut->preserve->content = pages_new(cut->k, math_bitmap_bytes(cut->pages_most));
 	if (!cut->preserve->content)
 		return -ENOMEM;
 	lock_take(&region->lock);

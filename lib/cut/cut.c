@@ -58,7 +58,7 @@ struct pass {
 
 static uint64_t cut_bitmap_bytes(const struct cut *cut)
 {
-	return math_round_up(cut->pages_most, 64) / 8;
+	return math_bitmap_bytes(cut->pages_most);
 }
 
 void cut_set_length(struct cut *cut, uint64_t length_bytes)

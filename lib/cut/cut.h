@@ -99,6 +99,23 @@ int cut_fall_back(struct cut *cut);
 int cut_open(struct cut *cut);
 void cut_close(struct cut *cut);
 
+/* group.c: what takes time of the chosen arming, while faults go on. 0 or -errno, with text. Takes the region's
+ * lock. */
+int cut_prepare(struct cut *cut);
+
+/* group.c: by their regions' addresses, as the next two want them. */
+void cut_sort(struct cut **cuts, size_t count);
+
+/* group.c: the locks of all regions, of cuts that are sorted. */
+void cut_lock(struct cut *const *cuts, size_t count);
+void cut_unlock(struct cut *const *cuts, size_t count);
+
+/* group.c: 1: some region was unmapped, or has lost its handler. */
+int cut_any_dead(struct cut *const *cuts, size_t count);
+
+/* group.c: what the caller's cut_enter has refused with, as an error with text. */
+int cut_enter_refused(struct text *text, int error);
+
 /* Rounds, until the last was short. No lock is held. Never fails: what could not be armed is left to the cut. */
 void cut_rounds(struct cut *const *cuts, size_t count);
 

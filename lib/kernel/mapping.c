@@ -71,3 +71,13 @@ int mapping_at(const struct kernel_ops *k, int maps, uint64_t address, struct ma
 		memmove(text, line, kept);
 	}
 }
+
+int mapping_rewrite(const struct kernel_ops *k, int mem, uint64_t address)
+{
+	unsigned char byte;
+	ssize_t done = k->pread(mem, &byte, 1, address);
+
+	if (done == 1)
+		done = k->pwrite(mem, &byte, 1, address);
+	return done == 1 ? 0 : done < 0 ? (int)done : -EIO;
+}

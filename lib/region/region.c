@@ -305,7 +305,7 @@ int region_open(const struct region_plan *plan, struct uffdwp_region **out)
 
 static uint64_t region_written_bytes(const struct uffdwp_region *region)
 {
-	return math_round_up(region->ledger.count, 64) / 8;
+	return math_bitmap_bytes(region->ledger.count);
 }
 
 void region_free(struct uffdwp_region *region)

@@ -61,12 +61,8 @@ static void registry_close_views(const struct uffdwp_region *region)
 	for (unsigned i = 0; i < REGION_VIEWS_MAX; i++) {
 		const struct uffdwp_view *view = atomic_load(&region->views[i]);
 
-		if (!view || !view->child || !atomic_load(&view->child->known))
-			continue;
-		own_close(&kernel_real, view->child->pidfd, view->child->tag);
-		own_close(&kernel_real, view->child->pagemap, view->child->tag);
-		own_close(&kernel_real, view->child->mem, view->child->tag);
-		own_close(&kernel_real, view->child->maps, view->child->tag);
+		if (view && view->child && atomic_load(&view->child->known))
+			view_child_close(view->child);
 	}
 }
 

@@ -7,6 +7,7 @@
 
 #include "base/math.h"
 #include "kernel/backoff.h"
+#include "kernel/mapping.h"
 #include "kernel/own.h"
 #include "region/registry.h"
 
@@ -16,15 +17,9 @@
 static int view_break_off(struct uffdwp_view *view, uint64_t page)
 {
 	uint64_t at = (uint64_t)(uintptr_t)view->base + (page << view->page_shift);
-	unsigned char byte;
-	ssize_t done = own_check(view->k, view->mem, view->tag);
+	int error = own_check(view->k, view->mem, view->tag);
 
-	if (!done)
-		done = view->k->pread(view->mem, &byte, 1, at);
-
-	if (done == 1)
-		done = view->k->pwrite(view->mem, &byte, 1, at);
-	return done == 1 ? 0 : done < 0 ? (int)done : -EIO;
+	return error ? error : mapping_rewrite(view->k, view->mem, at);
 }
 
 /* No thread can read pages [first, end) any more. Should the kernel refuse that, for it would split the mapping, no

@@ -87,17 +87,6 @@ void view_child_end(struct view_child *child, int error)
 		view_child_kill(child);
 }
 
-/* A page that the child has made read-only. */
-static int view_child_force(const struct view_child *child, uint64_t address)
-{
-	unsigned char byte;
-	ssize_t done = child->k->pread(child->mem, &byte, 1, address);
-
-	if (done == 1)
-		done = child->k->pwrite(child->mem, &byte, 1, address);
-	return done == 1 ? 0 : done < 0 ? (int)done : -EIO;
-}
-
 /* ---- pages ---- */
 
 /* Which of the up to VIEW_CHILD_RUN pages from `address` on are the child's own now. 0 or -errno, also where its memory
@@ -166,7 +155,7 @@ static int view_child_settle(const struct uffdwp_view *view, uint64_t page)
 	if (sees <= 0)
 		return sees < 0 ? sees : !arrived;
 	if (!mapping.writable)
-		error = view_child_force(child, address);
+		error = mapping_rewrite(child->k, child->mem, address); /* it is read-only */
 	else if (refused != -EFAULT)
 		error = refused < 0 ? refused : -EIO;
 	return error ? error : 1;

@@ -11,7 +11,7 @@
 
 static uint64_t view_map_broken_bytes(const struct uffdwp_view *view)
 {
-	return math_round_up(view->map_bytes >> view->page_shift, 64) / 8;
+	return math_bitmap_bytes(view->map_bytes >> view->page_shift);
 }
 
 /* Some kernels forbid to write by /proc/self/mem what is mapped read-only (proc_mem.force_override=never): found out
@@ -87,4 +87,12 @@ void view_unmap(struct uffdwp_view *view)
 	own_close(view->k, view->mem, view->tag);
 	pages_free(view->k, (void *)view->broken, view_map_broken_bytes(view));
 	pages_free(view->k, view, sizeof(*view));
+}
+
+void view_child_close(const struct view_child *child)
+{
+	own_close(child->k, child->pidfd, child->tag);
+	own_close(child->k, child->pagemap, child->tag);
+	own_close(child->k, child->mem, child->tag);
+	own_close(child->k, child->maps, child->tag);
 }

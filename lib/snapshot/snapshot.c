@@ -211,7 +211,7 @@ static void snapshot_close_memory(struct uffdwp_snapshot *snapshot)
 	pages_free(k, preserve->hot_cells, preserve->hot_count * sizeof(*preserve->hot_cells));
 	pages_free(k, snapshot->buffers, snapshot_chunk_bytes(snapshot) * snapshot->chunk_count);
 	pages_free(k, snapshot->swept, snapshot->chunk_pages ? snapshot_chunk_total(snapshot) : 0);
-	pages_free(k, (void *)snapshot->preserve.content, math_round_up(snapshot->cut.pages_most, 64) / 8);
+	pages_free(k, (void *)snapshot->preserve.content, math_bitmap_bytes(snapshot->cut.pages_most));
 }
 
 static void snapshot_delete(struct uffdwp_snapshot *snapshot)
@@ -227,14 +227,7 @@ static void snapshot_delete(struct uffdwp_snapshot *snapshot)
 static int snapshot_prepare_region(struct uffdwp_snapshot *snapshot, struct text *text)
 {
 	struct uffdwp_region *region = snapshot->region;
-
-	lock_take(&region->lock);
-	int error = region_prepare(region);
-	int refused = error ? 0 : move_prepare(&snapshot->cut);
-
-	if (refused && !cut_fall_back(&snapshot->cut))
-		error = refused;
-	lock_give(&region->lock);
+	int error = cut_prepare(&snapshot->cut);
 	uint64_t most = region->mechanism->granularity_most ? region->mechanism->granularity_most(region) : 1;
 	uint64_t enough = math_min_u64(most * 2, snapshot->cut.pages_most);
 
@@ -458,8 +451,7 @@ static int snapshot_enter_cut(struct uffdwp_snapshot *snapshot, struct text *tex
 	int error = options->cut_enter ? options->cut_enter(options->cut_user, &length) : 0;
 
 	if (error)
-		return text_fail(text, error < 0 ? error : -EINVAL, "the caller's cut_enter refused: %s",
-		                 error < 0 ? strerror(-error) : "no error number");
+		return cut_enter_refused(text, error);
 	uint64_t room = snapshot_or_default(snapshot->sink.room_bytes, UINT64_MAX);
 	int beyond_region = length > atomic_load(&snapshot->region->length_bytes);
 
@@ -476,38 +468,9 @@ static int snapshot_enter_cut(struct uffdwp_snapshot *snapshot, struct text *tex
 
 static void snapshot_lock_regions(struct cut *const *cuts, size_t count)
 {
-	for (size_t i = 0; i < count; i++) {
-		lock_take(&cuts[i]->region->lock);
+	cut_lock(cuts, count);
+	for (size_t i = 0; i < count; i++)
 		cuts[i]->region->content = NULL;
-	}
-}
-
-static void snapshot_unlock_regions(struct cut *const *cuts, size_t count)
-{
-	for (size_t i = count; i-- > 0;)
-		lock_give(&cuts[i]->region->lock);
-}
-
-static int snapshot_any_dead(struct cut *const *cuts, size_t count)
-{
-	for (size_t i = 0; i < count; i++) {
-		if (atomic_load(&cuts[i]->region->dead))
-			return 1;
-	}
-	return 0;
-}
-
-/* By address: two groups that share regions never wait for each other. */
-static void snapshot_sort_by_region(struct cut **cuts, size_t count)
-{
-	for (size_t i = 1; i < count; i++) {
-		struct cut *one = cuts[i];
-		size_t at = i;
-
-		for (; at > 0 && (uintptr_t)cuts[at - 1]->region > (uintptr_t)one->region; at--)
-			cuts[at] = cuts[at - 1];
-		cuts[at] = one;
-	}
 }
 
 static const char *snapshot_cut_meaning(struct cut *const *cuts, size_t count, int error)
@@ -528,15 +491,15 @@ static int snapshot_cut(struct uffdwp_snapshot *const *snapshots, size_t count, 
 
 	for (size_t i = 0; i < count; i++)
 		sorted[i] = &snapshots[i]->cut;
-	snapshot_sort_by_region(sorted, count);
+	cut_sort(sorted, count);
 	cut_rounds(sorted, count);
 	int error = snapshot_enter_cut(first, text);
 
 	if (error)
 		return error;
 	snapshot_lock_regions(sorted, count);
-	error = snapshot_any_dead(sorted, count) ? -ESTALE : cut_establish(sorted, count);
-	snapshot_unlock_regions(sorted, count);
+	error = cut_any_dead(sorted, count) ? -ESTALE : cut_establish(sorted, count);
+	cut_unlock(sorted, count);
 	if (first->options.cut_leave)
 		first->options.cut_leave(first->options.cut_user);
 	return error ? text_fail(text, error, "the region could not be armed: %s",

@@ -66,9 +66,7 @@ static int view_open_enter(const struct view_request *request, struct uffdwp_reg
 {
 	int error = request->cut_enter ? request->cut_enter(request->cut_user) : 0;
 
-	return error ? text_fail(region->text, error < 0 ? error : -EINVAL, "the caller's cut_enter refused: %s",
-	                         error < 0 ? strerror(-error) : "no error number")
-	             : 0;
+	return error ? cut_enter_refused(region->text, error) : 0;
 }
 
 static int view_open_cut(struct cut *one, const struct view_request *request)
