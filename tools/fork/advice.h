@@ -11,13 +11,9 @@
 #ifndef UFFDWP_FORK_ADVICE_H
 #define UFFDWP_FORK_ADVICE_H
 
-enum advice {
-	ADVICE_REFUSED, /* EINVAL */
-	ADVICE_IGNORED,
-	ADVICE_PASSED_ON,
-	ADVICE_DISCARDS /* reads as zeros afterwards */
-};
+#include <stdint.h>
 
-enum advice advice_meaning(int advice);
+/* Does so to the range [start, end) of the region: `zero` has it read as zeros. 0, or -1 and errno. */
+int advice_apply(uint64_t start, uint64_t end, int advice, void (*zero)(uint64_t start, uint64_t end));
 
 #endif

@@ -51,18 +51,7 @@ static void child_memory_zero(uint64_t start, uint64_t end)
 
 int child_memory_advise(uint64_t start, uint64_t end, int advice)
 {
-	switch (advice_meaning(advice)) {
-	case ADVICE_DISCARDS:
-		child_memory_zero(start, end);
-		return 0;
-	case ADVICE_PASSED_ON:
-		return raw_madvise(heap_at(start), end - start, advice);
-	case ADVICE_IGNORED:
-		return 0;
-	default:
-		errno = EINVAL;
-		return -1;
-	}
+	return advice_apply(start, end, advice, child_memory_zero);
 }
 
 int child_memory_protect(uint64_t start, uint64_t end, int protection)

@@ -97,18 +97,7 @@ int memory_unmap(uint64_t start, uint64_t end)
 
 int memory_advise(uint64_t start, uint64_t end, int advice)
 {
-	switch (advice_meaning(advice)) {
-	case ADVICE_DISCARDS:
-		memory_zero(start, end);
-		return 0;
-	case ADVICE_PASSED_ON:
-		return raw_madvise(heap_at(start), end - start, advice);
-	case ADVICE_IGNORED:
-		return 0;
-	default:
-		errno = EINVAL;
-		return -1;
-	}
+	return advice_apply(start, end, advice, memory_zero);
 }
 
 int memory_protect(uint64_t start, uint64_t end, int protection)
