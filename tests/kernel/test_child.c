@@ -21,10 +21,9 @@
 #include "chance.h"
 #include "image.h"
 #include "place.h"
+#include "shadow.h"
 #include "support.h"
 
-#define WRITERS 2
-#define STRIPE 64
 #define PAGES 256
 #define LIVE_MOST 5
 
@@ -33,66 +32,21 @@
 #define WRONG 9
 
 static struct place place;
-static uint8_t *shadow;
-static pthread_rwlock_t lock;
-static _Atomic int stop;
-
-struct writer {
-	size_t index;
-	struct chance chance;
-};
-
-/* --- writers ------------------------------------------------------------------------------------------------------ */
-
-static void write_stripe(struct writer *writer)
-{
-	size_t rows = place.length_bytes / (STRIPE * WRITERS);
-	size_t offset = (chance_below(&writer->chance, rows) * WRITERS + writer->index) * STRIPE;
-	must(pthread_rwlock_rdlock(&lock) == 0);
-	chance_fill(&writer->chance, shadow + offset, STRIPE);
-	memcpy(place.base + offset, shadow + offset, STRIPE);
-	must(pthread_rwlock_unlock(&lock) == 0);
-}
-
-static void punch(struct writer *writer)
-{
-	size_t page = chance_below(&writer->chance, place.pages);
-	size_t pages = 1 + chance_below(&writer->chance, place.pages - page < 9 ? place.pages - page : 9);
-	must(pthread_rwlock_wrlock(&lock) == 0);
-	must(uffdwp_region_punch(place.region, page * place.page_bytes, pages * place.page_bytes) == 0);
-	memset(shadow + page * place.page_bytes, 0, pages * place.page_bytes);
-	must(pthread_rwlock_unlock(&lock) == 0);
-}
-
-static void *write_for_ever(void *argument)
-{
-	struct writer *writer = argument;
-	while (!atomic_load(&stop)) {
-		if (chance_below(&writer->chance, 300) == 0) {
-			punch(writer);
-		} else {
-			write_stripe(writer);
-		}
-		if (chance_below(&writer->chance, 16) == 0) {
-			sleep_us(100);
-		}
-	}
-	return NULL;
-}
+static struct shadow shadow = {.place = &place};
 
 /* --- children ----------------------------------------------------------------------------------------------------- */
 
 static int is_as_shadow(void)
 {
-	return memcmp(place.base, shadow, place.length_bytes) == 0;
+	return memcmp(place.base, shadow.bytes, place.length_bytes) == 0;
 }
 
 static void write_own(struct chance *chance)
 {
 	for (int i = 0; i < 30; i++) {
-		size_t at = chance_below(chance, place.length_bytes / STRIPE) * STRIPE;
-		chance_fill(chance, shadow + at, STRIPE);
-		memcpy(place.base + at, shadow + at, STRIPE);
+		size_t at = chance_below(chance, place.length_bytes / SHADOW_STRIPE) * SHADOW_STRIPE;
+		chance_fill(chance, shadow.bytes + at, SHADOW_STRIPE);
+		memcpy(place.base + at, shadow.bytes + at, SHADOW_STRIPE);
 	}
 }
 
@@ -153,14 +107,14 @@ static void child_lives(struct chance *chance)
 static int enter_cut(void *user)
 {
 	(void)user;
-	must(pthread_rwlock_wrlock(&lock) == 0);
+	must(pthread_rwlock_wrlock(&shadow.lock) == 0);
 	return 0;
 }
 
 static void leave_cut(void *user)
 {
 	(void)user;
-	must(pthread_rwlock_unlock(&lock) == 0);
+	must(pthread_rwlock_unlock(&shadow.lock) == 0);
 }
 
 struct born {
@@ -223,10 +177,10 @@ static void take_snapshot(struct chance *chance)
 	image_prepare(&image, UFFDWP_SINK_CALLBACK, place.length_bytes);
 	options.flags = chance_below(chance, 2) ? UFFDWP_SNAPSHOT_KEEP : 0;
 	options.wait_ns = 60000000000u;
-	must(pthread_rwlock_wrlock(&lock) == 0);
+	must(pthread_rwlock_wrlock(&shadow.lock) == 0);
 	int error = image_begin(&image, place.region, &options);
-	memcpy(expected, shadow, place.length_bytes);
-	must(pthread_rwlock_unlock(&lock) == 0);
+	memcpy(expected, shadow.bytes, place.length_bytes);
+	must(pthread_rwlock_unlock(&shadow.lock) == 0);
 	ck_assert_int_eq(error, 0);
 	ck_assert_int_eq(image_finish(&image, NULL), 0);
 	ck_assert(image_difference(&image, expected) == place.length_bytes);
@@ -237,12 +191,12 @@ static void take_snapshot(struct chance *chance)
 static void look_at_view(void)
 {
 	struct uffdwp_view *view = NULL;
-	must(pthread_rwlock_wrlock(&lock) == 0);
+	must(pthread_rwlock_wrlock(&shadow.lock) == 0);
 	int error = uffdwp_view_open(place.region, NULL, &view);
 	uint8_t *expected = malloc(place.length_bytes);
 	must(expected != NULL);
-	memcpy(expected, shadow, place.length_bytes);
-	must(pthread_rwlock_unlock(&lock) == 0);
+	memcpy(expected, shadow.bytes, place.length_bytes);
+	must(pthread_rwlock_unlock(&shadow.lock) == 0);
 	ck_assert_int_eq(error, 0);
 	sleep_us(1000);
 	ck_assert_int_eq(memcmp(uffdwp_view_base(view), expected, place.length_bytes), 0);
@@ -297,18 +251,18 @@ static unsigned children_wanted(void)
 static void run(void)
 {
 	struct born born[LIVE_MOST] = {0};
-	struct writer writers[WRITERS];
-	pthread_t threads[WRITERS];
+	struct shadow_writer writers[SHADOW_WRITERS];
+	pthread_t threads[SHADOW_WRITERS];
 	struct uffdwp_track *track = NULL;
 	struct chance chance = chance_new(3);
 	uint64_t mapped_before = 0;
 	uint64_t mapped_after = 0;
 	ck_assert_int_eq(uffdwp_track_start(place.runtime, NULL, &track), 0);
 	ck_assert_int_eq(uffdwp_track_add(track, place.base, place.length_bytes, 0), 0);
-	atomic_store(&stop, 0);
-	for (size_t i = 0; i < WRITERS; i++) {
-		writers[i] = (struct writer){i, chance_new(50 + i)};
-		threads[i] = thread_start(write_for_ever, &writers[i]);
+	atomic_store(&shadow.stop, 0);
+	for (size_t i = 0; i < SHADOW_WRITERS; i++) {
+		writers[i] = (struct shadow_writer){&shadow, i, chance_new(50 + i)};
+		threads[i] = thread_start(shadow_write_for_ever, &writers[i]);
 	}
 	unsigned wanted = children_wanted();
 	for (unsigned i = 0; i < wanted; i++) {
@@ -323,12 +277,12 @@ static void run(void)
 			bury(&born[i], 0);
 		}
 	}
-	atomic_store(&stop, 1);
-	for (size_t i = 0; i < WRITERS; i++) {
+	atomic_store(&shadow.stop, 1);
+	for (size_t i = 0; i < SHADOW_WRITERS; i++) {
 		thread_join(threads[i]);
 	}
 	ck_assert_int_eq(uffdwp_track_stop(track), 0);
-	ck_assert_int_eq(memcmp(place.base, shadow, place.length_bytes), 0);
+	ck_assert_int_eq(memcmp(place.base, shadow.bytes, place.length_bytes), 0);
 	/* Stacks of threads that have ended are kept by the C library, and each child has mappings while it ends. */
 	ck_assert_uint_le(mapped_after, mapped_before + (256u << 20));
 }
@@ -340,13 +294,13 @@ START_TEST(test_children_have_their_cut)
 		return;
 	}
 	unsigned before = open_descriptors();
-	lock_for_writers_init(&lock);
+	lock_for_writers_init(&shadow.lock);
 	place_open(&place, which, PAGES);
-	shadow = calloc(1, place.length_bytes);
-	ck_assert_ptr_nonnull(shadow);
+	shadow.bytes = calloc(1, place.length_bytes);
+	ck_assert_ptr_nonnull(shadow.bytes);
 	run();
 	printf("%s: %u children had their cut\n", place_case_name(which), children_wanted());
-	free(shadow);
+	free(shadow.bytes);
 	place_close(&place);
 	ck_assert_msg(wait_until(descriptors_are_back, &before, 20), "%u descriptors before, %u after", before,
 	              open_descriptors());

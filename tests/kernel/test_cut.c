@@ -26,6 +26,7 @@
 #include "image.h"
 #include "kernel/abi.h"
 #include "place.h"
+#include "shadow.h"
 #include "support.h"
 
 #define WRITERS 3
@@ -151,22 +152,12 @@ static void write_something(struct writer *writer)
 	must(pthread_rwlock_unlock(&lock) == 0);
 }
 
-static void punch_something(struct writer *writer)
-{
-	size_t page = chance_below(&writer->chance, place.pages);
-	size_t pages = 1 + chance_below(&writer->chance, place.pages - page < 20 ? place.pages - page : 20);
-	must(pthread_rwlock_wrlock(&lock) == 0);
-	must(uffdwp_region_punch(place.region, page * place.page_bytes, pages * place.page_bytes) == 0);
-	memset(shadow + page * place.page_bytes, 0, pages * place.page_bytes);
-	must(pthread_rwlock_unlock(&lock) == 0);
-}
-
 static void *write_for_ever(void *argument)
 {
 	struct writer *writer = argument;
 	while (!atomic_load_explicit(&stop, memory_order_relaxed)) {
 		if (chance_below(&writer->chance, 400) == 0) {
-			punch_something(writer);
+			shadow_punch(&place, shadow, &lock, &writer->chance, 20);
 		} else {
 			write_something(writer);
 		}

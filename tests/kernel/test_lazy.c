@@ -16,6 +16,7 @@
 #include "kernel/abi.h"
 #include "kernel/kernel.h"
 #include "place.h"
+#include "shadow.h"
 #include "support.h"
 
 #define LENGTH_MOST CHAIN_SHADOW_MOST
@@ -393,23 +394,13 @@ static void read_stripe(struct writer *writer)
 	must(pthread_rwlock_unlock(&lock) == 0);
 }
 
-static void punch(struct writer *writer)
-{
-	size_t page = chance_below(&writer->chance, place.pages);
-	size_t pages = 1 + chance_below(&writer->chance, place.pages - page < 9 ? place.pages - page : 9);
-	must(pthread_rwlock_wrlock(&lock) == 0);
-	must(uffdwp_region_punch(place.region, page * place.page_bytes, pages * place.page_bytes) == 0);
-	memset(shadow + page * place.page_bytes, 0, pages * place.page_bytes);
-	must(pthread_rwlock_unlock(&lock) == 0);
-}
-
 static void *write_for_ever(void *argument)
 {
 	struct writer *writer = argument;
 	while (!atomic_load(&stop)) {
 		size_t what = chance_below(&writer->chance, 200);
 		if (what == 0) {
-			punch(writer);
+			shadow_punch(&place, shadow, &lock, &writer->chance, 9);
 		} else if (what < 100) {
 			write_stripe(writer);
 		} else {

@@ -15,72 +15,26 @@
 #include "chance.h"
 #include "image.h"
 #include "place.h"
+#include "shadow.h"
 #include "support.h"
 
-#define WRITERS 2
-#define STRIPE 64
 #define PAGES 512
 #define OPEN_MOST 4
 #define STEPS 120
 
 static struct place place;
-static uint8_t *shadow;
-static pthread_rwlock_t lock;
-static _Atomic int stop;
-
-struct writer {
-	size_t index;
-	struct chance chance;
-};
+static struct shadow shadow = {.place = &place};
 
 struct shown {
 	struct uffdwp_view *view;
 	uint8_t *expected;
 };
 
-/* --- writers ------------------------------------------------------------------------------------------------------ */
-
-static void write_stripe(struct writer *writer)
-{
-	size_t rows = place.length_bytes / (STRIPE * WRITERS);
-	size_t offset = (chance_below(&writer->chance, rows) * WRITERS + writer->index) * STRIPE;
-	must(pthread_rwlock_rdlock(&lock) == 0);
-	chance_fill(&writer->chance, shadow + offset, STRIPE);
-	memcpy(place.base + offset, shadow + offset, STRIPE);
-	must(pthread_rwlock_unlock(&lock) == 0);
-}
-
-static void punch(struct writer *writer)
-{
-	size_t page = chance_below(&writer->chance, place.pages);
-	size_t pages = 1 + chance_below(&writer->chance, place.pages - page < 9 ? place.pages - page : 9);
-	must(pthread_rwlock_wrlock(&lock) == 0);
-	must(uffdwp_region_punch(place.region, page * place.page_bytes, pages * place.page_bytes) == 0);
-	memset(shadow + page * place.page_bytes, 0, pages * place.page_bytes);
-	must(pthread_rwlock_unlock(&lock) == 0);
-}
-
-static void *write_for_ever(void *argument)
-{
-	struct writer *writer = argument;
-	while (!atomic_load(&stop)) {
-		if (chance_below(&writer->chance, 300) == 0) {
-			punch(writer);
-		} else {
-			write_stripe(writer);
-		}
-		if (chance_below(&writer->chance, 16) == 0) {
-			sleep_us(100); /* not all pages before a view was looked at */
-		}
-	}
-	return NULL;
-}
-
 static void *swap_for_ever(void *argument)
 {
 	struct chance chance = chance_new(9);
 	(void)argument;
-	while (!atomic_load(&stop)) {
+	while (!atomic_load(&shadow.stop)) {
 		size_t page = chance_below(&chance, place.pages);
 		size_t pages = 1 + chance_below(&chance, place.pages - page);
 		must(madvise(place.base + page * place.page_bytes, pages * place.page_bytes, MADV_PAGEOUT) == 0);
@@ -94,14 +48,14 @@ static void *swap_for_ever(void *argument)
 static int enter_cut(void *user)
 {
 	(void)user;
-	must(pthread_rwlock_wrlock(&lock) == 0);
+	must(pthread_rwlock_wrlock(&shadow.lock) == 0);
 	return 0;
 }
 
 static void leave_cut(void *user)
 {
-	memcpy(((struct shown *)user)->expected, shadow, place.length_bytes);
-	must(pthread_rwlock_unlock(&lock) == 0);
+	memcpy(((struct shown *)user)->expected, shadow.bytes, place.length_bytes);
+	must(pthread_rwlock_unlock(&shadow.lock) == 0);
 }
 
 static void show(struct shown *shown)
@@ -156,7 +110,7 @@ static void hide(struct shown *shown)
 	ck_assert_int_eq(info.error, 0);
 	ck_assert_uint_eq(info.length_bytes, place.length_bytes);
 	/* A page may be broken off right now by each writer and the handler, and not be counted yet. */
-	ck_assert_uint_le(anonymous, info.private_bytes + (WRITERS + 2) * place.page_bytes);
+	ck_assert_uint_le(anonymous, info.private_bytes + (SHADOW_WRITERS + 2) * place.page_bytes);
 	ck_assert_int_eq(uffdwp_view_close(shown->view), 0);
 	free(shown->expected);
 	shown->view = NULL;
@@ -173,10 +127,10 @@ static void take_snapshot(struct chance *chance)
 	image_prepare(&image, UFFDWP_SINK_CALLBACK, place.length_bytes);
 	options.flags = chance_below(chance, 2) ? UFFDWP_SNAPSHOT_KEEP : 0;
 	options.wait_ns = 60000000000u;
-	must(pthread_rwlock_wrlock(&lock) == 0);
+	must(pthread_rwlock_wrlock(&shadow.lock) == 0);
 	int error = image_begin(&image, place.region, &options);
-	memcpy(expected, shadow, place.length_bytes);
-	must(pthread_rwlock_unlock(&lock) == 0);
+	memcpy(expected, shadow.bytes, place.length_bytes);
+	must(pthread_rwlock_unlock(&shadow.lock) == 0);
 	ck_assert_int_eq(error, 0);
 	if (abort) {
 		ck_assert_int_eq(uffdwp_snapshot_abort(image.snapshot), 0);
@@ -215,18 +169,18 @@ static void step(struct shown *shown, struct uffdwp_track *track, struct chance 
 static void run(void)
 {
 	struct shown shown[OPEN_MOST] = {0};
-	struct writer writers[WRITERS];
-	pthread_t threads[WRITERS + 1];
+	struct shadow_writer writers[SHADOW_WRITERS];
+	pthread_t threads[SHADOW_WRITERS + 1];
 	struct uffdwp_track *track = NULL;
 	struct chance chance = chance_new(3);
 	ck_assert_int_eq(uffdwp_track_start(place.runtime, NULL, &track), 0);
 	ck_assert_int_eq(uffdwp_track_add(track, place.base, place.length_bytes, 0), 0);
-	atomic_store(&stop, 0);
-	for (size_t i = 0; i < WRITERS; i++) {
-		writers[i] = (struct writer){i, chance_new(50 + i)};
-		threads[i] = thread_start(write_for_ever, &writers[i]);
+	atomic_store(&shadow.stop, 0);
+	for (size_t i = 0; i < SHADOW_WRITERS; i++) {
+		writers[i] = (struct shadow_writer){&shadow, i, chance_new(50 + i)};
+		threads[i] = thread_start(shadow_write_for_ever, &writers[i]);
 	}
-	threads[WRITERS] = thread_start(swap_for_ever, NULL);
+	threads[SHADOW_WRITERS] = thread_start(swap_for_ever, NULL);
 	for (unsigned i = 0; i < STEPS; i++) {
 		step(shown, track, &chance);
 	}
@@ -235,12 +189,12 @@ static void run(void)
 			hide(&shown[i]);
 		}
 	}
-	atomic_store(&stop, 1);
-	for (size_t i = 0; i <= WRITERS; i++) {
+	atomic_store(&shadow.stop, 1);
+	for (size_t i = 0; i <= SHADOW_WRITERS; i++) {
 		thread_join(threads[i]);
 	}
 	ck_assert_int_eq(uffdwp_track_stop(track), 0);
-	ck_assert_int_eq(memcmp(place.base, shadow, place.length_bytes), 0);
+	ck_assert_int_eq(memcmp(place.base, shadow.bytes, place.length_bytes), 0);
 }
 
 START_TEST(test_a_view_shows_its_cut)
@@ -249,13 +203,13 @@ START_TEST(test_a_view_shows_its_cut)
 	if (!place_possible(which) || which.memory != UFFDWP_MEMORY_SHMEM || !place_has_increments(which)) {
 		return;
 	}
-	ck_assert_int_eq(pthread_rwlock_init(&lock, NULL), 0);
+	ck_assert_int_eq(pthread_rwlock_init(&shadow.lock, NULL), 0);
 	place_open(&place, which, PAGES);
-	shadow = calloc(1, place.length_bytes);
-	ck_assert_ptr_nonnull(shadow);
+	shadow.bytes = calloc(1, place.length_bytes);
+	ck_assert_ptr_nonnull(shadow.bytes);
 	run();
 	printf("%s: a view showed its cut\n", place_case_name(which));
-	free(shadow);
+	free(shadow.bytes);
 	place_close(&place);
 }
 END_TEST
@@ -269,7 +223,8 @@ static int note_pages(void *user, uint64_t offset, const void *data, uint64_t le
 	(void)user;
 	for (uint64_t at = 0; at < length; at += place.page_bytes) {
 		uint64_t page = (offset + at) / place.page_bytes;
-		must(page < PAGES && memcmp((const uint8_t *)data + at, shadow + offset + at, place.page_bytes) == 0);
+		must(page < PAGES &&
+		     memcmp((const uint8_t *)data + at, shadow.bytes + offset + at, place.page_bytes) == 0);
 		came[page] = 1;
 	}
 	return 0;
@@ -283,7 +238,7 @@ static void take_kept(uint32_t flags)
 	options.sink = UFFDWP_SINK_CALLBACK;
 	options.callback = note_pages;
 	memset(came, 0, sizeof(came));
-	memcpy(shadow, place.base, place.length_bytes);
+	memcpy(shadow.bytes, place.base, place.length_bytes);
 	ck_assert_int_eq(uffdwp_snapshot_begin(place.region, &options, &snapshot), 0);
 	ck_assert_int_eq(uffdwp_snapshot_wait(snapshot, -1, NULL), 0);
 	ck_assert_int_eq(uffdwp_snapshot_free(snapshot), 0);
@@ -308,8 +263,8 @@ START_TEST(test_a_view_ends_no_chain_of_increments)
 	}
 	place_open(&place, which, PAGES);
 	place_touch(&place);
-	shadow = calloc(1, place.length_bytes);
-	ck_assert_ptr_nonnull(shadow);
+	shadow.bytes = calloc(1, place.length_bytes);
+	ck_assert_ptr_nonnull(shadow.bytes);
 	take_kept(0);
 	expect_increment(PAGES); /* from here on neighbours are not taken along */
 	place.base[10 * place.page_bytes]++;
@@ -324,7 +279,7 @@ START_TEST(test_a_view_ends_no_chain_of_increments)
 	place.base[220 * place.page_bytes]++;
 	expect_increment(20); /* the view is still open */
 	ck_assert_int_eq(uffdwp_view_close(view), 0);
-	free(shadow);
+	free(shadow.bytes);
 	place_close(&place);
 }
 END_TEST
