@@ -106,8 +106,9 @@ struct uffdwp_fork_options {
 UFFDWP_MUST_CHECK UFFDWP_EXPORT pid_t uffdwp_fork(struct uffdwp *runtime, const struct uffdwp_fork_options *options,
                                                   struct uffdwp_child **child);
 
-/* Children of one region that may live at a time. */
-#define UFFDWP_CHILDREN_MAX 8
+/* Children of one region that may live at a time. Each of them has its own instant, so the first write to a page breaks
+ * it off one after the other. */
+#define UFFDWP_CHILDREN_MAX 64
 
 enum uffdwp_child_state {
 	UFFDWP_CHILD_STATE_RUNNING = 0,

@@ -66,6 +66,7 @@ struct cut {
 	uint64_t filled_end;   /* entries of pages before it were filled by move_fill() */
 	int comes;             /* prepared, and not made yet: counts among moves_soon of the region */
 	int moved;             /* the move was made, and is not undone */
+	uint32_t move_number;  /* region->moves after it */
 
 	/* What became of it. */
 	_Atomic uint64_t *pages_changed; /* a bit for each page; NULL: not known */

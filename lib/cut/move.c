@@ -192,6 +192,7 @@ int move_arm(struct cut *cut)
 		return error;
 	}
 	cut->moved = 1;
+	cut->move_number = atomic_fetch_add(&region->moves, 1) + 1;
 	return 0;
 }
 
@@ -243,7 +244,9 @@ uint64_t move_fill(struct cut *cut, uint64_t page, int fills)
 
 	uint64_t all = math_low_bits(end - page);
 
-	fills = fills && (region->fills & UFFDWP_PROBE_FILL_CONTINUE_WP) && cut->filled_end == page;
+	/* Of several owners one fills: their threads would meet in the same entries. */
+	fills = fills && cut->move_number == atomic_load(&region->moves) &&
+	        (region->fills & UFFDWP_PROBE_FILL_CONTINUE_WP) && cut->filled_end == page;
 	if (!fills && !cut->looks_late)
 		return cut->end_page;
 	uint64_t there = page < cut->data_end ? all : move_in_memory(region, page, end);

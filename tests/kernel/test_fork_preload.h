@@ -461,30 +461,31 @@ static void role_many(void)
 	_Atomic uint64_t *count = calloc(1, 1 * MIB);
 	pthread_t thread = thread_start(count_for_ever, count);
 	unsigned char *heap = fill_heap();
-	pid_t children[12];
+	enum { CHILDREN = 70, STAMPED = 64 << 10 };
+	pid_t children[CHILDREN];
 	int ends[2];
 	char byte;
 
 	must(pipe(ends) == 0);
-	for (int i = 0; i < 12; i++) {
-		memset(heap, i, 8 * MIB);
+	for (int i = 0; i < CHILDREN; i++) {
+		memset(heap, i, STAMPED);
 		children[i] = fork();
 		must(children[i] >= 0);
 		if (children[i] == 0) {
 			close(ends[1]);
-			must(read(ends[0], &byte, 1) == 0 && is_filled(heap, 8 * MIB, i));
+			must(read(ends[0], &byte, 1) == 0 && is_filled(heap, STAMPED, (unsigned char)i));
 			must(*count == shadow_count[0] || *count == shadow_count[0] + 1);
-			memset(heap, 200, 8 * MIB);
+			memset(heap, 200, 1 * MIB);
 			free(heap);
 			_exit(0);
 		}
 	}
-	memset(heap, 100, 8 * MIB);
+	memset(heap, 100, 1 * MIB);
 	close(ends[0]);
 	close(ends[1]);
-	for (int i = 0; i < 12; i++)
+	for (int i = 0; i < CHILDREN; i++)
 		await_right(children[i]);
-	must(is_filled(heap, 8 * MIB, 100));
+	must(is_filled(heap, 1 * MIB, 100));
 	atomic_store(&writers_end, 1);
 	thread_join(thread);
 	free(heap);
