@@ -10,7 +10,7 @@
 # take a minute or two. Each of those runs on the kernels where it has most to find (`long_tests_of`), the others on all.
 # Left out altogether (`left_out`) is what takes minutes and looks for what is between threads of the library or inside the
 # extension, not between library and kernel: the bank is the extension's job. And nbd, which needs a server that guests lack, and
-# fork_preload, which needs an allocator.
+# fork_preload, of which plan_fork has one part.
 
 set -euo pipefail
 
@@ -97,6 +97,26 @@ move_of() {
 	esac
 }
 
+# A program that was not changed, whose threads allocate while it forks: its children are the library's, or it runs as
+# without it, and one line says why.
+# usage: plan_fork has-child | says-why
+plan_fork() {
+	local run='uffdwp-ctl fork --small=0 %s -- kernel_fork_preload --role shadow >/tmp/fork 2>&1'
+	# shellcheck disable=SC2059 # a format
+	case $1 in
+	has-child) echo "step fork 200 \$as sh -c '$(printf "$run" --verbose) && grep \"has child\" /tmp/fork >/dev/null'" ;;
+	says-why) echo "step fork 200 \$as sh -c '$(printf "$run" '') && test \$(grep -c \"runs without it: \" /tmp/fork) = 1'" ;;
+	esac
+	echo 'step fork-said 20 cat /tmp/fork'
+}
+
+forks_of() {
+	case $1 in
+	5.10) echo says-why ;;
+	*) echo has-child ;;
+	esac
+}
+
 # Tracks need files that are no shared memory, and swap.
 plan_track() {
 	echo 'step track 300 env TMPDIR=/disk uffdwp_vm_track'
@@ -115,6 +135,7 @@ plan_kernel() {
 	markerless) plan_bank rearm thread && plan_bank minor inline ;;
 	5.10) plan_bank mprotect inline ;;
 	esac
+	plan_fork "$(forks_of "$1")"
 	plan_tests "${quick_tests[@]}" "${long[@]}"
 }
 
@@ -130,6 +151,7 @@ step doctor 60 uffdwp-ctl doctor
 step doctor-says-so 60 sh -c 'uffdwp-ctl doctor | grep -E "^ *io_uring +refused"'
 END
 	plan_bank marker thread
+	plan_fork has-child
 	plan_tests bad_sink doctor probe bypass closed files limits cancel image
 }
 
@@ -143,6 +165,7 @@ step doctor-says-so 60 $as sh -c 'uffdwp-ctl doctor | grep -E "user mode only +w
 step matrix 300 $as uffdwp_vm_matrix
 step track 300 env TMPDIR=/disk $as uffdwp_vm_track
 END
+	plan_fork says-why
 	plan_tests bad_input bad_sink doctor probe minor mprotect closed files handlers stacks
 }
 

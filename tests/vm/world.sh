@@ -44,6 +44,9 @@ for program in "$build"/tests/kernel_* "$build"/tests/uffdwp_vm_* "$build"/bin/u
 	take_program "$program" "$root/world/bin/$(basename "$program")"
 done
 take_program "$build/lib/uffdwp_sqlite.so" "$root/world/lib/uffdwp_sqlite.so"
+take_program "$build/lib/libuffdwp-fork.so" "$root/world/lib/libuffdwp-fork.so"
+# Programs on the C library's malloc(3) are given this one.
+ldconfig -p | sed -n 's|^\tlibjemalloc.so.2 .*=> ||p' | head -n 1 >>"$root/.libraries"
 for library in "$build"/lib/libuffdwp.so.[0-9]; do
 	take_program "$library" "$root/world/lib/$(basename "$library")"
 	ln -s "$(basename "$library")" "$root/world/lib/libuffdwp.so"
