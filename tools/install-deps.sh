@@ -20,10 +20,10 @@ Groups:
 END
 }
 
-# Others than jemalloc; their packages have other names in other releases.
-allocators() {
+# Allocators other than jemalloc, and Python's own tests; their packages have other names in other releases.
+test_extras() {
 	if grep -q '^VERSION_CODENAME=bookworm' /etc/os-release; then
-		echo libmimalloc2.0 libtcmalloc-minimal4
+		echo libmimalloc2.0 libtcmalloc-minimal4 libpython3.11-testsuite
 	fi
 }
 
@@ -36,7 +36,7 @@ packages_of() {
 		;;
 	test)
 		echo check sqlite3 util-linux mount coreutils python3 redis-tools libxml2-utils gnuplot-nox \
-			nbdkit libnbd-bin libjemalloc2 "$(allocators)"
+			nbdkit libnbd-bin libjemalloc2 "$(test_extras)"
 		;;
 	check) echo clang libclang-rt-14-dev clang-format clang-tidy cppcheck shellcheck git ;;
 	reach) echo debootstrap debian-archive-keyring dpkg-dev musl-tools mount util-linux ;;

@@ -244,7 +244,7 @@ uint64_t move_fill(struct cut *cut, uint64_t page, int fills)
 
 	uint64_t all = math_low_bits(end - page);
 
-	/* Of several owners one fills: their threads would meet in the same entries. */
+	/* One of several owners fills: their threads would meet in the same entries. */
 	fills = fills && cut->move_number == atomic_load(&region->moves) &&
 	        (region->fills & UFFDWP_PROBE_FILL_CONTINUE_WP) && cut->filled_end == page;
 	if (!fills && !cut->looks_late)

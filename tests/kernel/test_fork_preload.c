@@ -224,6 +224,25 @@ START_TEST(test_python_forks)
 }
 END_TEST
 
+/* Python's own tests of multiprocessing by fork: workers by the hundred, queues, managers, shared memory, threads. A
+ * minute and a half. */
+START_TEST(test_python_passes_its_own_tests_of_multiprocessing)
+{
+	RUN("--", "/usr/bin/python3", "-c", "import test.test_multiprocessing_fork");
+	if (outcome.status) {
+		support_note("python3's own tests", "their package (libpython3.11-testsuite) is not installed");
+		return;
+	}
+	if (support_rounds(0, 1)) {
+		RUN("--", "/usr/bin/python3", "-m", "test", "test_multiprocessing_fork", "test_fork1");
+	} else {
+		RUN("--", "/usr/bin/python3", "-m", "test", "test_multiprocessing_fork", "-m", "test_many_processes",
+		    "-m", "test_map", "-m", "test_fork_bomb");
+	}
+	is_right();
+}
+END_TEST
+
 START_TEST(test_what_cannot_be_run_so_is_refused)
 {
 	RUN("--", "/no/such/program");
@@ -263,6 +282,10 @@ static Suite *fork_preload_suite(void)
 	tcase_add_test(tcase, test_a_launcher_is_passed_through);
 	tcase_add_test(tcase, test_python_forks);
 	tcase_add_test(tcase, test_what_cannot_be_run_so_is_refused);
+	suite_add_tcase(suite, tcase);
+	tcase = tcase_create("long");
+	tcase_set_timeout(tcase, pace_seconds(600));
+	tcase_add_test(tcase, test_python_passes_its_own_tests_of_multiprocessing);
 	suite_add_tcase(suite, tcase);
 	return suite;
 }

@@ -46,7 +46,8 @@ done
 take_program "$build/lib/uffdwp_sqlite.so" "$root/world/lib/uffdwp_sqlite.so"
 take_program "$build/lib/libuffdwp-fork.so" "$root/world/lib/libuffdwp-fork.so"
 # Programs on the C library's malloc(3) are given this one.
-ldconfig -p | sed -n 's|^\tlibjemalloc.so.2 .*=> ||p' | head -n 1 >>"$root/.libraries"
+allocator=$(ldconfig -p | sed -n 's|^\tlibjemalloc.so.2 .*=> ||p' | head -n 1)
+[[ -z $allocator ]] || take_program "$allocator" "$root$allocator"
 for library in "$build"/lib/libuffdwp.so.[0-9]; do
 	take_program "$library" "$root/world/lib/$(basename "$library")"
 	ln -s "$(basename "$library")" "$root/world/lib/libuffdwp.so"
