@@ -16,6 +16,10 @@
 #include "region/lazy.h"
 #include "region/view.h"
 
+/* How many times in a row, some 20 us apart, the kernel may refuse to unprotect a page of an inline writer before that
+ * is taken as final. */
+#define DISARM_RETRIES 250
+
 static int preserve_is_fault(const struct fault *fault)
 {
 	return fault->by == FAULT_BY_HANDLER || fault->by == FAULT_BY_WRITER;
@@ -72,6 +76,15 @@ static int preserve_unprotect(struct fault *fault, uint64_t first, uint64_t end)
 	return error;
 }
 
+/* The kernel refuses to unprotect the page, for want of memory, or for good: by a limit or a filter that the program
+ * has set since. A writer that only faulted again would do so for ever: in the end it gets its signal. */
+static enum fault_verdict preserve_still_protected(const struct fault *fault)
+{
+	if (fault->by != FAULT_BY_WRITER)
+		return FAULT_DONE;
+	return fault_refused_times(fault->region, fault->page) < DISARM_RETRIES ? FAULT_AGAIN : FAULT_REFUSED;
+}
+
 /*
  * The wp bit may still be there although the ledger says that the page is unprotected (INV-IDEMPOTENT): clear it, wake
  * its waiters. Where that fails all are woken instead and fault again: others may rely on this wake. A handler does
@@ -97,7 +110,7 @@ static enum fault_verdict preserve_disarm(struct fault *fault, uint64_t first, u
 		fault_wake_region(region);
 	if (error == -EAGAIN)
 		return FAULT_AGAIN;
-	return fault->access == FAULT_WRITE ? FAULT_DONE : fault_unfilled(fault, error);
+	return fault->access == FAULT_WRITE ? preserve_still_protected(fault) : fault_unfilled(fault, error);
 }
 
 /* Pages are unprotected in aligned blocks of the mechanism's granularity. */
