@@ -113,8 +113,10 @@
  *
  * Sandboxes: a seccomp filter may come after uffdwp_open(). The library does without the system calls that it refuses
  * (EPERM, ENOSYS), or answers with the error; but ioctl(2), and mprotect(2) with UFFDWP_MECHANISM_MPROTECT, must stay
- * allowed while anything is armed: without them no page can be unprotected, and inline writers wait or are ended by the
- * signal.
+ * allowed while anything is armed: without them no page can be unprotected. Inline writers are ended by the signal
+ * then; for those that wait for a handler thread it closes the userfaultfd: they go on unseen, a running snapshot
+ * fails, and the region is dead. RLIMIT_DATA, lowered below what a program has while anything of private memory is
+ * armed by UFFDWP_MECHANISM_MPROTECT, has the same effect: the kernel then refuses to make memory writable again.
  *
  * Processes: after fork() the child must not use its parent's handles: it has none of the threads, and what it asked of
  * the kernel by them would happen to its parent's memory. Calls with them answer -ECHILD there and do nothing, but
@@ -146,6 +148,7 @@
 #ifndef UFFDWP_H
 #define UFFDWP_H
 
+#include "uffdwp/adopt.h"
 #include "uffdwp/child.h"
 #include "uffdwp/image.h"
 #include "uffdwp/probe.h"

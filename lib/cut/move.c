@@ -41,6 +41,8 @@ static const char *move_refusal(const struct cut *cut)
 {
 	const struct uffdwp_region *region = cut->region;
 
+	if (region->mappers)
+		return "its page tables are other processes': ask for UFFDWP_ARMING_ROUNDS";
 	if (!region_can_own_empty(region))
 		return "accesses to empty entries have to come to the library: open the region by AUTO, "
 		       "UFFDWP_MECHANISM_MARKER or UFFDWP_MECHANISM_REARM";

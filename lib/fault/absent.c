@@ -48,8 +48,7 @@ static int absent_unprotect(const struct fault *fault, enum ledger_state state, 
 static enum fault_verdict absent_poison(const struct fault *fault)
 {
 	struct uffdwp_region *region = fault->region;
-	int error = region->k->uffd_poison(region->uffd, (uintptr_t)region_address(region, fault->page),
-	                                   region->page_bytes, 0);
+	int error = region->k->uffd_poison(region->uffd, region_registered(region, fault->page), region->page_bytes, 0);
 
 	if (error == -EAGAIN || error == -ENOMEM)
 		return absent_again(fault);
@@ -114,8 +113,25 @@ void fault_seal_at(struct uffdwp_region *region, uint64_t first, uint64_t end, u
 	epoch_leave(ticket);
 }
 
+/* Poison alone: mprotect(2) does not reach another process, nor does a failed restore leave a reader asleep there. */
+static void absent_seal_mapper(struct uffdwp_region *region)
+{
+	epoch_ticket ticket = epoch_enter(&fault_epoch);
+	const struct lazy *lazy = atomic_load(&region->lazy);
+
+	for (uint64_t page = 0; lazy && page < lazy->end_page; page++) {
+		if (lazy_state(lazy, page) != LAZY_DONE)
+			region->k->uffd_poison(region->uffd, region_registered(region, page), region->page_bytes, 0);
+	}
+	epoch_leave(ticket);
+}
+
 void fault_seal(struct uffdwp_region *region)
 {
+	if (region->mappers) {
+		absent_seal_mapper(region);
+		return;
+	}
 	fault_seal_at(region, 0, region->ledger.count, atomic_load(&region->base));
 }
 

@@ -246,6 +246,9 @@ int audit_run(struct uffdwp_region *region, int pagemap, struct uffdwp_audit *fo
  * -errno with text. */
 static int audit_witness(struct uffdwp_region *region)
 {
+	if (region->mappers)
+		return text_fail(region->text, -EOPNOTSUPP,
+		                 "the region's page tables are those of other processes, which an audit does not read");
 	int has_bits = region->uffd >= 0 && region->mechanism->register_modes[region->memory] & UFFDIO_REGISTER_MODE_WP;
 	int shows = has_bits ? runtime_shows_wp_bits(region->runtime) : 1;
 

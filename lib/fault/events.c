@@ -13,6 +13,7 @@
 #include "kernel/abi.h"
 #include "kernel/backoff.h"
 #include "region/lazy.h"
+#include "region/mapper.h"
 #include "region/tables.h"
 #include "region/view.h"
 
@@ -73,14 +74,8 @@ static void events_note_discarded(struct uffdwp_region *region, uint64_t first, 
 	}
 }
 
-static void events_take_remove(struct uffdwp_region *region, const struct uffd_msg *message)
+static void events_discard_pages(struct uffdwp_region *region, uint64_t first, uint64_t end)
 {
-	uint64_t first;
-	uint64_t end;
-
-	atomic_fetch_add_explicit(&region->counters.events_remove, 1, memory_order_relaxed);
-	if (!events_pages_of(region, message->arg.remove.start, message->arg.remove.end, &first, &end))
-		return;
 	/* What was discarded is not what it was: it is reported to tracks, also where MADV_DONTNEED kept the
 	 * content. */
 	events_note_discarded(region, first, end);
@@ -90,6 +85,16 @@ static void events_take_remove(struct uffdwp_region *region, const struct uffd_m
 		events_lose_pages(region, first, end);
 	else if (region->fd < 0)
 		events_distrust_pages(region, first, end);
+}
+
+static void events_take_remove(struct uffdwp_region *region, const struct uffd_msg *message)
+{
+	uint64_t first;
+	uint64_t end;
+
+	atomic_fetch_add_explicit(&region->counters.events_remove, 1, memory_order_relaxed);
+	if (events_pages_of(region, message->arg.remove.start, message->arg.remove.end, &first, &end))
+		events_discard_pages(region, first, end);
 }
 
 /* What was armed there is watched no more. */
@@ -203,6 +208,66 @@ void events_die(struct uffdwp_region *region, int error, uint64_t page)
 	events_stop_restore(region, error);
 	fault_fail_running(region, error, page);
 }
+
+/* ---- of other processes ---- */
+
+void events_lose_mapper(struct mapper *mapper)
+{
+	struct uffdwp_region *region = mapper->region;
+
+	TRACE("region %p: a process that maps it has ended", (void *)region);
+	mapper_note_gone(mapper);
+	if (!mappers_live(region) && !atomic_load(&region->dead))
+		events_die(region, -EOWNERDEAD, 0);
+}
+
+static void events_take_remove_of(const struct mapper *mapper, const struct uffd_msg *message)
+{
+	struct uffdwp_region *region = mapper->region;
+
+	atomic_fetch_add_explicit(&region->counters.events_remove, 1, memory_order_relaxed);
+	for (unsigned i = 0; i < mapper->count; i++) {
+		const struct uffdwp_mapping *mapping = &mapper->mappings[i];
+		uint64_t end = mapping->address + mapping->length;
+		uint64_t from =
+		        message->arg.remove.start > mapping->address ? message->arg.remove.start : mapping->address;
+		uint64_t until = message->arg.remove.end < end ? message->arg.remove.end : end;
+		uint64_t bias = mapping->offset - mapping->address;
+
+		if (from < until)
+			events_discard_pages(region, (from + bias) >> region->page_shift,
+			                     (until + bias + region->page_bytes - 1) >> region->page_shift);
+	}
+}
+
+/* Whatever it does there beside that: writes may go unseen from now on. */
+void events_take_of(struct mapper *mapper, const struct uffd_msg *message)
+{
+	struct uffdwp_region *region = mapper->region;
+
+	switch (message->event) {
+	case UFFD_EVENT_REMOVE:
+		events_take_remove_of(mapper, message);
+		return;
+	case UFFD_EVENT_FORK:
+		region->k->close((int)message->arg.fork.ufd);
+		break;
+	case UFFD_EVENT_REMAP:
+		atomic_fetch_add_explicit(&region->counters.events_remap, 1, memory_order_relaxed);
+		break;
+	case UFFD_EVENT_UNMAP:
+		if (mapper_page_of(mapper, message->arg.remove.start) == UINT64_MAX &&
+		    mapper_page_of(mapper, message->arg.remove.end - 1) == UINT64_MAX)
+			return; /* memory of another kind */
+		atomic_fetch_add_explicit(&region->counters.events_unmap, 1, memory_order_relaxed);
+		break;
+	default:
+		return;
+	}
+	events_lose_sight(region, -ESTALE);
+}
+
+/* ---- of this one ---- */
 
 void events_take(struct uffdwp_region *region, const struct uffd_msg *message)
 {

@@ -5,10 +5,17 @@
 
 #include "region/region.h"
 
+struct mapper;
 struct uffd_msg;
 
 /* Acts on a remove, remap or unmap event; others are ignored. */
 void events_take(struct uffdwp_region *region, const struct uffd_msg *message);
+
+/* The same of a process that maps an adopted region. */
+void events_take_of(struct mapper *mapper, const struct uffd_msg *message);
+
+/* A mapper has ended: it writes no more. Without another one the region is dead. */
+void events_lose_mapper(struct mapper *mapper);
 
 /* The mapping is gone (or its handler): a running snapshot fails with `error`; the region stays, to be closed. */
 void events_die(struct uffdwp_region *region, int error, uint64_t page);

@@ -171,6 +171,9 @@ void fault_announce(const struct kernel_ops *k);
  * (signal) */
 void fault_wake_region(struct uffdwp_region *region);
 
+/* By the handler, where a thread was refused to resume others: 0, or why it cannot be done. */
+int fault_wake_again(struct uffdwp_region *region);
+
 /* Writes to the region are stalled no more for the sake of a child (region/view.h): wakes the threads that wait for
  * that. */
 void fault_wake_stalled(struct uffdwp_region *region);

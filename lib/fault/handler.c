@@ -20,19 +20,22 @@
 #include "kernel/backoff.h"
 #include "kernel/nodes.h"
 #include "kernel/own.h"
+#include "region/mapper.h"
 
 #define HANDLER_BATCH 64       /* a bit of a word for each */
 #define HANDLER_FAILURES_MAX 8 /* of read(2) in a row of one uffd, for other reasons than that it is empty */
 #define STACK_BYTES (1u << 20)
 #define SLICE_NS 100000       /* a writer waits: no other thread on this CPU may finish its milliseconds first */
 #define MPOL_PREFERRED_NODE 1 /* MPOL_PREFERRED of linux/mempolicy.h */
-#define HANDLER_KICK 0        /* token of the eventfd; all others are regions */
+#define HANDLER_KICK 0        /* token of the eventfd; all others are regions, or mappers */
+#define HANDLER_DESCRIPTORS (4 * HANDLER_REGIONS_MAX + 1) /* an adopted region has two for each mapper */
 
-enum command_kind { COMMAND_ADD, COMMAND_REMOVE, COMMAND_SYNC, COMMAND_STOP };
+enum command_kind { COMMAND_ADD, COMMAND_JOIN, COMMAND_PART, COMMAND_REMOVE, COMMAND_SYNC, COMMAND_STOP };
 
 struct command {
 	enum command_kind kind;
 	struct uffdwp_region *region;
+	struct mapper *mapper; /* JOIN, PART */
 	int result;
 	int done;
 	struct command *next;
@@ -138,11 +141,33 @@ static enum fault_access handler_access_of(uint64_t flags)
 	return flags & UFFD_PAGEFAULT_FLAG_WRITE ? FAULT_WRITE_EMPTY : FAULT_READ_EMPTY;
 }
 
-static void handler_take_fault(struct handler *handler, struct uffdwp_region *region, uint64_t address, uint64_t flags)
+/* Whose page tables an event is about: those of this process, or of a mapper's. */
+struct source {
+	struct uffdwp_region *region;
+	struct mapper *mapper; /* NULL: of this process */
+	int uffd;
+};
+
+static struct source handler_source_of(struct uffdwp_region *region)
 {
+	return (struct source){region, NULL, region->uffd};
+}
+
+/* UINT64_MAX or another number beyond the region's pages: the address is none of the region's. */
+static uint64_t handler_page_of(const struct source *source, uint64_t address)
+{
+	const struct uffdwp_region *region = source->region;
+
+	if (source->mapper)
+		return mapper_page_of(source->mapper, address);
+	return (address - atomic_load_explicit(&region->base, memory_order_relaxed)) >> region->page_shift;
+}
+
+static void handler_take_fault(struct handler *handler, const struct source *source, uint64_t address, uint64_t flags)
+{
+	struct uffdwp_region *region = source->region;
 	struct fault fault = {.region = region,
-	                      .page = (address - atomic_load_explicit(&region->base, memory_order_relaxed)) >>
-	                              region->page_shift,
+	                      .page = handler_page_of(source, address),
 	                      .limit = region_pages(region),
 	                      .by = FAULT_BY_HANDLER,
 	                      .access = handler_access_of(flags)};
@@ -165,35 +190,38 @@ static void handler_take_fault(struct handler *handler, struct uffdwp_region *re
 }
 
 /* 1: a fault at no address of the region. */
-static int handler_is_stray(const struct uffdwp_region *region, const struct uffd_msg *message)
+static int handler_is_stray(const struct source *source, const struct uffd_msg *message)
 {
 	return message->event == UFFD_EVENT_PAGEFAULT &&
-	       (message->arg.pagefault.address - atomic_load(&region->base)) >> region->page_shift >=
-	               region->ledger.count;
+	       handler_page_of(source, message->arg.pagefault.address) >= source->region->ledger.count;
 }
 
-/* The kernel has more registered than the region: what the owner's mremap(2) has added. It is taken out; of what was
- * left at a former place the access comes again, and meets what is there now. */
-static void handler_take_stray(struct handler *handler, struct uffdwp_region *region, uint64_t address)
+/* The kernel has more registered than the region: what the owner's mremap(2) has added, or other memory of a mapper's.
+ * It is taken out; of what was left at a former place the access comes again, and meets what is there now. */
+static void handler_take_stray(struct handler *handler, const struct source *source, uint64_t address)
 {
+	const struct uffdwp_region *region = source->region;
 	uint64_t page = address & ~(region->page_bytes - 1);
 	epoch_ticket ticket = epoch_enter(&fault_epoch);
-	int is_known = registry_find((uintptr_t)address) != NULL;
+	int is_known = !source->mapper && registry_find((uintptr_t)address) != NULL;
 
 	epoch_leave(ticket);
 	if (!is_known)
-		handler->k->uffd_unregister(region->uffd, page, region->page_bytes);
-	handler->k->uffd_wake(region->uffd, page, region->page_bytes);
+		handler->k->uffd_unregister(source->uffd, page, region->page_bytes);
+	handler->k->uffd_wake(source->uffd, page, region->page_bytes);
 }
 
-static void handler_take_message(struct handler *handler, struct uffdwp_region *region, const struct uffd_msg *message)
+static void handler_take_message(struct handler *handler, const struct source *source, const struct uffd_msg *message)
 {
 	if (message->event != UFFD_EVENT_PAGEFAULT) {
-		events_take(region, message);
+		if (source->mapper)
+			events_take_of(source->mapper, message);
+		else
+			events_take(source->region, message);
 		return;
 	}
-	handler_take_fault(handler, region, message->arg.pagefault.address, message->arg.pagefault.flags);
-	follow_fault(&handler->follow, region->threads_known ? message->arg.pagefault.feat.ptid : 0);
+	handler_take_fault(handler, source, message->arg.pagefault.address, message->arg.pagefault.flags);
+	follow_fault(&handler->follow, source->region->threads_known ? message->arg.pagefault.feat.ptid : 0);
 }
 
 /* Its uffd cannot be served: writers go on unseen, and calls report that the region is dead. */
@@ -207,6 +235,17 @@ static void handler_give_up(struct uffdwp_region *region)
 		region_unregister(region);
 }
 
+/* A thread was refused to resume others, and it was no passing refusal: the kernel resumes all when the uffd is
+ * closed. */
+static void handler_resume_by_close(struct uffdwp_region *region)
+{
+	if (!atomic_exchange(&region->unwakeable, 0) || !fault_wake_again(region))
+		return;
+	handler_give_up(region);
+	if (!region->mappers)
+		own_close(region->k, region->uffd, region->tag);
+}
+
 static int handler_has_move(const struct uffd_msg *messages, size_t count)
 {
 	for (size_t i = 0; i < count; i++) {
@@ -217,62 +256,65 @@ static int handler_has_move(const struct uffd_msg *messages, size_t count)
 }
 
 /* Strays last: a move that comes along may say that they are none. */
-static void handler_take_batch(struct handler *handler, struct uffdwp_region *region, const struct uffd_msg *messages,
+static void handler_take_batch(struct handler *handler, const struct source *source, const struct uffd_msg *messages,
                                size_t count)
 {
 	uint64_t strays = 0;
 
 	for (size_t i = 0; i < count; i++) {
-		if (handler_is_stray(region, &messages[i]))
+		if (handler_is_stray(source, &messages[i]))
 			strays |= 1ull << i;
 		else
-			handler_take_message(handler, region, &messages[i]);
+			handler_take_message(handler, source, &messages[i]);
 	}
 	for (; strays; strays &= strays - 1) {
 		const struct uffd_msg *message = &messages[__builtin_ctzll(strays)];
 
-		if (handler_is_stray(region, message))
-			handler_take_stray(handler, region, message->arg.pagefault.address);
+		if (handler_is_stray(source, message))
+			handler_take_stray(handler, source, message->arg.pagefault.address);
 		else
-			handler_take_message(handler, region, message);
+			handler_take_message(handler, source, message);
 	}
 }
 
 /* Reads once and acts on what was read: bytes, or what read(2) answered. */
-static ssize_t handler_take_messages(struct handler *handler, struct uffdwp_region *region)
+static ssize_t handler_take_messages(struct handler *handler, const struct source *source)
 {
 	struct uffd_msg messages[HANDLER_BATCH];
-	int announces = region->delivery == UFFDWP_DELIVERY_INLINE; /* see inline.h */
+	int announces = source->region->delivery == UFFDWP_DELIVERY_INLINE; /* see inline.h */
 
 	if (announces)
 		inline_moves_begin();
-	ssize_t got = handler->k->uffd_read(region->uffd, messages, HANDLER_BATCH);
+	ssize_t got = handler->k->uffd_read(source->uffd, messages, HANDLER_BATCH);
 	size_t count = got > 0 ? (size_t)got / sizeof(messages[0]) : 0;
 	int moves = announces && handler_has_move(messages, count);
 
 	if (announces && !moves)
 		inline_moves_end();
-	handler_take_batch(handler, region, messages, count);
+	handler_take_batch(handler, source, messages, count);
 	if (moves)
 		inline_moves_end();
 	return got;
 }
 
 /* An event says that the uffd is open, and no child of fork() holds it (registry.c): the number is still its own. */
-static void handler_drain(struct handler *handler, struct uffdwp_region *region)
+static void handler_drain(struct handler *handler, const struct source *source)
 {
+	struct uffdwp_region *region = source->region;
 	const ssize_t full = HANDLER_BATCH * sizeof(struct uffd_msg);
 	unsigned failures = 0;
 	ssize_t got;
 
 	atomic_store(&region->events_in_hand, 1);
 	do {
-		got = handler_take_messages(handler, region);
+		got = handler_take_messages(handler, source);
 		failures += got < 0 && got != -EAGAIN;
 	} while (got == full || (got < 0 && got != -EAGAIN && failures < HANDLER_FAILURES_MAX));
 	atomic_fetch_add(&region->events_turns, 1);
 	atomic_store(&region->events_in_hand, 0);
-	if (failures == HANDLER_FAILURES_MAX)
+	if (failures == HANDLER_FAILURES_MAX && source->mapper)
+		events_lose_mapper(source->mapper);
+	else if (failures == HANDLER_FAILURES_MAX)
 		handler_give_up(region);
 	/* Everything was read, also the event that kept pages from being disarmed: its owner runs on, then they can be.
 	 */
@@ -286,6 +328,46 @@ static void handler_drain(struct handler *handler, struct uffdwp_region *region)
 		region->again_turns = 0;
 	}
 	losses_report(region);
+	handler_resume_by_close(region);
+}
+
+/* A mapper's tokens: of its uffd its own address, of its pidfd the next. */
+#define HANDLER_PIDFD 1
+
+static void handler_remove_mapper(struct handler *handler, struct mapper *mapper)
+{
+	uint64_t token = (uint64_t)(uintptr_t)mapper;
+
+	loop_remove(handler->loop, mapper->uffd, token);
+	if (mapper->pidfd >= 0)
+		loop_remove(handler->loop, mapper->pidfd, token | HANDLER_PIDFD);
+}
+
+static int handler_add_mapper(struct handler *handler, struct mapper *mapper)
+{
+	uint64_t token = (uint64_t)(uintptr_t)mapper;
+	int error = loop_add(handler->loop, mapper->uffd, token);
+
+	if (!error && mapper->pidfd >= 0) {
+		error = loop_add(handler->loop, mapper->pidfd, token | HANDLER_PIDFD);
+		if (error)
+			loop_remove(handler->loop, mapper->uffd, token);
+	}
+	return error;
+}
+
+/* A region has its first one when it is opened. */
+static int handler_add_mappers(struct handler *handler, struct uffdwp_region *region)
+{
+	return handler_add_mapper(handler, &region->mappers->at[0]);
+}
+
+static void handler_remove_mappers(struct handler *handler, struct uffdwp_region *region)
+{
+	for (unsigned i = 0; i < atomic_load(&region->mappers->end); i++) {
+		if (atomic_load(&region->mappers->at[i].used))
+			handler_remove_mapper(handler, &region->mappers->at[i]);
+	}
 }
 
 static int handler_command_add(struct handler *handler, struct uffdwp_region *region)
@@ -294,7 +376,8 @@ static int handler_command_add(struct handler *handler, struct uffdwp_region *re
 
 	if (count == HANDLER_REGIONS_MAX)
 		return -ENFILE;
-	int error = loop_add(handler->loop, region->uffd, (uint64_t)(uintptr_t)region);
+	int error = region->mappers ? handler_add_mappers(handler, region)
+	                            : loop_add(handler->loop, region->uffd, (uint64_t)(uintptr_t)region);
 
 	if (error)
 		return error;
@@ -323,8 +406,17 @@ static int handler_command_run(struct handler *handler, const struct command *co
 	switch (command->kind) {
 	case COMMAND_ADD:
 		return handler_command_add(handler, command->region);
+	case COMMAND_JOIN:
+		return handler_add_mapper(handler, command->mapper);
+	case COMMAND_PART:
+		handler_remove_mapper(handler, command->mapper);
+		break;
 	case COMMAND_REMOVE:
 		handler_forget(handler, command->region);
+		if (command->region->mappers) {
+			handler_remove_mappers(handler, command->region);
+			break;
+		}
 		return loop_remove(handler->loop, command->region->uffd, (uint64_t)(uintptr_t)command->region);
 	case COMMAND_SYNC:
 		break;
@@ -348,9 +440,11 @@ static void handler_run_commands(struct handler *handler)
 	handler->commands = NULL;
 	pthread_cond_broadcast(&handler->served);
 	lock_give(&handler->lock);
-	/* A writer that found a loss kicks, too. */
-	for (unsigned i = 0; i < atomic_load(&handler->count); i++)
+	/* A writer that found a loss kicks, too, and a thread that was refused to resume others. */
+	for (unsigned i = 0; i < atomic_load(&handler->count); i++) {
 		losses_report(handler->regions[i]);
+		handler_resume_by_close(handler->regions[i]);
+	}
 }
 
 /* 1: the region is still ours; a command in the same batch may have taken it away. */
@@ -381,18 +475,58 @@ static void handler_take_kick(struct handler *handler, int result)
 	handler_run_commands(handler);
 }
 
+/* The mapper that a token is of; NULL: none of a region that is still ours. */
+static struct mapper *handler_mapper_of(const struct handler *handler, uint64_t token)
+{
+	uintptr_t wanted = (uintptr_t)(token & ~(uint64_t)HANDLER_PIDFD);
+
+	for (unsigned i = 0; i < atomic_load(&handler->count); i++) {
+		struct mappers *mappers = handler->regions[i]->mappers;
+
+		if (mappers && wanted - (uintptr_t)mappers->at < sizeof(mappers->at))
+			return &mappers->at[(wanted - (uintptr_t)mappers->at) / sizeof(mappers->at[0])];
+	}
+	return NULL;
+}
+
+/* The mapper's process has ended, or its userfaultfd cannot be served. */
+static void handler_lose_mapper(struct handler *handler, struct mapper *mapper)
+{
+	handler_remove_mapper(handler, mapper);
+	events_lose_mapper(mapper);
+}
+
+static void handler_take_event_of(struct handler *handler, struct mapper *mapper, const struct loop_event *event)
+{
+	const struct source source = {mapper->region, mapper, mapper->uffd};
+
+	if (!atomic_load(&mapper->used))
+		return;
+	if ((event->token & HANDLER_PIDFD) ||
+	    (event->result < 0 && handler_poll_again(handler, mapper->uffd, event->token)))
+		handler_lose_mapper(handler, mapper);
+	else
+		handler_drain(handler, &source);
+}
+
 static void handler_take_event(struct handler *handler, const struct loop_event *event)
 {
+	struct mapper *mapper = handler_mapper_of(handler, event->token);
 	struct uffdwp_region *region = (struct uffdwp_region *)(uintptr_t)event->token;
+
+	const struct source source =
+	        handler_has_region(handler, region) ? handler_source_of(region) : (struct source){NULL, NULL, -1};
 
 	if (event->token == HANDLER_KICK)
 		handler_take_kick(handler, event->result);
-	else if (!handler_has_region(handler, region))
+	else if (mapper)
+		handler_take_event_of(handler, mapper, event);
+	else if (!source.region)
 		return;
 	else if (event->result < 0 && handler_poll_again(handler, region->uffd, event->token))
 		handler_give_up(region);
 	else
-		handler_drain(handler, region);
+		handler_drain(handler, &source);
 }
 
 static void handler_loop(struct handler *handler)
@@ -480,28 +614,27 @@ static int handler_find_lost(const struct handler *handler)
 	return lost ? lost : loop_check(handler->loop);
 }
 
-static int handler_command_locked(struct handler *handler, enum command_kind kind, struct uffdwp_region *region)
+static int handler_command_locked(struct handler *handler, struct command *command)
 {
-	struct command command = {.kind = kind, .region = region};
 	int lost = handler_find_lost(handler);
 
 	if (lost)
 		handler_end_locked(handler);
 	if (handler->dead)
 		return lost ? lost : -EOWNERDEAD;
-	command.next = handler->commands;
-	handler->commands = &command;
+	command->next = handler->commands;
+	handler->commands = command;
 	if (own_kick(handler->k, handler->kick, handler->tag))
 		handler_end_locked(handler); /* it answers all commands at its end */
-	while (!command.done)
+	while (!command->done)
 		lock_wait(&handler->lock, &handler->served);
-	return command.result;
+	return command->result;
 }
 
-static int handler_command(struct handler *handler, enum command_kind kind, struct uffdwp_region *region)
+static int handler_command(struct handler *handler, struct command *command)
 {
 	lock_take(&handler->lock);
-	int result = handler_command_locked(handler, kind, region);
+	int result = handler_command_locked(handler, command);
 
 	lock_give(&handler->lock);
 	return result;
@@ -521,17 +654,31 @@ int handler_check(struct handler *handler)
 
 int handler_add(struct handler *handler, struct uffdwp_region *region)
 {
-	return handler_command(handler, COMMAND_ADD, region);
+	return handler_command(handler, &(struct command){.kind = COMMAND_ADD, .region = region});
+}
+
+int handler_join(struct handler *handler, struct mapper *mapper)
+{
+	struct command command = {.kind = COMMAND_JOIN, .region = mapper->region, .mapper = mapper};
+
+	return handler_command(handler, &command);
+}
+
+void handler_part(struct handler *handler, struct mapper *mapper)
+{
+	struct command command = {.kind = COMMAND_PART, .region = mapper->region, .mapper = mapper};
+
+	(void)handler_command(handler, &command);
 }
 
 void handler_remove(struct handler *handler, struct uffdwp_region *region)
 {
-	handler_command(handler, COMMAND_REMOVE, region);
+	handler_command(handler, &(struct command){.kind = COMMAND_REMOVE, .region = region});
 }
 
 void handler_sync(struct handler *handler)
 {
-	handler_command(handler, COMMAND_SYNC, NULL);
+	handler_command(handler, &(struct command){.kind = COMMAND_SYNC, .region = NULL});
 }
 
 unsigned handler_load(const struct handler *handler)
@@ -583,7 +730,7 @@ int handler_start(const struct kernel_ops *k, const struct handler_place *place,
 
 	/* epoll: a request of io_uring would keep a uffd that the program has closed, and with it the registrations. */
 	if (!error)
-		error = loop_new(k, HANDLER_REGIONS_MAX + 1, 1, &handler->loop);
+		error = loop_new(k, HANDLER_DESCRIPTORS, 1, &handler->loop);
 	if (!error)
 		error = handler_open_stack(handler);
 	const struct thread_place of_thread = {place->cpus, handler->stack, STACK_BYTES};
@@ -600,7 +747,7 @@ int handler_start(const struct kernel_ops *k, const struct handler_place *place,
 
 void handler_stop(struct handler *handler)
 {
-	handler_command(handler, COMMAND_STOP, NULL);
+	handler_command(handler, &(struct command){.kind = COMMAND_STOP, .region = NULL});
 	pthread_join(handler->thread, NULL);
 	handler_free(handler);
 }

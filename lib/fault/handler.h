@@ -19,6 +19,7 @@
 #define HANDLER_REGIONS_MAX 1024
 
 struct handler;
+struct mapper;
 
 struct handler_place {
 	const cpu_set_t *cpus; /* NULL: any */
@@ -33,6 +34,12 @@ void handler_stop(struct handler *handler);
 
 /* From now on the handler reads region->uffd. -ENFILE, -EOWNERDEAD. */
 int handler_add(struct handler *handler, struct uffdwp_region *region);
+
+/* The same of the uffd of one mapper more, and of its pidfd. -ENFILE, -EOWNERDEAD. */
+int handler_join(struct handler *handler, struct mapper *mapper);
+
+/* After the return nothing of the handler refers to the mapper's descriptors. */
+void handler_part(struct handler *handler, struct mapper *mapper);
 
 /* After the return nothing of the handler refers to the region or its uffd. */
 void handler_remove(struct handler *handler, struct uffdwp_region *region);

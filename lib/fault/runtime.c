@@ -14,12 +14,14 @@
 #include "base/trace.h"
 #include "fault/inline.h"
 #include "fault/trap.h"
+#include "kernel/abi.h"
 #include "kernel/caller.h"
 #include "kernel/nodes.h"
 #include "kernel/own.h"
 #include "kernel/pagemap.h"
 #include "kernel/probe.h"
 #include "kernel/process.h"
+#include "region/mapper.h"
 #include "region/plan.h"
 #include "region/registry.h"
 #include "region/view.h"
@@ -539,6 +541,85 @@ int runtime_plan(struct uffdwp *runtime, struct region_plan *plan)
 	if (!error && plan->address)
 		error = plan_check_file(plan);
 	return error || !plan->address ? error : runtime_check_caller(plan);
+}
+
+/* What this process may do with userfaultfds of its own does not matter; only what the kernel fills in one step. */
+int runtime_plan_adopted(struct uffdwp *runtime, struct region_plan *plan)
+{
+	struct probe_memory trial = {.fills = 0};
+	int error = runtime_check_own(runtime, NULL);
+
+	if (error)
+		return error;
+	runtime_try(runtime, plan->memory, &trial);
+	uint64_t features = 0;
+
+	/* Where this process may not have a userfaultfd it is not known, and lazy restores are refused. */
+	if (runtime->access != KERNEL_ACCESS_COUNT)
+		(void)kernel_uffd_features(runtime->k, runtime->access, &features);
+	plan->can_poison = (features & UFFD_FEATURE_POISON) != 0;
+	plan->access = runtime->access;
+	int keeps = trial.rungs[UFFDWP_MECHANISM_MARKER].works || !trial.rungs[UFFDWP_MECHANISM_REARM].works;
+	uint32_t best = keeps ? UFFDWP_MECHANISM_MARKER : UFFDWP_MECHANISM_REARM;
+
+	plan->mechanism = mechanism_by_id(plan->options.mechanism ? plan->options.mechanism : best);
+	plan->fills = trial.fills;
+	plan->options.delivery = UFFDWP_DELIVERY_THREAD;
+	return 0;
+}
+
+/* While nothing of the region is armed, so that the ledger holds for the mapper, too. With the region's lock held. */
+static int runtime_check_join(const struct uffdwp_region *region)
+{
+	if (atomic_load(&region->dead))
+		return text_fail(region->text, -ESTALE, "the region is dead: close it");
+	if (region->snapshot_open || region->restore_open || atomic_load(&region->lazy) ||
+	    ledger_has(&region->ledger, 0, region_pages(region),
+	               LEDGER_BIT(ARMED) | LEDGER_BIT(WATCHED) | LEDGER_BIT(CLAIMED)))
+		return text_fail(region->text, -EBUSY,
+		                 "a snapshot, restore, view or track of the region is open, or it is protected for the "
+		                 "next increment: uffdwp_region_disarm()");
+	return 0;
+}
+
+/* The slots of those that have ended, but for the first, by which the handler knows the region. */
+static void runtime_forget_gone(struct uffdwp_region *region)
+{
+	struct mappers *mappers = region->mappers;
+	uint64_t gone = 0;
+
+	for (unsigned i = 1; i < atomic_load(&mappers->end); i++) {
+		if (!atomic_load(&mappers->at[i].used) || !atomic_load(&mappers->at[i].gone))
+			continue;
+		handler_part(region->handler, &mappers->at[i]);
+		gone |= 1ull << i;
+	}
+	if (gone)
+		fault_epoch_wait(); /* no thread uses them any more */
+	for (; gone; gone &= gone - 1)
+		mapper_close(&mappers->at[__builtin_ctzll(gone)]);
+}
+
+int runtime_join_mapper(struct uffdwp_region *region, const struct mapper_plan *plan)
+{
+	struct mapper *mapper = NULL;
+
+	lock_take(&region->lock);
+	int error = runtime_check_join(region);
+
+	runtime_forget_gone(region);
+	if (!error)
+		error = mapper_open(region, plan, &mapper);
+	if (!error) {
+		error = handler_join(region->handler, mapper);
+		if (error) {
+			mapper_close(mapper);
+			text_fail(region->text, error, "the handler thread did not take the process: %s",
+			          strerror(-error));
+		}
+	}
+	lock_give(&region->lock);
+	return error;
 }
 
 int runtime_shows_wp_bits(struct uffdwp *runtime)

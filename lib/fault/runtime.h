@@ -17,6 +17,7 @@
 
 #define RUNTIME_HANDLERS_MAX 64
 
+struct mapper_plan;
 struct uffdwp {
 	const struct kernel_ops *k;
 	enum kernel_access access; /* KERNEL_ACCESS_COUNT: there is no userfaultfd, see access_text */
@@ -65,6 +66,13 @@ int runtime_check_own_all(struct uffdwp *runtime, struct uffdwp_region *const *r
  * was asked for by name, or the best that a trial proved). 0; -EOPNOTSUPP, -EMEDIUMTYPE with the reason; -EDEADLK: the
  * calling thread lives on what is to be attached; -errno of the moment. Threads: any. */
 int runtime_plan(struct uffdwp *runtime, struct region_plan *plan);
+
+/* The same of a region that is adopted. */
+int runtime_plan_adopted(struct uffdwp *runtime, struct region_plan *plan);
+
+/* A mapper more of an adopted region. Takes the region's lock. -EBUSY: something of it is armed; -ESTALE; -errno, with
+ * text. */
+int runtime_join_mapper(struct uffdwp_region *region, const struct mapper_plan *plan);
 
 /* Before each call that arms or stalls faults: 0, or -errno where the region's faults could not be resolved from here
  * on. -EDEADLK: the calling thread lives on memory of the region (kernel/caller.h), or runs on that of another;

@@ -33,7 +33,7 @@ static int supply_copy(const struct run *run, uint64_t first, uint64_t end)
 	const struct uffdwp_region *region = run->region;
 	unsigned shift = region->page_shift;
 
-	return region->k->uffd_copy(region->uffd, (uintptr_t)region_address(region, first),
+	return region->k->uffd_copy(region->uffd, region_registered(region, first),
 	                            run->bytes + ((first - run->first) << shift), (end - first) << shift, run->mode);
 }
 

@@ -109,6 +109,7 @@ struct kernel_ops {
 	int (*tag)(int fd, int tag);
 	int (*tagged)(int fd);      /* (signal) */
 	int (*access_mode)(int fd); /* O_RDONLY, O_WRONLY or O_RDWR */
+	int (*unblock)(int fd);     /* puts O_NONBLOCK on an open file */
 	int (*fstat)(int fd, struct stat *st);
 	/* fstatfs(2): the type of the file system, as in <linux/magic.h>. */
 	int64_t (*fs_type)(int fd);

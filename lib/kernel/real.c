@@ -85,6 +85,13 @@ static int real_access_mode(int fd)
 	return flags < 0 ? (int)flags : (int)(flags & O_ACCMODE);
 }
 
+static int real_unblock(int fd)
+{
+	long flags = CALL(SYS_fcntl, fd, F_GETFL);
+
+	return flags < 0 ? (int)flags : (int)CALL(SYS_fcntl, fd, F_SETFL, flags | O_NONBLOCK);
+}
+
 static int real_tag(int fd, int tag)
 {
 	return (int)CALL(SYS_fcntl, fd, F_SETSIG, tag);
@@ -552,6 +559,7 @@ const struct kernel_ops kernel_real = {
         .tagged = real_tagged,
         .clear_direct = real_clear_direct,
         .access_mode = real_access_mode,
+        .unblock = real_unblock,
         .fstat = real_fstat,
         .fs_type = real_fs_type,
         .ftruncate = real_ftruncate,

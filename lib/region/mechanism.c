@@ -5,7 +5,7 @@
 #include <errno.h>
 
 #include "kernel/abi.h"
-#include "region/region.h"
+#include "region/mapper.h"
 
 /* How often a fill is tried again when content comes or goes under it by another thread. */
 #define FILL_TRIES 8
@@ -13,6 +13,8 @@
 // NOLINTNEXTLINE(misc-no-recursion): halves, at most 32 deep
 int mechanism_writeprotect(struct uffdwp_region *region, uint64_t first, uint64_t end, uint64_t mode)
 {
+	if (region->mappers)
+		return mappers_writeprotect(region, first, end, mode);
 	uint64_t start = (uint64_t)(uintptr_t)region_address(region, first);
 
 	int error = region->k->uffd_writeprotect(region->uffd, start, (end - first) << region->page_shift, mode);
@@ -28,40 +30,55 @@ int mechanism_writeprotect(struct uffdwp_region *region, uint64_t first, uint64_
 	return left ? left : right;
 }
 
-static int mechanism_copy_zeros(struct uffdwp_region *region, uint64_t start, int wp)
+static int mechanism_copy_zeros(struct uffdwp_region *region, uint64_t page, int wp)
 {
 	uint64_t mode = UFFDIO_COPY_MODE_DONTWAKE | (wp ? UFFDIO_COPY_MODE_WP : 0);
 
-	return region->k->uffd_copy(region->uffd, start, atomic_load(&region->zeros), region->page_bytes, mode);
+	if (region->mappers)
+		return mappers_copy_zeros(region, page, mode);
+	return region->k->uffd_copy(region->uffd, (uint64_t)(uintptr_t)region_address(region, page),
+	                            atomic_load(&region->zeros), region->page_bytes, mode);
 }
 
-/* The kernel maps its zero page where it can; huge pages it cannot, and never with a wp bit. */
-static int mechanism_fill_hole(struct uffdwp_region *region, uint64_t start, int wp)
+static int mechanism_map_zeros(struct uffdwp_region *region, uint64_t page)
 {
-	if (wp || region->memory == UFFDWP_MEMORY_HUGETLB)
-		return mechanism_copy_zeros(region, start, wp);
-	return region->k->uffd_zeropage(region->uffd, start, region->page_bytes, UFFDIO_ZEROPAGE_MODE_DONTWAKE);
+	if (region->mappers)
+		return mappers_zeropage(region, page, UFFDIO_ZEROPAGE_MODE_DONTWAKE);
+	return region->k->uffd_zeropage(region->uffd, (uint64_t)(uintptr_t)region_address(region, page),
+	                                region->page_bytes, UFFDIO_ZEROPAGE_MODE_DONTWAKE);
 }
 
-static int64_t mechanism_fill_content(struct uffdwp_region *region, uint64_t start, int wp)
+/* The kernel maps its zero page where it can; huge pages it cannot, and never with a wp bit. 0, or -errno. */
+static int mechanism_fill_hole(struct uffdwp_region *region, uint64_t page, int wp)
+{
+	int is_copied = wp || region->memory == UFFDWP_MEMORY_HUGETLB;
+	int filled = is_copied ? mechanism_copy_zeros(region, page, wp) : mechanism_map_zeros(region, page);
+
+	return filled > 0 ? 0 : filled;
+}
+
+static int64_t mechanism_fill_content(struct uffdwp_region *region, uint64_t page, int wp)
 {
 	uint64_t mode = UFFDIO_CONTINUE_MODE_DONTWAKE | (wp ? UFFDIO_CONTINUE_MODE_WP : 0);
 
-	return region->k->uffd_continue(region->uffd, start, region->page_bytes, mode);
+	if (region->mappers)
+		return mappers_continue(region, page, mode);
+	return region->k->uffd_continue(region->uffd, (uint64_t)(uintptr_t)region_address(region, page),
+	                                region->page_bytes, mode);
 }
 
 /* Content first: the kernel says cheaply that there is none. A hole that cannot be filled for content that just came is
  * tried once more. */
-static int mechanism_fill_file(struct uffdwp_region *region, uint64_t start, int wp)
+static int mechanism_fill_file(struct uffdwp_region *region, uint64_t page, int wp)
 {
 	for (int i = 0; i < FILL_TRIES; i++) {
-		int64_t filled = mechanism_fill_content(region, start, wp);
+		int64_t filled = mechanism_fill_content(region, page, wp);
 
 		if (filled > 0)
 			return FILL_CONTENT;
 		if (filled != -EFAULT)
 			return filled == -EEXIST ? FILL_NOT_EMPTY : (int)filled;
-		int error = mechanism_fill_hole(region, start, wp);
+		int error = mechanism_fill_hole(region, page, wp);
 
 		if (error != -EEXIST)
 			return error ? error : FILL_ZEROS;
@@ -70,9 +87,9 @@ static int mechanism_fill_file(struct uffdwp_region *region, uint64_t start, int
 }
 
 /* Without UFFDIO_CONTINUE_MODE_WP only a hole can be filled with the wp bit set. */
-static int mechanism_fill_file_by_copy(struct uffdwp_region *region, uint64_t start)
+static int mechanism_fill_file_by_copy(struct uffdwp_region *region, uint64_t page)
 {
-	int error = mechanism_fill_hole(region, start, 1);
+	int error = mechanism_fill_hole(region, page, 1);
 
 	if (error == -EEXIST)
 		return -EOPNOTSUPP;
@@ -81,25 +98,25 @@ static int mechanism_fill_file_by_copy(struct uffdwp_region *region, uint64_t st
 
 int mechanism_fill(struct uffdwp_region *region, uint64_t page, int wp)
 {
-	uint64_t start = (uint64_t)(uintptr_t)region_address(region, page);
-
 	if (region->memory == UFFDWP_MEMORY_ANON) {
-		int error = mechanism_fill_hole(region, start, wp);
+		int error = mechanism_fill_hole(region, page, wp);
 
 		if (error == -EEXIST)
 			return FILL_NOT_EMPTY;
 		return error ? error : FILL_ZEROS;
 	}
 	if (wp && !(region->fills & UFFDWP_PROBE_FILL_CONTINUE_WP))
-		return mechanism_fill_file_by_copy(region, start);
-	return mechanism_fill_file(region, start, wp);
+		return mechanism_fill_file_by_copy(region, page);
+	return mechanism_fill_file(region, page, wp);
 }
 
 void mechanism_fill_run(struct uffdwp_region *region, uint64_t first, uint64_t end, int wp)
 {
 	uint64_t mode = UFFDIO_CONTINUE_MODE_DONTWAKE | (wp ? UFFDIO_CONTINUE_MODE_WP : 0);
 
-	for (uint64_t page = first; page < end;) {
+	for (uint64_t page = first; region->mappers && page < end; page++)
+		(void)mappers_continue(region, page, mode);
+	for (uint64_t page = first; !region->mappers && page < end;) {
 		uint64_t start = (uint64_t)(uintptr_t)region_address(region, page);
 		int64_t filled =
 		        region->k->uffd_continue(region->uffd, start, (end - page) << region->page_shift, mode);

@@ -14,6 +14,7 @@
 #include "base/trace.h"
 #include "kernel/maps.h"
 #include "kernel/procfs.h"
+#include "region/mapper.h"
 
 void plan_init(struct region_plan *plan, const struct kernel_ops *k, struct uffdwp *runtime, uint64_t length_bytes)
 {
@@ -200,6 +201,64 @@ int plan_attach(struct region_plan *plan)
 		error = text_fail(text, -EINVAL, "the range is not aligned to its huge pages of %llu bytes",
 		                  (unsigned long long)plan->page_bytes);
 	return error;
+}
+
+/* ---- adopted ---- */
+
+static int plan_check_adopt_options(const struct uffdwp_region_options *options, struct text *text)
+{
+	if (options->flags || options->capacity_bytes || options->huge_page_bytes || options->numa ||
+	    options->address || options->name)
+		return text_fail(
+		        text, -EINVAL,
+		        "flags, capacity, huge page size, NUMA placement, name and address are for created and "
+		        "attached regions");
+	if (options->mechanism > UFFDWP_MECHANISM_REARM)
+		return text_fail(text, -EINVAL, "an adopted region is by mechanism marker or rearm");
+	if (options->delivery == UFFDWP_DELIVERY_INLINE)
+		return text_fail(text, -EINVAL,
+		                 "faults of another process come to a thread: ask for "
+		                 "UFFDWP_DELIVERY_THREAD or _AUTO");
+	return 0;
+}
+
+static int plan_adopt_file(struct region_plan *plan)
+{
+	int fd = plan->options.fd;
+	struct stat st;
+	int error = plan->k->fstat(fd, &st);
+
+	if (error)
+		return text_fail(plan->text, error, "fd %d is not open: %s", fd, strerror(-error));
+	int64_t type = plan->k->fs_type(fd);
+
+	plan->memory = type == HUGETLBFS_MAGIC ? UFFDWP_MEMORY_HUGETLB : UFFDWP_MEMORY_SHMEM;
+	plan->page_bytes = type == HUGETLBFS_MAGIC ? (uint64_t)st.st_blksize : (uint64_t)sysconf(_SC_PAGESIZE);
+	if (type != HUGETLBFS_MAGIC && type != TMPFS_MAGIC)
+		return text_fail(plan->text, -EMEDIUMTYPE,
+		                 "fd %d is no memfd, nor a file of tmpfs or hugetlbfs: such memory cannot be armed",
+		                 fd);
+	error = plan_check_length(plan->length_bytes, plan->page_bytes, "length", plan->text);
+	if (!error && !math_is_aligned(plan->options.fd_offset, plan->page_bytes))
+		error = text_fail(plan->text, -EINVAL, "fd_offset %llu is not a multiple of the page size %llu",
+		                  (unsigned long long)plan->options.fd_offset, (unsigned long long)plan->page_bytes);
+	if (!error && (st.st_size < 0 || plan->options.fd_offset > (uint64_t)st.st_size ||
+	               plan->length_bytes > (uint64_t)st.st_size - plan->options.fd_offset))
+		error = text_fail(plan->text, -ENXIO, "the file has %lld bytes, and the region would end beyond them",
+		                  (long long)st.st_size);
+	return error;
+}
+
+int plan_adopt(struct region_plan *plan)
+{
+	int error = plan_check_adopt_options(&plan->options, plan->text);
+
+	if (!error)
+		error = plan_adopt_file(plan);
+	if (!error && plan->length_bytes / plan->page_bytes > UINT32_MAX)
+		error = text_fail(plan->text, -EINVAL, "a region has at most 2^32 - 1 pages");
+	plan->capacity_bytes = plan->length_bytes;
+	return error ? error : mapper_check(plan->mapper, plan->length_bytes, plan->page_bytes, plan->text);
 }
 
 /* ---- which file ---- */

@@ -20,6 +20,8 @@ struct region_plan {
 	uint64_t length_bytes;
 	uint64_t capacity_bytes;
 	uint64_t page_bytes;
+	const struct mapper_plan *mapper; /* adopt; NULL: create or attach */
+	int can_poison;                   /* adopt: the kernel has UFFDIO_POISON */
 	uint32_t memory;
 	uint32_t fills;
 	uint32_t aliases;
@@ -40,6 +42,9 @@ int plan_create(struct region_plan *plan);
 /* Completes the plan of a region at plan->address by what is mapped there: type of memory, page size, protection. 0, or
  * why that cannot be attached. */
 int plan_attach(struct region_plan *plan);
+
+/* Completes the plan of a region that is adopted by its file: type of memory, page size. 0, or why it cannot be. */
+int plan_adopt(struct region_plan *plan);
 
 /* mprotect(2), unlike the registration with a userfaultfd, does not refuse what is no memory: an attached range that
  * is a file on disk. After the mechanism was chosen. 0 or -EMEDIUMTYPE. */

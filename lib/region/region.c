@@ -24,6 +24,7 @@
 #include "kernel/pagemap.h"
 #include "kernel/process.h"
 #include "region/lazy.h"
+#include "region/mapper.h"
 #include "region/plan.h"
 #include "region/tables.h"
 #include "region/view.h"
@@ -167,6 +168,25 @@ static int region_memory_attach(struct uffdwp_region *region, const struct regio
 	return 0;
 }
 
+/* The mapping of this process, by which content is seen; no access to it is an event. */
+static int region_memory_adopt(struct uffdwp_region *region, const struct region_plan *plan)
+{
+	int error = region_memory_attach(region, plan);
+
+	if (error)
+		return error;
+	void *memory = region->k->mmap(NULL, region->capacity_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
+	                               region->fd, region->fd_offset, &error);
+
+	if (!memory)
+		return text_fail(region->text, error, "the file cannot be mapped: %s%s", strerror(-error),
+		                 region_limit_advice(error));
+	atomic_store(&region->base, (uintptr_t)memory);
+	region->k->madvise(memory, region->capacity_bytes, MADV_DONTFORK); /* best effort, errors ignored */
+	region->mappers = pages_new(region->k, sizeof(*region->mappers));
+	return region->mappers ? 0 : text_fail(region->text, -ENOMEM, "no memory for a region");
+}
+
 static int region_uffd(struct uffdwp_region *region, const struct region_plan *plan)
 {
 	uint64_t wanted = region->mechanism->features | UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_EVENT_UNMAP |
@@ -272,6 +292,14 @@ static int region_needs_uffd(const struct uffdwp_region *region)
 
 static int region_watch_open(struct uffdwp_region *region, const struct region_plan *plan)
 {
+	if (region->mappers) {
+		struct mapper *mapper;
+		int error = mapper_open(region, plan->mapper, &mapper);
+
+		region->uffd = error ? -1 : mapper->uffd;
+		region->can_poison = plan->can_poison;
+		return error;
+	}
 	if (!region_needs_uffd(region)) {
 		region->mechanism->watch(region, 1);
 		return 0;
@@ -287,7 +315,9 @@ int region_open(const struct region_plan *plan, struct uffdwp_region **out)
 
 	if (!region)
 		return text_fail(plan->text, -ENOMEM, "no memory for a region");
-	int error = plan->address ? region_memory_attach(region, plan) : region_memory_create(region, plan);
+	int error = plan->mapper    ? region_memory_adopt(region, plan)
+	            : plan->address ? region_memory_attach(region, plan)
+	                            : region_memory_create(region, plan);
 
 	if (!error)
 		error = region_ledger_open(region);
@@ -312,13 +342,17 @@ void region_free(struct uffdwp_region *region)
 {
 	const struct kernel_ops *k = region->k;
 	void *base = (void *)atomic_load(&region->base);
+	int is_mapped = region->mappers ? base != NULL : region->owned && base && !atomic_load(&region->unmapped);
 
 	if (atomic_load(&region->maps))
 		region->mechanism->watch(region, 0);
-	own_close(k, region->uffd, region->tag);
+	if (region->mappers)
+		mappers_free(region);
+	else
+		own_close(k, region->uffd, region->tag);
 	own_close(k, region->mem, region->tag);
 	own_close(k, region->pagemap, region->tag);
-	if (region->owned && base && !atomic_load(&region->unmapped))
+	if (is_mapped)
 		k->munmap(base, region->capacity_bytes);
 	if (region->fd >= 0 && !region_check_file(region))
 		k->close(region->fd);
@@ -581,8 +615,11 @@ static uint64_t region_huge_content(struct uffdwp_region *region, uint64_t first
 	for (uint64_t page = first; page < end; page++) {
 		if (!claimed && ledger_get(&region->ledger, page) != LEDGER_FREE)
 			continue;
-		int64_t filled = region->k->uffd_continue(region->uffd, (uintptr_t)region_address(region, page),
-		                                          region->page_bytes, UFFDIO_CONTINUE_MODE_DONTWAKE);
+		int64_t filled =
+		        region->mappers
+		                ? mappers_continue(region, page, UFFDIO_CONTINUE_MODE_DONTWAKE)
+		                : region->k->uffd_continue(region->uffd, (uintptr_t)region_address(region, page),
+		                                           region->page_bytes, UFFDIO_CONTINUE_MODE_DONTWAKE);
 		int has = filled > 0 || filled == -EEXIST || (claimed && filled != -EFAULT);
 
 		content |= (uint64_t)has << (page - first);

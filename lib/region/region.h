@@ -102,9 +102,10 @@ struct uffdwp_region {
 	void *on_loss_user;
 	int numa_mode; /* of mbind(2); 0: the default */
 	uint64_t numa_nodes;
-	struct uffdwp *runtime; /* opaque here: its error text and handlers */
-	struct text *text;      /* NULL: texts are those of the thread that calls */
-	void *handler;          /* the thread that reads our uffd; its own business */
+	struct mappers *mappers; /* NULL: the memory is armed in the page tables of this process */
+	struct uffdwp *runtime;  /* opaque here: its error text and handlers */
+	struct text *text;       /* NULL: texts are those of the thread that calls */
+	void *handler;           /* the thread that reads our uffd; its own business */
 
 	/* The fault path's. */
 	struct ledger ledger;
@@ -115,6 +116,7 @@ struct uffdwp_region {
 	_Atomic uint32_t held;               /* the handler left writers asleep: wake all when the phase changes */
 	unsigned again_turns;                /* the handler's: how often in a row `again` was set */
 	_Atomic uint32_t again;              /* the handler could not disarm: wake all when everything was read */
+	_Atomic uint32_t unwakeable;         /* the kernel refuses to resume threads: the handler closes the uffd */
 	_Atomic uint32_t starved;            /* the same, for want of pool memory: wake all when some is free */
 	_Atomic uint64_t starved_since_ns;   /* valid while starved; 0: memory was freed since */
 	_Atomic uint64_t starved_page;       /* one that waits */
@@ -328,6 +330,9 @@ int region_note_changes(struct uffdwp_region *region);
 #define REGION_UNKEPT_DISARMED "the region was disarmed after it"
 #define REGION_UNKEPT_RESTORED "the region was restored after it"
 
+/* mapper.c: where the first mapper of an adopted region has a page. (signal) */
+uint64_t mappers_address(const struct uffdwp_region *region, uint64_t page);
+
 /* What the last snapshot left protected cannot be built on any more. */
 static inline void region_unkeep(struct uffdwp_region *region, const char *why)
 {
@@ -415,6 +420,12 @@ static inline unsigned char *region_address(const struct uffdwp_region *region, 
 {
 	return (unsigned char *)atomic_load_explicit(&region->base, memory_order_acquire) +
 	       (page << region->page_shift);
+}
+
+/* Where its uffd knows a page: at the address here, or that of its first mapper. */
+static inline uint64_t region_registered(const struct uffdwp_region *region, uint64_t page)
+{
+	return region->mappers ? mappers_address(region, page) : (uint64_t)(uintptr_t)region_address(region, page);
 }
 
 /* What the kernel goes through at a time where it holds the lock that faults need: old page tables that are unmapped, a

@@ -9,7 +9,7 @@
 #include <sys/mman.h>
 
 #include "base/math.h"
-#include "region/region.h"
+#include "region/mapper.h"
 
 static uint64_t region_modes(const struct uffdwp_region *region)
 {
@@ -22,8 +22,10 @@ static uint64_t region_modes(const struct uffdwp_region *region)
 
 int region_register(struct uffdwp_region *region)
 {
-	int error = region->k->uffd_register(region->uffd, (uint64_t)(uintptr_t)region_address(region, 0),
-	                                     region->capacity_bytes, region_modes(region));
+	int error = region->mappers
+	                    ? mappers_register(region, region_modes(region))
+	                    : region->k->uffd_register(region->uffd, (uint64_t)(uintptr_t)region_address(region, 0),
+	                                               region->capacity_bytes, region_modes(region));
 
 	if (error == -EBUSY)
 		return text_fail(region->text, error, "another userfaultfd is registered in this range");
@@ -86,6 +88,10 @@ int region_disown_piece(struct uffdwp_region *region, uint64_t *offset)
 
 void region_unregister(struct uffdwp_region *region)
 {
+	if (region->mappers) {
+		mappers_unregister(region);
+		return;
+	}
 	if (region->uffd < 0) {
 		region->mechanism->disarm(region, 0, region->ledger.count);
 		return;
@@ -114,12 +120,29 @@ static void region_try_populate(struct uffdwp_region *region)
 	pages_free(region->k, page, region->page_bytes);
 }
 
+/* Mechanism minor arms without its uffd: a filter that the program has installed since may forbid ioctl(2), and with it
+ * all that ends a fault. */
+static int region_try_uffd(struct uffdwp_region *region)
+{
+	int arms_by_uffd = (int)(region->mechanism->register_modes[region->memory] & UFFDIO_REGISTER_MODE_WP) != 0;
+	int error = region->uffd < 0 || arms_by_uffd
+	                    ? 0
+	                    : region->k->uffd_wake(region->uffd, (uint64_t)(uintptr_t)region_address(region, 0),
+	                                           region->page_bytes);
+
+	return error ? text_fail(region->text, error, "the kernel refuses calls of the region's userfaultfd: %s",
+	                         strerror(-error))
+	             : 0;
+}
+
 int region_prepare(struct uffdwp_region *region)
 {
 	region_stop_merging(region);
 	region_try_populate(region);
 	int error = region_mend(region);
 
+	if (!error)
+		error = region_try_uffd(region);
 	if (!error && region->mechanism->prepare)
 		region->mechanism->prepare(region);
 	return error;

@@ -181,8 +181,8 @@ static int snapshot_open_preserve(struct uffdwp_snapshot *snapshot)
 static int snapshot_open_pagemap(struct uffdwp_snapshot *snapshot)
 {
 	struct uffdwp_region *region = snapshot->region;
-	int wants = region_loses_wp_bits(region) ||
-	            (region_has_wp_bits(region) && runtime_shows_wp_bits(region->runtime) > 0);
+	int wants = !region->mappers && (region_loses_wp_bits(region) ||
+	                                 (region_has_wp_bits(region) && runtime_shows_wp_bits(region->runtime) > 0));
 	int pagemap = wants ? runtime_pagemap(region->runtime) : -1;
 
 	if (wants && pagemap < 0 && region->memory == UFFDWP_MEMORY_ANON)

@@ -38,7 +38,7 @@ static int add_of_region(struct uffdwp_track *track, struct uffdwp_region *regio
 
 int track_open_region(struct uffdwp *runtime, struct region_plan *plan, struct uffdwp_region **out)
 {
-	int error = runtime_plan(runtime, plan);
+	int error = plan->mapper ? runtime_plan_adopted(runtime, plan) : runtime_plan(runtime, plan);
 
 	if (error)
 		return error;

@@ -35,7 +35,9 @@
 	SIZE(uffdwp_view_options, 40), \
 	SIZE(uffdwp_view_info, 40), \
 	SIZE(uffdwp_fork_options, 72), \
-	SIZE(uffdwp_child_info, 56),
+	SIZE(uffdwp_child_info, 56), \
+	SIZE(uffdwp_mapping, 24), \
+	SIZE(uffdwp_mapper, 32),
 
 #define LAYOUT_FIELDS \
 	FIELD(uffdwp_image_id, low, 0, 8), \
@@ -284,6 +286,15 @@
 	FIELD(uffdwp_view_info, pause_ns, 24, 8), \
 	FIELD(uffdwp_view_info, error, 32, 4), \
 	FIELD(uffdwp_view_info, reserved, 36, 4), \
+	FIELD(uffdwp_mapping, address, 0, 8), \
+	FIELD(uffdwp_mapping, offset, 8, 8), \
+	FIELD(uffdwp_mapping, length, 16, 8), \
+	FIELD(uffdwp_mapper, sz, 0, 8), \
+	FIELD(uffdwp_mapper, flags, 8, 4), \
+	FIELD(uffdwp_mapper, uffd, 12, 4), \
+	FIELD(uffdwp_mapper, pidfd, 16, 4), \
+	FIELD(uffdwp_mapper, mapping_count, 20, 4), \
+	FIELD(uffdwp_mapper, mappings, 24, 8), \
 	FIELD(uffdwp_fork_options, sz, 0, 8), \
 	FIELD(uffdwp_fork_options, flags, 8, 4), \
 	FIELD(uffdwp_fork_options, arming, 12, 4), \
@@ -390,5 +401,8 @@
 	WORD(UFFDWP_FORK_BARE, 1), \
 	WORD(UFFDWP_CHILD_STATE_RUNNING, 0), \
 	WORD(UFFDWP_CHILD_STATE_ENDED, 1), \
-	WORD(UFFDWP_CHILD_STATE_KILLED, 2),
+	WORD(UFFDWP_CHILD_STATE_KILLED, 2), \
+	WORD(UFFDWP_MAPPER_REGISTERED, 1), \
+	WORD(UFFDWP_MAPPERS_MAX, 64), \
+	WORD(UFFDWP_MAPPINGS_MAX, 16),
 /* clang-format on */

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -94,6 +95,20 @@ static void use_child(struct uffdwp *runtime)
 	require(uffdwp_child_info(child, &info.answer) == 0 && info.guard == GUARD && info.answer.pid == pid);
 	require(info.answer.state == UFFDWP_CHILD_STATE_RUNNING || info.answer.state == UFFDWP_CHILD_STATE_ENDED);
 	require(uffdwp_child_free(child) == 0);
+}
+
+/* A memfd is no userfaultfd: what was given is read before that is found out. */
+static void use_mapper(struct uffdwp *runtime)
+{
+	int fd = memfd_create("memory", 0);
+	struct uffdwp_mapping mapping = {.address = LENGTH_BYTES, .offset = 0, .length = LENGTH_BYTES};
+	struct uffdwp_mapper mapper = {.sz = sizeof(mapper), .uffd = fd, .mapping_count = 1, .mappings = &mapping};
+	struct uffdwp_region_options options = {.sz = sizeof(options), .fd = fd};
+	struct uffdwp_region *region;
+
+	require(fd >= 0 && ftruncate(fd, LENGTH_BYTES) == 0);
+	require(uffdwp_region_adopt(runtime, LENGTH_BYTES, &options, &mapper, &region) == -ENOTTY);
+	close(fd);
 }
 
 static void use_snapshot(struct uffdwp_region *region, const char *path)
@@ -212,6 +227,7 @@ int main(int argc, char **argv)
 	use_region(region);
 	use_view(region);
 	use_child(runtime);
+	use_mapper(runtime);
 	use_snapshot(region, argv[1]);
 	use_image(argv[1], argv[2]);
 	use_restore(runtime, argv[1]);

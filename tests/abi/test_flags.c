@@ -206,6 +206,25 @@ static int call_fork(uint32_t bits)
 	return uffdwp_fork(runtime, &options, NULL);
 }
 
+/* Where the bits are taken the memfd is found to be no userfaultfd. */
+static int call_adopt(uint32_t bits)
+{
+	struct uffdwp_region_options options = UFFDWP_REGION_OPTIONS_INIT;
+	struct uffdwp_mapper mapper = UFFDWP_MAPPER_INIT;
+	struct uffdwp_mapping mapping = {LENGTH_BYTES, 0, LENGTH_BYTES};
+	struct uffdwp_region *other;
+	int fd = memfd_create("memory", MFD_CLOEXEC);
+	must(fd >= 0 && ftruncate(fd, LENGTH_BYTES) == 0);
+	options.fd = fd;
+	mapper.flags = bits;
+	mapper.uffd = fd;
+	mapper.mapping_count = 1;
+	mapper.mappings = &mapping;
+	int error = uffdwp_region_adopt(runtime, LENGTH_BYTES, &options, &mapper, &other);
+	(void)close(fd);
+	return error == -ENOTTY ? 0 : error;
+}
+
 static int call_view(uint32_t bits)
 {
 	struct uffdwp_view_options options = UFFDWP_VIEW_OPTIONS_INIT;
@@ -288,6 +307,7 @@ static const struct {
         {"UFFDWP_SNAPSHOT_", "", "", call_group, "uffdwp_snapshot_begin()"},
         {"UFFDWP_VIEW_", "", "", call_view, "uffdwp_view_open()"},
         {"UFFDWP_FORK_", "", "", call_fork, "uffdwp_fork()"},
+        {"UFFDWP_MAPPER_", "", "", call_adopt, "a mapper"},
         {"UFFDWP_TRACK_", "START_", "ADD_ COLLECT_ WRITTEN", call_track_start, "uffdwp_track_start()"},
         {"UFFDWP_TRACK_", "ADD_", "START_ COLLECT_ WRITTEN", call_track_add, "uffdwp_track_add()"},
         {"UFFDWP_TRACK_", "COLLECT_", "START_ ADD_ WRITTEN", call_track_collect, "uffdwp_track_collect()"},
@@ -389,8 +409,8 @@ static void teardown(void)
 int main(void)
 {
 	support_begin("test_flags", &(struct support_needs){0, 0});
-	static const char *const nouns[] = {"child",   "image",    "probe", "region", "restore",
-	                                    "runtime", "snapshot", "track", "view"};
+	static const char *const nouns[] = {"adopt",   "child",   "image",    "probe", "region",
+	                                    "restore", "runtime", "snapshot", "track", "view"};
 	for (size_t i = 0; i < sizeof(nouns) / sizeof(nouns[0]); i++)
 		read_header(nouns[i]);
 	find_flags();

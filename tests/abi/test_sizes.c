@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -254,6 +255,30 @@ static int give_fork(const void *given)
 	return pid > 0 || pid == -EOPNOTSUPP ? 0 : pid;
 }
 
+/* What was read of the mapper is right when its descriptor is found to be no userfaultfd. */
+static int give_mapper(const void *options)
+{
+	static unsigned char room[ROOM_BYTES];
+	struct uffdwp_region_options of_region = UFFDWP_REGION_OPTIONS_INIT;
+	struct uffdwp_mapping mapping = {1 << 20, 0, 1 << 20};
+	struct uffdwp_mapper *mapper = (void *)room;
+	struct uffdwp_region *other = NULL;
+	size_t sz;
+	memcpy(&sz, options, sizeof(sz));
+	memcpy(room, options, sz > sizeof(sz) ? sz : sizeof(sz));
+	int fd = memfd_create("memory", MFD_CLOEXEC);
+	must(fd >= 0 && ftruncate(fd, 1 << 20) == 0);
+	of_region.fd = fd;
+	if (sz >= sizeof(*mapper)) {
+		mapper->uffd = fd;
+		mapper->mapping_count = 1;
+		mapper->mappings = &mapping;
+	}
+	int error = uffdwp_region_adopt(runtime, 1 << 20, &of_region, mapper, &other);
+	(void)close(fd);
+	return error == -ENOTTY || (error == -EINVAL && sz >= 16 && sz < sizeof(*mapper)) ? 0 : error;
+}
+
 static int give_track(const void *options)
 {
 	struct uffdwp_track *other = NULL;
@@ -294,6 +319,7 @@ static const struct {
         {"open", give_open, sizeof(struct uffdwp_options)},
         {"region_create", give_create, sizeof(struct uffdwp_region_options)},
         {"fork", give_fork, sizeof(struct uffdwp_fork_options)},
+        {"mapper", give_mapper, sizeof(struct uffdwp_mapper)},
         {"track_start", give_track, sizeof(struct uffdwp_track_options)},
         {"track_collect", give_collect, sizeof(struct uffdwp_collect)},
         {"image_open", give_image, sizeof(struct uffdwp_image_options)},

@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: MIT */
+/* Part of uffdwp.h, whose top states what the library cannot see and the conventions that hold for all calls. Here:
+ * regions whose memory is mapped by other processes. */
+#ifndef UFFDWP_ADOPT_H
+#define UFFDWP_ADOPT_H
+
+#include "region.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/*
+ * A monitor of virtual machines, or any program, maps a memfd and hands that memfd and a userfaultfd to this process
+ * (SCM_RIGHTS): the memory becomes a region here, which is armed in the page tables of the other process, the mapper.
+ * Its first write to an armed page is an event that a handler thread of this process resolves; content is read by the
+ * memfd. Snapshots, increments, restores, views and tracks work on it as on a region of one's own. Several processes
+ * that map one memfd are mappers of one region: a cut is one instant of all of them, and what causality joins across
+ * processes stays joined.
+ *
+ * A mapper makes its userfaultfd, and calls UFFDIO_API, itself. Features that it asked for are not known
+ * here: UFFD_FEATURE_SIGBUS must not be among them. It needs UFFD_FEATURE_PAGEFAULT_FLAG_WP and
+ * UFFD_FEATURE_WP_HUGETLBFS_SHMEM; UFFD_FEATURE_EVENT_REMOVE, _UNMAP, _REMAP and _FORK report what else it does with
+ * the memory. O_NONBLOCK is set on it, and a number by fcntl(2) F_SETSIG, which both processes share. One userfaultfd
+ * serves one region.
+ *
+ * What a mapper does, and what then happens:
+ *  - it ends, or calls execve(2): it is a mapper no more, which costs no other mapper anything; its end is noticed by
+ *    its pidfd, and without one at the next arming. A region without mappers is dead (-EOWNERDEAD), a snapshot that
+ *    runs fails with that.
+ *  - it unmaps or moves a part (UNMAP, REMAP events), or forks and UFFD_FEATURE_EVENT_FORK reports it: writes may go
+ *    unseen from then on, so the region is dead (-ESTALE).
+ *  - it discards memory (MADV_REMOVE, fallocate(2) on the memfd): content vanishes before this process can read it; a
+ *    snapshot that still needed it fails with -ENODATA. uffdwp_region_punch() preserves first.
+ * Not seen, as ever: write(2) to the memfd, other mappings of it, children of fork() without the event; and the mapping
+ * that this process has of it (uffdwp_region_base()), by which it may read at any time. A mapper that lies about where
+ * it has the memory spoils the region's snapshots, and nothing else.
+ *
+ * This process needs no right to make a userfaultfd of its own.
+ */
+
+/* Mappers of a region that may live at a time, and mappings of each. */
+#define UFFDWP_MAPPERS_MAX 64
+#define UFFDWP_MAPPINGS_MAX 16
+
+/* The mapper has registered its mappings for write protection, and takes the registration away itself. Without: it is
+ * registered and unregistered here, with which modes of the mapper's own are replaced. */
+#define UFFDWP_MAPPER_REGISTERED (1u << 0)
+
+/* Bytes [offset, offset + length) of the region, at an address of the other process; all three are of whole pages. */
+struct uffdwp_mapping {
+	uint64_t address;
+	uint64_t offset;
+	uint64_t length;
+};
+
+struct uffdwp_mapper {
+	size_t sz;              /* sizeof(struct uffdwp_mapper) */
+	uint32_t flags;         /* UFFDWP_MAPPER_* */
+	int32_t uffd;           /* of that process; it is duplicated */
+	int32_t pidfd;          /* pidfd_open(2) of it, duplicated; 0 or -1: none */
+	uint32_t mapping_count; /* of `mappings`: 1 to UFFDWP_MAPPINGS_MAX; what none of them has is not armed there */
+	const struct uffdwp_mapping *mappings;
+};
+#define UFFDWP_MAPPER_INIT UFFDWP_INIT(struct uffdwp_mapper)
+
+/*
+ * Makes a region of the first `length` bytes from options->fd_offset on of options->fd, a memfd or a file of tmpfs or
+ * hugetlbfs that is open for reading and writing, whose first mapper is given. It takes these options only: sz, fd,
+ * fd_offset, mechanism (AUTO, MARKER, or REARM, which lazy restores need), delivery (AUTO or THREAD), on_loss,
+ * on_loss_user. All of it is mapped in this process, too.
+ *
+ * Errors, nothing changed: -EINVAL (a length of 0 or not of whole pages, an option that is for others, mappings that
+ * are not aligned, overlap or reach beyond the length), -E2BIG, -EBADF (fd, uffd or pidfd are not open), -EACCES (fd is
+ * not open for both), -EMEDIUMTYPE (fd is a file on disk), -ENXIO (the file is shorter), -ENOTTY (uffd is no
+ * userfaultfd), -ENOENT (what is registered does not reach so far), -ESRCH (the mapper has ended), -EOPNOTSUPP (nothing
+ * that its userfaultfd can protect is mapped there), -ENFILE, -EMFILE, -ENOMEM. Since 0.1.
+ */
+UFFDWP_MUST_CHECK UFFDWP_EXPORT int uffdwp_region_adopt(struct uffdwp *runtime, uint64_t length,
+                                                        const struct uffdwp_region_options *options,
+                                                        const struct uffdwp_mapper *mapper, struct uffdwp_region **out);
+
+/*
+ * One process more maps the memory of an adopted region. While nothing of it is armed: -EBUSY while a snapshot, a
+ * restore, a view or a track has it, or it is protected since a snapshot by UFFDWP_SNAPSHOT_KEEP. -EOPNOTSUPP (it is no
+ * adopted region), -EMFILE (UFFDWP_MAPPERS_MAX), -ESTALE (dead), and as uffdwp_region_adopt(). Since 0.1.
+ */
+UFFDWP_EXPORT int uffdwp_region_join(struct uffdwp_region *region, const struct uffdwp_mapper *mapper);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

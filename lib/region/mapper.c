@@ -1,0 +1,229 @@
+/* SPDX-License-Identifier: MIT */
+/* The calls that go to mappers; see mapper.h. Part of the fault path. */
+#include "region/mapper.h"
+
+#include <errno.h>
+
+#include "base/math.h"
+#include "kernel/abi.h"
+
+static int mapper_is_live(const struct mapper *mapper)
+{
+	return atomic_load(&mapper->used) && !atomic_load(&mapper->gone);
+}
+
+static unsigned mapper_slots_end(const struct uffdwp_region *region)
+{
+	return atomic_load_explicit(&region->mappers->end, memory_order_acquire);
+}
+
+unsigned mappers_count(const struct uffdwp_region *region)
+{
+	unsigned count = 0;
+
+	for (unsigned i = 0; i < mapper_slots_end(region); i++)
+		count += (unsigned)mapper_is_live(&region->mappers->at[i]);
+	return count;
+}
+
+int mappers_live(const struct uffdwp_region *region)
+{
+	return mappers_count(region) > 0;
+}
+
+void mapper_note_gone(struct mapper *mapper)
+{
+	atomic_store(&mapper->gone, 1);
+}
+
+/* ---- addresses ---- */
+
+uint64_t mapper_page_of(const struct mapper *mapper, uint64_t address)
+{
+	for (unsigned i = 0; i < mapper->count; i++) {
+		const struct uffdwp_mapping *mapping = &mapper->mappings[i];
+
+		if (address - mapping->address < mapping->length)
+			return (mapping->offset + (address - mapping->address)) >> mapper->region->page_shift;
+	}
+	return UINT64_MAX;
+}
+
+uint64_t mappers_address(const struct uffdwp_region *region, uint64_t page)
+{
+	const struct mapper *mapper = &region->mappers->at[0];
+	uint64_t offset = page << region->page_shift;
+
+	for (unsigned i = 0; i < mapper->count; i++) {
+		const struct uffdwp_mapping *mapping = &mapper->mappings[i];
+
+		if (offset - mapping->offset < mapping->length)
+			return mapping->address + (offset - mapping->offset);
+	}
+	return 0;
+}
+
+/* ---- calls ---- */
+
+/* What one of them needs for a run of bytes that it maps in one piece. */
+typedef int mapper_call(struct mapper *mapper, uint64_t address, uint64_t length, uint64_t argument);
+
+static int mapper_writeprotect(struct mapper *mapper, uint64_t address, uint64_t length, uint64_t mode)
+{
+	return mapper->region->k->uffd_writeprotect(mapper->uffd, address, length, mode);
+}
+
+static int mapper_wake(struct mapper *mapper, uint64_t address, uint64_t length, uint64_t ignored)
+{
+	(void)ignored;
+	return mapper->region->k->uffd_wake(mapper->uffd, address, length);
+}
+
+static int mapper_register(struct mapper *mapper, uint64_t address, uint64_t length, uint64_t modes)
+{
+	if (mapper->is_registered && modes == UFFDIO_REGISTER_MODE_WP)
+		return 0;
+	return mapper->region->k->uffd_register(mapper->uffd, address, length, modes);
+}
+
+static int mapper_unregister(struct mapper *mapper, uint64_t address, uint64_t length, uint64_t ignored)
+{
+	(void)ignored;
+	if (!mapper->is_registered)
+		return mapper->region->k->uffd_unregister(mapper->uffd, address, length);
+	int error = mapper_writeprotect(mapper, address, length, 0);
+
+	(void)mapper_wake(mapper, address, length, 0);
+	return error;
+}
+
+/* Where the mapper has bytes [start, end) of the region. The first error, after all were tried. */
+static int mapper_for_bytes(struct mapper *mapper, uint64_t start, uint64_t end, mapper_call *call, uint64_t argument)
+{
+	int worst = 0;
+
+	for (unsigned i = 0; i < mapper->count; i++) {
+		const struct uffdwp_mapping *mapping = &mapper->mappings[i];
+		uint64_t from = start > mapping->offset ? start : mapping->offset;
+		uint64_t until = math_min_u64(end, mapping->offset + mapping->length);
+		int error = from < until
+		                    ? call(mapper, mapping->address + (from - mapping->offset), until - from, argument)
+		                    : 0;
+
+		worst = worst ? worst : error;
+	}
+	return worst;
+}
+
+/* A mapper that ends meanwhile writes no more, which is no error. */
+static int mapper_for_pages(struct uffdwp_region *region, uint64_t first, uint64_t end, mapper_call *call,
+                            uint64_t argument)
+{
+	unsigned shift = region->page_shift;
+	int worst = 0;
+
+	for (unsigned i = 0; i < mapper_slots_end(region); i++) {
+		struct mapper *mapper = &region->mappers->at[i];
+		int error = mapper_is_live(mapper)
+		                    ? mapper_for_bytes(mapper, first << shift, end << shift, call, argument)
+		                    : 0;
+
+		if (error == -ESRCH)
+			mapper_note_gone(mapper);
+		else
+			worst = worst ? worst : error;
+	}
+	return worst || mappers_live(region) ? worst : -ESRCH;
+}
+
+int mappers_writeprotect(struct uffdwp_region *region, uint64_t first, uint64_t end, uint64_t mode)
+{
+	return mapper_for_pages(region, first, end, mapper_writeprotect, mode);
+}
+
+int mappers_wake(struct uffdwp_region *region, uint64_t first, uint64_t end)
+{
+	int error = mapper_for_pages(region, first, end, mapper_wake, 0);
+
+	return error == -ESRCH ? 0 : error;
+}
+
+/* 1: the entry was filled there. */
+static int mapper_continue(struct mapper *mapper, uint64_t address, uint64_t length, uint64_t mode)
+{
+	int64_t filled = mapper->region->k->uffd_continue(mapper->uffd, address, length, mode);
+
+	return filled > 0 ? 1 : (int)filled;
+}
+
+static int mapper_zeropage(struct mapper *mapper, uint64_t address, uint64_t length, uint64_t mode)
+{
+	int error = mapper->region->k->uffd_zeropage(mapper->uffd, address, length, mode);
+
+	return error ? error : 1;
+}
+
+static int mapper_copy_zeros(struct mapper *mapper, uint64_t address, uint64_t length, uint64_t mode)
+{
+	int error =
+	        mapper->region->k->uffd_copy(mapper->uffd, address, atomic_load(&mapper->region->zeros), length, mode);
+
+	return error ? error : 1;
+}
+
+static int mapper_fill_all(struct uffdwp_region *region, uint64_t page, mapper_call *call, uint64_t mode)
+{
+	uint64_t start = page << region->page_shift;
+	int answer = -ESRCH;
+
+	for (unsigned i = 0; i < mapper_slots_end(region); i++) {
+		struct mapper *mapper = &region->mappers->at[i];
+		int filled = mapper_is_live(mapper)
+		                     ? mapper_for_bytes(mapper, start, start + region->page_bytes, call, mode)
+		                     : -ESRCH;
+
+		if (filled == -ESRCH)
+			mapper_note_gone(mapper);
+		else if (filled && answer != 1) /* 0: it does not map the page */
+			answer = filled;
+	}
+	return answer;
+}
+
+int mappers_continue(struct uffdwp_region *region, uint64_t page, uint64_t mode)
+{
+	return mapper_fill_all(region, page, mapper_continue, mode);
+}
+
+int mappers_zeropage(struct uffdwp_region *region, uint64_t page, uint64_t mode)
+{
+	return mapper_fill_all(region, page, mapper_zeropage, mode);
+}
+
+int mappers_copy_zeros(struct uffdwp_region *region, uint64_t page, uint64_t mode)
+{
+	return mapper_fill_all(region, page, mapper_copy_zeros, mode);
+}
+
+int mappers_register(struct uffdwp_region *region, uint64_t modes)
+{
+	return mapper_for_pages(region, 0, region->ledger.count, mapper_register, modes);
+}
+
+void mappers_unregister(struct uffdwp_region *region)
+{
+	(void)mapper_for_pages(region, 0, region->ledger.count, mapper_unregister, 0);
+}
+
+int mapper_try_modes(struct mapper *mapper, uint64_t modes)
+{
+	uint64_t end = mapper->region->capacity_bytes;
+	int error = mapper_for_bytes(mapper, 0, end, mapper_register, modes);
+
+	return error ? error : mapper_for_bytes(mapper, 0, end, mapper_writeprotect, 0);
+}
+
+void mapper_release(struct mapper *mapper)
+{
+	(void)mapper_for_bytes(mapper, 0, mapper->region->capacity_bytes, mapper_unregister, 0);
+}

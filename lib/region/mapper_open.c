@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: MIT */
+/* How mappers come and go; see mapper.h. Threads: callers'; the region's lock is held, or the region is not known yet.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "base/math.h"
+#include "kernel/own.h"
+#include "region/mapper.h"
+
+static int mapper_open_overlaps(const struct uffdwp_mapping *one, const struct uffdwp_mapping *other)
+{
+	return (one->offset < other->offset + other->length && other->offset < one->offset + one->length) ||
+	       (one->address < other->address + other->length && other->address < one->address + one->length);
+}
+
+static int mapper_open_check_one(const struct uffdwp_mapping *mapping, uint64_t length_bytes, uint64_t page_bytes)
+{
+	return mapping->length && math_is_aligned(mapping->address, page_bytes) &&
+	       math_is_aligned(mapping->offset, page_bytes) && math_is_aligned(mapping->length, page_bytes) &&
+	       mapping->offset < length_bytes && mapping->length <= length_bytes - mapping->offset &&
+	       mapping->address && mapping->address + mapping->length > mapping->address;
+}
+
+int mapper_check(const struct mapper_plan *plan, uint64_t length_bytes, uint64_t page_bytes, struct text *text)
+{
+	for (unsigned i = 0; i < plan->count; i++) {
+		const struct uffdwp_mapping *mapping = &plan->mappings[i];
+
+		if (!mapper_open_check_one(mapping, length_bytes, page_bytes))
+			return text_fail(text, -EINVAL,
+			                 "mapping %u (%llu bytes at %#llx, offset %llu) is not of whole pages of %llu "
+			                 "bytes, or reaches beyond the region's %llu",
+			                 i, (unsigned long long)mapping->length, (unsigned long long)mapping->address,
+			                 (unsigned long long)mapping->offset, (unsigned long long)page_bytes,
+			                 (unsigned long long)length_bytes);
+		for (unsigned other = 0; other < i; other++) {
+			if (mapper_open_overlaps(mapping, &plan->mappings[other]))
+				return text_fail(text, -EINVAL, "mappings %u and %u overlap", other, i);
+		}
+	}
+	return 0;
+}
+
+/* A duplicate that is ours. */
+static int mapper_open_take(struct mapper *mapper, int fd, const char *what, int *out)
+{
+	const struct uffdwp_region *region = mapper->region;
+
+	*out = region->k->dup(fd);
+	if (*out < 0)
+		return text_fail(region->text, *out, "%s %d cannot be duplicated: %s", what, fd, strerror(-*out));
+	if (!own_take(region->k, *out, mapper->tag))
+		return 0;
+	*out = -1;
+	return text_fail(region->text, -ENOMEM, "no memory for a descriptor");
+}
+
+static int mapper_open_explain(const struct mapper *mapper, int error)
+{
+	struct text *text = mapper->region->text;
+
+	switch (error) {
+	case -ENOTTY:
+		return text_fail(text, error, "descriptor %d is no userfaultfd", mapper->uffd);
+	case -ENOENT:
+		return text_fail(text, error, "the process has not mapped all of that, or not by this userfaultfd");
+	case -ESRCH:
+		return text_fail(text, error, "the process has ended");
+	case -EBUSY:
+		return text_fail(text, error, "another userfaultfd is registered there");
+	case -EINVAL:
+		return text_fail(
+		        text, -EOPNOTSUPP,
+		        "the process's userfaultfd cannot protect what is mapped there, if anything is: it has to "
+		        "be shared memory, and UFFDIO_API has to ask for UFFD_FEATURE_WP_HUGETLBFS_SHMEM "
+		        "(Linux 5.19)");
+	default:
+		return error ? text_fail(text, error, "the process's memory cannot be protected: %s", strerror(-error))
+		             : 0;
+	}
+}
+
+/* To unprotect what is not protected shows whether it can be. */
+static int mapper_open_try(struct mapper *mapper, uint64_t modes)
+{
+	int error = mapper->region->k->unblock(mapper->uffd);
+
+	return mapper_open_explain(mapper, error ? error : mapper_try_modes(mapper, modes));
+}
+
+static struct mapper *mapper_open_free_slot(struct uffdwp_region *region)
+{
+	for (unsigned i = 0; i < UFFDWP_MAPPERS_MAX; i++) {
+		if (!atomic_load(&region->mappers->at[i].used))
+			return &region->mappers->at[i];
+	}
+	return NULL;
+}
+
+static void mapper_open_close_descriptors(struct mapper *mapper)
+{
+	const struct kernel_ops *k = mapper->region->k;
+
+	own_close(k, mapper->uffd, mapper->tag);
+	own_close(k, mapper->pidfd, mapper->tag);
+	mapper->uffd = -1;
+	mapper->pidfd = -1;
+	atomic_store(&mapper->used, 0);
+}
+
+int mapper_open(struct uffdwp_region *region, const struct mapper_plan *plan, struct mapper **out)
+{
+	struct mapper *mapper = mapper_open_free_slot(region);
+
+	if (!mapper)
+		return text_fail(region->text, -EMFILE, "%d processes map the region, which is all there may be",
+		                 UFFDWP_MAPPERS_MAX);
+	mapper->region = region;
+	mapper->tag = region->tag;
+	mapper->pidfd = -1;
+	mapper->is_registered = plan->is_registered;
+	mapper->count = plan->count;
+	memcpy(mapper->mappings, plan->mappings, sizeof(mapper->mappings));
+	int error = mapper_open_take(mapper, plan->uffd, "uffd", &mapper->uffd);
+
+	if (!error && plan->pidfd >= 0)
+		error = mapper_open_take(mapper, plan->pidfd, "pidfd", &mapper->pidfd);
+	if (!error)
+		error = mapper_open_try(mapper, region->mechanism->register_modes[region->memory]);
+	if (error) {
+		mapper_open_close_descriptors(mapper);
+		return error;
+	}
+	unsigned number = (unsigned)(mapper - region->mappers->at);
+
+	atomic_store(&mapper->gone, 0);
+	atomic_store(&mapper->used, 1);
+	if (number >= atomic_load(&region->mappers->end))
+		atomic_store(&region->mappers->end, number + 1);
+	*out = mapper;
+	return 0;
+}
+
+void mapper_close(struct mapper *mapper)
+{
+	atomic_store(&mapper->gone, 1);
+	mapper_release(mapper);
+	mapper_open_close_descriptors(mapper);
+}
+
+void mappers_free(struct uffdwp_region *region)
+{
+	for (unsigned i = 0; region->mappers && i < atomic_load(&region->mappers->end); i++) {
+		if (atomic_load(&region->mappers->at[i].used))
+			mapper_open_close_descriptors(&region->mappers->at[i]);
+	}
+	pages_free(region->k, region->mappers, sizeof(*region->mappers));
+}
