@@ -9,7 +9,7 @@ export LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive
 jobs=$(nproc)
 
 c_files() {
-	find bench include lib tests tools -name '*.[ch]' | sort
+	find bench examples include lib tests tools -name '*.[ch]' | sort
 }
 
 # Files that are part of the clang build, which clang-tidy needs to know how they are compiled.
@@ -29,7 +29,7 @@ step_format() {
 step_cppcheck_all() {
 	cppcheck --quiet --std=c11 --enable=warning,performance,portability --inline-suppr -j "$jobs" \
 		--suppressions-list=.ci/cppcheck.txt --error-exitcode=1 -D_GNU_SOURCE -D__x86_64__ \
-		-I include -I lib -I tests/support bench lib tools tests
+		-I include -I lib -I tests/support bench examples lib tools tests
 	echo "cppcheck: clean"
 }
 

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# Static functions of the library and the tools carry the name of their module or file, so that perf, gdb and grep find
+# Static functions of the library, the tools and the examples carry the name of their module or file, so that perf, gdb and grep find
 # them: in lib/fault/preserve.c a name begins with fault_ or preserve_; in kernel/trial_method.c with kernel_, trial_method_,
 # trial_ or method_. It reads the text as .clang-format has it. usage: tests/check-names.sh [FILE]...
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 files=("$@")
-[[ ${#files[@]} -gt 0 ]] || mapfile -t files < <(find lib tools -name '*.[ch]' | sort)
+[[ ${#files[@]} -gt 0 ]] || mapfile -t files < <(find examples lib tools -name '*.[ch]' | sort)
 
 awk '
 	FNR == 1 {

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 # One word for each thing, and the field's: what stands in `words` is said otherwise, in comments, texts, documents and
-# names of the library, its tools, tests and benchmarks. A sentence names the thread or the program that acts. A phrase
-# is found across the end of a line, too. Prints FILE:LINE, the words that were found, and what to say instead.
+# names of the library, its tools, examples, tests and benchmarks. A sentence names the thread or the program that acts. A
+# phrase is found across the end of a line, too. Prints FILE:LINE, the words that were found, and what to say instead.
 # usage: tests/check-words.sh [FILE]...
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -45,8 +45,8 @@ allowed='
 if [[ $# -gt 0 ]]; then
 	files=("$@")
 else
-	mapfile -t files < <(find bench include lib tests tools .ci -type f \( -name '*.[ch]' -o -name '*.cpp' -o -name '*.md' -o \
-		-name '*.sh' -o -name '*.txt' -o -name '*.map' -o -name '*.in' -o -path '.ci/*' -o -path 'tests/vm/guest/*' \) \
+	mapfile -t files < <(find .ci .github bench examples include lib tests tools -type f \( -name '*.[ch]' \
+		-o -name '*.cpp' -o -name '*.md' -o -name '*.py' -o -name '*.sh' -o -name '*.txt' -o -name '*.map' -o -name '*.in' -o -path '.ci/*' -o -path 'tests/vm/guest/*' \) \
 		! -name check-words.sh | sort)
 	files+=(README.md NEWS.md CMakeLists.txt)
 fi

@@ -9,7 +9,7 @@ usage() {
 usage: tests/run.sh [OPTION]... [-- CTEST-ARGUMENT...]
 
   -R REGEX          only tests whose name matches
-  -L REGEX          only groups that match: unit, abi, kernel, inject, habits, stress, tools, consumer
+  -L REGEX          only groups that match: unit, abi, kernel, inject, habits, stress, tools, consumer, examples
   --sanitize=LIST   build with -fsanitize=LIST: "address,undefined" or "thread"
   --cc=clang        build with clang instead of the system's compiler
   --no-invariants   link the tests with the library as it is installed, which asserts none of the named invariants

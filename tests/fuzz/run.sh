@@ -72,7 +72,8 @@ parse() {
 
 build() {
 	cmake -S . -B "$folder" -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++ \
-		-DUFFDWP_FUZZ=ON -DUFFDWP_TESTS=OFF -DUFFDWP_TOOLS=OFF -DUFFDWP_BENCH=OFF >/dev/null
+		-DUFFDWP_FUZZ=ON -DUFFDWP_TESTS=OFF -DUFFDWP_TOOLS=OFF -DUFFDWP_BENCH=OFF \
+		-DUFFDWP_EXAMPLES=OFF >/dev/null
 	cmake --build "$folder" -j "$(nproc)" --target "${targets[@]}" >"$folder/build.log" || {
 		cat "$folder/build.log" >&2
 		exit 1
