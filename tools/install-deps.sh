@@ -35,7 +35,7 @@ packages_of() {
 			libsqlite3-dev libjson-c-dev libgc-dev libnbd-dev systemtap-sdt-dev
 		;;
 	test)
-		echo check sqlite3 util-linux mount coreutils python3 redis-tools libxml2-utils gnuplot-nox \
+		echo check sqlite3 util-linux mount coreutils python3 python3-cffi python3-numpy redis-tools libxml2-utils gnuplot-nox \
 			nbdkit libnbd-bin libjemalloc2 "$(test_extras)"
 		;;
 	check) echo clang libclang-rt-14-dev clang-format clang-tidy cppcheck shellcheck git ;;

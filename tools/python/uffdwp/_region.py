@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: MIT
+"""Regions."""
+from ._library import Handle, answer_of, check, ffi, lib, options_of
+from ._memory import Exports, range_of
+from ._restore import Restore, restore
+from ._snapshot import Snapshot
+from ._view import View
+
+_LOSSES = 256
+
+
+class Region(Handle):
+    """Memory that is watched: a buffer, that numpy.frombuffer() and memoryview() take."""
+
+    _noun = "region"
+
+    def __init__(self, pointer, runtime, kept=None):
+        super().__init__(pointer, lib.uffdwp_region_close, runtime)
+        self._box.kept = kept  # attached: the memory of another object
+        self._exports = Exports(self, self._noun)
+
+    @classmethod
+    def _create(cls, runtime, length, options):
+        made, kept = cls._options(options)
+        out = ffi.new("struct uffdwp_region **")
+        check(lib.uffdwp_region_create(runtime._pointer, length, made, out))
+        return cls(out[0], runtime)
+
+    @classmethod
+    def _attach(cls, runtime, memory, length, options):
+        made, kept = cls._options(options)
+        address, length, owner = range_of(memory, length)
+        out = ffi.new("struct uffdwp_region **")
+        check(lib.uffdwp_region_attach(runtime._pointer, ffi.cast("void *", address), length, made, out))
+        return cls(out[0], runtime, owner)
+
+    @staticmethod
+    def _options(options):
+        if "on_loss" in options or "on_loss_user" in options:
+            raise TypeError("on_loss runs in a thread that writers wait for, and Python may wait for a writer: ask losses()")
+        return options_of("uffdwp_region_options", options)
+
+    @property
+    def base(self):
+        """The address of the first byte."""
+        return self.info().base
+
+    @property
+    def buffer(self):
+        """All of its memory, as a writable memoryview of bytes. It keeps the region open."""
+        info = self.info()
+        return self._exports.export(info.base, info.length_bytes)
+
+    def __len__(self):
+        return self.info().length_bytes
+
+    def close(self):
+        """Closes it. BufferError while memoryviews or arrays of it are in use."""
+        if not self.closed:
+            self._exports.refuse_if_used()
+        super().close()
+
+    def info(self):
+        return answer_of("uffdwp_region_info", lib.uffdwp_region_info, self._pointer)
+
+    def stats(self):
+        return answer_of("uffdwp_region_stats", lib.uffdwp_region_stats, self._pointer)
+
+    def audit(self):
+        return answer_of("uffdwp_audit", lib.uffdwp_region_audit, self._pointer)
+
+    def losses(self):
+        """What was lost since it was last asked: a list of (start, end, cause)."""
+        found = []
+        ranges = ffi.new("struct uffdwp_lost_range[]", _LOSSES)
+        count = _LOSSES
+        while count == _LOSSES:
+            count = check(lib.uffdwp_region_losses(self._pointer, ranges, _LOSSES))
+            found += [(lost.start, lost.end, lost.cause) for lost in ranges[0:count]]
+        return found
+
+    def grow(self, length):
+        check(lib.uffdwp_region_grow(self._pointer, length))
+
+    def punch(self, offset, length):
+        check(lib.uffdwp_region_punch(self._pointer, offset, length))
+
+    def arm(self, offset, length):
+        check(lib.uffdwp_region_arm(self._pointer, offset, length))
+
+    def disarm(self, offset, length):
+        check(lib.uffdwp_region_disarm(self._pointer, offset, length))
+
+    def armed(self, offset, length):
+        """How many pages of a range are armed."""
+        pages = ffi.new("uint64_t *")
+        check(lib.uffdwp_region_armed(self._pointer, offset, length, pages))
+        return pages[0]
+
+    def prepare_write(self, offset, length):
+        """To be called before a system call writes to the range (file.readinto()), under inline delivery."""
+        check(lib.uffdwp_prepare_write(self._pointer, offset, length), "")
+
+    def prepare_read(self, offset, length):
+        """To be called before a system call reads the range (file.write()), under inline delivery."""
+        check(lib.uffdwp_prepare_read(self._pointer, offset, length), "")
+
+    def snapshot_begin(self, path=None, **options):
+        """Makes the cut and begins to save: see Snapshot."""
+        return Snapshot._begin([self], [dict(options, path=path)])[0]
+
+    def view_open(self, lock=None):
+        """A view of this instant. lock: taken right before the cut, given back right after it."""
+        return View(self, lock)
+
+    def restore(self, path, **options):
+        """Reads an image into the region, whole. Returns its progress. Options: flags, threads, paths."""
+        return restore(self, path, options)
+
+    def restore_begin(self, path, **options):
+        """Begins to read an image lazily: see Restore."""
+        return Restore(self, path, options)

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: MIT
+"""Snapshots.
+
+A callback in Python needs the interpreter's lock. A thread that has that lock and writes to the region waits, where the
+pool of pre-images is full, until the callback has taken some: each would wait for the other. So with a callback the policy
+is ABORT: a snapshot whose pool is full fails at once (ENOBUFS), and needs a larger pool_bytes.
+"""
+import errno
+import select
+
+from ._library import Handle, answer_of, check, ffi, lib, options_of, read_text
+from ._memory import check_cut, put_boundary
+
+
+def _sink_of(function):
+    """A callback that takes the snapshot's bytes, called in the snapshot's thread; and where it puts what it raised."""
+    raised = []
+
+    def take(user, offset, data, length):
+        if not raised:
+            try:
+                function(offset, ffi.buffer(data, length)[:])
+                return 0
+            except BaseException as error:  # raised again by wait()
+                raised.append(error)
+        return -errno.ECANCELED
+
+    return raised, ffi.callback("int(void *, uint64_t, const void *, uint64_t)", take, error=-errno.ECANCELED)
+
+
+class Snapshot(Handle):
+    """A snapshot that runs, or has ended. As a context manager it is waited for at the end of the block.
+
+    Options are the fields of struct uffdwp_snapshot_options: flags, path, parent, compress, pool_bytes, policy, mode,
+    rate_bytes, arming, ...; and
+      path       a file (or the URI of an export, with sink=SINK_NBD)
+      fd         a descriptor: the image is written to it from the first byte to the last
+      callback   function(offset, bytes): each page once, in any order, zeros may be left out
+      lock       anything with acquire() and release(): taken right before the cut, given back right after it
+    """
+
+    _noun = "snapshot"
+    _at_exit = True  # a callback must not be called in an interpreter that has ended
+
+    def __init__(self, pointer, region, sink, kept):
+        super().__init__(pointer, lib.uffdwp_snapshot_free, region)
+        self._raised = sink[0] if sink is not None else []
+        self._box.kept = (sink, kept)
+
+    @classmethod
+    def _begin(cls, regions, requests):
+        boundaries = []
+        structs, kept, sinks = ffi.new("struct uffdwp_snapshot_options[]", len(regions)), [], []
+        for at, request in enumerate(requests):
+            lock = request.pop("lock", None)
+            made, more, sink = cls._options(request)
+            if lock is not None:
+                boundaries.append(put_boundary(made, lock, "int(void *, uint64_t *)"))
+            structs[at] = made[0]
+            kept.append((made, more))
+            sinks.append(sink)
+        pointers = ffi.new("struct uffdwp_region *[]", [region._pointer for region in regions])
+        out = ffi.new("struct uffdwp_snapshot *[]", len(regions))
+        result = lib.uffdwp_snapshot_begin_group(pointers, structs, len(regions), out)
+        check_cut(result, boundaries[0] if boundaries else None)
+        return [cls(out[at], region, sinks[at], kept[at]) for at, region in enumerate(regions)]
+
+    @staticmethod
+    def _options(request):
+        callback = request.pop("callback", None)
+        sink = None
+        made, kept = options_of("uffdwp_snapshot_options", {"sink": lib.UFFDWP_SINK_IMAGE, **request})
+        if callback is not None:
+            if "policy" in request and request["policy"] != lib.UFFDWP_POLICY_ABORT:
+                raise ValueError("with a callback writers cannot wait for the pool: the callback may wait for them; "
+                                 "give a larger pool_bytes")
+            sink = _sink_of(callback)
+            made.sink = lib.UFFDWP_SINK_CALLBACK
+            made.policy = lib.UFFDWP_POLICY_ABORT
+            made.callback = sink[1]
+        elif request.get("fd") is not None:
+            made.sink = lib.UFFDWP_SINK_STREAM
+        return made, kept, sink
+
+    def poll(self):
+        """How far it is, without waiting."""
+        return answer_of("uffdwp_snapshot_progress", lib.uffdwp_snapshot_poll, self._pointer)
+
+    def fileno(self):
+        """A descriptor that becomes readable when the snapshot has ended, for select, selectors and asyncio."""
+        return check(lib.uffdwp_snapshot_fd(self._pointer))
+
+    fd = fileno
+
+    def wait(self, timeout=None):
+        """Waits (seconds; None: for ever) until it has ended well, and returns its progress; else raises why.
+
+        TimeoutError: it still runs. An exception of the callback is raised again. Ctrl-C ends the wait, not the snapshot.
+        """
+        wait_for(self.fileno(), timeout)
+        result = lib.uffdwp_snapshot_wait(self._pointer, 0, ffi.NULL)
+        if result == -errno.ETIMEDOUT and self.poll().state == lib.UFFDWP_SNAPSHOT_STATE_RUNNING:
+            raise TimeoutError(errno.ETIMEDOUT, "the snapshot still runs")
+        if result < 0 and self._raised:
+            raise self._raised[0]
+        check(result, self.text() if result < 0 else None)
+        return self.poll()
+
+    def text(self):
+        """Why it failed."""
+        return read_text(lambda buffer, size: lib.uffdwp_snapshot_text(self._pointer, buffer, size))
+
+    def abort(self):
+        check(lib.uffdwp_snapshot_abort(self._pointer))
+
+    free = Handle.close
+
+    def __exit__(self, kind, value, trace):
+        if self.closed:
+            return
+        try:
+            if kind is None:
+                self.wait()
+        finally:
+            self.close()
+
+
+def wait_for(fd, timeout):
+    """Waits for a descriptor as Python does: signals are handled meanwhile."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    poll.poll(None if timeout is None else max(0, int(timeout * 1000)))
+
+
+def snapshot_begin_group(requests):
+    """Snapshots of several regions with one cut: pairs of a region and its options. lock: with the first alone."""
+    requests = list(requests)
+    return Snapshot._begin([region for region, _ in requests], [dict(options) for _, options in requests])
