@@ -8,6 +8,7 @@ import pickle
 import re
 import shutil
 import subprocess
+import sys
 import unittest
 
 import numpy as np
@@ -59,6 +60,17 @@ class Buffers(Case):
         region.close()
         self.assertEqual(memory[0:3], b"abc")
         memory.close()
+
+    @unittest.skipIf(sys.version_info < (3, 12), "classes of Python have no buffers before 3.12")
+    def test_region_is_a_buffer_itself(self):
+        region = self.runtime.region_create(LENGTH)
+        memory = memoryview(region)[8:]
+        memory[0] = 3
+        self.assertEqual(region.buffer[8], 3)
+        with self.assertRaises(BufferError):
+            region.close()
+        del memory
+        region.close()
 
     def test_growth_has_a_buffer_of_its_own(self):
         region = self.runtime.region_create(LENGTH, capacity_bytes=2 * LENGTH)

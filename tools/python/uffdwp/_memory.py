@@ -7,6 +7,7 @@ reference is dead exactly when the memory may be unmapped.
 """
 import ctypes
 import errno
+import threading
 import weakref
 
 from ._library import check, ffi
@@ -17,9 +18,14 @@ class Exports:
         self._owner = weakref.ref(owner)
         self._noun = noun
         self._alive = {}
+        self._lock = threading.Lock()
 
-    def export(self, address, length):
-        """A writable memoryview of bytes."""
+    def export(self, where):
+        """A writable memoryview of bytes. where(): the address and the length, or an exception if it is closed."""
+        with self._lock:
+            return self._export(*where())
+
+    def _export(self, address, length):
         reference = self._alive.get((address, length))
         exporter = reference() if reference is not None else None
         if exporter is None:
@@ -29,11 +35,14 @@ class Exports:
             self._alive[address, length] = weakref.ref(exporter)
         return memoryview(exporter).cast("B")
 
-    def refuse_if_used(self):
-        if any(reference() is not None for reference in self._alive.values()):
-            raise BufferError("buffers of this %s are in use: delete the memoryviews and arrays of it before it is closed"
-                              % self._noun)
-        self._alive.clear()
+    def close(self, close):
+        """Closes the memory's owner, if nothing uses the memory; nothing can begin to use it meanwhile."""
+        with self._lock:
+            if any(reference() is not None for reference in self._alive.values()):
+                raise BufferError("buffers of this %s are in use: delete the memoryviews and arrays of it before it is closed"
+                                  % self._noun)
+            close()
+            self._alive.clear()
 
 
 def range_of(memory, length):

@@ -48,17 +48,24 @@ class Region(Handle):
     @property
     def buffer(self):
         """All of its memory, as a writable memoryview of bytes. It keeps the region open."""
+        return self._exports.export(self._where)
+
+    def _where(self):
         info = self.info()
-        return self._exports.export(info.base, info.length_bytes)
+        return info.base, info.length_bytes
+
+    def __buffer__(self, flags):  # Python 3.12 and later: memoryview(region)
+        return self.buffer
 
     def __len__(self):
         return self.info().length_bytes
 
+    def __bool__(self):
+        return not self.closed
+
     def close(self):
         """Closes it. BufferError while memoryviews or arrays of it are in use."""
-        if not self.closed:
-            self._exports.refuse_if_used()
-        super().close()
+        self._exports.close(super().close)
 
     def info(self):
         return answer_of("uffdwp_region_info", lib.uffdwp_region_info, self._pointer)

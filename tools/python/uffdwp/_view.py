@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Views."""
-from ._library import Handle, answer_of, ffi, lib, options_of
+from ._library import Handle, address_of, answer_of, ffi, lib, options_of
 from ._memory import Exports, check_cut, put_boundary
 
 
@@ -20,14 +20,14 @@ class View(Handle):
     @property
     def buffer(self):
         """All of it, as a memoryview of bytes that cannot be written. It keeps the view open."""
-        base = int(ffi.cast("uintptr_t", lib.uffdwp_view_base(self._pointer)))
-        return self._exports.export(base, self.info().length_bytes).toreadonly()
+        return self._exports.export(self._where).toreadonly()
+
+    def _where(self):
+        return address_of(lib.uffdwp_view_base(self._pointer)), self.info().length_bytes
 
     def info(self):
         return answer_of("uffdwp_view_info", lib.uffdwp_view_info, self._pointer)
 
     def close(self):
         """Closes it. BufferError while memoryviews or arrays of it are in use."""
-        if not self.closed:
-            self._exports.refuse_if_used()
-        super().close()
+        self._exports.close(super().close)
