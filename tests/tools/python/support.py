@@ -11,7 +11,7 @@ import uffdwp
 
 LENGTH = 4 << 20
 PAGE = os.sysconf("SC_PAGESIZE")
-SECONDS = 90  # against hanging only
+SECONDS = 900  # against hanging only
 
 
 def program(text, *arguments, environment=None):

@@ -9,7 +9,7 @@ import unittest
 
 import numpy as np
 import uffdwp
-from support import LENGTH, Case, has_views, program
+from support import LENGTH, SECONDS, Case, has_views, program
 
 CHILDREN = 100
 
@@ -113,7 +113,7 @@ class Forks(Case):
         return 0 if done == [True] and threading.active_count() == 1 else 1
 
     def end_in_time(self, pid):
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + SECONDS
         while time.monotonic() < deadline:
             ended, status = os.waitpid(pid, os.WNOHANG)
             if ended:

@@ -9,7 +9,7 @@ import unittest
 
 import numpy as np
 import uffdwp
-from support import LENGTH, PAGE, Case, has_views, program, works
+from support import LENGTH, PAGE, SECONDS, Case, has_views, program, works
 
 
 class Writers:
@@ -185,7 +185,7 @@ class Snapshots(Case):
             array[:] = 0
             poll = select.poll()
             poll.register(shot, select.POLLIN)
-            self.assertEqual(len(poll.poll(60000)), 1)
+            self.assertEqual(len(poll.poll(SECONDS * 1000)), 1)
             self.assertEqual(shot.poll().state, uffdwp.SNAPSHOT_STATE_COMMITTED)
         with open(self.path("stream"), "rb") as file:
             self.assertEqual(file.read(), before)
