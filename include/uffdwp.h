@@ -126,7 +126,7 @@
  *
  * Threads: all functions may be called from any thread unless they say otherwise; a handle must not be used while or
  * after it is closed. None may be called from a signal handler except uffdwp_prepare_write(),
- * uffdwp_prepare_read() and uffdwp_region_locate().
+ * uffdwp_prepare_read(), uffdwp_region_locate(), uffdwp_restore_check() and, as its text says, uffdwp_image_read().
  *
  * Locks: a write fault waits for threads of the library only: for a handler thread (thread delivery), and, while the
  * pool of pre-images is full, for the snapshot's thread. So a callback that runs in one of these (on_loss,

@@ -71,7 +71,7 @@ struct uffdwp_fork_options {
 	                  * a child has ended, for wait_ns, after which the child is ended by SIGKILL; or the child
 	                  * is ended at once. The write lands when the child is gone */
 	uint32_t region_count; /* of `regions`; 0: all created regions of shared memory that the runtime has */
-	struct uffdwp_region *const *regions;
+	struct uffdwp_region *const *regions; /* those that the child has */
 	uint64_t private_bytes; /* bound on the memory of pages that were broken off this child, by up to 64 pages for
 	                         * each thread that writes; 0: none */
 	uint64_t wait_ns;       /* UFFDWP_POLICY_WAIT; 0: 10 s */
@@ -86,9 +86,9 @@ struct uffdwp_fork_options {
 #define UFFDWP_FORK_OPTIONS_INIT UFFDWP_INIT(struct uffdwp_fork_options)
 
 /*
- * Makes a child. Returns its process id in the parent, 0 in the child, or a negative errno, and then there is no child.
- * In the parent *child (unless `child` is NULL) is a handle for uffdwp_child_info(), to be freed by
- * uffdwp_child_free(); in the child it is NULL.
+ * Makes a child without a copy of page tables. Returns its process id in the parent, 0 in the child, or a negative
+ * errno, and then there is no child. In the parent *child (unless `child` is NULL) is a handle for uffdwp_child_info(),
+ * to be freed by uffdwp_child_free(); in the child it is NULL.
  *
  * Handlers of pthread_atfork(3) run as with fork(3): the cut is made after the last prepare handler, and the child has
  * its regions before its first handler. That holds for handlers that were added after this library was loaded; one that
@@ -100,8 +100,8 @@ struct uffdwp_fork_options {
  * handler. Errors, nothing changed: -EINVAL, -E2BIG, -ENOENT (the runtime has no created region of shared memory),
  * -EOPNOTSUPP (a region is of another kind, or by a mechanism that has no views; the parent may not trace its child;
  * `arming` by name, as of snapshots), -EBUSY (a snapshot or a restore of a region has not been freed, or another cut
- * is being made), -EMFILE (UFFDWP_CHILDREN_MAX, or no descriptors), what cut_enter refused with, -ESTALE, -EDEADLK,
- * -EMLINK, -ENOMEM, -EAGAIN (limits of processes, as of fork()). Since 0.1.
+ * is being made), -EMFILE (UFFDWP_CHILDREN_MAX children live, or there are no descriptors), what cut_enter refused
+ * with, -ESTALE, -EDEADLK, -EMLINK, -ENOMEM, -EAGAIN (limits of processes, as of fork()). Since 0.1.
  */
 UFFDWP_MUST_CHECK UFFDWP_EXPORT pid_t uffdwp_fork(struct uffdwp *runtime, const struct uffdwp_fork_options *options,
                                                   struct uffdwp_child **child);
@@ -117,9 +117,9 @@ enum uffdwp_child_state {
 };
 
 struct uffdwp_child_info {
-	size_t sz;      /* set by the caller */
-	uint32_t state; /* enum uffdwp_child_state */
-	int32_t pid;
+	size_t sz;              /* set by the caller */
+	uint32_t state;         /* enum uffdwp_child_state */
+	int32_t pid;            /* its process id */
 	uint64_t private_bytes; /* of the child: pages that the parent has broken off it */
 	uint64_t pause_ns;      /* from when faults began to wait until they went on, with the fork */
 	uint64_t fork_ns;       /* of that, the fork of everything else */
@@ -129,10 +129,10 @@ struct uffdwp_child_info {
 	uint32_t arming;        /* UFFDWP_ARMING_MOVE: all regions were armed so; else UFFDWP_ARMING_ROUNDS */
 };
 
-/* Looks at a child; any thread. -EINVAL (sz too small), -ECHILD. Since 0.1. */
+/* Looks at a child. -EINVAL (sz too small), -ECHILD. Since 0.1. */
 UFFDWP_EXPORT int uffdwp_child_info(const struct uffdwp_child *child, struct uffdwp_child_info *info);
 
-/* Gives the handle back; the child lives on, and regions serve it. NULL is ignored. Since 0.1. */
+/* Gives the handle of a child back: the child lives on, and regions serve it. NULL is ignored. Since 0.1. */
 UFFDWP_EXPORT int uffdwp_child_free(struct uffdwp_child *child);
 
 #ifdef __cplusplus

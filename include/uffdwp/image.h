@@ -35,7 +35,7 @@ struct uffdwp_image_options {
 	uint32_t contexts; /* reads of compressed pages at the same time, 1 to 64; 0: 16. A further reader waits for a
 	                      free one; a read in a signal handler needs a free one */
 	const char *const *paths; /* files (no folders) that may be ancestors, under any name; NULL: none */
-	size_t path_count;
+	size_t path_count;        /* of paths */
 };
 #define UFFDWP_IMAGE_OPTIONS_INIT UFFDWP_INIT(struct uffdwp_image_options)
 
@@ -47,10 +47,10 @@ struct uffdwp_image_options {
  * uffdwp_image_verify(), uffdwp_image_merge() and uffdwp_image_diff() read it all and know. The files must not be
  * changed meanwhile.
  *
- * Errors: -EINVAL, -E2BIG, -ENOENT (it or an ancestor), -EISDIR, -EACCES, -ENAMETOOLONG, -EMFILE, -EBADMSG (damaged:
- * the text names file, byte and field), -EXDEV (what is found in an ancestor's place is another image), -ENOTSUP (a
- * later version of the format), -ELOOP (more than 512 links), -EOPNOTSUPP (compressed pages, and the library was built
- * without zstd), -EIO, -ENOMEM. Since 0.1.
+ * Errors: -EINVAL, -E2BIG, -ENOENT (the image or an ancestor is not there), -EISDIR, -EACCES, -ENAMETOOLONG, -EMFILE,
+ * -EBADMSG (a file is damaged: the text names file, byte and field), -EXDEV (what is found in an ancestor's place is
+ * another image), -ENOTSUP (a later version of the format), -ELOOP (the chain has more than 512 files), -EOPNOTSUPP
+ * (compressed pages, and the library was built without zstd), -EIO, -ENOMEM. Since 0.1.
  */
 UFFDWP_MUST_CHECK UFFDWP_EXPORT int uffdwp_image_open(const char *path, const struct uffdwp_image_options *options,
                                                       struct uffdwp_image **out);
@@ -58,8 +58,9 @@ UFFDWP_MUST_CHECK UFFDWP_EXPORT int uffdwp_image_open(const char *path, const st
 /* Closes an image and its ancestors; no thread may read it any more. Since 0.1. */
 UFFDWP_EXPORT int uffdwp_image_close(struct uffdwp_image *image);
 
-/* As uffdwp_error_text(), what was last found wrong with this image, in whatever thread, also by uffdwp_image_read()
- * (which leaves nothing in uffdwp_error_text()); not -ERANGE and -EOVERFLOW. Since 0.1. */
+/* Says what was last found wrong with an image: in whatever thread, also by uffdwp_image_read(), which leaves nothing
+ * in uffdwp_error_text(); but not -ERANGE and -EOVERFLOW. Returns the length of the text, which is copied as by
+ * uffdwp_error_text(). Since 0.1. */
 UFFDWP_EXPORT size_t uffdwp_image_text(struct uffdwp_image *image, char *buffer, size_t size);
 
 enum uffdwp_image_kind { UFFDWP_IMAGE_KIND_RAW = 0, UFFDWP_IMAGE_KIND_DELTA = 1 };
@@ -85,15 +86,16 @@ struct uffdwp_image_info {
 };
 
 /*
- * Describes a file of the chain: link 0 is the image itself, the last one the raw image. -EINVAL (sz too small),
- * -ERANGE (not so many links). Since 0.1.
+ * Describes a file of a chain: link 0 is the image itself, the last one the raw image. -EINVAL (sz too small),
+ * -ERANGE (the chain has not so many files). Since 0.1.
  */
 UFFDWP_EXPORT int uffdwp_image_info(const struct uffdwp_image *image, uint32_t link, struct uffdwp_image_info *info);
 
 /*
- * Reads [offset, offset + length) of the memory that the image shows. Pages of deltas are checked; on an error the
- * buffer's content is undefined. Takes no lock and allocates nothing; async-signal-safe where no page of the range is
- * compressed, or a context is idle. -ERANGE (outside), -EOVERFLOW, -EBADMSG (damaged), -EIO. Since 0.1.
+ * Reads memory that an image shows: [offset, offset + length). Pages of deltas are checked; on an error the
+ * buffer's content is undefined. Takes no lock and allocates nothing. Async-signal-safe where no page of the range is
+ * compressed, or a context is idle. -ERANGE (outside), -EOVERFLOW, -EBADMSG (a page is damaged), -EIO.
+ * Forms no text but that of uffdwp_image_text(). Since 0.1.
  */
 UFFDWP_EXPORT int uffdwp_image_read(struct uffdwp_image *image, uint64_t offset, void *buffer, uint64_t length);
 
@@ -108,15 +110,16 @@ struct uffdwp_image_extent {
 	uint64_t offset;      /* as it was asked for */
 	uint64_t length;      /* how far it is alike; more of the same kind may follow */
 	uint32_t kind;        /* enum uffdwp_extent_kind */
-	uint32_t link;        /* whose */
+	uint32_t link;        /* in which file of the chain, as of uffdwp_image_info() */
 	int32_t fd;           /* DATA: of the file; stays the library's, its position is undefined. Else -1 */
 	uint32_t reserved;    /* 0 */
 	uint64_t file_offset; /* DATA */
 };
 
 /*
- * Where the bytes at `offset` come from, for copies that need not pass through memory; they are not checked then. 1,
- * or 0 at the image's end (nothing is written), or -EINVAL (sz too small). Since 0.1.
+ * Says where bytes of an image come from: those at `offset`, for copies that need not pass through memory; they are not
+ * checked then. Returns 1, or 0 at the image's end (nothing is written), or a negative errno. -EINVAL (sz too small).
+ * Since 0.1.
  */
 UFFDWP_EXPORT int uffdwp_image_next(const struct uffdwp_image *image, uint64_t offset,
                                     struct uffdwp_image_extent *extent);
@@ -131,10 +134,10 @@ struct uffdwp_image_verified {
 };
 
 /*
- * Reads all files of the chain and checks every byte: of deltas each page and the whole file, and that the raw image is
- * the one that its child names. 0: all is well; -EBADMSG (damaged), -EXDEV (the raw image is another one, or was
- * changed), -EFBIG (the raw image is longer than 128 TiB), -EIO, -ENOMEM: the text names the file and the byte;
- * `verified` is filled in any case but -EINVAL (sz). Since 0.1.
+ * Reads all files of a chain and checks every byte: of deltas each page and the whole file, and that the raw image is
+ * the one that its child names. Returns 0 where all is well. `verified` is filled in any case but -EINVAL (sz). Errors,
+ * of which the text names the file and the byte: -EBADMSG (a file is damaged), -EXDEV (the raw image is another one, or
+ * was changed), -EFBIG (the raw image is longer than 128 TiB), -EIO, -ENOMEM. Since 0.1.
  */
 UFFDWP_EXPORT int uffdwp_image_verify(struct uffdwp_image *image, struct uffdwp_image_verified *verified);
 
@@ -152,13 +155,13 @@ struct uffdwp_image_merge_options {
 #define UFFDWP_IMAGE_MERGE_OPTIONS_INIT UFFDWP_INIT(struct uffdwp_image_merge_options)
 
 /*
- * Writes what a chain shows into one file at `path`, which appears complete and synced, or not at all: as a raw image,
+ * Writes what a chain shows into one file: at `path`, which appears complete and synced, or not at all: as a raw image,
  * with holes where zeros are; or several deltas as one, whose parent is that of the oldest of them. All that is read is
  * checked, for a raw result also that the raw image is the right one (-EXDEV). An image of the chain cannot be replaced
  * (-EINVAL). A symbolic link as `path` is followed: the file takes the place of the one that it leads to. Errors: those
- * of uffdwp_image_open() and of writing (-ENOSPC, -EDQUOT, -EROFS, -EFBIG: the file system has no file of this length,
- * ...), -ERANGE (not so many deltas), -EAGAIN (no thread), -EOPNOTSUPP (`compress`, and the library was built without
- * zstd). Since 0.1.
+ * of uffdwp_image_open(), -ENOSPC, -EDQUOT, -EROFS, -EFBIG (the file system has no file of this length), -ERANGE (the
+ * chain has not so many deltas), -EAGAIN (no thread), -EOPNOTSUPP (`compress`, and the library was built without zstd).
+ * Since 0.1.
  */
 UFFDWP_EXPORT int uffdwp_image_merge(struct uffdwp_image *image, const char *path,
                                      const struct uffdwp_image_merge_options *options);
@@ -172,12 +175,12 @@ struct uffdwp_image_diff {
 	uint32_t compress;       /* with a path: level of zstd, 0 to 19 */
 	const char *path;        /* a delta that leads from the one to the other; NULL: none is written */
 	uffdwp_diff_fn callback; /* called for each range, in order, in the calling thread; NULL: none */
-	void *user;
+	void *user;              /* for callback */
 
 	/* The answer. */
-	uint64_t ranges; /* that differ, in pages of `page_bytes` */
-	uint64_t bytes;  /* the sum of them */
-	uint64_t page_bytes;
+	uint64_t ranges;     /* that differ, in pages of `page_bytes` */
+	uint64_t bytes;      /* the sum of them */
+	uint64_t page_bytes; /* the granularity of the comparison */
 
 	uint32_t mode;     /* asked, with a path: permission bits of the delta, from which the umask takes; 0: 0600 */
 	uint32_t reserved; /* 0 */
@@ -185,8 +188,8 @@ struct uffdwp_image_diff {
 #define UFFDWP_IMAGE_DIFF_INIT UFFDWP_INIT(struct uffdwp_image_diff)
 
 /*
- * Compares what two images show, page by page; what one has beyond the other's end is compared with zeros (where only
- * their lengths differ there is no range). The delta's parent is `from`. Errors as of uffdwp_image_merge(), -EINVAL
+ * Compares what two images show: page by page; what one has beyond the other's end is compared with zeros (where only
+ * their lengths differ there is no range). The delta's parent is `from`. Errors: those of uffdwp_image_merge(), -EINVAL
  * (sz, flags), and what the callback returned. Since 0.1.
  */
 UFFDWP_EXPORT int uffdwp_image_diff(struct uffdwp_image *from, struct uffdwp_image *to, struct uffdwp_image_diff *diff);

@@ -42,12 +42,12 @@ enum uffdwp_access {
 };
 
 /*
- * Makes the trials. Takes some milliseconds; no runtime is needed. 0 also where nothing works: the answers then say
- * why. -EINVAL (out is NULL), -ENOMEM. Any thread. Since 0.1.
+ * Tries what this kernel can do for this user. Takes some milliseconds; no runtime is needed. Returns 0 also where
+ * nothing works: the answers then say why. -EINVAL (out is NULL), -ENOMEM. Any thread. Since 0.1.
  */
 UFFDWP_MUST_CHECK UFFDWP_EXPORT int uffdwp_probe_run(struct uffdwp_probe **out);
 
-/* Frees the answers. NULL is ignored. Since 0.1. */
+/* Frees the answers of a probe. NULL is ignored. Since 0.1. */
 UFFDWP_EXPORT int uffdwp_probe_free(struct uffdwp_probe *probe);
 
 struct uffdwp_probe_system {
@@ -66,11 +66,11 @@ struct uffdwp_probe_system {
 	uint32_t swap_on;            /* 1: some swap is on */
 };
 
-/* What is the same for all memory. -EINVAL (sz too small). Since 0.1. */
+/* Gives the answers of a probe that are the same for all memory. -EINVAL (sz too small). Since 0.1. */
 UFFDWP_EXPORT int uffdwp_probe_system(const struct uffdwp_probe *probe, struct uffdwp_probe_system *system);
 
-/* Writes to *result whether a method to open a userfaultfd (enum uffdwp_access) works: 0, else -errno. -ERANGE (no such
- * method), -EINVAL (NULL). Since 0.1. */
+/* Says whether a method to open a userfaultfd works. The method is one of enum uffdwp_access; the answer goes to
+ * *result: 0, else -errno. -ERANGE (no such method), -EINVAL (NULL). Since 0.1. */
 UFFDWP_EXPORT int uffdwp_probe_access(const struct uffdwp_probe *probe, uint32_t access, int32_t *result);
 
 /* What a read fault may be filled with, in one step with the wp bit (rearm). */
@@ -87,7 +87,8 @@ struct uffdwp_probe_memory {
 	char reason[192];      /* why this mechanism, or why none */
 };
 
-/* What works for a type of memory (enum uffdwp_memory). -ERANGE (no such type), -EINVAL (sz too small). Since 0.1. */
+/* Says what works for a type of memory: of enum uffdwp_memory. -ERANGE (no such type), -EINVAL (sz too small). Since
+ * 0.1. */
 UFFDWP_EXPORT int uffdwp_probe_memory(const struct uffdwp_probe *probe, uint32_t memory,
                                       struct uffdwp_probe_memory *answer);
 
@@ -98,7 +99,8 @@ struct uffdwp_probe_trial {
 	char reason[96]; /* why UNTRIED or FAILED; else empty */
 };
 
-/* What a trial (enum uffdwp_trial) of a type of memory showed. Errors as of uffdwp_probe_memory(). Since 0.1. */
+/* Says what a trial of a type of memory showed: one of enum uffdwp_trial, of enum uffdwp_memory. Errors as of
+ * uffdwp_probe_memory(). Since 0.1. */
 UFFDWP_EXPORT int uffdwp_probe_trial(const struct uffdwp_probe *probe, uint32_t memory, uint32_t trial,
                                      struct uffdwp_probe_trial *answer);
 
@@ -112,7 +114,8 @@ struct uffdwp_probe_rung {
 	char reason[160];      /* why it works, or what it misses */
 };
 
-/* What was tried of a mechanism (enum uffdwp_mechanism, from _MARKER on) for a type of memory. Errors as of
+/* Says whether a mechanism works for a type of memory: one of enum uffdwp_mechanism, from _MARKER on, of enum
+ * uffdwp_memory. Errors as of
  * uffdwp_probe_memory(). Since 0.1. */
 UFFDWP_EXPORT int uffdwp_probe_rung(const struct uffdwp_probe *probe, uint32_t memory, uint32_t mechanism,
                                     struct uffdwp_probe_rung *answer);
@@ -124,13 +127,15 @@ struct uffdwp_probe_arming {
 	char reason[160]; /* why it works, or what it misses */
 };
 
-/* What was tried of a method to arm (enum uffdwp_arming) for a type of memory, whatever the mechanism. Errors as of
+/* Says whether a method to arm works for a type of memory: one of enum uffdwp_arming, of enum uffdwp_memory, whatever
+ * the mechanism. Errors as of
  * uffdwp_probe_memory(). Since 0.1. */
 UFFDWP_EXPORT int uffdwp_probe_arming(const struct uffdwp_probe *probe, uint32_t memory, uint32_t arming,
                                       struct uffdwp_probe_arming *answer);
 
-/* Whether pages can be broken off a child, without which there is no uffdwp_fork(); `reason` as above. The trial makes
- * a child of the calling process, as fork(2) does, which no wait(2) and no signal reports. -EINVAL. Since 0.1. */
+/* Says whether pages can be broken off a child: without that there is no uffdwp_fork(). The trial makes
+ * a child of the calling process, as fork(2) does, which no wait(2) and no signal reports. -EINVAL (sz too small).
+ * Since 0.1. */
 UFFDWP_EXPORT int uffdwp_probe_child(const struct uffdwp_probe *probe, struct uffdwp_probe_arming *answer);
 
 #ifdef __cplusplus

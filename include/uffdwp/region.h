@@ -27,7 +27,7 @@ struct uffdwp_region;
  * Pages were lost: uffdwp_region_losses() now has something to report, and may be called from here. Called in a handler
  * thread of the runtime, after the faults that were read together were resolved; in the thread that calls
  * uffdwp_region_audit() for what that finds. Must not touch memory of any region, wait (also not for a lock, see Locks
- * in uffdwp.h), or call anything else of the library.
+ * at the top of uffdwp.h), or call anything else of the library.
  */
 typedef void (*uffdwp_loss_fn)(void *user, struct uffdwp_region *region);
 
@@ -51,7 +51,7 @@ struct uffdwp_region_options {
 	uint32_t reserved;  /* 0 */
 	uint64_t fd_offset; /* attach: offset of the mapping's first byte in fd */
 	uffdwp_loss_fn on_loss; /* called when pages were lost; NULL: none */
-	void *on_loss_user;
+	void *on_loss_user;     /* for on_loss */
 	/* create: where to map it, all of its capacity; a multiple of its page size. Refused with -EEXIST where
 	 * something is mapped there already. For images full of pointers. NULL: anywhere */
 	void *address;
@@ -68,23 +68,23 @@ struct uffdwp_region_options {
  * region costs some bits of memory a page, and a byte a page once it was armed (256 KiB for a GiB of 4 KiB pages).
  *
  * Errors: -EINVAL (length 0 or not a multiple of the page size, capacity below length, unknown flag, mechanism or
- * delivery, a node that does not exist), -E2BIG, -EOVERFLOW, -ENFILE (1024 regions a handler thread), -EOPNOTSUPP (no
- * mechanism works for this memory here; `numa`, and the library was built without libnuma; the text gives the reason),
- * -ENOMEM (memory, huge pages or address space), -EPERM, -EMFILE, -EEXIST (something is mapped at `address`). Since
- * 0.1.
+ * delivery, a node that does not exist), -E2BIG, -EOVERFLOW (more than 2^32 - 1 pages), -ENFILE (each handler thread
+ * serves 1024 regions already), -EOPNOTSUPP (no mechanism works for this memory here; `numa`, and the library was built
+ * without libnuma; the text gives the reason), -ENOMEM (no memory, huge pages or address space), -EPERM, -EMFILE,
+ * -EEXIST (something is mapped at `address`). Since 0.1.
  */
 UFFDWP_MUST_CHECK UFFDWP_EXPORT int uffdwp_region_create(struct uffdwp *runtime, uint64_t length,
                                                          const struct uffdwp_region_options *options,
                                                          struct uffdwp_region **out);
 
 /*
- * Attaches to memory that is mapped already, the heap among others (the library's own tables lie elsewhere): [address,
- * address + length) must lie in readable and writable mappings of one type (shmem, hugetlb or private anonymous)
- * without a gap. The mapping stays the caller's, which keeps it mapped until uffdwp_region_close(); mremap() of the
- * whole range is followed, also where it grows (what is added is not the region's). munmap() of a part, mremap() of a
- * part and MREMAP_DONTUNMAP make the region dead: -ESTALE from then on, also from snapshots, views, tracks and restores
- * of it; what was moved away is not protected any more. Do not mremap() a region while other threads attach or move
- * others: it dies loudly (-ESTALE), or the attach answers -EBUSY.
+ * Makes a region of memory that is mapped already: of the heap, for example (the library's own tables lie elsewhere).
+ * The range [address, address + length) must lie in readable and writable mappings of one type (shmem, hugetlb or
+ * private anonymous) without a gap. The mapping stays the caller's, which keeps it mapped until uffdwp_region_close();
+ * mremap() of the whole range is followed, also where it grows (what is added is not the region's). munmap() of a part,
+ * mremap() of a part and MREMAP_DONTUNMAP make the region dead: -ESTALE from then on, also from snapshots, views,
+ * tracks and restores of it; what was moved away is not protected any more. Do not mremap() a region while other
+ * threads attach or move others: it dies loudly (-ESTALE), or the attach answers -EBUSY.
  *
  * Errors: -EINVAL (unaligned, zero or overflowing range, fd that is not what is mapped there), -EBADF (fd is closed),
  * -ENOENT (nothing, or not everything, is mapped there), -EACCES (not readable and writable), -EBUSY (overlaps another
@@ -112,7 +112,7 @@ struct uffdwp_region_info {
 	uint64_t capacity_bytes; /* up to where it may grow */
 	uint64_t page_bytes;     /* granularity of arming */
 	uint32_t memory;         /* enum uffdwp_memory */
-	uint32_t mechanism;      /* the one in use */
+	uint32_t mechanism;      /* enum uffdwp_mechanism: the one in use */
 	uint32_t delivery;       /* enum uffdwp_delivery */
 	int32_t fd;              /* the memfd; -1: none is known. Stays the library's: do not close */
 	uint32_t dead;           /* 1: unmapped outside of the library */
@@ -122,40 +122,42 @@ struct uffdwp_region_info {
 /* Describes a region. -EINVAL (sz too small). Takes no lock; each field is read once. Since 0.1. */
 UFFDWP_EXPORT int uffdwp_region_info(const struct uffdwp_region *region, struct uffdwp_region_info *info);
 
-/* The first byte of a region: what info gives as base, for callers in a hurry. Since 0.1. */
+/* Gives the address of a region. Returns that of its first byte, which uffdwp_region_info() gives as `base`, for
+ * callers in a hurry. Since 0.1. */
 UFFDWP_EXPORT void *uffdwp_region_base(const struct uffdwp_region *region);
 
-/* The region that `address` lies in, of whatever runtime of this process, or NULL. Async-signal-safe. Since 0.1. */
+/* Finds the region that an address lies in. Returns the region, of whatever runtime of this process, or NULL.
+ * Async-signal-safe. Since 0.1. */
 UFFDWP_EXPORT struct uffdwp_region *uffdwp_region_locate(const void *address);
 
 /*
- * Grows a created region in place to `length` bytes; the new part reads as zeros. A running snapshot does not contain
- * it. -EINVAL (unaligned, smaller), -ENOSPC (beyond the capacity), -EOPNOTSUPP (an attached region), -ESTALE (dead),
- * -ENOMEM. Since 0.1.
+ * Grows a created region in place: to `length` bytes; the new part reads as zeros. A running snapshot does not contain
+ * it. -EINVAL (not aligned, or smaller than the region is), -ENOSPC (beyond the capacity), -EOPNOTSUPP (the region was
+ * attached), -ESTALE (dead), -ENOMEM. Since 0.1.
  */
 UFFDWP_EXPORT int uffdwp_region_grow(struct uffdwp_region *region, uint64_t length);
 
 /*
  * Gives the memory of a page-aligned range back to the system; it reads as zeros afterwards. Pages that a running
- * snapshot still needs are preserved first. May wait for pool memory as a write would. -EINVAL, -ERANGE (outside),
- * -EOVERFLOW, -EPERM (sealed), -EOPNOTSUPP (attached shmem without fd), -ESTALE, or what the kernel answered. Since
- * 0.1.
+ * snapshot still needs are preserved first. May wait for pool memory as a write would. -EINVAL (not aligned, zero),
+ * -ERANGE (outside), -EOVERFLOW, -EPERM (the region is sealed), -EOPNOTSUPP (attached shmem without fd), -ESTALE, or
+ * what the kernel answered. Since 0.1.
  */
 UFFDWP_EXPORT int uffdwp_region_punch(struct uffdwp_region *region, uint64_t offset, uint64_t length);
 
 /*
  * Arms a page-aligned range: the next write to each of its pages faults once, is counted (faults, pages_disarmed) and
  * goes on. For measurement and for callers that only want to know; snapshots arm by themselves.
- * -EINVAL (unaligned, zero), -ERANGE, -EOVERFLOW, -EBUSY (a snapshot runs, or a track watches), -ESTALE, or
+ * -EINVAL (not aligned, zero), -ERANGE, -EOVERFLOW, -EBUSY (a snapshot runs, or a track watches), -ESTALE, or
  * what the kernel answered. Since 0.1.
  */
 UFFDWP_EXPORT int uffdwp_region_arm(struct uffdwp_region *region, uint64_t offset, uint64_t length);
 
-/* Takes the protection of a range off again. Errors as for arm. Since 0.1. */
+/* Takes the protection of a range off again. Errors as of uffdwp_region_arm(). Since 0.1. */
 UFFDWP_EXPORT int uffdwp_region_disarm(struct uffdwp_region *region, uint64_t offset, uint64_t length);
 
-/* Counts the pages of a range that the ledger holds for armed into *pages. Errors as for arm, but -EBUSY; -EINVAL
- * also if pages is NULL. Since 0.1. */
+/* Counts the armed pages of a range: those that the ledger holds for armed, into *pages. Errors as of
+ * uffdwp_region_arm(), but -EBUSY; -EINVAL also if pages is NULL. Since 0.1. */
 UFFDWP_EXPORT int uffdwp_region_armed(const struct uffdwp_region *region, uint64_t offset, uint64_t length,
                                       uint64_t *pages);
 
@@ -165,13 +167,13 @@ struct uffdwp_region_stats {
 	uint64_t faults_repeated; /* of these: the page was no longer armed (another thread was first) */
 	uint64_t pages_disarmed;  /* pages unprotected by faults */
 	uint64_t events_remove;   /* madvise(2) calls that discard, seen by the handler */
-	uint64_t events_remap;
-	uint64_t events_unmap;
-	uint64_t pages_lost;    /* armed pages that were found without protection: the sum of lost_by */
-	uint64_t snapshots;     /* begun */
-	uint64_t lost_by[16];   /* by cause, enum uffdwp_loss; 0 where there is no such cause */
-	uint64_t pages_rearmed; /* lost pages that were armed again, by a read fault or an audit */
-	uint64_t pages_filled;  /* empty page-table entries that the library filled (rearm, minor, moves) */
+	uint64_t events_remap;    /* mremap(2) calls, likewise */
+	uint64_t events_unmap;    /* munmap(2) calls, likewise */
+	uint64_t pages_lost;      /* armed pages that were found without protection: the sum of lost_by */
+	uint64_t snapshots;       /* begun */
+	uint64_t lost_by[16];     /* by cause, enum uffdwp_loss; 0 where there is no such cause */
+	uint64_t pages_rearmed;   /* lost pages that were armed again, by a read fault or an audit */
+	uint64_t pages_filled;    /* empty page-table entries that the library filled (rearm, minor, moves) */
 };
 
 /* Reads the counters of a region. -EINVAL (sz too small). Since 0.1. */
@@ -180,16 +182,16 @@ UFFDWP_EXPORT int uffdwp_region_stats(const struct uffdwp_region *region, struct
 /* A run of pages that were lost for one cause. */
 struct uffdwp_lost_range {
 	uint64_t start; /* bytes [start, end) of the region */
-	uint64_t end;
+	uint64_t end;   /* the first byte after them */
 	uint32_t cause; /* enum uffdwp_loss */
 	uint32_t reserved;
 };
 
 /*
- * Takes the list of pages lost since it was last asked: up to `capacity` ranges, by cause and then by offset; a page
- * that was lost twice for one cause is there once. What does not fit stays for the next call: ask until it returns less
- * than `capacity`. Never waits for a fault. The number of ranges, or -EINVAL (capacity is 0, ranges is
- * NULL). Since 0.1.
+ * Takes the list of lost pages: of those that were lost since it was last asked, up to `capacity` ranges, by cause and
+ * then by offset; a page that was lost twice for one cause is there once. What does not fit stays for the next call:
+ * ask until it returns less than `capacity`. Never waits for a fault. Returns the number of ranges, or a negative
+ * errno. -EINVAL (capacity is 0, ranges is NULL). Since 0.1.
  */
 UFFDWP_EXPORT int uffdwp_region_losses(struct uffdwp_region *region, struct uffdwp_lost_range *ranges, size_t capacity);
 
@@ -201,9 +203,10 @@ struct uffdwp_audit {
 };
 
 /*
- * Compares the ledger with the kernel's own view (pagemap bit 57; for mprotect the mappings), arms again what lost its
- * protection without an event, counts and lists it as UFFDWP_LOSS_UNKNOWN, and fails a running snapshot that has not
- * saved it yet (-ENODATA): it may have been written. Writers go on meanwhile.
+ * Looks for pages that lost their protection unnoticed: compares the ledger with the kernel's own view (pagemap bit 57;
+ * for mprotect the mappings), arms again what lost its protection without an event, counts and lists it as
+ * UFFDWP_LOSS_UNKNOWN, and fails a running snapshot that has not saved it yet (-ENODATA): it may have been written.
+ * Writers go on meanwhile.
  *
  * Errors: -EINVAL (sz too small), -EOPNOTSUPP (this kernel's pagemap does not show uffd-wp bits: Linux before 5.13;
  * there is no answer), -ESTALE (the region is dead, or its registration was taken away: it is dead from now on),
@@ -212,28 +215,29 @@ struct uffdwp_audit {
 UFFDWP_EXPORT int uffdwp_region_audit(struct uffdwp_region *region, struct uffdwp_audit *audit);
 
 /*
- * The explicit barrier: "I am about to write [offset, offset + length)". Preserves what a running snapshot still needs
- * and disarms, without a fault; costs a few nanoseconds where nothing is armed. The range need not be aligned. Call it
- * for buffers that are handed to system calls under inline delivery. The promise holds until the next begin or arm;
- * under rearm and minor inline, and with any by UFFDWP_ARMING_MOVE, also only as long as the kernel does not swap the
- * page out: a system call that fails with EFAULT is made once more after another barrier. Where the library fills empty
- * entries itself and a system call could not wait for that (the same, inline or in user mode only) it fills those of
- * the range, too: some system calls for each page. Pages that a lazy restore has not fetched yet are waited for; the
- * error of one that it could not fetch is the answer, and then nothing is promised. Async-signal-safe. -ERANGE
- * (outside, armed or not), -EDEADLK (the calling thread runs on a stack in this region, armed or not), -ESTALE (dead),
- * -ECHILD (a child of fork(), while its parent had something armed). Forms no text. Since 0.1.
+ * Announces a write, which then does not fault: the explicit barrier, "I am about to write [offset, offset + length)".
+ * Preserves what a running snapshot still needs and disarms, without a fault; costs a few nanoseconds where nothing is
+ * armed. The range need not be aligned. Call it for buffers that are handed to system calls under inline delivery. The
+ * promise holds until the next begin or arm; under rearm and minor inline, and with any by UFFDWP_ARMING_MOVE, also
+ * only as long as the kernel does not swap the page out: a system call that fails with EFAULT is made once more after
+ * another barrier. Where the library fills empty entries itself and a system call could not wait for that (the same,
+ * inline or in user mode only) it fills those of the range, too: some system calls for each page. Pages that a lazy
+ * restore has not fetched yet are waited for; the error of one that it could not fetch is the answer, and then nothing
+ * is promised. Async-signal-safe. -ERANGE (outside, armed or not), -EDEADLK (the calling thread runs on a stack in this
+ * region, armed or not), -ESTALE (dead), -ECHILD (a child of fork(), while its parent had something armed). Forms no
+ * text. Since 0.1.
  */
 UFFDWP_EXPORT int uffdwp_prepare_write(struct uffdwp_region *region, uint64_t offset, uint64_t length);
 
 /*
- * The barrier for reads: "a system call will read [offset, offset + length)", as write(2) from the region does. Maps
- * what is not mapped, where a system call could not wait for the library to do it: under inline delivery (or in user
- * mode only) with UFFDWP_MECHANISM_REARM or _MINOR at any time, with any other while a snapshot armed by
- * UFFDWP_ARMING_MOVE has something armed (attached memory: from the first of them on). What is armed stays so. The
- * range need not be aligned; where there is nothing to do it costs a few nanoseconds, else up to a system call for each
- * page. The promise holds until the next begin or arm, and as long as the kernel does not take the page out of memory:
- * a system call that fails with EFAULT is made once more after another barrier. Pages that a lazy restore has not
- * fetched yet are waited for, as by uffdwp_prepare_write(). Async-signal-safe. Errors as of uffdwp_prepare_write().
+ * Announces that a system call reads: the barrier for reads, "it will read [offset, offset + length)", as write(2) from
+ * the region does. Maps what is not mapped, where a system call could not wait for the library to do it: under inline
+ * delivery (or in user mode only) with UFFDWP_MECHANISM_REARM or _MINOR at any time, with any other while a snapshot
+ * armed by UFFDWP_ARMING_MOVE has something armed (attached memory: from the first of them on). What is armed stays so.
+ * The range need not be aligned; where there is nothing to do it costs a few nanoseconds, else up to a system call for
+ * each page. The promise holds until the next begin or arm, and as long as the kernel does not take the page out of
+ * memory: a system call that fails with EFAULT is made once more after another barrier. Pages that a lazy restore has
+ * not fetched yet are waited for, as by uffdwp_prepare_write(). Async-signal-safe. Errors as of uffdwp_prepare_write().
  * Forms no text. Since 0.1.
  */
 UFFDWP_EXPORT int uffdwp_prepare_read(struct uffdwp_region *region, uint64_t offset, uint64_t length);

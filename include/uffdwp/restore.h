@@ -25,14 +25,14 @@ struct uffdwp_restore_options {
 	uint32_t threads;         /* that fetch, 1 to 64; 0: 4 */
 	const char *path;         /* the image: raw, or the newest delta of a chain */
 	const char *const *paths; /* files that may be its ancestors, as of uffdwp_image_options; NULL: beside it */
-	size_t path_count;
+	size_t path_count;        /* of paths */
 };
 #define UFFDWP_RESTORE_OPTIONS_INIT UFFDWP_INIT(struct uffdwp_restore_options)
 
 enum uffdwp_restore_state {
-	UFFDWP_RESTORE_STATE_RUNNING = 0,
-	UFFDWP_RESTORE_STATE_DONE = 1,
-	UFFDWP_RESTORE_STATE_FAILED = 2
+	UFFDWP_RESTORE_STATE_RUNNING = 0, /* pages are being fetched */
+	UFFDWP_RESTORE_STATE_DONE = 1,    /* all are there */
+	UFFDWP_RESTORE_STATE_FAILED = 2   /* some are not; `error` says why */
 };
 
 struct uffdwp_restore_progress {
@@ -65,9 +65,9 @@ struct uffdwp_restore_progress {
  * has no checksum: one that was cut off restores as a shorter one, with 0. Compare length_bytes with what you expect.
  *
  * Errors, the content is undefined then: those of uffdwp_image_open(), -EINVAL, -E2BIG, -ERANGE (the image is longer
- * than the region), -EBUSY (a snapshot or a restore has not been freed, or a view is open), -ESTALE (unmapped),
- * -EBADMSG (damaged: the text names the place), -EXDEV (the raw image is not the one that its child names), -EFBIG
- * (that one is longer than 128 TiB), -EIO, -ENOMEM. Since 0.1.
+ * than the region), -EBUSY (a snapshot or a restore has not been freed, or a view is open), -ESTALE (dead), -EBADMSG (a
+ * file is damaged: the text names the place), -EXDEV (the raw image is not the one that its child names), -EFBIG (that
+ * one is longer than 128 TiB), -EIO, -ENOMEM. Since 0.1.
  */
 UFFDWP_MUST_CHECK UFFDWP_EXPORT int uffdwp_restore(struct uffdwp_region *region,
                                                    const struct uffdwp_restore_options *options,
@@ -107,17 +107,19 @@ UFFDWP_MUST_CHECK UFFDWP_EXPORT int uffdwp_restore_begin(struct uffdwp_region *r
 /* Looks at a restore without waiting. -EINVAL (sz too small). Since 0.1. */
 UFFDWP_EXPORT int uffdwp_restore_poll(struct uffdwp_restore *restore, struct uffdwp_restore_progress *progress);
 
-/* A descriptor that becomes readable when the restore has ended; as uffdwp_snapshot_fd(). Since 0.1. */
+/* Gives a descriptor of a restore for event loops: it becomes readable when the restore has ended; as
+ * uffdwp_snapshot_fd(). Returns the descriptor, or a negative errno. -EMFILE, -ENFILE, -ENOMEM. Since 0.1. */
 UFFDWP_EXPORT int uffdwp_restore_fd(struct uffdwp_restore *restore);
 
 /*
- * Asks the restore to end: what was not fetched fails with -ECANCELED, and accessing it raises SIGBUS, as after
+ * Asks a restore to end: what was not fetched fails with -ECANCELED, and accessing it raises SIGBUS, as after
  * uffdwp_restore_free(). Does not wait. Nothing happens if it has ended already. Since 0.1.
  */
 UFFDWP_EXPORT int uffdwp_restore_abort(struct uffdwp_restore *restore);
 
 /*
- * Waits until all pages are there, or timeout_ms have passed (-1: for ever; 0: only looks). 0: all are there;
+ * Waits until a restore has ended: until all pages are there, or timeout_ms have passed (-1: for ever; 0: only looks).
+ * Returns 0: all are there;
  * -ETIMEDOUT: still running; else the error that the restore ended with when everything that can be fetched was.
  * `progress` may be NULL; it is filled in any case, also on -ETIMEDOUT, but not on -EINVAL (sz too small) and -ECHILD.
  * After an error the pages that were not fetched raise SIGBUS when they are accessed. Any thread. Since 0.1.
@@ -125,20 +127,21 @@ UFFDWP_EXPORT int uffdwp_restore_abort(struct uffdwp_restore *restore);
 UFFDWP_EXPORT int uffdwp_restore_wait(struct uffdwp_restore *restore, int timeout_ms,
                                       struct uffdwp_restore_progress *progress);
 
-/* Why the restore failed, and where; as uffdwp_error_text(). Empty before uffdwp_restore_wait() answered so. Since 0.1.
- */
+/* Says why a restore failed, and where. Returns the length of the text, which is copied as by uffdwp_error_text();
+ * empty before uffdwp_restore_wait() answered so. Since 0.1. */
 UFFDWP_EXPORT size_t uffdwp_restore_text(struct uffdwp_restore *restore, char *buffer, size_t size);
 
 /*
- * Waits until the pages of [offset, offset + length) are there: for callers that want an error instead of SIGBUS. 0,
- * also where the restore has nothing to fetch; or the error of the first page that could not be fetched. The range need
- * not be aligned. Async-signal-safe. -ERANGE (outside of the region), -EOVERFLOW. Since 0.1.
+ * Waits for pages of a lazy restore: until those of [offset, offset + length) are there, for callers that want an error
+ * instead of SIGBUS. Returns 0, also where the restore has nothing to fetch; or the error of the first page that could
+ * not be fetched. The range need not be aligned. Async-signal-safe. -ERANGE (outside), -EOVERFLOW. Forms no text. Since
+ * 0.1.
  */
 UFFDWP_EXPORT int uffdwp_restore_check(struct uffdwp_restore *restore, uint64_t offset, uint64_t length);
 
 /*
- * Ends it, with its threads and files. Pages that were not fetched until then fail with -ECANCELED: accessing them
- * raises SIGBUS. NULL is ignored. To be called before the region is closed; no other thread may use the handle any
+ * Ends a restore, with its threads and files. Pages that were not fetched until then fail with -ECANCELED: accessing
+ * them raises SIGBUS. NULL is ignored. To be called before the region is closed; no other thread may use the handle any
  * more. Since 0.1.
  */
 UFFDWP_EXPORT int uffdwp_restore_free(struct uffdwp_restore *restore);

@@ -41,7 +41,7 @@ extern "C" {
 #define UFFDWP_MUST_CHECK
 #endif
 
-/* The version of the library that is linked, as "major.minor.patch". Never NULL. */
+/* Says which version of the library is linked. Returns a text, "major.minor.patch"; never NULL. Since 0.1. */
 UFFDWP_EXPORT const char *uffdwp_version(void);
 
 #define UFFDWP_BUILT_URING (1u << 0) /* io_uring: always; whether it may be used here, uffdwp_probe_system() says */
@@ -49,7 +49,8 @@ UFFDWP_EXPORT const char *uffdwp_version(void);
 #define UFFDWP_BUILT_NUMA (1u << 2)  /* placement on NUMA nodes (libnuma) */
 #define UFFDWP_BUILT_NBD (1u << 3)   /* snapshots to network block devices (libnbd, loaded at first use) */
 
-/* What the library that is linked was built with: UFFDWP_BUILT_*. What needs a part that is left out is refused
+/* Says what the linked library was built with. Returns flags, UFFDWP_BUILT_*. What needs a part that is left out is
+ * refused
  * (-EOPNOTSUPP). Since 0.1. */
 UFFDWP_EXPORT uint32_t uffdwp_built(void);
 
@@ -96,7 +97,8 @@ enum uffdwp_arming {
 enum uffdwp_delivery {
 	UFFDWP_DELIVERY_AUTO = 0,   /* THREAD where the mechanism can, else INLINE: uffdwp_region_info() says which */
 	UFFDWP_DELIVERY_THREAD = 1, /* a handler thread of the runtime; the writer sleeps, system calls wait too */
-	UFFDWP_DELIVERY_INLINE = 2  /* the writer itself, in a signal handler: faster, see the caveat on EFAULT above */
+	UFFDWP_DELIVERY_INLINE = 2  /* the writer itself, in a signal handler: faster, with EFAULT in system calls, see
+	                             * the top of uffdwp.h */
 };
 
 /* How a page that the library had armed came to be without its protection. */
@@ -115,11 +117,11 @@ struct uffdwp;
 typedef void (*uffdwp_log_fn)(void *user, const char *line);
 
 /*
- * Has each line of the trace passed to `log`, and none to standard error; NULL: as the environment says. For the whole
- * process, also while runtimes are open: waits until no thread is in the function of before, so that what it uses may
- * go. The function is called in any thread of the program or of the library, in several at a time, also under locks of
- * the library: it must not call the library, nor touch memory of a region, nor wait for a thread that might. Returns 0.
- * Since 0.1.
+ * Passes the trace to a function of the program: each line to `log`, and none to standard error; NULL: as the
+ * environment says (UFFDWP_DEBUG=1: to standard error). For the whole process, also while runtimes are open: waits
+ * until no thread is in the function of before, so that what it uses may go. The function is called in any thread of
+ * the program or of the library, in several at a time, also under locks of the library: it must not call the library,
+ * nor touch memory of a region, nor wait for a thread that might. Returns 0. Since 0.1.
  */
 UFFDWP_EXPORT int uffdwp_log_to(uffdwp_log_fn log, void *user);
 
@@ -154,20 +156,20 @@ struct uffdwp_options {
 UFFDWP_MUST_CHECK UFFDWP_EXPORT int uffdwp_open(const struct uffdwp_options *options, struct uffdwp **out);
 
 /*
- * Closes a runtime, ends its threads. -EBUSY while a region of it is open or a track runs: nothing happened then.
+ * Closes a runtime and ends its threads. -EBUSY while a region of it is open or a track runs: nothing happened then.
  * -ECHILD. Since 0.1.
  */
 UFFDWP_EXPORT int uffdwp_close(struct uffdwp *runtime);
 
 /*
- * Copies the text of the last call that failed in this thread, of whatever handle, into `buffer`, always terminated;
- * returns the length of the whole text, as snprintf does. Empty if none failed. What other threads do does not change
- * it, nor do later calls that succeed. Some calls leave a text although they answer 0, to be looked for (non-empty)
- * where no call failed before: uffdwp_open() (mprotect alone is left), uffdwp_region_attach() with
- * UFFDWP_REGION_ATTACH_ALIASED (another mapping was found), and calls that create where the process has given up rights
- * since uffdwp_open(). What ends in the background has a text of its own: uffdwp_snapshot_text(),
- * uffdwp_restore_text(). No text is formed by uffdwp_prepare_write(), uffdwp_restore_check() and uffdwp_image_read(),
- * nor for the -ETIMEDOUT of a wait. `buffer` may be NULL. Since 0.1.
+ * Gives the text of the last call that failed in this thread: of whatever handle, copied into `buffer`, always
+ * terminated. Returns the length of the whole text, as snprintf(3) does; 0, and an empty text, if none failed. What
+ * other threads do does not change it, nor do later calls that succeed. Some calls leave a text although they answer 0,
+ * to be looked for (non-empty) where no call failed before: uffdwp_open() (mprotect alone is left),
+ * uffdwp_region_attach() with UFFDWP_REGION_ATTACH_ALIASED (another mapping was found), and calls that create where the
+ * process has given up rights since uffdwp_open(). What ends in the background has a text of its own:
+ * uffdwp_snapshot_text(), uffdwp_restore_text(). No text is formed by uffdwp_prepare_write(), uffdwp_restore_check()
+ * and uffdwp_image_read(), nor for the -ETIMEDOUT of a wait. `buffer` may be NULL. Since 0.1.
  *
  *     char text[512];
  *     uffdwp_error_text(text, sizeof(text)); // after a call that answered less than 0

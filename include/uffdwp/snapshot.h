@@ -31,7 +31,7 @@ enum uffdwp_sink {
 	UFFDWP_SINK_IMAGE = 0,
 	UFFDWP_SINK_STREAM = 1,   /* `fd`, from the first byte to the last, holes as zeros: a pipe, a socket, a file */
 	UFFDWP_SINK_CALLBACK = 2, /* `callback`, in runs of pages, each page once, in any order */
-	/* An export of a network block device, by the URI in `path`: see UFFDWP_NBD_UNFINISHED below. */
+	/* An export of a network block device, by the URI in `path`: see UFFDWP_NBD_UNFINISHED. */
 	UFFDWP_SINK_NBD = 3
 };
 
@@ -77,7 +77,7 @@ typedef int (*uffdwp_sink_fn)(void *user, uint64_t offset, const void *data, uin
  * this flag, or a failed one, ends the keeping; so do a restore and closing the region. A view in between does not. The
  * memory of the pool (pool_bytes) stays for the next snapshot of the region, which finds it touched; one without this
  * flag, or closing the region, gives it back. All of it is without effect where increments are refused with
- * -EOPNOTSUPP, see below.
+ * -EOPNOTSUPP: see `parent`.
  */
 #define UFFDWP_SNAPSHOT_KEEP (1u << 1)
 /*
@@ -141,7 +141,7 @@ struct uffdwp_snapshot_options {
 	                   * export's URI */
 	int32_t fd;       /* SINK_STREAM; stays the caller's; blocking or not. 0 stands for "not given": dup(2) a sink
 	                   * that is descriptor 0 */
-	uint32_t arming;  /* enum uffdwp_arming; see above */
+	uint32_t arming;  /* enum uffdwp_arming: how pages come to be protected */
 	uffdwp_sink_fn callback; /* SINK_CALLBACK */
 	void *user;              /* for callback */
 
@@ -185,44 +185,49 @@ struct uffdwp_snapshot_options {
 #define UFFDWP_SNAPSHOT_OPTIONS_INIT UFFDWP_INIT(struct uffdwp_snapshot_options)
 
 /*
- * Makes the cut: returns when every later write is excluded from the snapshot; the saving goes on in the background.
+ * Begins a snapshot of a region: makes the cut, and returns when every later write is excluded from the snapshot; the
+ * saving goes on in the background.
  * Before the cut, rounds: pages are armed while writers go on, until little is left that was written since; writers
  * that are too fast for that are braked for moments. Then, for the pause, write faults wait until the rest is armed, so
  * that no thread sees an effect whose cause the image lacks. A caller that wants a transaction boundary holds the lock
  * that its writers take for this call, or better gives cut_enter and cut_leave.
  *
  * Errors, nothing changed: -EINVAL, -E2BIG, -ERANGE (length beyond the region), -EBUSY (a snapshot of this region has
- * not been freed), -ENOENT, -EACCES, -ENOTDIR, -EROFS, -EISDIR, -ENAMETOOLONG (path), -ENOSPC, -EDQUOT (no room for the
- * image), -EBADF (fd), -EXDEV (the parent is not the image of this region's last snapshot), -EBADMSG (it is damaged),
- * -EINVAL (`path` is a file that the delta would rest on), -ELOOP (the parent's chain has 512 files already),
- * -EOPNOTSUPP (there are no deltas and increments of such a region, see `parent`), -ENODATA (what was written since the
- * last snapshot is not known: without UFFDWP_SNAPSHOT_KEEP, for example), of SINK_NBD -EROFS, -ENOSPC (a small export),
- * -EOPNOTSUPP (no libnbd; no flush; `compress`, and the library was built without zstd), -ETIMEDOUT (10 s without an
- * answer) and what libnbd says of the URI and the server
- * (-ECONNREFUSED, ...), what cut_enter refused with, -ESTALE (dead region), -ENOMEM, -EAGAIN (no thread), -ENOBUFS
- * (mprotect with too few mappings for so many pages: a larger pool), or what the kernel answered to arming. Since 0.1.
+ * not been freed), -ENOENT (the folder of `path` is not there), -EACCES (the folder is not writable), -ENOTDIR, -EROFS,
+ * -EISDIR, -ENAMETOOLONG, -ENOSPC, -EDQUOT (no room for the image), -EBADF (`fd` is none that can be written to),
+ * -EXDEV (the parent is not the image of this region's last snapshot), -EBADMSG (the parent is damaged), -EINVAL
+ * (`path` is a file that the delta would rest on), -ELOOP (the parent's chain has 512 files already), -EOPNOTSUPP
+ * (there are no deltas and increments of such a region, see `parent`), -ENODATA (what was written since the last
+ * snapshot is not known: without UFFDWP_SNAPSHOT_KEEP, for example), -EOPNOTSUPP (`compress`, and the library was built
+ * without zstd), -ESTALE (dead region), -ENOMEM, -EAGAIN (no thread), -ENOBUFS (mprotect with too few mappings for so
+ * many pages: a larger pool helps), what cut_enter refused with, or what the kernel answered to arming. Errors of
+ * UFFDWP_SINK_NBD: -EROFS (the export is not writable), -ENOSPC (the export is smaller than the image), -EOPNOTSUPP (no
+ * libnbd, or an export that cannot be flushed), -ETIMEDOUT (10 s without an answer), or what libnbd says of the URI and
+ * the server
+ * (-ECONNREFUSED, ...). Since 0.1.
  */
 UFFDWP_MUST_CHECK UFFDWP_EXPORT int uffdwp_snapshot_begin(struct uffdwp_region *region,
                                                           const struct uffdwp_snapshot_options *options,
                                                           struct uffdwp_snapshot **out);
 
 /*
- * The same of several regions with one cut: options[i] and out[i] belong to regions[i]. Faults of all regions wait
+ * Begins snapshots of several regions with one cut: as uffdwp_snapshot_begin(); options[i] and out[i] belong to
+ * regions[i]. Faults of all regions wait
  * until all are armed, so no thread sees in one region the effect of a write to another that its image lacks. cut_enter
  * and cut_leave are those of options[0]; the others must have none. All are begun or none; from then on each is a
- * snapshot of its own, and may fail alone. Regions must be different, of one runtime; 1 to 64 of them. Errors as above,
- * and -EINVAL (NULL; regions of two runtimes; the sz of two options differs; two images at one path, however it is
- * written, or two streams to one fd; an image at the path of another one's parent, or of an ancestor that lies beside
- * that parent), -E2BIG (count). Since 0.1.
+ * snapshot of its own, and may fail alone. Regions must be different, of one runtime; 1 to 64 of them. Errors: those of
+ * uffdwp_snapshot_begin(), -EINVAL (NULL; regions of two runtimes; the sz of two options differs; two images at one
+ * path, however it is written, or two streams to one fd; an image at the path of another one's parent, or of an
+ * ancestor that lies beside that parent), -E2BIG (count is not 1 to 64). Since 0.1.
  */
 UFFDWP_MUST_CHECK UFFDWP_EXPORT int uffdwp_snapshot_begin_group(struct uffdwp_region *const *regions,
                                                                 const struct uffdwp_snapshot_options *options,
                                                                 size_t count, struct uffdwp_snapshot **out);
 
 enum uffdwp_snapshot_state {
-	UFFDWP_SNAPSHOT_STATE_RUNNING = 0,
-	UFFDWP_SNAPSHOT_STATE_COMMITTED = 1,
-	UFFDWP_SNAPSHOT_STATE_FAILED = 2
+	UFFDWP_SNAPSHOT_STATE_RUNNING = 0,   /* pages are being saved */
+	UFFDWP_SNAPSHOT_STATE_COMMITTED = 1, /* the image is there, complete and synced */
+	UFFDWP_SNAPSHOT_STATE_FAILED = 2     /* there is none; `error` says why */
 };
 
 struct uffdwp_snapshot_progress {
@@ -257,26 +262,30 @@ struct uffdwp_snapshot_progress {
 UFFDWP_EXPORT int uffdwp_snapshot_poll(struct uffdwp_snapshot *snapshot, struct uffdwp_snapshot_progress *progress);
 
 /*
- * Waits up to timeout_ms (-1: for ever) until the snapshot ended. 0: committed; -ETIMEDOUT: it still runs; else the
- * error that ended it: -ECANCELED after an abort, -ENOLINK where the region still needed a page of a lazy restore that
- * was aborted or freed before. progress may be NULL; it is filled whenever the snapshot has ended, also by an error. On
- * -ETIMEDOUT it is not filled: use uffdwp_snapshot_poll(). A failed snapshot's text: uffdwp_snapshot_text(). Since 0.1.
+ * Waits until a snapshot has ended: up to timeout_ms (-1: for ever). Returns 0: committed; -ETIMEDOUT: it still runs;
+ * else the error that ended it: -ECANCELED after an abort, -ENOLINK where the region still needed a page of a lazy
+ * restore that was aborted or freed before. `progress`
+ * may be NULL; it is filled whenever the snapshot has ended, also by an error, but not on -ETIMEDOUT: use
+ * uffdwp_snapshot_poll() then. A failed snapshot's text:
+ * uffdwp_snapshot_text(). Since 0.1.
  */
 UFFDWP_EXPORT int uffdwp_snapshot_wait(struct uffdwp_snapshot *snapshot, int timeout_ms,
                                        struct uffdwp_snapshot_progress *progress);
 
 /*
- * A descriptor that becomes readable when the snapshot has ended, and stays so: for event loops (poll(2), epoll(7),
- * io_uring), which then call uffdwp_snapshot_wait() with 0. Stays the library's, until the snapshot is freed: do not
- * read or close it. A snapshot that has ended still holds the region until it is freed. The descriptor (the same each
- * time), or -EMFILE, -ENFILE, -ENOMEM. Since 0.1.
+ * Gives a descriptor of a snapshot for event loops: it becomes readable when the snapshot has ended, and stays so. An
+ * event loop (poll(2), epoll(7), io_uring) then calls uffdwp_snapshot_wait() with 0. The descriptor stays the
+ * library's, until the snapshot is freed: do not read or close it. A snapshot that has ended still holds the region
+ * until it is freed. Returns the descriptor (the same each time), or a negative errno. -EMFILE, -ENFILE, -ENOMEM. Since
+ * 0.1.
  */
 UFFDWP_EXPORT int uffdwp_snapshot_fd(struct uffdwp_snapshot *snapshot);
 
-/* Why the snapshot failed, and where; as uffdwp_error_text(). Since 0.1. */
+/* Says why a snapshot failed, and where. Returns the length of the text, which is copied as by uffdwp_error_text().
+ * Since 0.1. */
 UFFDWP_EXPORT size_t uffdwp_snapshot_text(struct uffdwp_snapshot *snapshot, char *buffer, size_t size);
 
-/* Asks the snapshot to end without a commit; does not wait. Nothing happens if it has ended already. Since 0.1. */
+/* Asks a snapshot to end without a commit; does not wait. Nothing happens if it has ended already. Since 0.1. */
 UFFDWP_EXPORT int uffdwp_snapshot_abort(struct uffdwp_snapshot *snapshot);
 
 /* Frees a snapshot; one that runs is aborted and waited for, and there is no image then: only a 0 of

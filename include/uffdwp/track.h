@@ -72,10 +72,11 @@ uffdwp_track_start(struct uffdwp *runtime, const struct uffdwp_track_options *op
 #define UFFDWP_TRACK_ADD_CLEAN (1u << 4)
 
 /*
- * Adds [address, address + length), aligned to its pages. Under async that is one or two system calls, for thousands of
- * ranges; ranges that touch are kept as one, and gaps of up to 16 pages between two are registered along with them:
- * that memory is never reported, but another userfaultfd cannot be registered there (this library's tracks and regions
- * can). Mappings of any type: under async files on disk, too. No range may be tracked twice.
+ * Adds memory to a track: [address, address + length), aligned to its pages. Under async that is one or two system
+ * calls, for thousands of ranges; ranges that touch are kept as one, and gaps of up to 16 pages between two are
+ * registered along with them: that memory is never reported, but another userfaultfd cannot be registered there (this
+ * library's tracks and regions can). Mappings of any type: under async files on disk, too. No range may be tracked
+ * twice.
  *
  * Errors, nothing changed: -EINVAL (not aligned, zero, unknown flag), -EOVERFLOW, -EBUSY (some of it is tracked
  * already, or another userfaultfd is registered there), -ENOENT (nothing, or not everything, is mapped there), -ERANGE
@@ -85,7 +86,7 @@ uffdwp_track_start(struct uffdwp *runtime, const struct uffdwp_track_options *op
 UFFDWP_EXPORT int uffdwp_track_add(struct uffdwp_track *track, void *address, uint64_t length, uint32_t flags);
 
 /*
- * Takes a range out of the track: before it is unmapped, or when its writes do not matter any more. May be a part of
+ * Takes a range out of a track: before it is unmapped, or when its writes do not matter any more. May be a part of
  * what was added, under async; a range that became or lies in a region is removed as it was added. What was written
  * there and not collected is forgotten. -EINVAL (not aligned, zero), -EOVERFLOW, -ENOMEM, -ENOENT (none of it is
  * tracked; nothing happened). Since 0.1.
@@ -95,11 +96,12 @@ UFFDWP_EXPORT int uffdwp_track_remove(struct uffdwp_track *track, void *address,
 /* Bytes [start, end) were written, in whole pages. */
 struct uffdwp_written {
 	uint64_t start; /* an address */
-	uint64_t end;
+	uint64_t end;   /* the first address after it */
 	uint64_t flags; /* UFFDWP_TRACK_WRITTEN; more may come */
 };
 #define UFFDWP_TRACK_WRITTEN (1u << 1)
 
+/* Called for each range that was written, in the order of addresses. */
 typedef void (*uffdwp_written_fn)(void *user, const struct uffdwp_written *range);
 
 #define UFFDWP_TRACK_COLLECT_PEEK (1u << 5) /* look only: all stays written for the next collect */
@@ -116,7 +118,7 @@ struct uffdwp_collect {
 	uint64_t length; /* whole pages; 0: all that is tracked from `start` on */
 
 	struct uffdwp_written *ranges; /* room for `capacity` of them, in the order of addresses */
-	size_t capacity;
+	size_t capacity;               /* of ranges */
 	/* `start` and `length` must be given. Bit n stands for the n-th system page from `start` on, of the size
 	 * sysconf(_SC_PAGESIZE). Bits are only set: clear the bitmap yourself. */
 	uint64_t *bitmap;
@@ -137,8 +139,8 @@ struct uffdwp_collect {
 #define UFFDWP_COLLECT_INIT UFFDWP_INIT(struct uffdwp_collect)
 
 /*
- * Says what was written since the last collect and arms it again, atomically against writers. Nothing is allocated. May
- * be called by several threads at once; each write is in one of their answers then. Under mechanisms with faults
+ * Says what was written since the last collect: and arms it again, atomically against writers. Nothing is allocated.
+ * May be called by several threads at once; each write is in one of their answers then. Under mechanisms with faults
  * writers are stalled while their pages are armed again (soft-dirty: all writers to tracked memory, by mprotect(2);
  * system calls that write there fail with EFAULT meanwhile).
  *
@@ -155,9 +157,9 @@ struct uffdwp_collect {
 UFFDWP_EXPORT int uffdwp_track_collect(struct uffdwp_track *track, struct uffdwp_collect *collect);
 
 /*
- * Announces writes. Pages of `ranges`, whole pages, that are about to be written lose their protection now, some system
- * calls for all of them instead of a fault for each. They count as written: the next collect reports them, whether a
- * write came or not, and arms them again.
+ * Announces writes to tracked memory. Pages of `ranges`, whole pages, that are about to be written lose their
+ * protection now, some system calls for all of them instead of a fault for each. They count as written: the next
+ * collect reports them, whether a write came or not, and arms them again.
  *
  * It saves time and nothing else: a page that keeps its protection (what is not tracked by async, a kernel that
  * refuses) faults at its first write, as it would have. Ranges that lie in a region are passed over:
@@ -175,8 +177,8 @@ struct uffdwp_track_info {
 	                     * each range is a region, and has its own */
 	uint32_t flags;     /* UFFDWP_TRACK_START_* */
 	uint64_t ranges;    /* tracked, those that touch counted once */
-	uint64_t bytes;
-	uint64_t collects;
+	uint64_t bytes;     /* tracked */
+	uint64_t collects;  /* calls of uffdwp_track_collect() that armed */
 	uint64_t vanished_bytes; /* since the start */
 };
 
@@ -184,9 +186,9 @@ struct uffdwp_track_info {
 UFFDWP_EXPORT int uffdwp_track_info(struct uffdwp_track *track, struct uffdwp_track_info *info);
 
 /*
- * Compares the track with the mappings: ranges that were unmapped, replaced or moved without a report to it
+ * Compares a track with the mappings: ranges that were unmapped, replaced or moved without a report to it
  * (UFFDWP_TRACK_START_NO_EVENTS, MAP_FIXED) are taken out and counted into *vanished_bytes. One system call a range, or
- * more. -EINVAL, -ENOMEM. Since 0.1.
+ * more. -EINVAL (vanished_bytes is NULL), -ENOMEM. Since 0.1.
  */
 UFFDWP_EXPORT int uffdwp_track_audit(struct uffdwp_track *track, uint64_t *vanished_bytes);
 

@@ -42,17 +42,18 @@ struct uffdwp_view_options {
 #define UFFDWP_VIEW_OPTIONS_INIT UFFDWP_INIT(struct uffdwp_view_options)
 
 /*
- * Makes the cut, as uffdwp_snapshot_begin() does, and opens a view of all that the region has then; returns when every
- * later write is excluded from it. From then on the first write to each page costs a fault and a copy for each view
- * that has not got the page yet. Errors, nothing changed: -EINVAL, -E2BIG, -EOPNOTSUPP (other memory or another
- * mechanism; the kernel forbids to write to read-only mappings by /proc/self/mem), -EBUSY (a snapshot or a
+ * Opens a view of a region: makes the cut, as uffdwp_snapshot_begin() does, and maps all that the region has then;
+ * returns when every later write is excluded from it. From then on the first write to each page costs a fault and a
+ * copy for each view that has not got the page yet. Errors, nothing changed: -EINVAL, -E2BIG, -EOPNOTSUPP (other memory
+ * or another mechanism; the kernel forbids to write to read-only mappings by /proc/self/mem), -EBUSY (a snapshot or a
  * restore has not been freed, pages that a restore could not fetch are left, or another view is being opened), -EMFILE
- * (UFFDWP_VIEWS_MAX), what cut_enter refused with, -ESTALE, -ENOMEM, -EACCES. Since 0.1.
+ * (UFFDWP_VIEWS_MAX views are open), what cut_enter refused with, -ESTALE, -ENOMEM, -EACCES. Since 0.1.
  */
 UFFDWP_MUST_CHECK UFFDWP_EXPORT int
 uffdwp_view_open(struct uffdwp_region *region, const struct uffdwp_view_options *options, struct uffdwp_view **out);
 
-/* Where it is mapped; any thread may read it until the view is closed. Since 0.1. */
+/* Gives the address of a view. Returns where it is mapped; any thread may read it until the view is closed. Since 0.1.
+ */
 UFFDWP_EXPORT const void *uffdwp_view_base(const struct uffdwp_view *view);
 
 struct uffdwp_view_info {
@@ -68,7 +69,7 @@ struct uffdwp_view_info {
 /* Looks at a view; any thread. -EINVAL (sz too small). Since 0.1. */
 UFFDWP_EXPORT int uffdwp_view_info(const struct uffdwp_view *view, struct uffdwp_view_info *info);
 
-/* Unmaps it: no thread may read it any more. NULL is ignored. Since 0.1. */
+/* Closes a view and unmaps it: no thread may read it any more. NULL is ignored. Since 0.1. */
 UFFDWP_EXPORT int uffdwp_view_close(struct uffdwp_view *view);
 
 #ifdef __cplusplus
