@@ -42,6 +42,8 @@ install_it() {
 		-DUFFDWP_BENCH=OFF "${without[@]}"
 	quietly cmake --build "$scratch/alone" -j "$jobs"
 	quietly cmake --install "$scratch/alone"
+	[[ -f $scratch/usr/share/man/man3/uffdwp_open.3 && -f $scratch/usr/share/man/man7/uffdwp.7 &&
+		! -e $scratch/usr/share/man/man1 ]] || fail "the manuals of the library, and of no program, are not there"
 	grep -q '^CMAKE_BUILD_TYPE' "$scratch/alone/CMakeCache.txt"
 	grep -q -- '-O2' "$scratch/alone/compile_commands.json" || fail "the default is a build without optimization"
 }

@@ -36,7 +36,7 @@ packages_of() {
 		;;
 	test)
 		echo check sqlite3 util-linux mount coreutils python3 python3-cffi python3-numpy redis-tools libxml2-utils gnuplot-nox \
-			nbdkit libnbd-bin libjemalloc2 "$(test_extras)"
+			nbdkit libnbd-bin libjemalloc2 man-db groff-base mandoc "$(test_extras)"
 		;;
 	check) echo clang libclang-rt-14-dev clang-format clang-tidy cppcheck shellcheck git ;;
 	reach) echo debootstrap debian-archive-keyring dpkg-dev musl-tools mount util-linux ;;
