@@ -35,7 +35,7 @@ step_cppcheck_all() {
 
 step_shell() {
 	local scripts
-	mapfile -t scripts < <(grep -rlE '^#!.*\b(ba)?sh' --include='*' .ci tools tests bench | sort)
+	mapfile -t scripts < <(grep -rlE '^#!.*\b(ba)?sh|^# shellcheck shell=' --include='*' .ci tools tests bench | sort)
 	shellcheck "${scripts[@]}"
 	echo "shellcheck: ${#scripts[@]} scripts clean"
 }
