@@ -51,6 +51,6 @@ mapfile -t ctl < <({
 	printf '%s\n' lib/base/escape.c lib/base/errno_name.c
 	find tools/uffdwp-ctl -name '*.c'
 	find tools/dirty -name '*.c' ! -name shim.c ! -name follow.c
-} | sort | compile -Itools/dirty "-DUFFDWP_LIBDIR=\"/usr/local/lib\"" "-DUFFDWP_LIBDIR_FROM_BIN=\"../lib\"")
+} | sort | compile -Itools/dirty "-DUFFDWP_MODULEDIR=\"/usr/local/lib/uffdwp\"" "-DUFFDWP_MODULEDIR_FROM_BIN=\"../lib/uffdwp\"")
 $CC -o "$folder/bin/uffdwp-ctl" "${ctl[@]}" "$folder/lib/libuffdwp.a" -ljson-c -lm "${libraries[@]}"
 echo "built in $folder, without CMake"

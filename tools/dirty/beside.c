@@ -8,7 +8,7 @@
 
 int beside_find(const char *name, char path[LOADABLE_PATH])
 {
-	static const char *const places[] = {"../lib/", UFFDWP_LIBDIR_FROM_BIN "/"};
+	static const char *const places[] = {"../lib/", UFFDWP_MODULEDIR_FROM_BIN "/"};
 	char folder[LOADABLE_PATH - 64];
 	ssize_t length = readlink("/proc/self/exe", folder, sizeof(folder) - 1);
 	char *slash;
@@ -23,6 +23,6 @@ int beside_find(const char *name, char path[LOADABLE_PATH])
 		if (fits < LOADABLE_PATH && access(path, R_OK) == 0)
 			return 1;
 	}
-	(void)snprintf(path, LOADABLE_PATH, "%s/%s", UFFDWP_LIBDIR, name);
+	(void)snprintf(path, LOADABLE_PATH, "%s/%s", UFFDWP_MODULEDIR, name);
 	return access(path, R_OK) == 0;
 }

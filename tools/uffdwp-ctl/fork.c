@@ -249,8 +249,8 @@ static int fork_find_object(struct fork *fork)
 {
 	if (!beside_find(OBJECT, fork->object)) {
 		fork_say(OBJECT
-		         " is neither beside this program (../lib) nor at %s: install it, or run uffdwp-ctl from its "
-		         "build folder",
+		         " is neither beside this program (../lib) nor at %s: install it (Debian: libuffdwp-fork), or "
+		         "run uffdwp-ctl from its build folder",
 		         fork->object);
 		return LAUNCH_BROKEN;
 	}
