@@ -35,7 +35,7 @@ step_cppcheck_all() {
 
 step_shell() {
 	local scripts
-	mapfile -t scripts < <(grep -rlE '^#!.*\b(ba)?sh|^# shellcheck shell=' --include='*' .ci tools tests bench | sort)
+	mapfile -t scripts < <(grep -rlE '^#!.*\b(ba)?sh|^# shellcheck shell=' --include='*' .ci tools tests bench debian | sort)
 	shellcheck "${scripts[@]}"
 	echo "shellcheck: ${#scripts[@]} scripts clean"
 }
@@ -66,7 +66,8 @@ step_symbols() {
 	}
 	diff <(echo "$mapped") <(echo "$exported")
 	diff <(echo "$mapped") <(echo "$declared")
-	echo "symbols: $(wc -l <<<"$exported") exported, as in the map and the header"
+	diff <(echo "$mapped") <(sed -nE 's/^ (uffdwp_[a-z_]+)@.*/\1/p' debian/libuffdwp0.symbols | sort)
+	echo "symbols: $(wc -l <<<"$exported") exported, as in the map, the header and debian/libuffdwp0.symbols"
 }
 
 step_layers() {

@@ -45,10 +45,10 @@ allowed='
 if [[ $# -gt 0 ]]; then
 	files=("$@")
 else
-	mapfile -t files < <(find .ci .github bench examples include lib tests tools -type f \( -name '*.[ch]' -o -name '*.cpp' \
+	mapfile -t files < <(find .ci .github bench debian examples include lib tests tools -type f \( -name '*.[ch]' -o -name '*.cpp' \
 		-o -name '*.md' -o -name '*.py' -o -name '*.sh' -o -name '*.txt' -o -name '*.map' -o -name '*.in' -o -path '.ci/*' \
-		-o -path 'tests/vm/guest/*' -o -name '*.[137]' -o -name '*.awk' -o -name '*.bash' -o -name '_uffdwp-*' \) \
-		! -name check-words.sh | sort)
+		-o -path 'debian/*' -o -path 'tests/vm/guest/*' -o -name '*.[137]' -o -name '*.awk' -o -name '*.bash' \
+		-o -name '_uffdwp-*' \) ! -name check-words.sh ! -path debian/copyright ! -path 'debian/*/*/*' | sort)
 	files+=(README.md NEWS.md CMakeLists.txt)
 fi
 

@@ -36,15 +36,8 @@ skip() {
 	exit 0
 }
 
-# The kept system has no package but those of minbase: roots_make installs none.
 make_system() {
-	local bare=bare-$suite
-	roots_hold "$bare"
-	roots_make "$bare" "$suite" ""
-	cp -a --reflink=auto "$root" "$scratch/root"
-	flock -u "$roots_held"
-	root=$scratch/root
-	rm "$root/made"
+	roots_copy_bare "$suite"
 	mkdir -p "$root/src"
 	git archive HEAD | tar -x -C "$root/src"
 	roots_project=

@@ -124,6 +124,18 @@ roots_make() {
 	}
 }
 
+# Copies a bare system, which is kept, to $scratch/root, where it may be changed, and sets `root` to that. It has no package
+# but those of minbase. usage: roots_copy_bare SUITE
+roots_copy_bare() {
+	local bare=bare-$1
+	roots_hold "$bare"
+	roots_make "$bare" "$1" ""
+	cp -a --reflink=auto "$root" "$scratch/root"
+	flock -u "$roots_held"
+	root=$scratch/root
+	rm "$root/made"
+}
+
 # Unpacks source packages of this machine's own suite into a folder: FOLDER/NAME-VERSION.
 roots_sources() {
 	local folder=$1 log=$1/log suite mirror options
