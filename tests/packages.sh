@@ -65,9 +65,16 @@ make_source() {
 	roots_run chown -R builder: /build/packages
 }
 
-# A system that has what packages are made with, and what debian/control asks for beside it.
-prepare_system() {
+# Two systems: a bare one, and one that has what packages are made with and what debian/control asks for beside it.
+prepare_systems() {
+	roots_copy_bare "$suite"
+	bare=$root
 	roots_hold "packages-$suite"
+	[[ -e $roots/packages-$suite/made ]] || {
+		rm -rf --one-file-system "${roots:?}/packages-$suite"
+		cp -a --reflink=auto "$bare" "$roots/packages-$suite"
+		: >"$roots/packages-$suite/made"
+	}
 	roots_make "packages-$suite" "$suite" "" ccache
 	build=$root/build/packages # the same one each time: objects are kept by its name
 	rm -rf --one-file-system "$build"
@@ -114,9 +121,9 @@ run_tests() {
 	done
 }
 
-# Files that have the project's name, but for what this script and roots_run made.
+# Files that have the project's name, but for what this script, roots_run and man(1), which keeps what it rendered, made.
 files_left() {
-	find "$root" -xdev \( -path "$root/src" -o -path "$root/tmp" -o -path "$root/debs" \) -prune -o \
+	find "$root" -xdev \( -path "$root/src" -o -path "$root/tmp" -o -path "$root/debs" -o -path "$root/var/cache/man" \) -prune -o \
 		-iname '*uffdwp*' ! -path "$root/var/tmp/*.lock" -print
 }
 
@@ -138,8 +145,8 @@ command -v apt-get >/dev/null || skip "there is no apt"
 (roots_mirror) >/dev/null 2>&1 || skip "this machine's apt configuration names no mirror of Debian"
 [[ $install -eq 0 ]] || ./tools/install-deps.sh reach
 roots_scratch "$roots"
-prepare_system
-say "the system to build in is ready"
+prepare_systems
+say "the systems are ready"
 make_source
 as_builder dpkg-buildpackage --no-sign >"$scratch/log" 2>&1 || failed dpkg-buildpackage
 grep -E '^[0-9]+% tests passed' "$scratch/log" || roots_fail "the build ran no tests"
@@ -147,11 +154,10 @@ say "built"
 look_at_packages
 say "lintian has no errors and no warnings"
 [[ -z $keep ]] || cp "$build"/uffdwp_* "$build"/*.deb "$keep"
-mkdir "$scratch/debs"
-cp "$build"/*.deb "$scratch/debs"
-rm "$scratch"/debs/*-dbgsym_*
-roots_copy_bare "$suite"
-mv "$scratch/debs" "$root/debs"
+root=$bare
+mkdir "$root/debs"
+cp "$build"/*.deb "$root/debs"
+rm "$root"/debs/*-dbgsym_*
 debs=("$root"/debs/*.deb)
 fetching "a list of packages" roots_run "${roots_apt[@]}" update
 fetching "what the packages depend on" roots_run "${roots_apt[@]}" install -y --no-install-recommends "${debs[@]#"$root"}"
