@@ -65,10 +65,11 @@ struct uffdwp_mapper {
 #define UFFDWP_MAPPER_INIT UFFDWP_INIT(struct uffdwp_mapper)
 
 /*
- * Makes a region of the first `length` bytes from options->fd_offset on of options->fd, a memfd or a file of tmpfs or
- * hugetlbfs that is open for reading and writing, whose first mapper is given. It takes these options only: sz, fd,
- * fd_offset, mechanism (AUTO, MARKER, or REARM, which lazy restores need), delivery (AUTO or THREAD), on_loss,
- * on_loss_user. All of it is mapped in this process, too.
+ * Makes a region of memory that another process maps. Its memory are the first `length` bytes from options->fd_offset
+ * on of options->fd, a memfd or a file of tmpfs or hugetlbfs that is open for reading and writing; `mapper` is the
+ * first process that maps it. These options are taken, and no others: sz, fd, fd_offset, mechanism (AUTO, MARKER, or
+ * REARM, which lazy restores need), delivery (AUTO or THREAD), on_loss, on_loss_user. All of it is mapped in this
+ * process, too.
  *
  * Errors, nothing changed: -EINVAL (a length of 0 or not of whole pages, an option that is for others, mappings that
  * are not aligned, overlap or reach beyond the length), -E2BIG, -EBADF (fd, uffd or pidfd are not open), -EACCES (fd is
@@ -81,9 +82,10 @@ UFFDWP_MUST_CHECK UFFDWP_EXPORT int uffdwp_region_adopt(struct uffdwp *runtime, 
                                                         const struct uffdwp_mapper *mapper, struct uffdwp_region **out);
 
 /*
- * One process more maps the memory of an adopted region. While nothing of it is armed: -EBUSY while a snapshot, a
- * restore, a view or a track has it, or it is protected since a snapshot by UFFDWP_SNAPSHOT_KEEP. -EOPNOTSUPP (it is no
- * adopted region), -EMFILE (UFFDWP_MAPPERS_MAX), -ESTALE (dead), and as uffdwp_region_adopt(). Since 0.1.
+ * Adds a process that maps the memory of an adopted region. While nothing of it is armed: -EBUSY while a snapshot or a
+ * restore of it has not been freed, or a page of it is protected, for a track, a view, by uffdwp_region_arm() or since
+ * a snapshot by UFFDWP_SNAPSHOT_KEEP. Further errors: -EOPNOTSUPP (it is no adopted region), -EMFILE
+ * (UFFDWP_MAPPERS_MAX live), -ESTALE (dead), and those of uffdwp_region_adopt() that are about the mapper. Since 0.1.
  */
 UFFDWP_EXPORT int uffdwp_region_join(struct uffdwp_region *region, const struct uffdwp_mapper *mapper);
 

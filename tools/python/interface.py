@@ -17,7 +17,7 @@ import re
 import subprocess
 import sys
 
-HEADERS = ("runtime", "region", "snapshot", "view", "child", "restore", "image", "track", "probe")
+HEADERS = ("runtime", "region", "adopt", "snapshot", "view", "child", "restore", "image", "track", "probe")
 
 
 def read_header(include, name):
