@@ -25,6 +25,9 @@ void child_free_descriptors(struct uffdwp_child *child);
 /* prepare.c: frees all but what the regions still use: child_watch() has ended for them, or was never begun. */
 void child_delete(struct uffdwp_child *child);
 
+/* By its thread, when the child is looked at no more; child_delete() does it, too. */
+void child_close_descriptors(struct uffdwp_child *child);
+
 /* watch.c: the child's thread. */
 void *child_watch(void *argument);
 

@@ -262,11 +262,19 @@ void child_unmap_inherited(struct uffdwp_child *child)
 	}
 }
 
+void child_close_descriptors(struct uffdwp_child *child)
+{
+	struct view_child *in = &child->in;
+
+	view_child_close(in);
+	in->pidfd = in->pagemap = in->mem = in->maps = -1;
+}
+
 void child_delete(struct uffdwp_child *child)
 {
 	const struct kernel_ops *k = child->k;
 
-	view_child_close(&child->in);
+	child_close_descriptors(child);
 	child_free_descriptors(child);
 	for (unsigned i = 0; i < child->count; i++)
 		pages_free(k, (void *)child->views[i].broken, math_bitmap_bytes(child->cuts[i].pages_most));

@@ -207,7 +207,7 @@ static void watch_end(struct uffdwp_child *child)
 		stays[i] = !atomic_load(&child->views[i].left);
 		watch_detach(child, i);
 	}
-	view_child_close(&child->in); /* before a region may be closed: its owner finds all descriptors given back */
+	child_close_descriptors(child); /* before a region may be closed: its owner finds all descriptors given back */
 	int error = atomic_load(&child->in.error);
 
 	atomic_store(&child->state, error ? UFFDWP_CHILD_STATE_KILLED : UFFDWP_CHILD_STATE_ENDED);

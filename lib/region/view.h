@@ -88,7 +88,7 @@ int view_attach(struct uffdwp_view *view);
 void view_detach(struct uffdwp_view *view);
 
 /* Closes the descriptors of a child; in another child, its copies of them. */
-void view_child_close(struct view_child *child);
+void view_child_close(const struct view_child *child);
 
 /* The region is about to be closed: waits until no child's thread uses it. */
 void view_children_leave(struct uffdwp_region *region);

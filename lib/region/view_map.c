@@ -89,16 +89,10 @@ void view_unmap(struct uffdwp_view *view)
 	pages_free(view->k, view, sizeof(*view));
 }
 
-static void view_map_close(const struct view_child *child, int *fd)
+void view_child_close(const struct view_child *child)
 {
-	own_close(child->k, *fd, child->tag);
-	*fd = -1;
-}
-
-void view_child_close(struct view_child *child)
-{
-	view_map_close(child, &child->pidfd);
-	view_map_close(child, &child->pagemap);
-	view_map_close(child, &child->mem);
-	view_map_close(child, &child->maps);
+	own_close(child->k, child->pidfd, child->tag);
+	own_close(child->k, child->pagemap, child->tag);
+	own_close(child->k, child->mem, child->tag);
+	own_close(child->k, child->maps, child->tag);
 }

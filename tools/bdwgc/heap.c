@@ -68,7 +68,7 @@ static size_t heap_find(const struct heap *heap, uintptr_t address)
 
 static int heap_reserve(struct heap *heap)
 {
-	if (heap->count < heap->capacity)
+	if (heap->ranges && heap->count < heap->capacity)
 		return 0;
 	size_t capacity = heap->capacity ? heap->capacity * 2 : 64;
 	struct heap_range *ranges = reallocarray(heap->ranges, capacity, sizeof(*ranges));
