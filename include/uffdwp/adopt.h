@@ -19,10 +19,10 @@ extern "C" {
  * processes stays joined.
  *
  * A mapper makes its userfaultfd, and calls UFFDIO_API, itself. Features that it asked for are not known
- * here: UFFD_FEATURE_SIGBUS must not be among them. It needs UFFD_FEATURE_PAGEFAULT_FLAG_WP and
- * UFFD_FEATURE_WP_HUGETLBFS_SHMEM; UFFD_FEATURE_EVENT_REMOVE, _UNMAP, _REMAP and _FORK report what else it does with
- * the memory. O_NONBLOCK is set on it, and a number by fcntl(2) F_SETSIG, which both processes share. One userfaultfd
- * serves one region.
+ * here: UFFD_FEATURE_SIGBUS and UFFD_FEATURE_WP_ASYNC must not be among them. It needs UFFD_FEATURE_PAGEFAULT_FLAG_WP
+ * and UFFD_FEATURE_WP_HUGETLBFS_SHMEM; UFFD_FEATURE_EVENT_REMOVE, _UNMAP, _REMAP and _FORK report what else it does
+ * with the memory. O_NONBLOCK is set on it, and a number by fcntl(2) F_SETSIG, which both processes share. One
+ * userfaultfd serves one region.
  *
  * What a mapper does, and what then happens:
  *  - it ends, or calls execve(2): it is a mapper no more, which costs no other mapper anything; its end is noticed by
@@ -35,6 +35,13 @@ extern "C" {
  * Not seen, as ever: write(2) to the memfd, other mappings of it, children of fork() without the event; and the mapping
  * that this process has of it (uffdwp_region_base()), by which it may read at any time. A mapper that lies about where
  * it has the memory spoils the region's snapshots, and nothing else.
+ *
+ * While a lazy restore runs nothing may be read by uffdwp_region_base(): a page that is not there yet would become one
+ * of zeros. An adopted region is restored lazily while its first mapper alone maps it, all of it.
+ *
+ * A mapper closes its own copy of the userfaultfd when it has sent it: else the end of this process leaves its threads
+ * asleep that wait at a protected page. A userfaultfd for user mode only (UFFD_USER_MODE_ONLY) makes system calls and
+ * virtual CPUs fail at armed pages.
  *
  * This process needs no right to make a userfaultfd of its own.
  */

@@ -368,7 +368,7 @@ static void cut_enter_rounds(struct cut *cut)
 	uint32_t was_active = atomic_exchange(&region->active, 1);
 
 	lock_give(&region->lock);
-	if (was_active)
+	if (was_active && !region->mappers) /* page tables of other processes are not looked at */
 		cut_audit_wp_bits(region);
 }
 

@@ -83,7 +83,7 @@ static void events_discard_pages(struct uffdwp_region *region, uint64_t first, u
 	 * know. Empty entries that are ours are found at their next access. */
 	if (region_loses_wp_bits(region))
 		events_lose_pages(region, first, end);
-	else if (region->fd < 0)
+	else if (region->fd < 0 || (region->mappers && region->memory == UFFDWP_MEMORY_HUGETLB))
 		events_distrust_pages(region, first, end);
 }
 
@@ -240,6 +240,17 @@ static void events_take_remove_of(const struct mapper *mapper, const struct uffd
 	}
 }
 
+static int events_touch(const struct mapper *mapper, uint64_t start, uint64_t end)
+{
+	for (unsigned i = 0; i < mapper->count; i++) {
+		const struct uffdwp_mapping *mapping = &mapper->mappings[i];
+
+		if (start < mapping->address + mapping->length && end > mapping->address)
+			return 1;
+	}
+	return 0;
+}
+
 /* Whatever it does there beside that: writes may go unseen from now on. */
 void events_take_of(struct mapper *mapper, const struct uffd_msg *message)
 {
@@ -256,8 +267,7 @@ void events_take_of(struct mapper *mapper, const struct uffd_msg *message)
 		atomic_fetch_add_explicit(&region->counters.events_remap, 1, memory_order_relaxed);
 		break;
 	case UFFD_EVENT_UNMAP:
-		if (mapper_page_of(mapper, message->arg.remove.start) == UINT64_MAX &&
-		    mapper_page_of(mapper, message->arg.remove.end - 1) == UINT64_MAX)
+		if (!events_touch(mapper, message->arg.remove.start, message->arg.remove.end))
 			return; /* memory of another kind */
 		atomic_fetch_add_explicit(&region->counters.events_unmap, 1, memory_order_relaxed);
 		break;

@@ -91,6 +91,7 @@ struct fault {
 	enum fault_access access;
 	int was_armed;          /* empty.c: the page was armed when the empty entry was met */
 	enum uffdwp_loss cause; /* empty.c: why the entry is empty, should the file have the page */
+	unsigned refusals;      /* of a writer: how often in a row the kernel has refused to unprotect the page */
 	uint64_t until_ns;      /* of threads that sleep: when the snapshot fails for want of pool memory; 0 at first */
 	uint32_t brake_ns;      /* afterwards: its thread shall sleep so long, see fault_brake() */
 };

@@ -10,6 +10,7 @@
 
 #include "base/invariant.h"
 #include "base/math.h"
+#include "region/mapper.h"
 
 /* How many fills in a row the kernel may refuse for want of memory before that is taken as final. */
 #define FILL_RETRIES 64
@@ -56,7 +57,8 @@ static enum fault_verdict fill_again(const struct fault *fault)
 	return FAULT_AGAIN;
 }
 
-uint64_t fault_refused_times(struct uffdwp_region *region, uint64_t page)
+/* How often in a row this page was refused, up to 255. A hint: several pages at once are counted together or anew. */
+static uint64_t fill_refused_times(struct uffdwp_region *region, uint64_t page)
 {
 	uint64_t refused = atomic_load_explicit(&region->refused, memory_order_relaxed);
 	uint64_t times = refused >> 8 == page ? (refused & 0xff) + 1 : 1;
@@ -76,7 +78,7 @@ static enum fault_verdict fill_refuse(struct fault *fault, int error)
 		fault_wake_pages(region, fault->page, fault->page + 1);
 		return FAULT_DONE;
 	}
-	if (fault_refused_times(region, fault->page) < FILL_RETRIES)
+	if (fill_refused_times(region, fault->page) < FILL_RETRIES)
 		return fill_again(fault);
 	if (fault->by != FAULT_BY_HANDLER)
 		return FAULT_REFUSED;
@@ -85,7 +87,11 @@ static enum fault_verdict fill_refuse(struct fault *fault, int error)
 		loss_add(region, UFFDWP_LOSS_UNKNOWN, fault->page);
 		fault_fail_page(region, error, fault->page);
 	}
-	region->k->uffd_unregister(region->uffd, region_registered(region, fault->page), region->page_bytes);
+	if (region->mappers)
+		mappers_give_up_page(region, fault->page);
+	else
+		region->k->uffd_unregister(region->uffd, (uintptr_t)region_address(region, fault->page),
+		                           region->page_bytes);
 	atomic_store(&region->torn, 1); /* registered again before the next arming */
 	return FAULT_DONE;
 }

@@ -26,9 +26,6 @@ void fill_count(struct uffdwp_region *region, enum fill fill);
  * there is no page. */
 int fault_fill(struct fault *fault);
 
-/* How often in a row this page was refused, up to 255. A hint: several pages at once are counted together or anew. */
-uint64_t fault_refused_times(struct uffdwp_region *region, uint64_t page);
-
 /* What follows when an entry could not be filled: the negative errno of a fill. */
 enum fault_verdict fault_unfilled(struct fault *fault, int error);
 

@@ -27,6 +27,7 @@
 #define STACK_BYTES (1u << 20)
 #define SLICE_NS 100000       /* a writer waits: no other thread on this CPU may finish its milliseconds first */
 #define MPOL_PREFERRED_NODE 1 /* MPOL_PREFERRED of linux/mempolicy.h */
+#define END_TRIES 50          /* looks at whether the memory of a process that has ended is gone, too */
 #define HANDLER_KICK 0        /* token of the eventfd; all others are regions, or mappers */
 #define HANDLER_DESCRIPTORS (4 * HANDLER_REGIONS_MAX + 1) /* an adopted region has two for each mapper */
 
@@ -237,13 +238,15 @@ static void handler_give_up(struct uffdwp_region *region)
 
 /* A thread was refused to resume others, and it was no passing refusal: the kernel resumes all when the uffd is
  * closed. */
-static void handler_resume_by_close(struct uffdwp_region *region)
+static void handler_resume_by_close(struct handler *handler, struct uffdwp_region *region)
 {
 	if (!atomic_exchange(&region->unwakeable, 0) || !fault_wake_again(region))
 		return;
 	handler_give_up(region);
-	if (!region->mappers)
-		own_close(region->k, region->uffd, region->tag);
+	if (region->mappers) /* to close this process's copies would resume no thread */
+		return;
+	loop_remove(handler->loop, region->uffd, (uint64_t)(uintptr_t)region);
+	own_close(region->k, region->uffd, region->tag);
 }
 
 static int handler_has_move(const struct uffd_msg *messages, size_t count)
@@ -305,6 +308,8 @@ static void handler_drain(struct handler *handler, const struct source *source)
 	unsigned failures = 0;
 	ssize_t got;
 
+	if (source->mapper) /* the other process shares the open file, and may have made it block */
+		handler->k->unblock(source->uffd);
 	atomic_store(&region->events_in_hand, 1);
 	do {
 		got = handler_take_messages(handler, source);
@@ -313,7 +318,7 @@ static void handler_drain(struct handler *handler, const struct source *source)
 	atomic_fetch_add(&region->events_turns, 1);
 	atomic_store(&region->events_in_hand, 0);
 	if (failures == HANDLER_FAILURES_MAX && source->mapper)
-		events_lose_mapper(source->mapper);
+		events_lose_sight(region, -EOWNERDEAD);
 	else if (failures == HANDLER_FAILURES_MAX)
 		handler_give_up(region);
 	/* Everything was read, also the event that kept pages from being disarmed: its owner runs on, then they can be.
@@ -328,16 +333,19 @@ static void handler_drain(struct handler *handler, const struct source *source)
 		region->again_turns = 0;
 	}
 	losses_report(region);
-	handler_resume_by_close(region);
+	handler_resume_by_close(handler, region);
 }
 
 /* A mapper's tokens: of its uffd its own address, of its pidfd the next. */
 #define HANDLER_PIDFD 1
 
+/* A thread there may wait until an event is read. */
 static void handler_remove_mapper(struct handler *handler, struct mapper *mapper)
 {
+	const struct source source = {mapper->region, mapper, mapper->uffd};
 	uint64_t token = (uint64_t)(uintptr_t)mapper;
 
+	handler_drain(handler, &source);
 	loop_remove(handler->loop, mapper->uffd, token);
 	if (mapper->pidfd >= 0)
 		loop_remove(handler->loop, mapper->pidfd, token | HANDLER_PIDFD);
@@ -443,7 +451,7 @@ static void handler_run_commands(struct handler *handler)
 	/* A writer that found a loss kicks, too, and a thread that was refused to resume others. */
 	for (unsigned i = 0; i < atomic_load(&handler->count); i++) {
 		losses_report(handler->regions[i]);
-		handler_resume_by_close(handler->regions[i]);
+		handler_resume_by_close(handler, handler->regions[i]);
 	}
 }
 
@@ -489,11 +497,32 @@ static struct mapper *handler_mapper_of(const struct handler *handler, uint64_t 
 	return NULL;
 }
 
-/* The mapper's process has ended, or its userfaultfd cannot be served. */
-static void handler_lose_mapper(struct handler *handler, struct mapper *mapper)
+/* 1: its memory is gone with it. A thread that looks at it at this moment keeps it a little longer; a process that
+ * shares it (CLONE_VM) keeps it. To unprotect a page harms no more then: the region is dead. */
+static int handler_is_memory_gone(struct handler *handler, const struct mapper *mapper)
 {
+	unsigned turn = BACKOFF_YIELD;
+	int error = 0;
+
+	for (int i = 0; i < END_TRIES && error != -ESRCH; i++) {
+		error = handler->k->uffd_writeprotect(mapper->uffd, mapper->mappings[0].address,
+		                                      mapper->region->page_bytes, 0);
+		if (error != -ESRCH)
+			kernel_back_off(handler->k, &turn);
+	}
+	return error == -ESRCH;
+}
+
+/* The mapper's process has ended: it writes no more, or what shares its memory writes unseen from now on. */
+static void handler_take_end(struct handler *handler, struct mapper *mapper)
+{
+	int is_gone = handler_is_memory_gone(handler, mapper);
+
 	handler_remove_mapper(handler, mapper);
-	events_lose_mapper(mapper);
+	if (is_gone)
+		events_lose_mapper(mapper);
+	else
+		events_lose_sight(mapper->region, -ESTALE);
 }
 
 static void handler_take_event_of(struct handler *handler, struct mapper *mapper, const struct loop_event *event)
@@ -502,9 +531,10 @@ static void handler_take_event_of(struct handler *handler, struct mapper *mapper
 
 	if (!atomic_load(&mapper->used))
 		return;
-	if ((event->token & HANDLER_PIDFD) ||
-	    (event->result < 0 && handler_poll_again(handler, mapper->uffd, event->token)))
-		handler_lose_mapper(handler, mapper);
+	if (event->token & HANDLER_PIDFD)
+		handler_take_end(handler, mapper);
+	else if (event->result < 0 && handler_poll_again(handler, mapper->uffd, event->token))
+		events_lose_sight(mapper->region, -EOWNERDEAD);
 	else
 		handler_drain(handler, &source);
 }

@@ -94,6 +94,7 @@ struct inline_fault {
 	const struct kernel_ops *k;
 	enum fault_verdict verdict;
 	uint64_t until_ns;
+	unsigned refusals;
 	uint32_t brake_ns;
 };
 
@@ -127,7 +128,8 @@ static enum look inline_resolve_in(struct inline_fault *fault, struct uffdwp_reg
 	                    .limit = pages,
 	                    .by = FAULT_BY_WRITER,
 	                    .access = region_owns_empty(region) ? fault->access : FAULT_WRITE,
-	                    .until_ns = fault->until_ns};
+	                    .until_ns = fault->until_ns,
+	                    .refusals = fault->refusals};
 
 	fault->k = region->k;
 	if (region->process != process_number()) /* a child of fork(): nothing there is ours */
@@ -136,6 +138,7 @@ static enum look inline_resolve_in(struct inline_fault *fault, struct uffdwp_reg
 		return LOOK_NO_REGION;
 	fault->verdict = fault_resolve_with_retry(&met);
 	fault->until_ns = met.until_ns;
+	fault->refusals = met.refusals;
 	fault->brake_ns = met.brake_ns;
 	if (fault->verdict == FAULT_REFUSED)
 		return LOOK_NO_REGION;

@@ -78,11 +78,11 @@ static int preserve_unprotect(struct fault *fault, uint64_t first, uint64_t end)
 
 /* The kernel refuses to unprotect the page, for want of memory, or for good: by a limit or a filter that the program
  * has set since. A writer that only faulted again would do so for ever: in the end it gets its signal. */
-static enum fault_verdict preserve_still_protected(const struct fault *fault)
+static enum fault_verdict preserve_still_protected(struct fault *fault)
 {
 	if (fault->by != FAULT_BY_WRITER)
 		return FAULT_DONE;
-	return fault_refused_times(fault->region, fault->page) < DISARM_RETRIES ? FAULT_AGAIN : FAULT_REFUSED;
+	return ++fault->refusals < DISARM_RETRIES ? FAULT_AGAIN : FAULT_REFUSED;
 }
 
 /*

@@ -594,8 +594,10 @@ static void runtime_forget_gone(struct uffdwp_region *region)
 		handler_part(region->handler, &mappers->at[i]);
 		gone |= 1ull << i;
 	}
-	if (gone)
-		fault_epoch_wait(); /* no thread uses them any more */
+	if (gone) {
+		handler_sync(region->handler); /* what it had read of them is acted on */
+		fault_epoch_wait();            /* no thread uses them any more */
+	}
 	for (; gone; gone &= gone - 1)
 		mapper_close(&mappers->at[__builtin_ctzll(gone)]);
 }
@@ -607,12 +609,15 @@ int runtime_join_mapper(struct uffdwp_region *region, const struct mapper_plan *
 	lock_take(&region->lock);
 	int error = runtime_check_join(region);
 
-	runtime_forget_gone(region);
-	if (!error)
+	if (!error) {
+		runtime_forget_gone(region);
 		error = mapper_open(region, plan, &mapper);
+	}
 	if (!error) {
 		error = handler_join(region->handler, mapper);
 		if (error) {
+			mapper_note_gone(mapper);
+			fault_epoch_wait();
 			mapper_close(mapper);
 			text_fail(region->text, error, "the handler thread did not take the process: %s",
 			          strerror(-error));

@@ -41,7 +41,8 @@ static int supply_copy(const struct run *run, uint64_t first, uint64_t end)
  * through the file: it stays. */
 static int supply_copy_run(const struct run *run, uint64_t *until)
 {
-	int error = supply_copy(run, run->first, run->end);
+	/* The other process may have neighbours apart. */
+	int error = run->region->mappers ? -EEXIST : supply_copy(run, run->first, run->end);
 
 	*until = error ? run->first : run->end;
 	if (!error || (run->end - run->first == 1 && error != -EEXIST))

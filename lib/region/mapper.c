@@ -3,9 +3,14 @@
 #include "region/mapper.h"
 
 #include <errno.h>
+#include <poll.h>
 
 #include "base/math.h"
 #include "kernel/abi.h"
+#include "kernel/backoff.h"
+
+/* How often the last unprotecting is tried again while an event of the other process waits to be read. */
+#define RELEASE_TRIES 1000
 
 static int mapper_is_live(const struct mapper *mapper)
 {
@@ -83,16 +88,29 @@ static int mapper_register(struct mapper *mapper, uint64_t address, uint64_t len
 {
 	if (mapper->is_registered && modes == UFFDIO_REGISTER_MODE_WP)
 		return 0;
-	return mapper->region->k->uffd_register(mapper->uffd, address, length, modes);
+	int error = mapper->region->k->uffd_register(mapper->uffd, address, length, modes);
+
+	/* The kernel's answer where the memory is gone, too. */
+	return error == -ENOMEM && mapper->pidfd >= 0 && mapper->region->k->poll(mapper->pidfd, POLLIN, 0) > 0 ? -ESRCH
+	                                                                                                       : error;
 }
 
+/* The registration of another: unprotected, which an event that its owner has still to read may put off; where that
+ * cannot be, unregistered all the same, for no thread would ever resolve its faults. */
 static int mapper_unregister(struct mapper *mapper, uint64_t address, uint64_t length, uint64_t ignored)
 {
-	(void)ignored;
-	if (!mapper->is_registered)
-		return mapper->region->k->uffd_unregister(mapper->uffd, address, length);
-	int error = mapper_writeprotect(mapper, address, length, 0);
+	const struct kernel_ops *k = mapper->region->k;
+	unsigned turn = BACKOFF_YIELD;
+	int error = -EAGAIN;
 
+	(void)ignored;
+	for (int i = 0; mapper->is_registered && i < RELEASE_TRIES && error == -EAGAIN; i++) {
+		error = mapper_writeprotect(mapper, address, length, 0);
+		if (error == -EAGAIN)
+			kernel_back_off(k, &turn);
+	}
+	if (error)
+		error = k->uffd_unregister(mapper->uffd, address, length);
 	(void)mapper_wake(mapper, address, length, 0);
 	return error;
 }
@@ -178,9 +196,9 @@ static int mapper_fill_all(struct uffdwp_region *region, uint64_t page, mapper_c
 
 	for (unsigned i = 0; i < mapper_slots_end(region); i++) {
 		struct mapper *mapper = &region->mappers->at[i];
-		int filled = mapper_is_live(mapper)
-		                     ? mapper_for_bytes(mapper, start, start + region->page_bytes, call, mode)
-		                     : -ESRCH;
+		if (!mapper_is_live(mapper))
+			continue;
+		int filled = mapper_for_bytes(mapper, start, start + region->page_bytes, call, mode);
 
 		if (filled == -ESRCH)
 			mapper_note_gone(mapper);
@@ -210,17 +228,56 @@ int mappers_register(struct uffdwp_region *region, uint64_t modes)
 	return mapper_for_pages(region, 0, region->ledger.count, mapper_register, modes);
 }
 
+static int mapper_take_out(struct mapper *mapper, uint64_t address, uint64_t length, uint64_t ignored)
+{
+	int error = mapper->region->k->uffd_unregister(mapper->uffd, address, length);
+
+	(void)ignored;
+	(void)mapper_wake(mapper, address, length, 0);
+	return error;
+}
+
+void mappers_give_up_page(struct uffdwp_region *region, uint64_t page)
+{
+	(void)mapper_for_pages(region, page, page + 1, mapper_take_out, 0);
+}
+
+int mappers_are_restorable(const struct uffdwp_region *region)
+{
+	const struct mapper *first = &region->mappers->at[0];
+	uint64_t length = 0;
+
+	for (unsigned i = 0; i < first->count; i++) /* none overlaps another */
+		length += first->mappings[i].length;
+	return mapper_is_live(first) && mappers_count(region) == 1 && length == region->capacity_bytes;
+}
+
 void mappers_unregister(struct uffdwp_region *region)
 {
 	(void)mapper_for_pages(region, 0, region->ledger.count, mapper_unregister, 0);
 }
 
+/* What was registered before one was refused is taken back. */
 int mapper_try_modes(struct mapper *mapper, uint64_t modes)
 {
-	uint64_t end = mapper->region->capacity_bytes;
-	int error = mapper_for_bytes(mapper, 0, end, mapper_register, modes);
+	unsigned count = mapper->count;
+	int error = 0;
 
-	return error ? error : mapper_for_bytes(mapper, 0, end, mapper_writeprotect, 0);
+	for (mapper->count = 0; mapper->count < count && !error;) {
+		const struct uffdwp_mapping *mapping = &mapper->mappings[mapper->count];
+
+		error = mapper_register(mapper, mapping->address, mapping->length, modes);
+		if (!error) {
+			mapper->count++;
+			error = mapper_writeprotect(mapper, mapping->address, mapping->length, 0);
+		}
+	}
+	if (error && error != -EAGAIN) /* that: a thread there waits until an event of its own is read, by us soon */
+		mapper_release(mapper);
+	else
+		error = 0;
+	mapper->count = count;
+	return error;
 }
 
 void mapper_release(struct mapper *mapper)

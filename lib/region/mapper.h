@@ -49,11 +49,21 @@ struct mappers {
 /* -EINVAL, with text: mappings that are not of whole pages of the region, overlap, or reach beyond it. */
 int mapper_check(const struct mapper_plan *plan, uint64_t length_bytes, uint64_t page_bytes, struct text *text);
 
+/* 1: the first mapper lives, and has all of the region: a restore reaches every page there. */
+int mappers_are_restorable(const struct uffdwp_region *region);
+
+/* Takes a page that cannot be filled out of the registration of all, and resumes the threads that wait for it. (signal)
+ */
+void mappers_give_up_page(struct uffdwp_region *region, uint64_t page);
+
 /* A mapper more, its descriptors duplicated and registered, not yet known to a handler. -errno, with text. */
 int mapper_open(struct uffdwp_region *region, const struct mapper_plan *plan, struct mapper **out);
 /* Nothing of the region is protected there afterwards. */
 void mapper_close(struct mapper *mapper);
 void mappers_free(struct uffdwp_region *region);
+
+/* In a child of fork(): its copies of the descriptors, which would keep a mapper's threads asleep after its parent. */
+void mappers_close_in_child(const struct uffdwp_region *region);
 
 /* Registers it for these modes, and unprotects, which shows whether it can be protected. -errno of the kernel. */
 int mapper_try_modes(struct mapper *mapper, uint64_t modes);

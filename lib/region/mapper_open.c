@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/math.h"
+#include "kernel/abi.h"
 #include "kernel/own.h"
 #include "region/mapper.h"
 
@@ -86,6 +87,10 @@ static int mapper_open_try(struct mapper *mapper, uint64_t modes)
 {
 	int error = mapper->region->k->unblock(mapper->uffd);
 
+	if (!error && mapper->is_registered && modes != UFFDIO_REGISTER_MODE_WP)
+		return text_fail(mapper->region->text, -EINVAL,
+		                 "mechanism rearm registers for more than write protection: leave "
+		                 "UFFDWP_MAPPER_REGISTERED out");
 	return mapper_open_explain(mapper, error ? error : mapper_try_modes(mapper, modes));
 }
 
@@ -156,4 +161,16 @@ void mappers_free(struct uffdwp_region *region)
 			mapper_open_close_descriptors(&region->mappers->at[i]);
 	}
 	pages_free(region->k, region->mappers, sizeof(*region->mappers));
+}
+
+void mappers_close_in_child(const struct uffdwp_region *region)
+{
+	for (unsigned i = 0; i < atomic_load(&region->mappers->end); i++) {
+		const struct mapper *mapper = &region->mappers->at[i];
+
+		if (!atomic_load(&mapper->used))
+			continue;
+		own_close(&kernel_real, mapper->uffd, mapper->tag);
+		own_close(&kernel_real, mapper->pidfd, mapper->tag);
+	}
 }

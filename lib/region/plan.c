@@ -215,6 +215,8 @@ static int plan_check_adopt_options(const struct uffdwp_region_options *options,
 		        "attached regions");
 	if (options->mechanism > UFFDWP_MECHANISM_REARM)
 		return text_fail(text, -EINVAL, "an adopted region is by mechanism marker or rearm");
+	if (options->delivery > UFFDWP_DELIVERY_INLINE)
+		return text_fail(text, -EINVAL, "unknown delivery %u", (unsigned)options->delivery);
 	if (options->delivery == UFFDWP_DELIVERY_INLINE)
 		return text_fail(text, -EINVAL,
 		                 "faults of another process come to a thread: ask for "

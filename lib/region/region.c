@@ -175,16 +175,18 @@ static int region_memory_adopt(struct uffdwp_region *region, const struct region
 
 	if (error)
 		return error;
-	void *memory = region->k->mmap(NULL, region->capacity_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
-	                               region->fd, region->fd_offset, &error);
+	region->mappers = pages_new(region->k, sizeof(*region->mappers));
+	if (!region->mappers)
+		return text_fail(region->text, -ENOMEM, "no memory for a region");
+	void *memory = region->k->mmap_unlocked(region->capacity_bytes, PROT_READ | PROT_WRITE,
+	                                        MAP_SHARED | MAP_NORESERVE, region->fd, region->fd_offset, &error);
 
 	if (!memory)
 		return text_fail(region->text, error, "the file cannot be mapped: %s%s", strerror(-error),
 		                 region_limit_advice(error));
 	atomic_store(&region->base, (uintptr_t)memory);
 	region->k->madvise(memory, region->capacity_bytes, MADV_DONTFORK); /* best effort, errors ignored */
-	region->mappers = pages_new(region->k, sizeof(*region->mappers));
-	return region->mappers ? 0 : text_fail(region->text, -ENOMEM, "no memory for a region");
+	return 0;
 }
 
 static int region_uffd(struct uffdwp_region *region, const struct region_plan *plan)
@@ -384,7 +386,7 @@ int region_has_moved(struct uffdwp_region *region, uintptr_t base_before)
 	uint64_t start = kernel_now_ns();
 	unsigned turn = BACKOFF_YIELD;
 
-	while (atomic_load(&region->base) == base_before && !atomic_load(&region->dead)) {
+	while (!region->mappers && atomic_load(&region->base) == base_before && !atomic_load(&region->dead)) {
 		uint64_t waited = kernel_now_ns() - start;
 
 		if (waited > EVENT_RETRY_NS || (waited > MOVE_RETRY_NS && !region_is_changing(region)))

@@ -9,6 +9,7 @@
 #include "base/lock.h"
 #include "kernel/own.h"
 #include "kernel/process.h"
+#include "region/mapper.h"
 #include "region/view.h"
 
 struct registry_entry {
@@ -77,6 +78,8 @@ static void registry_close_in_child(void)
 		const struct uffdwp_region *region = table->entries[i].region;
 
 		own_close(&kernel_real, region->uffd, region->tag);
+		if (region->mappers)
+			mappers_close_in_child(region);
 		registry_close_views(region);
 	}
 }

@@ -42,9 +42,9 @@ static int restore_check_idle(const struct uffdwp_region *region, struct text *t
 		return text_fail(text, -EBUSY, "a snapshot of this region has not been freed: uffdwp_snapshot_free()");
 	if (atomic_load(&region->view_count))
 		return text_fail(text, -EBUSY, "a view of this region is open: uffdwp_view_close()");
-	if (region->mappers && mappers_count(region) > 1)
+	if (region->mappers && !mappers_are_restorable(region))
 		return text_fail(text, -EOPNOTSUPP,
-		                 "several processes map this region: restore it before the second one joins");
+		                 "an adopted region is restored while its first process alone maps it, all of it");
 	return 0;
 }
 

@@ -342,6 +342,10 @@ START_TEST(test_views_and_increments_of_another_process)
 		ck_assert_mem_eq(uffdwp_view_base(view), expected, board->length);
 		ck_assert_int_eq(uffdwp_view_close(view), 0);
 	}
+	/* What this process's own page tables show is not what the mappers' do. */
+	struct uffdwp_region_stats stats = {.sz = sizeof(stats)};
+	ck_assert_int_eq(uffdwp_region_stats(region, &stats), 0);
+	ck_assert_uint_eq(stats.pages_lost, 0);
 	end_all(2);
 	close_memory();
 	free(expected);
@@ -475,6 +479,10 @@ START_TEST(test_what_is_refused_says_why)
 	options.delivery = 0;
 	options.mechanism = UFFDWP_MECHANISM_MPROTECT;
 	expect_adopt(-EINVAL, &options, &mapper, "marker or rearm");
+	options.mechanism = UFFDWP_MECHANISM_REARM;
+	mapper.flags = UFFDWP_MAPPER_REGISTERED;
+	expect_adopt(-EINVAL, &options, &mapper, "UFFDWP_MAPPER_REGISTERED");
+	mapper.flags = 0;
 	options.mechanism = 0;
 	options.fd_offset = board->page_bytes;
 	expect_adopt(-ENXIO, &options, &mapper, "end beyond");
