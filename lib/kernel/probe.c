@@ -266,7 +266,8 @@ static const char *probe_release_hint(const struct rung *rung, enum uffdwp_memor
 		return "";
 	if (rung->mechanism != UFFDWP_MECHANISM_MINOR)
 		return " (Linux 5.19 brings it, with CONFIG_PTE_MARKER_UFFD_WP)";
-	return memory == UFFDWP_MEMORY_SHMEM ? " (Linux 5.14 brings it)" : " (Linux 5.13 brings it)";
+	/* Minor faults of huge pages came with 5.13, but MADV_DONTNEED, which arms, takes them since 5.18. */
+	return memory == UFFDWP_MEMORY_SHMEM ? " (Linux 5.14 brings it)" : " (Linux 5.18 brings all of it)";
 }
 
 static void probe_say_refused(const struct rung *rung, enum uffdwp_memory memory, int error, struct climb *climb)

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Mechanism `minor`: for shmem and hugetlb where write protection is refused but minor faults are not (Linux 5.14 to
- * 5.18). There is no wp bit: to arm a page is to empty its entry (MADV_DONTNEED keeps the content, which is the
- * file's), and the next access of any kind faults to us. So reads count as writes: a superset, never less.
+ * 5.18; huge pages 5.18, where MADV_DONTNEED takes them). There is no wp bit: to arm a page is to empty its entry
+ * (MADV_DONTNEED keeps the content, which is the file's), and the next access of any kind faults to us. So reads
+ * count as writes: a superset, never less.
  *
  * Holes fault as missing pages, hence both modes. To disarm is to map the pages again; a hole is left empty, since
  * filling it would give it memory: an access to it faults once more and is filled then.

@@ -24,8 +24,14 @@ for name in uffdwp_sqlite.so uffdwp_dirty.so libuffdwp_gc_preload.so; do
 	[[ -e $modules/$name ]] || fail "$name is not in $modules"
 done
 
-# 125 and above: it could not even begin. What the kernel refuses is not this test's matter.
+# Documents that a --help names are there.
 ctl=$scratch/prefix/bin/uffdwp-ctl
+for command in doctor dirty fork; do
+	document=$("$ctl" "$command" --help | grep -oE 'share/doc/[^ ,)]+\.md') || fail "$command --help names no document"
+	[[ -e $scratch/prefix/$document ]] || fail "$command --help names $document, which is not installed"
+done
+
+# 125 and above: it could not even begin. What the kernel refuses is not this test's matter.
 status=0
 "$ctl" dirty --json="$scratch/json" -- "$(command -v sleep)" 0 >"$scratch/log" 2>&1 || status=$?
 grep 'the shim' "$scratch/log" && fail "dirty: exit code $status"

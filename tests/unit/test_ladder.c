@@ -140,7 +140,7 @@ START_TEST(test_shared_memory_without_any_fault_is_left_to_mprotect)
 
 	onepage.wp_errors[_i] = onepage.minor_error = -EINVAL;
 	found = probe((enum uffdwp_memory)_i);
-	expect_refused(&found, UFFDWP_MECHANISM_MINOR, _i == UFFDWP_MEMORY_SHMEM ? "5.14" : "5.13");
+	expect_refused(&found, UFFDWP_MECHANISM_MINOR, _i == UFFDWP_MEMORY_SHMEM ? "5.14" : "5.18");
 	expect_works(&found, UFFDWP_MECHANISM_MPROTECT);
 	expect_taken(&found, UFFDWP_MECHANISM_MPROTECT, "refused: EINVAL");
 	ck_assert_uint_eq(found.inline_works, 1);

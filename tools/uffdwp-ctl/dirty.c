@@ -84,7 +84,7 @@ static const struct argp_option dirty_options[] = {
          0},
         {"output", 'o', "FILE", 0, "The summary goes to FILE, not to stderr", 0},
         {"json", 'j', "FILE", 0,
-         "All figures for programs go to FILE, - is stdout (README.md beside the source lists them)", 0},
+         "All figures for programs go to FILE, - is stdout (share/doc/uffdwp/uffdwp-ctl-dirty.md lists them)", 0},
         {"svg", 's', "FILE", 0, "A picture, addresses by time, goes to FILE, - is stdout", 0},
         {"exclude", 'x', "PATTERN", 0,
          "Leave mappings out whose name in /proc/PID/maps matches (*, ?, []), or a kind: heap, stack, anon, shared, "

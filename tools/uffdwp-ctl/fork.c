@@ -43,7 +43,7 @@ static const char fork_doc[] =
         "program with the C library's malloc() gets jemalloc (Debian: libjemalloc2). Whatever is not possible here, "
         "the "
         "program runs on as without this command, and says so once on stderr. "
-        "tools/fork/README.md beside the source is the guide.\n"
+        "share/doc/uffdwp/uffdwp-ctl-fork.md is the guide, uffdwp-ctl-fork(1) the manual.\n"
         "\n"
         "Sizes are bytes, or end in K, M, G or T.\n"
         "\n"

@@ -64,7 +64,7 @@ static const char doctor_doc[] =
 
 static const struct argp_option doctor_options[] = {
         {"json", 'j', NULL, 0,
-         "For programs: one JSON object with stable names (README.md beside the source lists them)", 0},
+         "For programs: one JSON object with stable names (share/doc/uffdwp/uffdwp-ctl.md lists them)", 0},
         {"color", 'c', "WHEN", 0, "Colour in the text: auto (the default: on a terminal), never, always", 0},
         {0},
 };

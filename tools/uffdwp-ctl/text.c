@@ -43,7 +43,7 @@ static void text_title(const struct page *page, const char *text)
 
 static void text_label(const struct page *page, const char *text)
 {
-	(void)fprintf(page->out, "  %-*s", LABEL_WIDTH, text);
+	(void)fprintf(page->out, "  %-*s ", LABEL_WIDTH - 1, text);
 }
 
 static void text_fact(const struct page *page, const char *name, const char *value)
@@ -245,7 +245,7 @@ static void text_print_trial(const struct page *page, const struct found *probe,
 /* How an empty entry was filled with the wp bit set. */
 static void text_print_fills(const struct page *page, const struct found *probe)
 {
-	text_label(page, "filled with the wp bit set by");
+	text_label(page, "filled with the wp bit by");
 	for (unsigned memory = 0; memory < MEMORIES; memory++) {
 		uint32_t fills = probe->memory[memory].all.fills;
 		char text[CELL_WIDTH] = "";
