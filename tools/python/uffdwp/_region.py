@@ -9,6 +9,19 @@ from ._view import View
 _LOSSES = 256
 
 
+def mapper_of(fields):
+    """A struct uffdwp_mapper of a dictionary, and what has to live as long as it does."""
+    fields = dict(fields)
+    if "mapping_count" in fields:
+        raise TypeError("mapping_count is how many mappings there are")
+    mappings = [tuple(mapping) for mapping in fields.pop("mappings", ())]
+    mapper, kept = options_of("uffdwp_mapper", fields)
+    kept.append(ffi.new("struct uffdwp_mapping[]", mappings))
+    mapper.mappings = kept[-1]
+    mapper.mapping_count = len(mappings)
+    return mapper, kept
+
+
 class Region(Handle):
     """Memory that is watched: a buffer, that numpy.frombuffer() and memoryview() take."""
 
@@ -33,6 +46,15 @@ class Region(Handle):
         out = ffi.new("struct uffdwp_region **")
         check(lib.uffdwp_region_attach(runtime._pointer, ffi.cast("void *", address), length, made, out))
         return cls(out[0], runtime, owner)
+
+    @classmethod
+    def _adopt(cls, runtime, length, mapper, options):
+        made, kept = cls._options(options)
+        described, kept_too = mapper_of(mapper)
+        out = ffi.new("struct uffdwp_region **")
+        check(lib.uffdwp_region_adopt(runtime._pointer, length, made, described, out))
+        del kept, kept_too
+        return cls(out[0], runtime)
 
     @staticmethod
     def _options(options):
@@ -85,6 +107,12 @@ class Region(Handle):
             count = check(lib.uffdwp_region_losses(self._pointer, ranges, _LOSSES))
             found += [(lost.start, lost.end, lost.cause) for lost in ranges[0:count]]
         return found
+
+    def join(self, mapper):
+        """Adopted regions only: adds a process that maps the memory. mapper: see Runtime.region_adopt()."""
+        described, kept = mapper_of(mapper)
+        check(lib.uffdwp_region_join(self._pointer, described))
+        del kept
 
     def grow(self, length):
         check(lib.uffdwp_region_grow(self._pointer, length))

@@ -67,6 +67,13 @@ class Runtime(Handle):
         """Memory that is mapped already: a writable buffer (mmap.mmap), which is kept, or an address and a length."""
         return Region._attach(self, memory, length, options)
 
+    def region_adopt(self, length, mapper, **options):
+        """Memory that another process maps: the first bytes of options' fd, and the process as a dictionary.
+
+        The fields of struct uffdwp_mapper: uffd, pidfd, flags, and mappings, a list of (address, offset, length).
+        """
+        return Region._adopt(self, length, mapper, options)
+
     def track_start(self, **options):
         """A track, which is empty at first. Options: flags, mechanism, delivery."""
         return Track(self, options)
