@@ -18,11 +18,11 @@ extern "C" {
  * that map one memfd are mappers of one region: a cut is one instant of all of them, and what causality joins across
  * processes stays joined.
  *
- * A mapper makes its userfaultfd, and calls UFFDIO_API, itself. Features that it asked for are not known
- * here: UFFD_FEATURE_SIGBUS and UFFD_FEATURE_WP_ASYNC must not be among them. It needs UFFD_FEATURE_PAGEFAULT_FLAG_WP
- * and UFFD_FEATURE_WP_HUGETLBFS_SHMEM; UFFD_FEATURE_EVENT_REMOVE, _UNMAP, _REMAP and _FORK report what else it does
- * with the memory. O_NONBLOCK is set on it, and a number by fcntl(2) F_SETSIG, which both processes share. One
- * userfaultfd serves one region.
+ * A mapper makes its userfaultfd, and calls UFFDIO_API, itself. UFFD_FEATURE_SIGBUS and
+ * UFFD_FEATURE_WP_ASYNC are refused, where the kernel shows them (/proc/self/fdinfo). It needs
+ * UFFD_FEATURE_PAGEFAULT_FLAG_WP and UFFD_FEATURE_WP_HUGETLBFS_SHMEM; UFFD_FEATURE_EVENT_REMOVE, _UNMAP, _REMAP and
+ * _FORK report what else it does with the memory. O_NONBLOCK is set on it, and a number by fcntl(2) F_SETSIG, which
+ * both processes share. One userfaultfd serves one region.
  *
  * What a mapper does, and what then happens:
  *  - it ends, or calls execve(2): it is a mapper no more, which costs no other mapper anything; its end is noticed by
@@ -30,11 +30,13 @@ extern "C" {
  *    runs fails with that.
  *  - it unmaps or moves a part (UNMAP, REMAP events), or forks and UFFD_FEATURE_EVENT_FORK reports it: writes may go
  *    unseen from then on, so the region is dead (-ESTALE).
- *  - it discards memory (MADV_REMOVE, fallocate(2) on the memfd): content vanishes before this process can read it; a
- *    snapshot that still needed it fails with -ENODATA. uffdwp_region_punch() preserves first.
- * Not seen, as ever: write(2) to the memfd, other mappings of it, children of fork() without the event; and the mapping
- * that this process has of it (uffdwp_region_base()), by which it may read at any time. A mapper that lies about where
- * it has the memory spoils the region's snapshots, and nothing else.
+ *  - it discards memory (madvise(2), fallocate(2) on the memfd): content vanishes before this process can read it; a
+ *    snapshot that still needed it fails with -ENODATA, by MARKER at any event of a discard. uffdwp_region_punch()
+ *    preserves first.
+ * Not seen: UFFDIO_UNREGISTER and UFFDIO_WRITEPROTECT by the mapper itself, mappings that it makes over the memory
+ * where it did not ask for the events; and as ever write(2) to the memfd, other mappings of it, children of fork()
+ * without the event; and the mapping that this process has of it (uffdwp_region_base()), by which it may read at any
+ * time. A mapper that lies about where it has the memory spoils the region's snapshots, and nothing else.
  *
  * While a lazy restore runs nothing may be read by uffdwp_region_base(): a page that is not there yet would become one
  * of zeros. An adopted region is restored lazily while its first mapper alone maps it, all of it.
@@ -78,11 +80,12 @@ struct uffdwp_mapper {
  * REARM, which lazy restores need), delivery (AUTO or THREAD), on_loss, on_loss_user. All of it is mapped in this
  * process, too.
  *
- * Errors, nothing changed: -EINVAL (a length of 0 or not of whole pages, an option that is for others, mappings that
- * are not aligned, overlap or reach beyond the length), -E2BIG, -EBADF (fd, uffd or pidfd are not open), -EACCES (fd is
- * not open for both), -EMEDIUMTYPE (fd is a file on disk), -ENXIO (the file is shorter), -ENOTTY (uffd is no
- * userfaultfd), -ENOENT (what is registered does not reach so far), -ESRCH (the mapper has ended), -EOPNOTSUPP (nothing
- * that its userfaultfd can protect is mapped there), -ENFILE, -EMFILE, -ENOMEM. Since 0.1.
+ * Errors, nothing changed: -EBUSY (the userfaultfd serves another region), -EINVAL (a length of 0 or not of whole
+ * pages, an option that is for others, mappings that are not aligned, overlap or reach beyond the length), -E2BIG,
+ * -EBADF (fd, uffd or pidfd are not open), -EACCES (fd is not open for both), -EMEDIUMTYPE (fd is a file on disk),
+ * -ENXIO (the file is shorter), -ENOTTY (uffd is no userfaultfd), -ENOENT (what is registered does not reach so far),
+ * -ESRCH (the mapper has ended), -EOPNOTSUPP (nothing that its userfaultfd can protect is mapped there), -ENFILE,
+ * -EMFILE, -ENOMEM. Since 0.1.
  */
 UFFDWP_MUST_CHECK UFFDWP_EXPORT int uffdwp_region_adopt(struct uffdwp *runtime, uint64_t length,
                                                         const struct uffdwp_region_options *options,

@@ -83,7 +83,7 @@ static void events_discard_pages(struct uffdwp_region *region, uint64_t first, u
 	 * know. Empty entries that are ours are found at their next access. */
 	if (region_loses_wp_bits(region))
 		events_lose_pages(region, first, end);
-	else if (region->fd < 0 || (region->mappers && region->memory == UFFDWP_MEMORY_HUGETLB))
+	else if (region->fd < 0 || (region->mappers && !region_owns_empty(region)))
 		events_distrust_pages(region, first, end);
 }
 

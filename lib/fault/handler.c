@@ -317,10 +317,12 @@ static void handler_drain(struct handler *handler, const struct source *source)
 	} while (got == full || (got < 0 && got != -EAGAIN && failures < HANDLER_FAILURES_MAX));
 	atomic_fetch_add(&region->events_turns, 1);
 	atomic_store(&region->events_in_hand, 0);
-	if (failures == HANDLER_FAILURES_MAX && source->mapper)
+	if (failures == HANDLER_FAILURES_MAX && source->mapper) {
 		events_lose_sight(region, -EOWNERDEAD);
-	else if (failures == HANDLER_FAILURES_MAX)
+		mapper_release(source->mapper);
+	} else if (failures == HANDLER_FAILURES_MAX) {
 		handler_give_up(region);
+	}
 	/* Everything was read, also the event that kept pages from being disarmed: its owner runs on, then they can be.
 	 */
 	if (atomic_exchange(&region->again, 0)) {
@@ -513,16 +515,26 @@ static int handler_is_memory_gone(struct handler *handler, const struct mapper *
 	return error == -ESRCH;
 }
 
+/* It cannot be served any more: its writers go on, unseen. */
+static void handler_release_mapper(struct handler *handler, struct mapper *mapper, int error)
+{
+	events_lose_sight(mapper->region, error);
+	mapper_release(mapper);
+	handler_remove_mapper(handler, mapper);
+	mapper_note_gone(mapper);
+}
+
 /* The mapper's process has ended: it writes no more, or what shares its memory writes unseen from now on. */
 static void handler_take_end(struct handler *handler, struct mapper *mapper)
 {
 	int is_gone = handler_is_memory_gone(handler, mapper);
 
-	handler_remove_mapper(handler, mapper);
-	if (is_gone)
+	if (is_gone) {
+		handler_remove_mapper(handler, mapper);
 		events_lose_mapper(mapper);
-	else
-		events_lose_sight(mapper->region, -ESTALE);
+		return;
+	}
+	handler_release_mapper(handler, mapper, -ESTALE);
 }
 
 static void handler_take_event_of(struct handler *handler, struct mapper *mapper, const struct loop_event *event)
@@ -534,7 +546,7 @@ static void handler_take_event_of(struct handler *handler, struct mapper *mapper
 	if (event->token & HANDLER_PIDFD)
 		handler_take_end(handler, mapper);
 	else if (event->result < 0 && handler_poll_again(handler, mapper->uffd, event->token))
-		events_lose_sight(mapper->region, -EOWNERDEAD);
+		handler_release_mapper(handler, mapper, -EOWNERDEAD);
 	else
 		handler_drain(handler, &source);
 }

@@ -151,7 +151,10 @@ static int mapper_for_pages(struct uffdwp_region *region, uint64_t first, uint64
 		else
 			worst = worst ? worst : error;
 	}
-	return worst || mappers_live(region) ? worst : -ESRCH;
+	if (worst || mappers_live(region))
+		return worst;
+	atomic_store(&region->dead, 1); /* what runs has all that it needs: no thread writes any more */
+	return -ESRCH;
 }
 
 int mappers_writeprotect(struct uffdwp_region *region, uint64_t first, uint64_t end, uint64_t mode)

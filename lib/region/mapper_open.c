@@ -2,11 +2,14 @@
 /* How mappers come and go; see mapper.h. Threads: callers'; the region's lock is held, or the region is not known yet.
  */
 #include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/math.h"
 #include "kernel/abi.h"
 #include "kernel/own.h"
+#include "kernel/procfs.h"
 #include "region/mapper.h"
 
 static int mapper_open_overlaps(const struct uffdwp_mapping *one, const struct uffdwp_mapping *other)
@@ -55,6 +58,45 @@ static int mapper_open_take(struct mapper *mapper, int fd, const char *what, int
 		return 0;
 	*out = -1;
 	return text_fail(region->text, -ENOMEM, "no memory for a descriptor");
+}
+
+/* The mapper's UFFDIO_API, as the kernel shows it of our duplicate ("API:\taa:FEATURES:..."). 0: not known. */
+static uint64_t mapper_open_features(const struct mapper *mapper)
+{
+	char path[64];
+	char text[256] = "";
+
+	(void)snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", mapper->uffd);
+	if (procfs_text(mapper->region->k, path, text, sizeof(text)) < 0)
+		return 0;
+	const char *api = strstr(text, "API:");
+	const char *features = api ? strchr(api + strlen("API:"), ':') : NULL;
+
+	return features ? strtoull(features + 1, NULL, 16) : 0;
+}
+
+/* With these the kernel resolves its faults otherwise, and no event comes. */
+static int mapper_open_check_features(const struct mapper *mapper)
+{
+	uint64_t features = mapper_open_features(mapper);
+	const char *which = features & UFFD_FEATURE_SIGBUS     ? "UFFD_FEATURE_SIGBUS"
+	                    : features & UFFD_FEATURE_WP_ASYNC ? "UFFD_FEATURE_WP_ASYNC"
+	                                                       : NULL;
+
+	return which ? text_fail(mapper->region->text, -EOPNOTSUPP,
+	                         "the process's userfaultfd has %s, so that its writes would not be reported", which)
+	             : 0;
+}
+
+/* Before it gets our tag. */
+static int mapper_open_check_unused(const struct uffdwp_region *region, int uffd)
+{
+	return region->k->tagged(uffd) > 0
+	               ? text_fail(region->text, -EBUSY,
+	                           "userfaultfd %d serves another region, or F_SETSIG was called on "
+	                           "it: one serves one region",
+	                           uffd)
+	               : 0;
 }
 
 static int mapper_open_explain(const struct mapper *mapper, int error)
@@ -107,7 +149,10 @@ static void mapper_open_close_descriptors(struct mapper *mapper)
 {
 	const struct kernel_ops *k = mapper->region->k;
 
-	own_close(k, mapper->uffd, mapper->tag);
+	if (mapper->uffd >= 0 && own_check(k, mapper->uffd, mapper->tag) == 0) {
+		(void)k->tag(mapper->uffd, 0); /* the other process may hand it out again */
+		k->close(mapper->uffd);
+	}
 	own_close(k, mapper->pidfd, mapper->tag);
 	mapper->uffd = -1;
 	mapper->pidfd = -1;
@@ -127,7 +172,13 @@ int mapper_open(struct uffdwp_region *region, const struct mapper_plan *plan, st
 	mapper->is_registered = plan->is_registered;
 	mapper->count = plan->count;
 	memcpy(mapper->mappings, plan->mappings, sizeof(mapper->mappings));
-	int error = mapper_open_take(mapper, plan->uffd, "uffd", &mapper->uffd);
+	mapper->uffd = -1;
+	int error = mapper_open_check_unused(region, plan->uffd);
+
+	if (!error)
+		error = mapper_open_take(mapper, plan->uffd, "uffd", &mapper->uffd);
+	if (!error)
+		error = mapper_open_check_features(mapper);
 
 	if (!error && plan->pidfd >= 0)
 		error = mapper_open_take(mapper, plan->pidfd, "pidfd", &mapper->pidfd);

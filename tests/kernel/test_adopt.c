@@ -502,6 +502,9 @@ START_TEST(test_what_is_refused_says_why)
 	expect_adopt(-EOPNOTSUPP, &options, &mapper, "if anything is");
 	ck_assert_uint_eq(scratch_open_files(), files);
 	ck_adopt(&cases[0], 1);
+	expect_adopt(-EBUSY, &options, &processes[0].mapper, "serves another region");
+	ck_assert_int_eq(uffdwp_region_close(region), 0);
+	ck_adopt(&cases[0], 1);
 	ck_assert_int_eq(uffdwp_region_arm(region, 0, board->length), 0);
 	ck_assert_int_eq(uffdwp_region_join(region, &processes[1].mapper), -EBUSY);
 	ck_assert_int_eq(uffdwp_region_disarm(region, 0, board->length), 0);
