@@ -208,9 +208,10 @@ struct uffdwp_audit {
  * UFFDWP_LOSS_UNKNOWN, and fails a running snapshot that has not saved it yet (-ENODATA): it may have been written.
  * Writers go on meanwhile.
  *
- * Errors: -EINVAL (sz too small), -EOPNOTSUPP (this kernel's pagemap does not show uffd-wp bits: Linux before 5.13;
- * there is no answer), -ESTALE (the region is dead, or its registration was taken away: it is dead from now on),
- * -EACCES (no /proc/self/pagemap), -EAGAIN (an event of the kernel waits to be read: once more), -ENOMEM. Since 0.1.
+ * Errors: -EINVAL (sz too small), -EOPNOTSUPP (an adopted region; this kernel's pagemap does not show uffd-wp bits:
+ * Linux before 5.13; there is no answer), -ESTALE (the region is dead, or its registration was taken away: it is dead
+ * from now on), -EACCES (no /proc/self/pagemap), -EAGAIN (an event of the kernel waits to be read: once more), -ENOMEM.
+ * Since 0.1.
  */
 UFFDWP_EXPORT int uffdwp_region_audit(struct uffdwp_region *region, struct uffdwp_audit *audit);
 
