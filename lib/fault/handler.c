@@ -3,6 +3,7 @@
 #include "fault/handler.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
 #include <string.h>
@@ -309,7 +310,7 @@ static void handler_drain(struct handler *handler, const struct source *source)
 	ssize_t got;
 
 	if (source->mapper) /* the other process shares the open file, and may have made it block */
-		handler->k->unblock(source->uffd);
+		handler->k->change_flags(source->uffd, O_NONBLOCK, 0);
 	atomic_store(&region->events_in_hand, 1);
 	do {
 		got = handler_take_messages(handler, source);

@@ -181,7 +181,7 @@ int image_file_submit(struct image_file *file, unsigned slot, size_t offset, siz
 static int file_leave_direct(struct image_file *file)
 {
 	file->direct = 0;
-	return file->k->clear_direct(file->fd);
+	return file->k->change_flags(file->fd, 0, O_DIRECT);
 }
 
 static int file_go_on(struct image_file *file, struct part *part, int result)

@@ -103,13 +103,12 @@ struct kernel_ops {
 	int (*open)(const char *path, int flags, unsigned mode);
 	int (*openat)(int folder, const char *path, int flags, unsigned mode);
 	int (*close)(int fd);
-	int (*dup)(int fd);          /* close-on-exec */
-	int (*clear_direct)(int fd); /* takes O_DIRECT off an open file */
+	int (*dup)(int fd);                           /* close-on-exec */
+	int (*change_flags)(int fd, int on, int off); /* of an open file: O_DIRECT, O_NONBLOCK */
 	/* A number from 0 to 64 on an open file (F_SETSIG, which sends nothing without O_ASYNC), and what it is. */
 	int (*tag)(int fd, int tag);
 	int (*tagged)(int fd);      /* (signal) */
 	int (*access_mode)(int fd); /* O_RDONLY, O_WRONLY or O_RDWR */
-	int (*unblock)(int fd);     /* puts O_NONBLOCK on an open file */
 	int (*fstat)(int fd, struct stat *st);
 	/* fstatfs(2): the type of the file system, as in <linux/magic.h>. */
 	int64_t (*fs_type)(int fd);

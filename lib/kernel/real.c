@@ -71,11 +71,11 @@ static int real_dup(int fd)
 	return (int)CALL(SYS_fcntl, fd, F_DUPFD_CLOEXEC, 0);
 }
 
-static int real_clear_direct(int fd)
+static int real_change_flags(int fd, int on, int off)
 {
 	long flags = CALL(SYS_fcntl, fd, F_GETFL, 0);
 
-	return flags < 0 ? (int)flags : (int)CALL(SYS_fcntl, fd, F_SETFL, flags & ~O_DIRECT);
+	return flags < 0 ? (int)flags : (int)CALL(SYS_fcntl, fd, F_SETFL, (flags | on) & ~(long)off);
 }
 
 static int real_access_mode(int fd)
@@ -83,13 +83,6 @@ static int real_access_mode(int fd)
 	long flags = CALL(SYS_fcntl, fd, F_GETFL);
 
 	return flags < 0 ? (int)flags : (int)(flags & O_ACCMODE);
-}
-
-static int real_unblock(int fd)
-{
-	long flags = CALL(SYS_fcntl, fd, F_GETFL);
-
-	return flags < 0 ? (int)flags : (int)CALL(SYS_fcntl, fd, F_SETFL, flags | O_NONBLOCK);
 }
 
 static int real_tag(int fd, int tag)
@@ -557,9 +550,8 @@ const struct kernel_ops kernel_real = {
         .dup = real_dup,
         .tag = real_tag,
         .tagged = real_tagged,
-        .clear_direct = real_clear_direct,
+        .change_flags = real_change_flags,
         .access_mode = real_access_mode,
-        .unblock = real_unblock,
         .fstat = real_fstat,
         .fs_type = real_fs_type,
         .ftruncate = real_ftruncate,

@@ -2,6 +2,7 @@
 /* How mappers come and go; see mapper.h. Threads: callers'; the region's lock is held, or the region is not known yet.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -127,7 +128,7 @@ static int mapper_open_explain(const struct mapper *mapper, int error)
 /* To unprotect what is not protected shows whether it can be. */
 static int mapper_open_try(struct mapper *mapper, uint64_t modes)
 {
-	int error = mapper->region->k->unblock(mapper->uffd);
+	int error = mapper->region->k->change_flags(mapper->uffd, O_NONBLOCK, 0);
 
 	if (!error && mapper->is_registered && modes != UFFDIO_REGISTER_MODE_WP)
 		return text_fail(mapper->region->text, -EINVAL,

@@ -5,6 +5,7 @@
  * read back once before the commit.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/magic.h>
 #include <string.h>
 
@@ -153,7 +154,7 @@ static int image_read_back(struct uffdwp_snapshot *snapshot)
 	int error = k->ftruncate(sink->file.fd, snapshot->cut.length_bytes);
 
 	if (!error)
-		error = k->clear_direct(sink->file.fd);
+		error = k->change_flags(sink->file.fd, 0, O_DIRECT);
 	if (!error)
 		error = base_put_file(&sink->base, sink->file.fd, snapshot->cut.length_bytes, buffer);
 	pages_free(k, buffer, BASE_BLOCK_BYTES);

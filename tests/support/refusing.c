@@ -72,6 +72,8 @@ const char *refusing_last(void)
 	return names[atomic_load(&last)];
 }
 
+_Static_assert(OP_COUNT <= 64, "settings have a bit of a word for each operation");
+
 /* 0: go on; else the error to give, negative. */
 static int refuse(enum refusing_op op)
 {
@@ -137,8 +139,7 @@ FORWARD(int, dup, (int fd), (fd))
 FORWARD(int, tag, (int fd, int tag), (fd, tag))
 FORWARD(int, tagged, (int fd), (fd))
 FORWARD(int, access_mode, (int fd), (fd))
-FORWARD(int, unblock, (int fd), (fd))
-FORWARD(int, clear_direct, (int fd), (fd))
+FORWARD(int, change_flags, (int fd, int on, int off), (fd, on, off))
 FORWARD(int, fstat, (int fd, struct stat *st), (fd, st))
 FORWARD(int64_t, fs_type, (int fd), (fd))
 FORWARD(int, ftruncate, (int fd, uint64_t length), (fd, length))

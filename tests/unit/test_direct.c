@@ -39,7 +39,7 @@ static ssize_t write_found_by_another(int fd, const void *buffer, size_t length,
 {
 	ssize_t wrote = write_refusing_direct(fd, buffer, length, offset);
 	if (wrote == -EINVAL) {
-		must(kernel_real.clear_direct(fd) == 0);
+		must(kernel_real.change_flags(fd, 0, O_DIRECT) == 0);
 		atomic_store(&file.direct, 0);
 	}
 	return wrote;
