@@ -107,16 +107,16 @@ function put_code(text,    lines, count, i) {
 
 # ----------------------------------------------------------------------------------------------------------- sentences --
 
+# How much deeper in brackets a text is after this character.
+function bracket(c) { return c == "(" || c == "[" ? 1 : c == ")" || c == "]" ? -1 : 0 }
+
 # Splits a paragraph into sentence[1..]: at points outside of brackets, [start, end) included. Returns their number.
 function sentences_split(text,    count, depth, i, c, from, rest) {
 	count = depth = 0
 	from = 1
 	for (i = 1; i <= length(text); i++) {
 		c = substr(text, i, 1)
-		if (c == "(" || c == "[")
-			depth++
-		else if (c == ")" || c == "]")
-			depth--
+		depth += bracket(c)
 		rest = substr(text, i + 1)
 		if (depth == 0 && (c == "." || (c == ")" && substr(text, i - 1, 1) == ".")) && rest ~ /^ +[A-Z0-9`(-]/) {
 			sentence[++count] = substr(text, from, i - from + 1)
@@ -170,11 +170,8 @@ function summary(text,    i, c, depth, line) {
 	depth = 0
 	for (i = 1; i <= length(line); i++) {
 		c = substr(line, i, 1)
-		if (c == "(" || c == "[")
-			depth++
-		else if (c == ")" || c == "]")
-			depth--
-		else if (depth == 0 && c ~ /[.:;]/ && substr(line, i + 1) ~ /^( |$)/)
+		depth += bracket(c)
+		if (depth == 0 && c ~ /[.:;]/ && substr(line, i + 1) ~ /^( |$)/)
 			break
 	}
 	line = substr(line, 1, i - 1)
@@ -567,10 +564,7 @@ function error_end(text,    i, c, depth, rest) {
 	depth = 0
 	for (i = 1; i <= length(text); i++) {
 		c = substr(text, i, 1)
-		if (c == "(" || c == "[")
-			depth++
-		else if (c == ")" || c == "]")
-			depth--
+		depth += bracket(c)
 		rest = substr(text, i)
 		if (depth == 0 && rest ~ /^[,;] ((and|or) )?(-E[A-Z0-9]+|what |those of )/)
 			return i

@@ -223,32 +223,24 @@ void events_lose_mapper(struct mapper *mapper)
 
 static void events_take_remove_of(const struct mapper *mapper, const struct uffd_msg *message)
 {
-	struct uffdwp_region *region = mapper->region;
+	uint64_t first;
+	uint64_t end;
 
-	atomic_fetch_add_explicit(&region->counters.events_remove, 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(&mapper->region->counters.events_remove, 1, memory_order_relaxed);
 	for (unsigned i = 0; i < mapper->count; i++) {
-		const struct uffdwp_mapping *mapping = &mapper->mappings[i];
-		uint64_t end = mapping->address + mapping->length;
-		uint64_t from =
-		        message->arg.remove.start > mapping->address ? message->arg.remove.start : mapping->address;
-		uint64_t until = message->arg.remove.end < end ? message->arg.remove.end : end;
-		uint64_t bias = mapping->offset - mapping->address;
-
-		if (from < until)
-			events_discard_pages(region, (from + bias) >> region->page_shift,
-			                     (until + bias + region->page_bytes - 1) >> region->page_shift);
+		if (mapper_overlaps(mapper, i, message->arg.remove.start, message->arg.remove.end, &first, &end))
+			events_discard_pages(mapper->region, first, end);
 	}
 }
 
 static int events_touch(const struct mapper *mapper, uint64_t start, uint64_t end)
 {
-	for (unsigned i = 0; i < mapper->count; i++) {
-		const struct uffdwp_mapping *mapping = &mapper->mappings[i];
+	uint64_t ignored;
+	int touch = 0;
 
-		if (start < mapping->address + mapping->length && end > mapping->address)
-			return 1;
-	}
-	return 0;
+	for (unsigned i = 0; i < mapper->count; i++)
+		touch |= mapper_overlaps(mapper, i, start, end, &ignored, &ignored);
+	return touch;
 }
 
 /* Whatever it does there beside that: writes may go unseen from now on. */

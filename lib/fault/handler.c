@@ -367,12 +367,6 @@ static int handler_add_mapper(struct handler *handler, struct mapper *mapper)
 	return error;
 }
 
-/* A region has its first one when it is opened. */
-static int handler_add_mappers(struct handler *handler, struct uffdwp_region *region)
-{
-	return handler_add_mapper(handler, &region->mappers->at[0]);
-}
-
 static void handler_remove_mappers(struct handler *handler, struct uffdwp_region *region)
 {
 	for (unsigned i = 0; i < atomic_load(&region->mappers->end); i++) {
@@ -387,7 +381,7 @@ static int handler_command_add(struct handler *handler, struct uffdwp_region *re
 
 	if (count == HANDLER_REGIONS_MAX)
 		return -ENFILE;
-	int error = region->mappers ? handler_add_mappers(handler, region)
+	int error = region->mappers ? handler_add_mapper(handler, &region->mappers->at[0])
 	                            : loop_add(handler->loop, region->uffd, (uint64_t)(uintptr_t)region);
 
 	if (error)

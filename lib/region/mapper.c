@@ -54,6 +54,21 @@ uint64_t mapper_page_of(const struct mapper *mapper, uint64_t address)
 	return UINT64_MAX;
 }
 
+int mapper_overlaps(const struct mapper *mapper, unsigned number, uint64_t start, uint64_t end, uint64_t *first,
+                    uint64_t *last)
+{
+	const struct uffdwp_mapping *mapping = &mapper->mappings[number];
+	uint64_t limit = math_min_u64(end, mapping->address + mapping->length);
+	uint64_t from = start > mapping->address ? start : mapping->address;
+	uint64_t bias = mapping->offset - mapping->address;
+
+	if (from >= limit)
+		return 0;
+	*first = (from + bias) >> mapper->region->page_shift;
+	*last = (limit + bias + mapper->region->page_bytes - 1) >> mapper->region->page_shift;
+	return 1;
+}
+
 uint64_t mappers_address(const struct uffdwp_region *region, uint64_t page)
 {
 	const struct mapper *mapper = &region->mappers->at[0];
@@ -95,6 +110,15 @@ static int mapper_register(struct mapper *mapper, uint64_t address, uint64_t len
 	                                                                                                       : error;
 }
 
+static int mapper_take_out(struct mapper *mapper, uint64_t address, uint64_t length, uint64_t ignored)
+{
+	int error = mapper->region->k->uffd_unregister(mapper->uffd, address, length);
+
+	(void)ignored;
+	(void)mapper_wake(mapper, address, length, 0);
+	return error;
+}
+
 /* The registration of another: unprotected, which an event that its owner has still to read may put off; where that
  * cannot be, unregistered all the same, for no thread would ever resolve its faults. */
 static int mapper_unregister(struct mapper *mapper, uint64_t address, uint64_t length, uint64_t ignored)
@@ -110,9 +134,9 @@ static int mapper_unregister(struct mapper *mapper, uint64_t address, uint64_t l
 			kernel_back_off(k, &turn);
 	}
 	if (error)
-		error = k->uffd_unregister(mapper->uffd, address, length);
+		return mapper_take_out(mapper, address, length, 0);
 	(void)mapper_wake(mapper, address, length, 0);
-	return error;
+	return 0;
 }
 
 /* Where the mapper has bytes [start, end) of the region. The first error, after all were tried. */
@@ -229,15 +253,6 @@ int mappers_copy_zeros(struct uffdwp_region *region, uint64_t page, uint64_t mod
 int mappers_register(struct uffdwp_region *region, uint64_t modes)
 {
 	return mapper_for_pages(region, 0, region->ledger.count, mapper_register, modes);
-}
-
-static int mapper_take_out(struct mapper *mapper, uint64_t address, uint64_t length, uint64_t ignored)
-{
-	int error = mapper->region->k->uffd_unregister(mapper->uffd, address, length);
-
-	(void)ignored;
-	(void)mapper_wake(mapper, address, length, 0);
-	return error;
 }
 
 void mappers_give_up_page(struct uffdwp_region *region, uint64_t page)

@@ -12,8 +12,8 @@
  * next one, when no thread can be using it any more; the first keeps its descriptors, by which the region is known to
  * its handler.
  *
- * Threads: any, in the fault path, too; slots are filled and emptied by the handler's thread, or before it knows the
- * region.
+ * Threads: any, in the fault path, too; slots are filled and emptied by callers of join with the region's lock held, or
+ * before a handler knows the region.
  */
 #ifndef UFFDWP_REGION_MAPPER_H
 #define UFFDWP_REGION_MAPPER_H
@@ -78,6 +78,9 @@ void mapper_note_gone(struct mapper *mapper);
 
 /* The page at an address of the mapper; UINT64_MAX: it is none of the region's. (signal) */
 uint64_t mapper_page_of(const struct mapper *mapper, uint64_t address);
+/* 1: [start, end) of the mapper's addresses touches its mapping of this number: pages [*first, *last) of the region. */
+int mapper_overlaps(const struct mapper *mapper, unsigned number, uint64_t start, uint64_t end, uint64_t *first,
+                    uint64_t *last);
 /* As the calls of kernel_ops, in all mappers that live. -ESRCH: none does. (signal) */
 int mappers_writeprotect(struct uffdwp_region *region, uint64_t first, uint64_t end, uint64_t mode);
 int mappers_wake(struct uffdwp_region *region, uint64_t first, uint64_t end);

@@ -13,7 +13,7 @@
 #include "kernel/procfs.h"
 #include "region/mapper.h"
 
-static int mapper_open_overlaps(const struct uffdwp_mapping *one, const struct uffdwp_mapping *other)
+static int mapper_open_collide(const struct uffdwp_mapping *one, const struct uffdwp_mapping *other)
 {
 	return (one->offset < other->offset + other->length && other->offset < one->offset + one->length) ||
 	       (one->address < other->address + other->length && other->address < one->address + one->length);
@@ -40,7 +40,7 @@ int mapper_check(const struct mapper_plan *plan, uint64_t length_bytes, uint64_t
 			                 (unsigned long long)mapping->offset, (unsigned long long)page_bytes,
 			                 (unsigned long long)length_bytes);
 		for (unsigned other = 0; other < i; other++) {
-			if (mapper_open_overlaps(mapping, &plan->mappings[other]))
+			if (mapper_open_collide(mapping, &plan->mappings[other]))
 				return text_fail(text, -EINVAL, "mappings %u and %u overlap", other, i);
 		}
 	}
@@ -169,18 +169,17 @@ int mapper_open(struct uffdwp_region *region, const struct mapper_plan *plan, st
 		                 UFFDWP_MAPPERS_MAX);
 	mapper->region = region;
 	mapper->tag = region->tag;
+	mapper->uffd = -1;
 	mapper->pidfd = -1;
 	mapper->is_registered = plan->is_registered;
 	mapper->count = plan->count;
 	memcpy(mapper->mappings, plan->mappings, sizeof(mapper->mappings));
-	mapper->uffd = -1;
 	int error = mapper_open_check_unused(region, plan->uffd);
 
 	if (!error)
 		error = mapper_open_take(mapper, plan->uffd, "uffd", &mapper->uffd);
 	if (!error)
 		error = mapper_open_check_features(mapper);
-
 	if (!error && plan->pidfd >= 0)
 		error = mapper_open_take(mapper, plan->pidfd, "pidfd", &mapper->pidfd);
 	if (!error)

@@ -114,9 +114,12 @@ void mechanism_fill_run(struct uffdwp_region *region, uint64_t first, uint64_t e
 {
 	uint64_t mode = UFFDIO_CONTINUE_MODE_DONTWAKE | (wp ? UFFDIO_CONTINUE_MODE_WP : 0);
 
-	for (uint64_t page = first; region->mappers && page < end; page++)
-		(void)mappers_continue(region, page, mode);
-	for (uint64_t page = first; !region->mappers && page < end;) {
+	if (region->mappers) {
+		for (uint64_t page = first; page < end; page++)
+			(void)mappers_continue(region, page, mode);
+		return;
+	}
+	for (uint64_t page = first; page < end;) {
 		uint64_t start = (uint64_t)(uintptr_t)region_address(region, page);
 		int64_t filled =
 		        region->k->uffd_continue(region->uffd, start, (end - page) << region->page_shift, mode);
