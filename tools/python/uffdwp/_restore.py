@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Images back into regions."""
-import errno
-
-from ._library import Handle, answer_of, check, ffi, lib, options_of, read_text
-from ._snapshot import wait_for
+from ._job import Job
+from ._library import answer_of, check, ffi, lib, options_of
 
 
 def _options(path, options):
@@ -19,7 +17,7 @@ def restore(region, path, options):
                      lambda progress: lib.uffdwp_restore(region._pointer, made, progress))
 
 
-class Restore(Handle):
+class Restore(Job):
     """A lazy restore: the memory may be used at once. As a context manager it is waited for at the end of the block.
 
     A page that cannot be read, or that was not fetched when the restore is freed, raises SIGBUS when it is touched, which
@@ -34,46 +32,6 @@ class Restore(Handle):
         check(lib.uffdwp_restore_begin(region._pointer, made, out))
         super().__init__(out[0], lib.uffdwp_restore_free, region)
 
-    def poll(self):
-        """How far it is, without waiting."""
-        return answer_of("uffdwp_restore_progress", lib.uffdwp_restore_poll, self._pointer)
-
-    def fileno(self):
-        """A descriptor that becomes readable when the restore has ended."""
-        return check(lib.uffdwp_restore_fd(self._pointer))
-
-    fd = fileno
-
-    def wait(self, timeout=None):
-        """Waits (seconds; None: for ever) until all pages are there, and returns its progress; else raises why.
-
-        TimeoutError: it still runs.
-        """
-        wait_for(self.fileno(), timeout)
-        result = lib.uffdwp_restore_wait(self._pointer, 0, ffi.NULL)
-        if result == -errno.ETIMEDOUT and self.poll().state == lib.UFFDWP_RESTORE_STATE_RUNNING:
-            raise TimeoutError(errno.ETIMEDOUT, "the restore still runs")
-        check(result, self.text() if result < 0 else None)
-        return self.poll()
-
     def check(self, offset, length):
         """Waits until the pages of a range are there; raises what went wrong with the first that cannot be."""
         check(lib.uffdwp_restore_check(self._pointer, offset, length), "")
-
-    def text(self):
-        """Why it failed."""
-        return read_text(lambda buffer, size: lib.uffdwp_restore_text(self._pointer, buffer, size))
-
-    def abort(self):
-        check(lib.uffdwp_restore_abort(self._pointer))
-
-    free = Handle.close
-
-    def __exit__(self, kind, value, trace):
-        if self.closed:
-            return
-        try:
-            if kind is None:
-                self.wait()
-        finally:
-            self.close()

@@ -6,9 +6,9 @@ pool of pre-images is full, until the callback has taken some: each would wait f
 is ABORT: a snapshot whose pool is full fails at once (ENOBUFS), and needs a larger pool_bytes.
 """
 import errno
-import select
 
-from ._library import Handle, answer_of, check, ffi, lib, options_of, read_text
+from ._job import Job
+from ._library import ffi, lib, options_of
 from ._memory import check_cut, put_boundary
 
 
@@ -28,7 +28,7 @@ def _sink_of(function):
     return raised, ffi.callback("int(void *, uint64_t, const void *, uint64_t)", take, error=-errno.ECANCELED)
 
 
-class Snapshot(Handle):
+class Snapshot(Job):
     """A snapshot that runs, or has ended. As a context manager it is waited for at the end of the block.
 
     Options are the fields of struct uffdwp_snapshot_options: flags, path, parent, compress, pool_bytes, policy, mode,
@@ -82,54 +82,10 @@ class Snapshot(Handle):
             made.sink = lib.UFFDWP_SINK_STREAM
         return made, kept, sink
 
-    def poll(self):
-        """How far it is, without waiting."""
-        return answer_of("uffdwp_snapshot_progress", lib.uffdwp_snapshot_poll, self._pointer)
-
-    def fileno(self):
-        """A descriptor that becomes readable when the snapshot has ended, for select, selectors and asyncio."""
-        return check(lib.uffdwp_snapshot_fd(self._pointer))
-
-    fd = fileno
-
-    def wait(self, timeout=None):
-        """Waits (seconds; None: for ever) until it has ended well, and returns its progress; else raises why.
-
-        TimeoutError: it still runs. An exception of the callback is raised again. Ctrl-C ends the wait, not the snapshot.
-        """
-        wait_for(self.fileno(), timeout)
-        result = lib.uffdwp_snapshot_wait(self._pointer, 0, ffi.NULL)
-        if result == -errno.ETIMEDOUT and self.poll().state == lib.UFFDWP_SNAPSHOT_STATE_RUNNING:
-            raise TimeoutError(errno.ETIMEDOUT, "the snapshot still runs")
-        if result < 0 and self._raised:
+    def _failed(self):
+        """An exception of the callback is raised again."""
+        if self._raised:
             raise self._raised[0]
-        check(result, self.text() if result < 0 else None)
-        return self.poll()
-
-    def text(self):
-        """Why it failed."""
-        return read_text(lambda buffer, size: lib.uffdwp_snapshot_text(self._pointer, buffer, size))
-
-    def abort(self):
-        check(lib.uffdwp_snapshot_abort(self._pointer))
-
-    free = Handle.close
-
-    def __exit__(self, kind, value, trace):
-        if self.closed:
-            return
-        try:
-            if kind is None:
-                self.wait()
-        finally:
-            self.close()
-
-
-def wait_for(fd, timeout):
-    """Waits for a descriptor as Python does: signals are handled meanwhile."""
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    poll.poll(None if timeout is None else max(0, int(timeout * 1000)))
 
 
 def snapshot_begin_group(requests):
