@@ -33,6 +33,11 @@ static int api_child_take(const struct uffdwp_fork_options *given, struct uffdwp
 		return text_fail(NULL, -EINVAL, "arming %u is none of enum uffdwp_arming", options->arming);
 	if (options->policy > UFFDWP_POLICY_ABORT)
 		return text_fail(NULL, -EINVAL, "policy %u is none of enum uffdwp_policy", options->policy);
+	if (options->window_max > FAULT_WINDOW_MAX)
+		return text_fail(NULL, -EINVAL, "window_max is %u pages, at most %d are broken off at a time",
+		                 options->window_max, FAULT_WINDOW_MAX);
+	if (options->reserved)
+		return text_fail(NULL, -EINVAL, "reserved is %u, and has to be 0", options->reserved);
 	if (!options->cut_enter != !options->cut_leave)
 		return text_fail(NULL, -EINVAL, "cut_enter and cut_leave go together");
 	if (!options->regions != !options->region_count)
@@ -55,6 +60,7 @@ static int api_child_request(const struct uffdwp *runtime, const struct uffdwp_f
 	                                  .policy = options->policy,
 	                                  .private_bytes = options->private_bytes,
 	                                  .wait_ns = options->wait_ns,
+	                                  .window_max = options->window_max ? options->window_max : 1,
 	                                  .cut_enter = options->cut_enter,
 	                                  .cut_leave = options->cut_leave,
 	                                  .cut_user = options->cut_user};

@@ -63,6 +63,7 @@ struct child_request {
 	uint32_t policy;
 	uint64_t private_bytes;
 	uint64_t wait_ns;
+	uint32_t window_max; /* pages */
 	int (*cut_enter)(void *cut_user);
 	void (*cut_leave)(void *cut_user);
 	void *cut_user;

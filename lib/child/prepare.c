@@ -198,6 +198,7 @@ static struct uffdwp_child *prepare_new(const struct kernel_ops *k, const struct
 	child->in.tag = own_new();
 	child->in.pidfd = child->in.pagemap = child->in.mem = child->in.maps = -1;
 	child->in.policy = request->policy;
+	child->in.window_max = request->window_max;
 	for (unsigned i = 0; i < CHILD_DESCRIPTORS; i++)
 		child->kept_free[i] = -1;
 	atomic_store(&child->owners, 2);

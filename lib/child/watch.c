@@ -13,7 +13,9 @@
 #include "base/trace.h"
 #include "child/child_private.h"
 #include "cut/move.h"
+#include "fault/fault.h"
 #include "fault/phase.h"
+#include "fault/window.h"
 #include "kernel/backoff.h"
 #include "kernel/own.h"
 
@@ -23,6 +25,9 @@
 
 /* Fills between two looks at the child. */
 #define WATCH_FILL_TURNS 16
+
+/* Looked at, and broken off, at a time: a cut waits so long. */
+#define WATCH_BREAK_PAGES 64
 
 /* How long another cut may take. */
 #define WATCH_STALL_NS 100000
@@ -156,6 +161,55 @@ static void watch_fill(struct uffdwp_child *child, unsigned i)
 	}
 }
 
+/* Breaks a page off the child as a write to it would, with its window. Inside the epoch. */
+static void watch_break_page(struct uffdwp_region *region, uint64_t page)
+{
+	struct fault fault = {.region = region, .page = page, .limit = page + 1, .by = FAULT_BY_BARRIER};
+
+	if (ledger_is_protected(ledger_get(&region->ledger, page)))
+		(void)fault_resolve(&fault); /* what it could not do is left to the writers */
+}
+
+/* Those of pages [first, end) that are in memory; inside the epoch, because another cut may come. */
+static void watch_break_some(struct uffdwp_region *region, uint64_t first, uint64_t end)
+{
+	sigset_t before;
+
+	signals_block(&before);
+	epoch_ticket ticket = epoch_enter(&fault_epoch);
+	int is_idle = atomic_load(&region->phase) == PHASE_IDLE && view_children_have_room(region, end - first);
+	uint64_t wanted = is_idle ? mechanism_in_memory(region, first, end) : 0;
+
+	for (; wanted; wanted &= wanted - 1)
+		watch_break_page(region, first + (uint64_t)__builtin_ctzll(wanted));
+	epoch_leave(ticket);
+	signals_restore(&before);
+}
+
+/* The rest of an area that is being written densely, before its writers come to it (fault/window.h). 1: there was one.
+ */
+static int watch_break_area(struct uffdwp_region *region)
+{
+	uint64_t hot = atomic_exchange(&region->area_hot, 0);
+	uint64_t page = (hot - 1) & ~(uint64_t)(WINDOW_AREA_PAGES - 1);
+	uint64_t end = hot ? math_min_u64(page + WINDOW_AREA_PAGES, region_pages(region)) : 0;
+
+	for (; hot && page < end; page += WATCH_BREAK_PAGES)
+		watch_break_some(region, page, math_min_u64(page + WATCH_BREAK_PAGES, end));
+	return hot != 0;
+}
+
+static int watch_break_areas(struct uffdwp_child *child)
+{
+	int found = 0;
+
+	for (unsigned i = 0; i < child->count; i++) {
+		if (!atomic_load(&child->views[i].left))
+			found |= watch_break_area(child->cuts[i].region);
+	}
+	return found;
+}
+
 /* ---- the end ---- */
 
 /* Pages [first, end) are wanted by none. With the region's lock held, so that nothing is armed meanwhile. */
@@ -236,7 +290,7 @@ void *child_watch(void *argument)
 		watch_meet(child);
 		for (unsigned i = 0; i < child->count; i++)
 			watch_fill(child, i);
-		while (!watch_turn(child, WATCH_MS))
+		while (!watch_turn(child, watch_break_areas(child) ? 0 : WATCH_MS))
 			;
 		watch_end(child);
 	}

@@ -628,9 +628,10 @@ static void cut_stall(struct cut *cut)
 	struct uffdwp_region *region = cut->region;
 
 	region->rounds = 0;
-	atomic_store(&region->coarse,
-	             (uint32_t)(cut->preserve && cut->preserve->window_max > 1 && !region->caller_armed &&
-	                        !atomic_load(&region->tracked) && !region_breaks_pages(region)));
+	int is_coarse = cut->preserve && cut->preserve->window_max > 1 && !region->caller_armed &&
+	                !atomic_load(&region->tracked) && !region_breaks_pages(region);
+
+	atomic_store(&region->coarse, (uint32_t)(is_coarse ? REGION_COARSE_BLOCKS : REGION_EXACT));
 	if (cut->preserve)
 		cut->preserve->keeps = region_is_wanted(region) || cut->increment || cut_wants_kept(cut);
 	atomic_store(&region->active, 1);

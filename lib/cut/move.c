@@ -211,19 +211,6 @@ const char *move_meaning(const struct cut *cut, int error)
 	return NULL;
 }
 
-/* Which of the pages are in memory: of a file without swap, those that have content. */
-static uint64_t move_in_memory(struct uffdwp_region *region, uint64_t first, uint64_t end)
-{
-	unsigned char in_memory[MOVE_FILL_PAGES];
-	uint64_t bits = 0;
-
-	if (region->k->mincore(region_address(region, first), (end - first) << region->page_shift, in_memory))
-		return 0;
-	for (uint64_t page = first; page < end; page++)
-		bits |= (uint64_t)(in_memory[page - first] & 1) << (page - first);
-	return bits;
-}
-
 /* After the look: a page that is armed still, or was a moment ago, has not been written since the cut. */
 static void move_note_content(struct cut *cut, uint64_t first, uint64_t content)
 {
@@ -251,7 +238,7 @@ uint64_t move_fill(struct cut *cut, uint64_t page, int fills)
 	        (region->fills & UFFDWP_PROBE_FILL_CONTINUE_WP) && cut->filled_end == page;
 	if (!fills && !cut->looks_late)
 		return cut->end_page;
-	uint64_t there = page < cut->data_end ? all : move_in_memory(region, page, end);
+	uint64_t there = page < cut->data_end ? all : mechanism_in_memory(region, page, end);
 
 	if (cut->looks_late)
 		move_note_content(cut, page, there);
@@ -285,7 +272,7 @@ void move_fill_rest(struct cut *cut)
 	for (uint64_t page = cut->filled_end; cut->moved && page < pages;) {
 		uint64_t end = math_min_u64(page + MOVE_FILL_PAGES, pages);
 
-		fault_fill_protected(region, page, end, move_in_memory(region, page, end));
+		fault_fill_protected(region, page, end, mechanism_in_memory(region, page, end));
 		page = end;
 	}
 }

@@ -64,7 +64,7 @@ static int arm_locked(struct uffdwp_region *region, uint64_t first, uint64_t end
 	if (error)
 		return error;
 	region->caller_armed = 1;
-	atomic_store(&region->coarse, 0);
+	atomic_store(&region->coarse, REGION_EXACT);
 	error = region_prepare(region);
 	if (error)
 		return error;

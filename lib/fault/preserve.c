@@ -126,7 +126,7 @@ static void preserve_granule(struct uffdwp_region *region, uint64_t page, uint64
 static void preserve_block_of(struct uffdwp_region *region, uint64_t page, uint64_t *first, uint64_t *end)
 {
 	preserve_granule(region, page, first, end);
-	if (*end - *first <= 1)
+	if (*end - *first <= 1 && !window_of_area(region, page, first, end))
 		window_of_block(region, page, LEDGER_BLOCK_PAGES, first, end);
 }
 

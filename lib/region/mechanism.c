@@ -129,3 +129,15 @@ void mechanism_fill_run(struct uffdwp_region *region, uint64_t first, uint64_t e
 		page += filled > 0 ? (uint64_t)filled >> region->page_shift : 1;
 	}
 }
+
+uint64_t mechanism_in_memory(struct uffdwp_region *region, uint64_t first, uint64_t end)
+{
+	unsigned char in_memory[64];
+	uint64_t bits = 0;
+
+	if (region->k->mincore(region_address(region, first), (end - first) << region->page_shift, in_memory))
+		return 0;
+	for (uint64_t page = first; page < end; page++)
+		bits |= (uint64_t)(in_memory[page - first] & 1) << (page - first);
+	return bits;
+}

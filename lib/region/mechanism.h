@@ -67,4 +67,8 @@ int mechanism_fill(struct uffdwp_region *region, uint64_t page, int wp);
  * for them: all else is left as it is. Best effort: ends where the kernel refuses. */
 void mechanism_fill_run(struct uffdwp_region *region, uint64_t first, uint64_t end, int wp);
 
+/* (signal) Which of the up to 64 pages [first, end) are in memory (bit n: page first + n): of a file without swap,
+ * those that have content. 0 also where the kernel does not say. */
+uint64_t mechanism_in_memory(struct uffdwp_region *region, uint64_t first, uint64_t end);
+
 #endif

@@ -743,7 +743,7 @@ int region_track(struct uffdwp_region *region)
 {
 	if (region_open_bits(region, &region->written))
 		return -ENOMEM;
-	atomic_store(&region->coarse, 0);
+	atomic_store(&region->coarse, REGION_EXACT);
 	atomic_fetch_add(&region->tracked, 1);
 	atomic_store(&region->active, 1);
 	return 0;

@@ -59,6 +59,13 @@ struct region_counters {
 /* Where the sequential writers are: what the window of a fault follows from. Hints only; races do no harm. */
 #define REGION_STREAMS 8
 
+/* Which pages a fault may take along beside the one that was written to, see fault/window.h. */
+enum region_coarse {
+	REGION_EXACT = 0,         /* none: each page that was written to is reported */
+	REGION_COARSE_BLOCKS = 1, /* of its block: all pages were armed for a snapshot */
+	REGION_COARSE_AREAS = 2,  /* of its area: for a child, and for no other view */
+};
+
 /* Memory of a snapshot that kept the region's protection, left to the next: touched pages. */
 struct region_spare {
 	void *memory; /* NULL: none */
@@ -153,7 +160,13 @@ struct uffdwp_region {
 	_Atomic uint64_t braked_ns;
 	_Atomic uint64_t streams[REGION_STREAMS];
 	_Atomic uint32_t stream_next;
-	_Atomic uint32_t coarse; /* armed for snapshots of all pages: neighbours of dirty pages may be unprotected */
+	_Atomic uint32_t coarse; /* enum region_coarse: by the last cut */
+	/* REGION_COARSE_AREAS. */
+	_Atomic uint32_t area_window;   /* pages that one fault may break off children */
+	_Atomic uint32_t area_is_busy;  /* writers fault without a pause */
+	_Atomic uint64_t area_faults;   /* since the last cut */
+	_Atomic uint64_t area_since_ns; /* when it was looked at last whether they do */
+	_Atomic uint64_t area_hot; /* a page whose area is written densely, and 1: for the child's thread; 0: none */
 	struct region_counters counters;
 	struct losses losses;
 

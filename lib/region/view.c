@@ -108,6 +108,42 @@ void view_fail_all(struct uffdwp_region *region, int error)
 
 /* ---- coming and going ---- */
 
+/* To increments, tracks and callers that arm each page is reported. A view in this process takes no more memory than it
+ * has to. */
+static uint32_t view_coarseness(const struct uffdwp_view *view)
+{
+	const struct uffdwp_region *region = view->region;
+	int is_exact = region->kept || region->caller_armed || atomic_load(&region->tracked);
+	int are_children = atomic_load(&region->view_count) == atomic_load(&region->child_count);
+
+	return view->child && view->child->window_max > 1 && are_children && !is_exact ? REGION_COARSE_AREAS
+	                                                                               : REGION_EXACT;
+}
+
+static void view_open_windows(const struct uffdwp_view *view)
+{
+	struct uffdwp_region *region = view->region;
+
+	atomic_store(&region->area_window, view->child ? view->child->window_max : 0);
+	atomic_store(&region->area_is_busy, 0);
+	atomic_store(&region->area_faults, 0);
+	atomic_store(&region->area_hot, 0);
+	atomic_store(&region->coarse, view_coarseness(view));
+}
+
+int view_children_have_room(struct uffdwp_region *region, uint64_t pages)
+{
+	int have = 1;
+
+	for (unsigned i = 0; i < REGION_VIEWS_MAX && have; i++) {
+		const struct uffdwp_view *view = atomic_load_explicit(&region->views[i], memory_order_acquire);
+
+		if (view && view->child && view->child->pages_most)
+			have = atomic_load(&view->child->pages_broken) + pages <= view->child->pages_most / 2;
+	}
+	return have;
+}
+
 int view_attach(struct uffdwp_view *view)
 {
 	struct uffdwp_region *region = view->region;
@@ -122,7 +158,7 @@ int view_attach(struct uffdwp_view *view)
 		if (atomic_load(&region->views[i]))
 			continue;
 		atomic_store(&region->views[i], view);
-		atomic_store(&region->coarse, 0);
+		view_open_windows(view);
 		atomic_fetch_add(&region->view_count, 1); /* first: a reader of both may find too many others */
 		atomic_fetch_add(&region->child_count, view->child != NULL);
 		return 0;

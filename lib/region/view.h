@@ -44,6 +44,7 @@ struct view_child {
 	void *unreadable;             /* VIEW_CHILD_RUN pages */
 	uint64_t pages_most;          /* of the child's own; 0: no bound */
 	uint32_t policy;              /* enum uffdwp_policy */
+	uint32_t window_max;          /* pages that one fault breaks off, at most */
 	_Atomic uint64_t pages_broken;
 	_Atomic uint64_t full_since_ns; /* the bound was met; 0: not */
 	_Atomic uint32_t ends;          /* no page could be broken off it: it ends, most probably */
@@ -92,6 +93,10 @@ void view_child_close(const struct view_child *child);
 
 /* The region is about to be closed: waits until no child's thread uses it. */
 void view_children_leave(struct uffdwp_region *region);
+
+/* 1: each child may have `pages` more of its own, and has no more than half of its bound then. Inside the epoch.
+ * (signal) */
+int view_children_have_room(struct uffdwp_region *region, uint64_t pages);
 
 /* The part of view_break() with work to do. (signal) */
 int view_break_all(struct uffdwp_region *region, uint64_t first, uint64_t end);

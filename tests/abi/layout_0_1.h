@@ -34,7 +34,7 @@
 	SIZE(uffdwp_track_info, 48), \
 	SIZE(uffdwp_view_options, 40), \
 	SIZE(uffdwp_view_info, 40), \
-	SIZE(uffdwp_fork_options, 72), \
+	SIZE(uffdwp_fork_options, 80), \
 	SIZE(uffdwp_child_info, 56), \
 	SIZE(uffdwp_mapping, 24), \
 	SIZE(uffdwp_mapper, 32),
@@ -306,6 +306,8 @@
 	FIELD(uffdwp_fork_options, cut_enter, 48, 8), \
 	FIELD(uffdwp_fork_options, cut_leave, 56, 8), \
 	FIELD(uffdwp_fork_options, cut_user, 64, 8), \
+	FIELD(uffdwp_fork_options, window_max, 72, 4), \
+	FIELD(uffdwp_fork_options, reserved, 76, 4), \
 	FIELD(uffdwp_child_info, sz, 0, 8), \
 	FIELD(uffdwp_child_info, state, 8, 4), \
 	FIELD(uffdwp_child_info, pid, 12, 4), \

@@ -129,6 +129,7 @@ static void bear(struct born *born, struct chance *chance)
 	options.cut_enter = enter_cut;
 	options.cut_leave = leave_cut;
 	options.flags = chance_below(chance, 2) ? UFFDWP_FORK_BARE : 0;
+	options.window_max = chance_below(chance, 2) ? 1 + (uint32_t)chance_below(chance, 64) : 0;
 	options.arming = (uint32_t)(chance_below(chance, 4) == 0 ? UFFDWP_ARMING_ROUNDS : UFFDWP_ARMING_AUTO);
 	if (chance_below(chance, 3) == 0 && place.delivery == UFFDWP_DELIVERY_INLINE) {
 		options.arming = UFFDWP_ARMING_MOVE;

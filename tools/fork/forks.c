@@ -179,7 +179,8 @@ static void forks_say(const struct uffdwp_child *child)
 static pid_t forks_once(struct forks_bare *bare)
 {
 	struct uffdwp_child *child = NULL;
-	struct uffdwp_fork_options options = {.sz = sizeof(options), .private_bytes = settings.private_bytes};
+	struct uffdwp_fork_options options = {
+	        .sz = sizeof(options), .private_bytes = settings.private_bytes, .window_max = settings.window_max};
 	pid_t pid;
 
 	if (bare) {

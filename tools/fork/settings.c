@@ -10,8 +10,10 @@
 
 #define SETTINGS_PREFIX "UFFDWP_FORK_"
 #define SETTINGS_SMALL_BYTES ((uint64_t)16 << 20)
+#define SETTINGS_WINDOW_MAX 64
 
-struct settings settings = {.delivery = UFFDWP_DELIVERY_THREAD, .small_bytes = SETTINGS_SMALL_BYTES};
+struct settings settings = {
+        .delivery = UFFDWP_DELIVERY_THREAD, .small_bytes = SETTINGS_SMALL_BYTES, .window_max = SETTINGS_WINDOW_MAX};
 
 uint64_t settings_parse_size(const char *text)
 {
@@ -62,6 +64,17 @@ static int settings_take_size(const char *value, uint64_t *size)
 	return *size != 0 || strcmp(value, "0") == 0;
 }
 
+static int settings_take_window(const char *value)
+{
+	char *end;
+	unsigned long pages = strtoul(value, &end, 10);
+
+	if (end == value || *end || pages < 1 || pages > SETTINGS_WINDOW_MAX)
+		return 0;
+	settings.window_max = (uint32_t)pages;
+	return 1;
+}
+
 static int settings_take_switch(const char *value, int *to)
 {
 	*to = strcmp(value, "0") != 0 && *value != '\0';
@@ -80,6 +93,8 @@ static int settings_take(const char *name, size_t length, const char *value, uns
 		return settings_take_size(value, &settings.capacity_bytes);
 	if (IS("PRIVATE"))
 		return settings_take_size(value, &settings.private_bytes);
+	if (IS("WINDOW"))
+		return settings_take_window(value);
 	if (IS("SMALL"))
 		return settings_take_size(value, &settings.small_bytes);
 	if (IS("HINTS"))

@@ -28,9 +28,19 @@
 #include "uffdwp.h"
 
 #define OBJECT "libuffdwp-fork.so"
-#define VARIABLES 12
+#define VARIABLES 13
 
-enum { KEY_MALLOC = 256, KEY_DELIVERY, KEY_CAPACITY, KEY_PRIVATE, KEY_SMALL, KEY_FROM, KEY_FOLLOW, KEY_CHECK };
+enum {
+	KEY_MALLOC = 256,
+	KEY_DELIVERY,
+	KEY_CAPACITY,
+	KEY_PRIVATE,
+	KEY_WINDOW,
+	KEY_SMALL,
+	KEY_FROM,
+	KEY_FOLLOW,
+	KEY_CHECK
+};
 
 static const char fork_doc[] =
         "Runs a program whose fork() then takes the same short time at any size of its heap: Redis that saves, a "
@@ -73,6 +83,12 @@ static const struct argp_option fork_options[] = {
          "Bound on the memory that one child takes for pages that the program writes meanwhile; beyond it the writer "
          "waits for the child, for 10 s, then the child is ended. The default: none",
          0},
+        {"window", KEY_WINDOW, "N", 0,
+         "Most pages that one write copies for a child, 1 to 64: where the program writes without a pause while a "
+         "child "
+         "lives, its neighbours are copied along, which costs memory sooner and the program fewer stops. 1: only what "
+         "is written. The default: 64",
+         0},
         {"small", KEY_SMALL, "SIZE", 0, "So much of the heap forks as ever. The default: 16M", 0},
         {"from", KEY_FROM, "WHAT", 0,
          "Which memory counts: of the allocator (auto, the default), of the program's own calls of mmap() too "
@@ -96,9 +112,9 @@ struct fork {
 	char *chosen;        /* its path, where the user gave one */
 };
 
-enum fork_variable { DELIVERY, CAPACITY, PRIVATE, SMALL, FROM, FOLLOW, VERBOSE, QUIET, HINTS, PRELOADED };
-static const char *const fork_names[] = {"DELIVERY", "CAPACITY", "PRIVATE", "SMALL", "FROM",
-                                         "FOLLOW",   "VERBOSE",  "QUIET",   "HINTS", "PRELOADED"};
+enum fork_variable { DELIVERY, CAPACITY, PRIVATE, WINDOW, SMALL, FROM, FOLLOW, VERBOSE, QUIET, HINTS, PRELOADED };
+static const char *const fork_names[] = {"DELIVERY", "CAPACITY", "PRIVATE", "WINDOW", "SMALL",    "FROM",
+                                         "FOLLOW",   "VERBOSE",  "QUIET",   "HINTS",  "PRELOADED"};
 
 __attribute__((format(printf, 1, 2))) static void fork_say(const char *format, ...)
 {
@@ -130,6 +146,18 @@ static error_t fork_take_size(struct argp_state *state, const char *option, enum
 	if (!fork_is_size(value))
 		argp_error(state, "%s takes a size such as 512M or 64G, not '%s'", option, value);
 	fork->values[which] = value;
+	return 0;
+}
+
+static error_t fork_take_window(struct argp_state *state, char *value)
+{
+	struct fork *fork = state->input;
+	char *end;
+	unsigned long pages = strtoul(value, &end, 10);
+
+	if (end == value || *end || pages < 1 || pages > 64)
+		argp_error(state, "--window takes a number of pages from 1 to 64, not '%s'", value);
+	fork->values[WINDOW] = value;
 	return 0;
 }
 
@@ -170,6 +198,8 @@ static error_t fork_parse_values(int key, char *argument, struct argp_state *sta
 		return fork_take_size(state, "--capacity", CAPACITY, argument);
 	case KEY_PRIVATE:
 		return fork_take_size(state, "--private", PRIVATE, argument);
+	case KEY_WINDOW:
+		return fork_take_window(state, argument);
 	case KEY_SMALL:
 		return fork_take_size(state, "--small", SMALL, argument);
 	default:

@@ -42,7 +42,7 @@ _uffdwp_ctl_value() {
 		;;
 	fork:--delivery) _uffdwp_ctl_words 'thread inline' ;;
 	fork:--from) _uffdwp_ctl_words 'auto program all' ;;
-	fork:--capacity | fork:--private | fork:--small) COMPREPLY=() ;;
+	fork:--capacity | fork:--private | fork:--small | fork:--window) COMPREPLY=() ;;
 	image:-[ao] | image:--ancestor | image:--output) _uffdwp_ctl_images ;;
 	image:-z | image:--compress) _uffdwp_ctl_words "$(echo {1..19})" ;;
 	image:-d | image:--deltas) COMPREPLY=() ;;
@@ -55,7 +55,7 @@ _uffdwp_ctl_options() {
 	case $1 in
 	doctor) echo --color= --json ;;
 	dirty) echo --interval= --json= --live= --output= --quiet --small-pages --svg= --exclude= ;;
-	fork) echo --capacity= --check --delivery= --follow --from= --malloc= --private= --quiet --small= --verbose ;;
+	fork) echo --capacity= --check --delivery= --follow --from= --malloc= --private= --quiet --small= --verbose --window= ;;
 	image) echo --ancestor= --buffered --deltas= --json --output= --raw --compress= ;;
 	esac
 	echo --help --usage --version
