@@ -41,7 +41,9 @@
  *  5. MADV_REMOVE and hole punches that are not made by the library: use uffdwp_region_punch(), which keeps pre-images
  *     first. A snapshot compares the data extents at its cut with what its sweep finds, and fails if content vanished.
  *     It cannot see a hole that was filled again before the sweep came to it; nor, in memory that was attached without
- *     its fd, what fallocate(2) and ftruncate(2) did (there any madvise(2) that may discard fails the snapshot);
+ *     its fd, what fallocate(2) and ftruncate(2) did (there any madvise(2) that may discard fails the snapshot).
+ *     Anonymous memory that was given to MADV_FREE before the cut, and not written since, the kernel may drop during
+ *     the snapshot, which fails then (-ENODATA): no event reports it;
  *  6. anything that happens to a mapping under UFFDWP_MECHANISM_MPROTECT, where the kernel sends no events: attached
  *     memory must not be moved or unmapped. Anonymous memory that is discarded by madvise(2) is noticed when it is
  *     saved, but not if another thread discards it at that very moment, or if it was read again before;

@@ -108,8 +108,16 @@ static void cut_note_discarded(struct cut *cut)
 			region_note_changed(region, word * 64 + (uint64_t)__builtin_ctzll(gone));
 	}
 	lock_give(&region->lock);
-	if (region->handler)
-		handler_sync(region->handler); /* it acts on what it has read of discards */
+}
+
+/* A discard of before the cut, whose event the handler has read and not acted on: acted on later it would be taken for
+ * one that came after. */
+static void cut_settle_discards(const struct cut *cut)
+{
+	const struct uffdwp_region *region = cut->region;
+
+	if (region->handler && (cut->increment || region_loses_wp_bits(region) || region->fd < 0))
+		handler_sync(region->handler);
 }
 
 int cut_choose(struct cut *cut, uint32_t asked, struct text *text)
@@ -153,8 +161,11 @@ int cut_open(struct cut *cut)
 	int error = cut_wants_kept(cut) ? region_note_changes(region) : 0;
 
 	lock_give(&region->lock);
-	if (error || !atomic_load(&region->changed))
+	if (error)
 		return error;
+	cut_settle_discards(cut);
+	if (!atomic_load(&region->changed))
+		return 0;
 	cut->pages_changed = pages_new(cut->k, cut_bitmap_bytes(cut));
 	if (!cut->pages_changed)
 		return -ENOMEM;

@@ -318,12 +318,16 @@ static void run_rounds(uint64_t share_ms)
 	struct role roles[STAGE_ROLES];
 	struct collector collectors[COLLECTORS];
 	uint64_t end_ms = now_ms() + share_ms;
+	struct chance chance = chance_new(91);
 	open_all(roles, collectors, collect_by_library);
 	end_quietly(&collectors[0]);
 	while ((tally->rounds < ROUNDS_LEAST || tally->reported == 0 || now_ms() < end_ms) && judge.missed == 0) {
 		enum round_kind kind = (enum round_kind)(tally->rounds % ROUND_KINDS);
 		int snapshots = kind == ROUND_SNAPSHOTS && field.region != NULL;
 		actors.snapshots = snapshots;
+		if (snapshots && field_is_private(&field)) {
+			actors_write_all(&actors, &chance);
+		}
 		play_round(roles, collectors, kind == ROUND_TOGETHER ? COLLECTORS : 1,
 		           snapshots ? take_snapshots : wait_a_round, 1);
 		note_figures();

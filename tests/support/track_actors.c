@@ -364,6 +364,15 @@ static int discard(struct actors *actors, size_t page, size_t pages)
 	return result;
 }
 
+void actors_write_all(struct actors *actors, struct chance *chance)
+{
+	for (size_t page = 0; page < actors->field->pages; page++) {
+		count_as_written(actors, STAGE_SPOILER, page, 1, 0);
+		change_atomically(actors->field, chance, page);
+		count_as_written(actors, STAGE_SPOILER, page, 1, 1);
+	}
+}
+
 /* The content goes when the kernel likes, if no thread writes before. */
 static int free_lazily(struct actors *actors, size_t page, size_t pages)
 {

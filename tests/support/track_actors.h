@@ -61,6 +61,10 @@ struct actors {
 void actors_open(struct actors *actors, struct field *field, struct judge *judge);
 void actors_close(struct actors *actors);
 
+/* Writes to each page, while no actor runs: what was given back by MADV_FREE, and that the kernel has kept so far, is
+ * not dropped any more, which would be a loss of content that no event reports. */
+void actors_write_all(struct actors *actors, struct chance *chance);
+
 const char *deed_name(enum deed deed);
 
 void actor_write(struct actors *actors, struct chance *chance, size_t role);
