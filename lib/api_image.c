@@ -142,6 +142,14 @@ int api_check_compress(struct text *text, uint32_t compress, int is_delta)
 	return 0;
 }
 
+UFFDWP_EXPORT int uffdwp_image_progress(struct uffdwp_image *image, uffdwp_progress_fn callback, void *user)
+{
+	API_CALL();
+	image->progress = callback;
+	image->progress_user = user;
+	return 0;
+}
+
 static int api_image_check_merge(const struct uffdwp_image_merge_options *options, struct text *text)
 {
 	int error = api_unknown_flags(text, "uffdwp_image_merge", options->flags, UFFDWP_IMAGE_MERGE_BUFFERED,

@@ -124,6 +124,21 @@ struct uffdwp_image_extent {
 UFFDWP_EXPORT int uffdwp_image_next(const struct uffdwp_image *image, uint64_t offset,
                                     struct uffdwp_image_extent *extent);
 
+/* A call is so far: `done_bytes` of `total_bytes`. Not 0: the call ends with it, and leaves no result. */
+typedef int (*uffdwp_progress_fn)(void *user, uint64_t done_bytes, uint64_t total_bytes);
+
+/*
+ * Names a callback that reports how far a call is: of each later uffdwp_image_verify(), uffdwp_image_merge() and
+ * uffdwp_image_diff() (there `from`) with this image; NULL: none. It is called about once for each MiB, with sums that
+ * do not go back, and where a call succeeds a last time with done_bytes equal to total_bytes, before a result is synced
+ * and gets its name. What counts are bytes of the files that are read, of a raw result its length; holes count, and
+ * take no time. The callback runs in the thread that made the call or in one of the library's, there with signals
+ * blocked, in one at a time; a thread that reads waits for it, so it should return soon. It must not use the image. The
+ * error that it returns (a negative errno, -ECANCELED for one) is the call's answer. To be called while no other call
+ * with the image runs. Since 0.1.
+ */
+UFFDWP_EXPORT int uffdwp_image_progress(struct uffdwp_image *image, uffdwp_progress_fn callback, void *user);
+
 struct uffdwp_image_verified {
 	size_t sz;                     /* set by the caller */
 	uint32_t links;                /* files that are whole, from the newest on */

@@ -107,7 +107,8 @@ struct image_id base_id(const struct base_list *list, uint64_t length_bytes)
 	return hash_id(XXH3_128bits_digest(&state));
 }
 
-int base_put_file(struct base_list *list, int fd, uint64_t length_bytes, unsigned char *buffer)
+int base_put_file(struct base_list *list, int fd, uint64_t length_bytes, unsigned char *buffer, base_read_fn each,
+                  void *user)
 {
 	for (uint64_t at = 0; at < length_bytes; at += BASE_BLOCK_BYTES) {
 		at = io_next_data(list->k, fd, at, length_bytes);
@@ -120,6 +121,9 @@ int base_put_file(struct base_list *list, int fd, uint64_t length_bytes, unsigne
 		if (error)
 			return error;
 		base_put(list, at, buffer, part);
+		error = each ? each(user, at + part) : 0;
+		if (error)
+			return error;
 	}
 	return 0;
 }

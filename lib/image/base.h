@@ -48,7 +48,12 @@ struct image_id base_id(const struct base_list *list, uint64_t length_bytes);
 /* Why base_open() failed, after "no list of the blocks of ...: ". */
 const char *base_refusal(int error);
 
-/* Reads the blocks of a file, holes not at all; -errno, -EBADMSG where the file ends too soon. */
-int base_put_file(struct base_list *list, int fd, uint64_t length_bytes, unsigned char *buffer);
+/* The bytes before `at` were read, or are holes. Not 0: the reading ends with it. */
+typedef int (*base_read_fn)(void *user, uint64_t at);
+
+/* Reads the blocks of a file, holes not at all; -errno, -EBADMSG where the file ends too soon, or what `each` returned,
+ * which is called after each block. */
+int base_put_file(struct base_list *list, int fd, uint64_t length_bytes, unsigned char *buffer, base_read_fn each,
+                  void *user);
 
 #endif

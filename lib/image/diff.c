@@ -9,6 +9,7 @@
 #include "image/base.h"
 #include "image/chain.h"
 #include "image/io.h"
+#include "image/meter.h"
 #include "kernel/pages.h"
 
 #define BLOCK_BYTES BASE_BLOCK_BYTES
@@ -22,6 +23,7 @@ struct compare {
 	struct image_id raw_id;      /* of from's base */
 	uint64_t start;              /* of the range that is open */
 	uint64_t end;                /* of it; equal: none is open */
+	struct meter meter; /* counts bytes of the raw images that are checked first, then of what is compared */
 };
 
 /* Where an image has something that is not known to be zeros; looked for again only where that was passed. */
@@ -108,6 +110,7 @@ static int diff_compare_all(struct compare *compare)
 {
 	struct content from = {.image = compare->from};
 	struct content to = {.image = compare->to};
+	uint64_t before = atomic_load(&compare->meter.done);
 	uint64_t offset = 0;
 	int error = 0;
 
@@ -118,8 +121,12 @@ static int diff_compare_all(struct compare *compare)
 		offset -= offset % BLOCK_BYTES;
 		error = diff_compare_block(compare, offset);
 		offset += BLOCK_BYTES;
+		if (!error)
+			error = meter_move(&compare->meter, before + offset);
 	}
-	return error ? error : diff_end_range(compare);
+	if (!error)
+		error = diff_end_range(compare);
+	return error ? error : meter_end(&compare->meter);
 }
 
 /* The text is from's, whichever image failed. */
@@ -132,16 +139,36 @@ static int diff_pass_text(struct compare *compare, int error)
 	return text_fail(&compare->from->text, error, "%s", line);
 }
 
+static int diff_checks_from(const struct compare *compare)
+{
+	return compare->from->link_count > 1 || compare->diff->path;
+}
+
+static int diff_checks_to(const struct compare *compare)
+{
+	return compare->to->link_count > 1;
+}
+
+static uint64_t diff_total(const struct compare *compare)
+{
+	const struct uffdwp_image *from = compare->from;
+	const struct uffdwp_image *to = compare->to;
+
+	return (diff_checks_from(compare) ? chain_base(from)->length_bytes : 0) +
+	       (diff_checks_to(compare) ? chain_base(to)->length_bytes : 0) +
+	       (from->length_bytes > to->length_bytes ? from->length_bytes : to->length_bytes);
+}
+
 static int diff_check_bases(struct compare *compare)
 {
 	struct image_id id;
 	int error = 0;
 
-	if (compare->from->link_count > 1 || compare->diff->path)
-		error = chain_check_base(compare->from, &compare->raw_id);
-	if (error || compare->to->link_count == 1)
+	if (diff_checks_from(compare))
+		error = chain_check_base(compare->from, &compare->raw_id, &compare->meter);
+	if (error || !diff_checks_to(compare))
 		return error;
-	error = chain_check_base(compare->to, &id);
+	error = chain_check_base(compare->to, &id, &compare->meter);
 	return error ? diff_pass_text(compare, error) : 0;
 }
 
@@ -172,6 +199,8 @@ static int diff_finish(struct compare *compare, int error)
 	struct image_identity identity;
 	struct text *text = &compare->from->text;
 
+	if (meter_was_ended(&compare->meter, text))
+		return error;
 	if (error && atomic_load(&compare->to->bad))
 		return diff_pass_text(compare, error);
 	if (error && !atomic_load(&compare->from->bad))
@@ -185,6 +214,8 @@ static int diff_finish(struct compare *compare, int error)
 int chain_diff(struct uffdwp_image *from, struct uffdwp_image *to, struct uffdwp_image_diff *diff)
 {
 	struct compare compare = {.from = from, .to = to, .diff = diff};
+
+	meter_begin(&compare.meter, from, diff_total(&compare));
 	int error = diff_check_bases(&compare);
 
 	diff->page_bytes = from->links[0].is_raw ? to->page_bytes : from->page_bytes;

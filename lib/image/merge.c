@@ -18,6 +18,7 @@
 #include "image/base.h"
 #include "image/chain.h"
 #include "image/io.h"
+#include "image/meter.h"
 #include "image/zeros.h"
 #include "kernel/pages.h"
 
@@ -32,6 +33,7 @@ struct merge {
 	_Atomic int error;
 	_Atomic int read_failed; /* the error is of the reading */
 	uint64_t end;
+	struct meter meter; /* counts bytes of the result, or of the raw image where that is longer: holes too */
 };
 
 /* ---- a block ---- */
@@ -132,8 +134,8 @@ static uint64_t merge_next_block(const struct merge *merge, uint64_t offset)
 	return next < merge->end ? next / BASE_BLOCK_BYTES * BASE_BLOCK_BYTES : merge->end;
 }
 
-/* 0: all blocks are taken. */
-static int merge_take_block(struct merge *merge, uint64_t *offset)
+/* 0: all blocks are taken. `passed`: bytes of it, and of the zeros before it. */
+static int merge_take_block(struct merge *merge, uint64_t *offset, uint64_t *passed)
 {
 	uint64_t next = atomic_load(&merge->next);
 
@@ -142,6 +144,7 @@ static int merge_take_block(struct merge *merge, uint64_t *offset)
 		if (*offset >= merge->end)
 			return 0;
 	} while (!atomic_compare_exchange_weak(&merge->next, &next, *offset + BASE_BLOCK_BYTES));
+	*passed = *offset + BASE_BLOCK_BYTES - next;
 	return 1;
 }
 
@@ -163,10 +166,13 @@ static void *merge_main(void *argument)
 		return NULL;
 	}
 	uint64_t offset;
+	uint64_t passed;
 
-	while (!atomic_load(&merge->error) && merge_take_block(merge, &offset)) {
+	while (!atomic_load(&merge->error) && merge_take_block(merge, &offset, &passed)) {
 		int error = merge_block(merge, offset, buffer);
 
+		if (!error)
+			error = meter_add(&merge->meter, passed);
 		if (error)
 			merge_fail(merge, error);
 	}
@@ -233,12 +239,15 @@ static int merge_raw(struct uffdwp_image *image, const char *path, const struct 
 		return error;
 	if (image->length_bytes > merge.end)
 		merge.end = image->length_bytes;
+	meter_begin(&merge.meter, image, merge.end);
 	error = merge_open_list(&merge);
 	if (!error)
 		error = merge_set_length(&merge, path);
 	if (!error) {
 		error = merge_run_threads(&merge, options->threads ? options->threads : THREADS_DEFAULT);
-		if (error && !atomic_load(&merge.read_failed))
+		if (!error)
+			error = meter_end(&merge.meter);
+		if (!meter_was_ended(&merge.meter, &image->text) && error && !atomic_load(&merge.read_failed))
 			text_fail(&image->text, error, "\"%s\" could not be written: %s", path, strerror(-error));
 	}
 	if (!error)
@@ -257,6 +266,7 @@ struct delta_merge {
 	uint64_t hidden; /* the first page that the merged links cut off, wholly or in part */
 	uint64_t shown;  /* the first after the parent's last */
 	unsigned char *buffer;
+	struct meter meter; /* counts the pages that deltas have, each once */
 };
 
 /* A page of the result: as the chain shows it, zeros beyond its end. */
@@ -307,8 +317,12 @@ static int merge_put_pages(struct delta_merge *merge)
 		               (page >= merge->hidden && page < merge->shown)))
 			error = merge_put_page(merge, page);
 		after = page + 1;
+		if (!error)
+			error = meter_add(&merge->meter, image->page_bytes);
 	}
-	return error ? error : merge_put_hidden(merge, after, pages);
+	if (!error)
+		error = merge_put_hidden(merge, after, pages);
+	return error ? error : meter_end(&merge->meter);
 }
 
 static int merge_write_delta(struct delta_merge *merge, const char *path)
@@ -323,8 +337,11 @@ static int merge_write_delta(struct delta_merge *merge, const char *path)
 	memcpy(parent.name, oldest->parent_name, sizeof(parent.name));
 	merge->hidden = image->links[merge->deltas - 1].clip / image->page_bytes;
 	merge->shown = format_delta_pages(oldest->parent_length_bytes, image->page_bytes);
+	meter_begin(&merge->meter, image, image->piece_count * image->page_bytes);
 	int error = merge_put_pages(merge);
 
+	if (meter_was_ended(&merge->meter, &image->text))
+		return error;
 	if (error) {
 		if (!atomic_load(&image->bad))
 			text_fail(&image->text, error, "\"%s\" could not be written: %s", path, strerror(-error));

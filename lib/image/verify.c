@@ -9,31 +9,60 @@
 #include "image/chain.h"
 #include "image/hash.h"
 #include "image/io.h"
+#include "image/meter.h"
 #include "kernel/pages.h"
 
 #define BUFFER_BYTES BASE_BLOCK_BYTES
 
-static int verify_pages(struct uffdwp_image *image, uint32_t number, unsigned char *buffer,
-                        struct uffdwp_image_verified *verified)
+struct verify {
+	struct uffdwp_image *image;
+	struct uffdwp_image_verified *verified;
+	unsigned char *buffer;
+	struct meter meter; /* counts bytes of files; a delta is read twice, each time counts for half of it */
+	uint64_t before;    /* bytes of the files that are done */
+};
+
+static uint64_t verify_total(const struct uffdwp_image *image)
 {
+	uint64_t total = chain_base(image)->length_bytes;
+
+	for (uint32_t i = 0; i + 1 < image->link_count; i++)
+		total += image->links[i].file_bytes;
+	return total;
+}
+
+/* So much of the half of a file that its pages count for is done with page i of count. */
+static uint64_t verify_half(uint64_t file_bytes, uint64_t i, uint64_t count)
+{
+	return (uint64_t)((double)(file_bytes / 2) * (double)(i + 1) / (double)count);
+}
+
+static int verify_pages(struct verify *verify, uint32_t number)
+{
+	struct uffdwp_image *image = verify->image;
 	const struct image_link *link = &image->links[number];
+	uint64_t count = link->header.index_count;
 	int error = 0;
 
-	for (uint64_t i = 0; i < link->header.index_count && !error; i++) {
+	for (uint64_t i = 0; i < count && !error; i++) {
 		struct piece piece = {0, (uint64_t)number << 48 | i};
 
 		piece.page = chain_piece_entry(image, &piece).page;
-		error = chain_read_page(image, &piece, buffer);
-		verified->pages += !error;
+		error = chain_read_page(image, &piece, verify->buffer);
+		verify->verified->pages += !error;
+		if (!error)
+			error = meter_move(&verify->meter, verify->before + verify_half(link->file_bytes, i, count));
 	}
 	return error;
 }
 
 /* What lies between the pages, too. */
-static int verify_data(struct uffdwp_image *image, uint32_t number, unsigned char *buffer)
+static int verify_data(struct verify *verify, uint32_t number)
 {
+	struct uffdwp_image *image = verify->image;
 	const struct image_link *link = &image->links[number];
 	uint64_t end = link->header.index_offset;
+	unsigned char *buffer = verify->buffer;
 	XXH3_state_t state;
 
 	XXH3_128bits_reset(&state);
@@ -44,6 +73,9 @@ static int verify_data(struct uffdwp_image *image, uint32_t number, unsigned cha
 		if (error)
 			return chain_note_bad(image, error, number, at / image->page_bytes, at);
 		XXH3_128bits_update(&state, buffer, part);
+		error = meter_move(&verify->meter, verify->before + link->file_bytes / 2 + at / 2);
+		if (error)
+			return error;
 	}
 	if (identity_equal(hash_id(XXH3_128bits_digest(&state)), link->trailer.data_hash))
 		return 0;
@@ -70,18 +102,21 @@ static int verify_frame(struct uffdwp_image *image, uint32_t number)
 	return error;
 }
 
-static int verify_delta(struct uffdwp_image *image, uint32_t number, unsigned char *buffer,
-                        struct uffdwp_image_verified *verified)
+static int verify_delta(struct verify *verify, uint32_t number)
 {
-	int error = verify_frame(image, number);
+	uint64_t file_bytes = verify->image->links[number].file_bytes;
+	int error = verify_frame(verify->image, number);
 
 	if (!error)
-		error = verify_pages(image, number, buffer, verified);
+		error = verify_pages(verify, number);
 	if (!error)
-		error = verify_data(image, number, buffer);
-	if (!error)
-		verified->bytes_read += image->links[number].file_bytes;
-	return error;
+		error = verify_data(verify, number);
+	if (error)
+		return error;
+	verify->verified->links++;
+	verify->verified->bytes_read += file_bytes;
+	verify->before += file_bytes;
+	return meter_move(&verify->meter, verify->before);
 }
 
 int chain_judge_base(struct uffdwp_image *image, struct image_id id)
@@ -102,9 +137,23 @@ int chain_judge_base(struct uffdwp_image *image, struct image_id id)
 	                 chain_base(image)->path, child->path, has, wants);
 }
 
-int chain_check_base(struct uffdwp_image *image, struct image_id *id)
+/* What the call had counted before, and what the raw file adds. */
+struct verify_base {
+	struct meter *meter;
+	uint64_t before;
+};
+
+static int verify_note_base(void *user, uint64_t at)
+{
+	const struct verify_base *counted = user;
+
+	return meter_move(counted->meter, counted->before + at);
+}
+
+int chain_check_base(struct uffdwp_image *image, struct image_id *id, struct meter *meter)
 {
 	const struct image_link *base = chain_base(image);
+	struct verify_base counted = {meter, atomic_load(&meter->done)};
 	struct base_list list;
 	unsigned char *buffer = pages_new(image->k, BUFFER_BYTES);
 	int error = buffer ? base_open(&list, image->k, base->length_bytes) : -ENOMEM;
@@ -114,10 +163,14 @@ int chain_check_base(struct uffdwp_image *image, struct image_id *id)
 		return text_fail(&image->text, error, "no list of the blocks of \"%s\": %s", base->path,
 		                 base_refusal(error));
 	}
-	error = base_put_file(&list, base->fd, base->length_bytes, buffer);
+	error = base_put_file(&list, base->fd, base->length_bytes, buffer, verify_note_base, &counted);
 	*id = base_id(&list, base->length_bytes);
 	base_close(&list);
 	pages_free(image->k, buffer, BUFFER_BYTES);
+	if (!error)
+		error = meter_move(meter, counted.before + base->length_bytes);
+	if (meter_was_ended(meter, &image->text))
+		return error;
 	if (error)
 		return text_fail(&image->text, error, "\"%s\" cannot be read: %s", base->path,
 		                 error == -EBADMSG ? "it became shorter" : strerror(-error));
@@ -126,21 +179,22 @@ int chain_check_base(struct uffdwp_image *image, struct image_id *id)
 
 int chain_verify(struct uffdwp_image *image, struct uffdwp_image_verified *verified)
 {
-	unsigned char *buffer = pages_new(image->k, BUFFER_BYTES);
+	struct verify verify = {image, verified, pages_new(image->k, BUFFER_BYTES), .before = 0};
 	struct image_id id = {0, 0};
-	int error = buffer ? 0 : text_fail(&image->text, -ENOMEM, "no memory for checking");
+	int error = verify.buffer ? 0 : text_fail(&image->text, -ENOMEM, "no memory for checking");
 
-	for (uint32_t i = 0; i + 1 < image->link_count && !error; i++) {
-		error = verify_delta(image, i, buffer, verified);
-		verified->links += !error;
-	}
-	pages_free(image->k, buffer, BUFFER_BYTES);
+	meter_begin(&verify.meter, image, verify_total(image));
+	for (uint32_t i = 0; i + 1 < image->link_count && !error; i++)
+		error = verify_delta(&verify, i);
+	pages_free(image->k, verify.buffer, BUFFER_BYTES);
+	if (meter_was_ended(&verify.meter, &image->text))
+		return error;
 	if (!error)
-		error = chain_check_base(image, &id);
+		error = chain_check_base(image, &id, &verify.meter);
 	if (!error) {
 		verified->links++;
 		verified->bytes_read += chain_base(image)->length_bytes;
 	}
 	verified->raw_id = (struct uffdwp_image_id){id.low, id.high};
-	return error;
+	return error ? error : meter_end(&verify.meter);
 }

@@ -156,7 +156,7 @@ static int image_read_back(struct uffdwp_snapshot *snapshot)
 	if (!error)
 		error = k->change_flags(sink->file.fd, 0, O_DIRECT);
 	if (!error)
-		error = base_put_file(&sink->base, sink->file.fd, snapshot->cut.length_bytes, buffer);
+		error = base_put_file(&sink->base, sink->file.fd, snapshot->cut.length_bytes, buffer, NULL, NULL);
 	pages_free(k, buffer, BASE_BLOCK_BYTES);
 	return error;
 }

@@ -128,6 +128,12 @@ static void use_snapshot(struct uffdwp_region *region, const char *path)
 	require(uffdwp_snapshot_free(snapshot) == 0);
 }
 
+static int note_progress(void *user, uint64_t done_bytes, uint64_t total_bytes)
+{
+	*(int *)user = done_bytes == total_bytes;
+	return 0;
+}
+
 static void use_image(const char *path, const char *merged)
 {
 	struct uffdwp_image_options options = {.sz = sizeof(options)};
@@ -144,7 +150,11 @@ static void use_image(const char *path, const char *merged)
 	require(info.answer.length_bytes == LENGTH_BYTES && info.answer.kind == UFFDWP_IMAGE_KIND_RAW);
 	require(uffdwp_image_next(image, 0, &extent.answer) == 1 && extent.guard == GUARD);
 	require(extent.answer.kind == UFFDWP_EXTENT_DATA && extent.answer.fd >= 0);
-	require(uffdwp_image_verify(image, &verified.answer) == 0 && verified.guard == GUARD);
+	int complete = 0;
+
+	require(uffdwp_image_progress(image, note_progress, &complete) == 0);
+	require(uffdwp_image_verify(image, &verified.answer) == 0 && verified.guard == GUARD && complete);
+	require(uffdwp_image_progress(image, NULL, NULL) == 0);
 	struct uffdwp_image_id id = verified.answer.raw_id;
 
 	require(id.low != 0 || id.high != 0);

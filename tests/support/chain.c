@@ -39,7 +39,7 @@ struct image_id test_chain_raw_id(const char *path, size_t length)
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 	must(fd >= 0 && buffer != NULL);
 	must(base_open(&list, &kernel_real, length) == 0);
-	must(base_put_file(&list, fd, length, buffer) == 0);
+	must(base_put_file(&list, fd, length, buffer, NULL, NULL) == 0);
 	struct image_id id = base_id(&list, length);
 	base_close(&list);
 	free(buffer);

@@ -124,7 +124,11 @@ class Snapshots(Case):
         self.assertLess(os.stat(self.path("2")).st_size, LENGTH // 4)
         with uffdwp.image_open(self.path("2")) as image:
             self.assertEqual(image.info().links, 3)
+            reported = []
+            image.progress(lambda done, total: reported.append((done, total)))
             image.verify()
+            self.assertEqual(reported[-1], (sum(os.stat(self.path(str(link))).st_size for link in range(3)),) * 2)
+            image.progress(None)
             self.assertEqual(image.read(8000, 8), (12345).to_bytes(8, "little"))
             with uffdwp.image_open(self.path("1")) as before:
                 self.assertEqual(before.diff(image), [(16000 // PAGE * PAGE, PAGE)])

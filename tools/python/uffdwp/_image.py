@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Images in files."""
+import errno
 import os
 
 from ._library import Handle, answer_of, check, ffi, lib, options_of, read_text
@@ -39,6 +40,18 @@ class Image(Handle):
 
     def text(self):
         return read_text(lambda buffer, size: lib.uffdwp_image_text(self._pointer, buffer, size))
+
+    def progress(self, callback):
+        """Names what verify(), merge() and diff() call with (done_bytes, total_bytes) while they run; None: nothing. An
+        exception of it ends them."""
+
+        @ffi.callback("int(void *, uint64_t, uint64_t)", error=-errno.ECANCELED)
+        def take(_, done_bytes, total_bytes):
+            callback(done_bytes, total_bytes)
+            return 0
+
+        self._taking = take if callback else ffi.NULL
+        check(lib.uffdwp_image_progress(self._pointer, self._taking, ffi.NULL))
 
     def verify(self):
         """Reads and checks all files of it; raises what is wrong."""
