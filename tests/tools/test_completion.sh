@@ -68,6 +68,7 @@ complete_values() {
 	expect 'jemalloc' uffdwp-ctl fork --malloc = j
 	expect './monday.img' uffdwp-ctl fork --malloc = ./m
 	expect 'thursday.txt' uffdwp-ctl dirty --output = th
+	expect 'plain' uffdwp-ctl image verify --progress = p
 	expect '1 10 11 12 13 14 15 16 17 18 19' uffdwp-ctl image merge -z 1
 }
 

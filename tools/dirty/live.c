@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #include "report.h"
-#include "say.h"
+#include "units.h"
 
 #define TERMINAL STDERR_FILENO
 #define BLOCK_ROWS 6
@@ -91,15 +91,15 @@ static double live_rate_now(const struct record *record)
 
 static void live_format_line(const struct record *record, char *line, size_t size)
 {
-	char rate[SAY_BYTES];
-	char written[SAY_BYTES];
-	char unique[SAY_BYTES];
-	char populated[SAY_BYTES];
+	char rate[UNITS_TEXT];
+	char written[UNITS_TEXT];
+	char unique[UNITS_TEXT];
+	char populated[UNITS_TEXT];
 
 	(void)snprintf(line, size, "%.1f s: %s/s; written %s, different %s, populated %s", record->now_s,
-	               say_bytes(rate, live_rate_now(record)), say_bytes(written, (double)record->written_bytes),
-	               say_bytes(unique, (double)(record->pages.unique * record->page_bytes)),
-	               say_bytes(populated, (double)record->populated_bytes));
+	               units_bytes(rate, live_rate_now(record)), units_bytes(written, (double)record->written_bytes),
+	               units_bytes(unique, (double)(record->pages.unique * record->page_bytes)),
+	               units_bytes(populated, (double)record->populated_bytes));
 }
 
 /* The rate of the last moments as blocks of eighths, the newest on the right. */
@@ -129,14 +129,14 @@ static void live_paint_groups(struct canvas *canvas, const struct record *record
 	struct group *groups = report_groups(record, &count);
 
 	for (size_t i = 0; i < BLOCK_ROWS - 2; i++) {
-		char written[SAY_BYTES];
-		char populated[SAY_BYTES];
+		char written[UNITS_TEXT];
+		char populated[UNITS_TEXT];
 
 		if (groups && i < count)
 			live_paint(canvas, "  %-*.*s %11s of %11s", (int)(columns > 60 ? 30 : 10),
 			           (int)(columns > 60 ? 30 : 10), groups[i].name,
-			           say_bytes(written, (double)groups[i].written_bytes),
-			           say_bytes(populated, (double)groups[i].populated_bytes));
+			           units_bytes(written, (double)groups[i].written_bytes),
+			           units_bytes(populated, (double)groups[i].populated_bytes));
 		live_paint(canvas, "\033[K\n");
 	}
 	free(groups);

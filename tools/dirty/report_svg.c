@@ -11,7 +11,7 @@
 
 #include "grid.h"
 #include "report.h"
-#include "say.h"
+#include "units.h"
 
 #define WIDTH 1080.0
 #define LEFT 236.0
@@ -93,10 +93,10 @@ static double report_svg_nice_step(double range, double most)
 	return 10 * power;
 }
 
-/* "64 KiB" where say_bytes() has "64.0 KiB". */
+/* "64 KiB" where units_bytes() has "64.0 KiB". */
 static const char *report_svg_round_bytes(char *buffer, double bytes)
 {
-	char *zero = strstr(say_bytes(buffer, bytes), ".0 ");
+	char *zero = strstr(units_bytes(buffer, bytes), ".0 ");
 
 	if (zero)
 		memmove(zero, zero + 2, strlen(zero + 2) + 1);
@@ -123,12 +123,12 @@ static void report_svg_put_head(const struct picture *picture)
 	const struct report *report = picture->report;
 	const struct record *record = report->record;
 	char command[62];
-	char most[SAY_BYTES];
+	char most[UNITS_TEXT];
 	char ending[64];
 	char line[320];
-	char a[SAY_BYTES];
-	char b[SAY_BYTES];
-	char c[SAY_BYTES];
+	char a[UNITS_TEXT];
+	char b[UNITS_TEXT];
+	char c[UNITS_TEXT];
 
 	report_command(report, command, sizeof(command));
 	report_ending(report, ending, sizeof(ending));
@@ -136,10 +136,10 @@ static void report_svg_put_head(const struct picture *picture)
 	report_svg_put_text(picture, 24, 32, "title", line);
 	(void)snprintf(line, sizeof(line),
 	               "%.2f s, %s. Looked every %s: %s written, in %s of different pages; %s populated at most.",
-	               report->run_s, ending, say_seconds(a, record->interval_s),
-	               say_bytes(b, (double)record->written_bytes),
-	               say_bytes(c, (double)(record->pages.unique * record->page_bytes)),
-	               say_bytes(most, (double)record->populated_max_bytes));
+	               report->run_s, ending, units_seconds(a, record->interval_s),
+	               units_bytes(b, (double)record->written_bytes),
+	               units_bytes(c, (double)(record->pages.unique * record->page_bytes)),
+	               units_bytes(most, (double)record->populated_max_bytes));
 	report_svg_put_text(picture, 24, 52, "sub", line);
 }
 
@@ -193,8 +193,8 @@ static void report_svg_resample(const struct picture *picture, double *rates, si
 
 static void report_svg_put_rate_scale(const struct picture *picture, double step, double limit)
 {
-	char text[SAY_BYTES];
-	char line[SAY_BYTES + 4];
+	char text[UNITS_TEXT];
+	char line[UNITS_TEXT + 4];
 
 	for (int i = 0; i * step <= limit * 1.001; i++) {
 		double rate = i * step;
@@ -292,14 +292,15 @@ static void report_svg_put_gap(const struct picture *picture, size_t band)
 {
 	const struct grid_band *here = &picture->grid.bands[band];
 	double y = report_svg_band_top(picture, band) + report_svg_band_height(picture, band) + GAP / 2;
-	char text[SAY_BYTES];
-	char line[SAY_BYTES + 16];
+	char text[UNITS_TEXT];
+	char line[UNITS_TEXT + 16];
 
 	if (band + 1 == picture->grid.band_count)
 		return;
-	(void)snprintf(line, sizeof(line), "gap of %s",
-	               say_bytes(text, (double)(report_svg_row_address(picture, picture->grid.bands[band + 1].number) -
-	                                        report_svg_row_address(picture, here->number + here->rows))));
+	(void)snprintf(
+	        line, sizeof(line), "gap of %s",
+	        units_bytes(text, (double)(report_svg_row_address(picture, picture->grid.bands[band + 1].number) -
+	                                   report_svg_row_address(picture, here->number + here->rows))));
 	report_svg_put_line(picture, LEFT, y, LEFT + PLOT, y, "gap");
 	report_svg_put_text(picture, LEFT + PLOT + 6, y + 3, "small", line);
 }
@@ -409,13 +410,13 @@ static void report_svg_put_map(const struct picture *picture)
 {
 	const struct record *record = picture->report->record;
 	double bottom = MAP_TOP + picture->map_height + 4;
-	char row[SAY_BYTES];
-	char column[SAY_BYTES];
+	char row[UNITS_TEXT];
+	char column[UNITS_TEXT];
 	char line[160];
 
 	(void)snprintf(line, sizeof(line), "Where: a row is %s of addresses, a column %s",
 	               report_svg_round_bytes(row, (double)(record->page_bytes << picture->grid.shift)),
-	               say_seconds(column, picture->grid.column_s));
+	               units_seconds(column, picture->grid.column_s));
 	report_svg_put_text(picture, 24, MAP_TOP - 26, "head", line);
 	report_svg_put_text(
 	        picture, 24, MAP_TOP - 11, "sub",

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "report.h"
-#include "say.h"
+#include "units.h"
 
 #define ROWS 12
 #define NAME_WIDTH 28
@@ -15,7 +15,7 @@ static void report_text_print_head(const struct report *report, FILE *out)
 	const struct record *record = report->record;
 	char command[60]; /* and what stands before it: 80 columns */
 	char ending[64];
-	char each[SAY_BYTES];
+	char each[UNITS_TEXT];
 	double spent = (double)record->collect_ns / 1e6 / (double)(record->collects ? record->collects : 1);
 
 	report_command(report, command, sizeof(command));
@@ -25,7 +25,7 @@ static void report_text_print_head(const struct report *report, FILE *out)
 	if (!report->tracked)
 		return;
 	(void)fprintf(out, "  %-12s %" PRIu64 " times, every %s%s; each took %.2f ms (ours: %.1f %% of a CPU)\n",
-	              "looked", record->collects, say_seconds(each, record->interval_s),
+	              "looked", record->collects, units_seconds(each, record->interval_s),
 	              report->widened ? " or more" : "", spent,
 	              report->run_s > 0 ? (double)record->collect_ns / 1e7 / report->run_s : 0);
 }
@@ -42,39 +42,40 @@ static void report_text_print_totals(const struct report *report, FILE *out)
 	double seconds = report_seconds(report);
 	double peak_s;
 	double peak = report_peak_rate(report, &peak_s);
-	char a[SAY_BYTES];
-	char b[SAY_BYTES];
-	char c[SAY_BYTES];
+	char a[UNITS_TEXT];
+	char b[UNITS_TEXT];
+	char c[UNITS_TEXT];
 
 	(void)fprintf(out, "  %-12s %s, mean %s/s, most %s/s at %.1f s\n", "written",
-	              say_bytes(a, (double)record->written_bytes),
-	              say_bytes(b, seconds > 0 ? (double)record->written_bytes / seconds : 0), say_bytes(c, peak),
+	              units_bytes(a, (double)record->written_bytes),
+	              units_bytes(b, seconds > 0 ? (double)record->written_bytes / seconds : 0), units_bytes(c, peak),
 	              peak_s);
 	(void)fprintf(out, "  %-12s %s in different pages of %s\n", "of that",
-	              say_bytes(a, (double)(record->pages.unique * record->page_bytes)),
-	              say_bytes(b, (double)record->page_bytes));
+	              units_bytes(a, (double)(record->pages.unique * record->page_bytes)),
+	              units_bytes(b, (double)record->page_bytes));
 	(void)fprintf(out, "  %-12s %s at the end, %s at most: the size of a full snapshot\n", "populated",
-	              say_bytes(a, (double)record->populated_bytes), say_bytes(b, (double)record->populated_max_bytes));
+	              units_bytes(a, (double)record->populated_bytes),
+	              units_bytes(b, (double)record->populated_max_bytes));
 	(void)fprintf(out, "  %-12s %s were written by the start, before main(); not counted\n", "before",
-	              say_bytes(a, (double)record->start_bytes));
+	              units_bytes(a, (double)record->start_bytes));
 }
 
 static void report_text_print_window(const struct report *report, const struct window *window, FILE *out)
 {
 	double whole = (double)report->record->populated_max_bytes;
-	char every[SAY_BYTES];
-	char mean[SAY_BYTES];
-	char most[SAY_BYTES];
+	char every[UNITS_TEXT];
+	char mean[UNITS_TEXT];
+	char most[UNITS_TEXT];
 	double bytes;
 
 	if (!window->count) {
-		(void)fprintf(out, "  %10s %10s %12s   (the run is shorter)\n", say_seconds(every, window->seconds),
+		(void)fprintf(out, "  %10s %10s %12s   (the run is shorter)\n", units_seconds(every, window->seconds),
 		              "-", "-");
 		return;
 	}
 	bytes = (double)window->sum_bytes / (double)window->count;
-	(void)fprintf(out, "  %10s %10" PRIu64 " %12s %12s %13.1f %%\n", say_seconds(every, window->seconds),
-	              window->count, say_bytes(mean, bytes), say_bytes(most, (double)window->max_bytes),
+	(void)fprintf(out, "  %10s %10" PRIu64 " %12s %12s %13.1f %%\n", units_seconds(every, window->seconds),
+	              window->count, units_bytes(mean, bytes), units_bytes(most, (double)window->max_bytes),
 	              whole > 0 ? 100 * bytes / whole : 0);
 }
 
@@ -104,9 +105,9 @@ static const char *report_text_fit(const char *name, char buffer[NAME_WIDTH + 1]
 static void report_text_print_group(const struct report *report, const struct group *group, FILE *out)
 {
 	double all = (double)report->record->written_bytes;
-	char populated[SAY_BYTES];
-	char written[SAY_BYTES];
-	char unique[SAY_BYTES];
+	char populated[UNITS_TEXT];
+	char written[UNITS_TEXT];
+	char unique[UNITS_TEXT];
 	char cut[NAME_WIDTH + 1];
 	char name[AREA_NAME + 32];
 
@@ -115,8 +116,9 @@ static void report_text_print_group(const struct report *report, const struct gr
 	else
 		(void)snprintf(name, sizeof(name), "%s", group->name);
 	(void)fprintf(out, "  %-*s %11s %11s %11s %7.1f %%\n", NAME_WIDTH, report_text_fit(name, cut),
-	              say_bytes(populated, (double)group->peak_bytes), say_bytes(written, (double)group->written_bytes),
-	              say_bytes(unique, (double)group->unique_bytes),
+	              units_bytes(populated, (double)group->peak_bytes),
+	              units_bytes(written, (double)group->written_bytes),
+	              units_bytes(unique, (double)group->unique_bytes),
 	              all > 0 ? 100 * (double)group->written_bytes / all : 0);
 }
 
@@ -142,12 +144,12 @@ static void report_text_print_hot_range(const struct report *report, const struc
 	uint64_t start = range->first * record->page_bytes;
 	const struct area *area = record_area_of(record, start);
 	double share = (double)range->hits / (double)range->count / (double)record->collects;
-	char size[SAY_BYTES];
+	char size[UNITS_TEXT];
 	char cut[NAME_WIDTH + 1];
 
 	(void)fprintf(out, "  %012" PRIx64 "-%012" PRIx64 " %10s %8.1f %%   %s\n", start,
 	              start + range->count * record->page_bytes,
-	              say_bytes(size, (double)(range->count * record->page_bytes)), share < 1 ? 100 * share : 100,
+	              units_bytes(size, (double)(range->count * record->page_bytes)), share < 1 ? 100 * share : 100,
 	              area ? report_text_fit(area->name, cut) : "?");
 }
 

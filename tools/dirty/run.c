@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "say.h"
+#include "units.h"
 
 #define MEASURE_EVERY_S 0.25
 #define MEASURE_SHARE 0.02 /* of the time, at most, goes into measuring what is populated */
@@ -270,7 +271,7 @@ static void run_loop(struct run *run)
 static void run_note_findings(struct run *run)
 {
 	struct report *report = &run->report;
-	char bytes[SAY_BYTES];
+	char bytes[UNITS_TEXT];
 
 	if (!report->tracked)
 		report_note(report, "Nothing was measured: the program ended, or ran, without loading the shim.");
@@ -287,12 +288,13 @@ static void run_note_findings(struct run *run)
 		report_note(report,
 		            "Up to %s could not be watched (%s): another userfaultfd has it, most likely the program's "
 		            "own.",
-		            say_bytes(bytes, (double)run->record.refused_bytes), strerror(-run->record.refused_error));
+		            units_bytes(bytes, (double)run->record.refused_bytes),
+		            strerror(-run->record.refused_error));
 	if (run->record.huge_bytes)
 		report_note(report,
 		            "%s of what was written is whole transparent huge pages, of which one byte may have been "
 		            "written; --small-pages runs the program without them.",
-		            say_bytes(bytes, (double)run->record.huge_bytes));
+		            units_bytes(bytes, (double)run->record.huge_bytes));
 	if (report_cost(report) > COST_REPORTED)
 		report_note(
 		        report,

@@ -18,7 +18,7 @@
 
 /* ------------------------------------------------------------------------------------------------ command lines -- */
 
-enum { KEY_RAW = 256, KEY_BUFFERED };
+enum { KEY_RAW = 256, KEY_BUFFERED, KEY_PROGRESS };
 
 static const struct argp_option image_options[] = {
         {"ancestor", 'a', "FILE", 0, "Look there for an ancestor, too; may be given often", 0},
@@ -28,6 +28,10 @@ static const struct argp_option image_options[] = {
         {"compress", 'z', "LEVEL", 0, "merge -d, diff -o: compress the delta's pages by zstd, 1 to 19", 0},
         {"raw", KEY_RAW, NULL, 0, "IMAGE is raw, also if it begins as a delta does", 0},
         {"buffered", KEY_BUFFERED, NULL, 0, "merge, restore: write through the page cache", 0},
+        {"progress", KEY_PROGRESS, "HOW", 0,
+         "How far it is, on stderr: auto (the default: a bar on a terminal, after a second), never, plain (a line each "
+         "second) or bar",
+         0},
         {0},
 };
 
@@ -62,6 +66,14 @@ static error_t image_take(struct argp_state *state, struct image_command *comman
 	return 0;
 }
 
+static error_t image_take_progress(struct argp_state *state, struct image_command *command, const char *word)
+{
+	command->is_progress_given = 1;
+	if (progress_parse(word, &command->progress) != 0)
+		argp_error(state, "--progress takes " PROGRESS_WORDS ", not '%s'", word);
+	return 0;
+}
+
 static error_t image_parse(int key, char *argument, struct argp_state *state)
 {
 	struct image_command *command = state->input;
@@ -87,6 +99,8 @@ static error_t image_parse(int key, char *argument, struct argp_state *state)
 	case KEY_BUFFERED:
 		command->buffered = 1;
 		return 0;
+	case KEY_PROGRESS:
+		return image_take_progress(state, command, argument);
 	case ARGP_KEY_ARG:
 		return image_take(state, command, argument);
 	default:
@@ -118,6 +132,20 @@ static struct uffdwp_image *image_open_number(const struct image_command *comman
 	return image;
 }
 
+static int image_report(void *user, uint64_t done_bytes, uint64_t total_bytes)
+{
+	progress_total(user, total_bytes);
+	return progress_at(user, done_bytes);
+}
+
+/* Before a call that reads all of the image; progress_end() follows, before anything is printed. */
+static void image_begin_progress(const struct image_command *command, struct uffdwp_image *image,
+                                 struct progress *progress)
+{
+	progress_begin(progress, command->name, 0, command->progress);
+	(void)uffdwp_image_progress(image, image_report, progress);
+}
+
 static int image_run_info(const struct image_command *command)
 {
 	struct uffdwp_image *image = image_open_number(command, 0);
@@ -134,12 +162,15 @@ static int image_run_verify(const struct image_command *command)
 {
 	struct uffdwp_image_verified verified = {.sz = sizeof(verified)};
 	struct uffdwp_image *image = image_open_number(command, 0);
+	struct progress progress;
 	char text[1024] = "";
 
 	if (!image)
 		return EXIT_BROKEN;
+	image_begin_progress(command, image, &progress);
 	int error = uffdwp_image_verify(image, &verified);
 
+	progress_end(&progress);
 	if (error) {
 		(void)uffdwp_error_text(text, sizeof(text));
 		(void)image_complain();
@@ -154,15 +185,19 @@ static int image_run_merge(const struct image_command *command)
 {
 	struct uffdwp_image_merge_options options = UFFDWP_IMAGE_MERGE_OPTIONS_INIT;
 	struct uffdwp_image *image = image_open_number(command, 0);
-	int code = EXIT_ALL;
+	struct progress progress;
 
 	if (!image)
 		return EXIT_BROKEN;
 	options.deltas = command->deltas;
 	options.compress = command->compress;
 	options.flags = command->buffered ? UFFDWP_IMAGE_MERGE_BUFFERED : 0;
-	if (uffdwp_image_merge(image, command->output, &options) != 0)
-		code = image_complain();
+	image_begin_progress(command, image, &progress);
+	int error = uffdwp_image_merge(image, command->output, &options);
+
+	progress_end(&progress);
+	int code = error ? image_complain() : EXIT_ALL;
+
 	(void)uffdwp_image_close(image);
 	return code;
 }
@@ -189,13 +224,18 @@ static int image_compare(const struct image_command *command, struct uffdwp_imag
 {
 	struct uffdwp_image_diff diff = UFFDWP_IMAGE_DIFF_INIT;
 	struct image_ranges ranges = {0};
+	struct progress progress;
 	int code;
 
 	diff.path = command->output;
 	diff.compress = command->compress;
 	diff.callback = image_keep_range;
 	diff.user = &ranges;
-	if (uffdwp_image_diff(from, to, &diff) != 0)
+	image_begin_progress(command, from, &progress);
+	int error = uffdwp_image_diff(from, to, &diff);
+
+	progress_end(&progress);
+	if (error)
 		code = image_complain();
 	else if (image_print_diff(&diff, &ranges, command->json, stdout) != 0)
 		code = EXIT_BROKEN;
@@ -218,7 +258,15 @@ static int image_run_diff(const struct image_command *command)
 
 /* -------------------------------------------------------------------------------------------------- subcommands -- */
 
-enum { TAKES_OUTPUT = 1, NEEDS_OUTPUT = 2, TAKES_JSON = 4, TAKES_DELTAS = 8, TAKES_COMPRESS = 16, TAKES_BUFFERED = 32 };
+enum {
+	TAKES_OUTPUT = 1,
+	NEEDS_OUTPUT = 2,
+	TAKES_JSON = 4,
+	TAKES_DELTAS = 8,
+	TAKES_COMPRESS = 16,
+	TAKES_BUFFERED = 32,
+	TAKES_PROGRESS = 64
+};
 
 struct subcommand {
 	const char *name;
@@ -229,10 +277,11 @@ struct subcommand {
 
 static const struct subcommand subcommands[] = {
         {"info", image_run_info, 1, TAKES_JSON},
-        {"verify", image_run_verify, 1, TAKES_JSON},
-        {"merge", image_run_merge, 1, TAKES_OUTPUT | NEEDS_OUTPUT | TAKES_DELTAS | TAKES_COMPRESS | TAKES_BUFFERED},
-        {"restore", image_run_merge, 1, TAKES_OUTPUT | NEEDS_OUTPUT | TAKES_BUFFERED},
-        {"diff", image_run_diff, 2, TAKES_OUTPUT | TAKES_JSON | TAKES_COMPRESS},
+        {"verify", image_run_verify, 1, TAKES_JSON | TAKES_PROGRESS},
+        {"merge", image_run_merge, 1,
+         TAKES_OUTPUT | NEEDS_OUTPUT | TAKES_DELTAS | TAKES_COMPRESS | TAKES_BUFFERED | TAKES_PROGRESS},
+        {"restore", image_run_merge, 1, TAKES_OUTPUT | NEEDS_OUTPUT | TAKES_BUFFERED | TAKES_PROGRESS},
+        {"diff", image_run_diff, 2, TAKES_OUTPUT | TAKES_JSON | TAKES_COMPRESS | TAKES_PROGRESS},
 };
 #define SUBCOMMANDS (sizeof subcommands / sizeof subcommands[0])
 
@@ -250,7 +299,8 @@ static const char image_doc[] =
         "looked for beside it under the name that the delta knows, and among the files given by -a.\n"
         "\n"
         "A result appears complete and synced under its name, or not at all; until then it is .uffdwp-PID-N.tmp in "
-        "the same folder. All that goes into it is checked, the raw image as a whole.\n"
+        "the same folder, which a command that is interrupted removes. All that goes into a result is checked, the raw "
+        "image as a whole.\n"
         "\n"
         "Exit codes:\n"
         "  0  done; verify: all is whole; diff: no difference, or the delta is written\n"
@@ -300,6 +350,8 @@ static int image_check(const struct subcommand *subcommand, const struct image_c
 		return image_refuse(name, "--deltas is for merge");
 	if (command->buffered && !(takes & TAKES_BUFFERED))
 		return image_refuse(name, "--buffered is for merge and restore");
+	if (command->is_progress_given && !(takes & TAKES_PROGRESS))
+		return image_refuse(name, "--progress is for verify, merge, restore and diff");
 	if (command->compress && !((takes & TAKES_COMPRESS) && (command->deltas || (takes & TAKES_JSON))))
 		return image_refuse(name, "only deltas are compressed: --compress is for merge -d and diff -o");
 	if (command->compress && !command->output)
@@ -326,6 +378,7 @@ int run_image(int argc, char **argv)
 		return EXIT_USAGE;
 	if (!subcommand)
 		return image_refuse("", "a subcommand is missing, first: info, verify, merge, restore or diff");
+	command.name = subcommand->name;
 	int code = image_check(subcommand, &command);
 
 	return code ? code : subcommand->run(&command);

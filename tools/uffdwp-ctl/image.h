@@ -6,12 +6,14 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "progress.h"
 #include "uffdwp.h"
 
 #define IMAGE_PATHS_MAX 512
 
 /* What a command line of any of the subcommands says. */
 struct image_command {
+	const char *name; /* of the subcommand */
 	const char *images[2];
 	unsigned image_count;
 	const char *output;
@@ -22,6 +24,8 @@ struct image_command {
 	int json;
 	int raw;
 	int buffered;
+	int is_progress_given;
+	enum progress_mode progress;
 };
 
 /* Ranges that differ, kept while they are found. */

@@ -46,6 +46,7 @@ _uffdwp_ctl_value() {
 	image:-[ao] | image:--ancestor | image:--output) _uffdwp_ctl_images ;;
 	image:-z | image:--compress) _uffdwp_ctl_words "$(echo {1..19})" ;;
 	image:-d | image:--deltas) COMPREPLY=() ;;
+	image:--progress) _uffdwp_ctl_words 'auto never plain bar' ;;
 	*) return 1 ;;
 	esac
 }
@@ -56,7 +57,7 @@ _uffdwp_ctl_options() {
 	doctor) echo --color= --json ;;
 	dirty) echo --interval= --json= --live= --output= --quiet --small-pages --svg= --exclude= ;;
 	fork) echo --capacity= --check --delivery= --follow --from= --malloc= --private= --quiet --small= --verbose --window= ;;
-	image) echo --ancestor= --buffered --deltas= --json --output= --raw --compress= ;;
+	image) echo --ancestor= --buffered --deltas= --json --output= --progress= --raw --compress= ;;
 	esac
 	echo --help --usage --version
 }
