@@ -50,7 +50,6 @@ $CC -o "$folder/bin/uffdwp-bank" "${bank[@]}" -lsqlite3 -pthread
 mapfile -t ctl < <({
 	printf '%s\n' lib/base/escape.c lib/base/errno_name.c tools/fork/names.c
 	find tools/common tools/uffdwp-ctl -name '*.c'
-	find tools/dirty -name '*.c' ! -name shim.c ! -name follow.c
-} | sort | compile -Itools/common -Itools/dirty -Itools/fork "-DUFFDWP_MODULEDIR=\"/usr/local/lib/uffdwp\"" "-DUFFDWP_MODULEDIR_FROM_BIN=\"../lib/uffdwp\"")
-$CC -o "$folder/bin/uffdwp-ctl" "${ctl[@]}" "$folder/lib/libuffdwp.a" -ljson-c -lm "${libraries[@]}"
+} | sort | compile -Itools/common -Itools/fork "-DUFFDWP_MODULEDIR=\"/usr/local/lib/uffdwp\"" "-DUFFDWP_MODULEDIR_FROM_BIN=\"../lib/uffdwp\"")
+$CC -o "$folder/bin/uffdwp-ctl" "${ctl[@]}" "$folder/lib/libuffdwp.a" -ljson-c "${libraries[@]}"
 echo "built in $folder, without CMake"

@@ -731,25 +731,25 @@ static int copy_file(const char *from, const char *to)
 			length = -1;
 		}
 	}
-	if (source >= 0) {
-		close(source);
-	}
-	if (target >= 0) {
-		close(target);
-	}
+	(void)close(source); /* or of -1, which does nothing */
+	(void)close(target);
 	return length == 0;
 }
 
 static int copy_program(const char *ctl, const char *library)
 {
 	char path[SCRATCH_PATH];
+	char dirty[SCRATCH_PATH];  /* that `uffdwp-ctl dirty` executes */
+	char beside[SCRATCH_PATH]; /* where it was built */
 	char name[64];
 
 	scratch_folder(library_folder);
 	(void)snprintf(name, sizeof(name), "libuffdwp.so.%d", UFFDWP_VERSION_MAJOR);
 	scratch_join(path, library_folder, name);
 	scratch_join(program, library_folder, "uffdwp-ctl");
-	return copy_file(ctl, program) && copy_file(library, path);
+	scratch_join(dirty, library_folder, "uffdwp-dirty");
+	(void)snprintf(beside, sizeof(beside), "%.*sdirty", (int)(strlen(ctl) - strlen("ctl")), ctl);
+	return copy_file(ctl, program) && copy_file(beside, dirty) && copy_file(library, path);
 }
 
 static void add_tests(TCase *tests)

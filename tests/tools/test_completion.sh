@@ -54,6 +54,7 @@ complete_commands() {
 	expect 'dirty doctor' uffdwp-ctl d
 	expect '--help --usage --version' uffdwp-ctl --
 	expect 'diff info merge restore verify' uffdwp-ctl image ''
+	expect "$(options_of "${UFFDWP_CTL%/*}/uffdwp-dirty")" uffdwp-dirty --
 	for command in doctor dirty fork image version; do
 		expect "$(options_of "$UFFDWP_CTL" "$command")" uffdwp-ctl "$command" --
 	done
@@ -64,6 +65,7 @@ complete_values() {
 	expect 'always auto never' uffdwp-ctl doctor --color =
 	expect 'always auto' uffdwp-ctl doctor -c a
 	expect 'lines' uffdwp-ctl dirty --live = l
+	expect 'lines' uffdwp-dirty --live = l
 	expect 'inline thread' uffdwp-ctl fork --delivery ''
 	expect 'jemalloc' uffdwp-ctl fork --malloc = j
 	expect './monday.img' uffdwp-ctl fork --malloc = ./m
@@ -85,6 +87,7 @@ complete_programs() {
 	install -m 755 /dev/null folder/uffdwp_no_such_name
 	expect 'uffdwp_no_such_name' uffdwp-ctl dirty -- uffdwp_no_
 	expect 'uffdwp_no_such_name' uffdwp-ctl fork uffdwp_no_
+	expect 'uffdwp_no_such_name' uffdwp-dirty -q -- uffdwp_no_
 	expect 'uffdwp_no_such_name' uffdwp-ctl dirty -o thursday.txt --live = auto -q uffdwp_no_
 	expect 'thursday.txt' uffdwp-ctl fork --check -- ls th
 	expect '' uffdwp-ctl fork -- ls --ver # an option of ls, not of ours
@@ -144,6 +147,7 @@ uffdwp-ctl image info --anc|uffdwp-ctl image info --ancestor=|
 uffdwp-ctl doctor --color=al|uffdwp-ctl doctor --color=always |
 uffdwp-ctl dirty --li|uffdwp-ctl dirty --live=|
 uffdwp-ctl dirty --live=li|uffdwp-ctl dirty --live=lines |
+uffdwp-dirty --live=li|uffdwp-dirty --live=lines |
 uffdwp-ctl fork --delivery=inl|uffdwp-ctl fork --delivery=inline |
 uffdwp-ctl fork --check -- cat thu|uffdwp-ctl fork --check -- cat thursday.txt |
 END

@@ -227,6 +227,28 @@ test_job_control() {
 	[[ $status -eq 5 ]] || fail "after a stop and fg the status is $status"
 }
 
+# uffdwp-ctl dirty executes uffdwp-dirty: beside it, else by PATH, else it says what is missing.
+test_program_of_its_own() {
+	local library status=0
+	library=$(ldd "$UFFDWP_CTL" | sed -nE 's|.*libuffdwp.so.0 => (.*)/libuffdwp.so.0 .*|\1|p')
+	mkdir alone empty
+	cp "$UFFDWP_CTL" alone/
+	PATH=$scratch/empty LD_LIBRARY_PATH=$library "$scratch/alone/uffdwp-ctl" dirty -- /bin/true 2>alone.err || status=$?
+	[[ $status -eq 125 ]] || fail "without uffdwp-dirty it ends with $status: $(cat alone.err)"
+	grep -q '^uffdwp-ctl dirty: the program uffdwp-dirty is neither beside uffdwp-ctl nor in PATH: install it' alone.err ||
+		fail "without uffdwp-dirty it says: $(cat alone.err)"
+	status=0
+	PATH=${UFFDWP_CTL%/*}:$PATH LD_LIBRARY_PATH=$library "$scratch/alone/uffdwp-ctl" dirty -q -- sh -c 'exit 5' || status=$?
+	[[ $status -eq 5 ]] || fail "by PATH it ends with $status"
+	"${UFFDWP_CTL%/*}/uffdwp-dirty" -- true 2>own.err
+	grep -q '^pages written by: true' own.err || fail "by its own name it says: $(cat own.err)"
+	status=0
+	"${UFFDWP_CTL%/*}/uffdwp-dirty" -- /nowhere 2>own.err || status=$?
+	[[ $status -eq 127 ]] || fail "by its own name it ends with $status"
+	grep -q '^uffdwp-dirty: /nowhere: ' own.err || fail "by its own name it says: $(cat own.err)"
+}
+
+test_program_of_its_own
 test_sqlite
 test_exec_is_followed
 test_python

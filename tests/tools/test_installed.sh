@@ -34,7 +34,11 @@ done
 # 125 and above: it could not even begin. What the kernel refuses is not this test's matter.
 status=0
 "$ctl" dirty --json="$scratch/json" -- "$(command -v sleep)" 0 >"$scratch/log" 2>&1 || status=$?
-grep 'the shim' "$scratch/log" && fail "dirty: exit code $status"
+grep -E 'the shim|the program uffdwp-dirty' "$scratch/log" && fail "dirty: exit code $status"
+[[ -x $scratch/prefix/bin/uffdwp-dirty ]] || fail "uffdwp-dirty is not installed"
+for page in uffdwp-dirty.1 uffdwp-ctl-dirty.1; do
+	[[ -e $scratch/prefix/share/man/man1/$page ]] || fail "$page is not installed"
+done
 [[ -e $modules/libuffdwp-fork.so ]] || {
 	echo "not tested here: uffdwp-ctl fork: libuffdwp-fork.so is not built"
 	exit 0

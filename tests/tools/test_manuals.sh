@@ -49,8 +49,14 @@ compare() {
 
 compare "$manuals/uffdwp-ctl.1" -- "$UFFDWP_CTL"
 compare "$manuals/uffdwp-ctl.1" -- "$UFFDWP_CTL" version
-for command in dirty doctor fork image; do
+dirty=$UFFDWP_SOURCE/tools/dirty
+compare "$dirty/uffdwp-dirty.1" -- "$UFFDWP_CTL" dirty
+compare "$dirty/uffdwp-dirty.1" -- "${UFFDWP_CTL%/*}/uffdwp-dirty"
+[[ $(<"$dirty/uffdwp-ctl-dirty.1") == ".so man1/uffdwp-dirty.1" ]] || fail "uffdwp-ctl-dirty(1) is not uffdwp-dirty(1)"
+for command in doctor fork image; do
 	compare "$manuals/uffdwp-ctl-$command.1" -- "$UFFDWP_CTL" "$command"
+done
+for command in dirty doctor fork image; do
 	grep -q "^\.BR uffdwp\\\\-ctl\\\\-$command (1)" "$manuals/uffdwp-ctl.1" || fail "uffdwp-ctl(1) does not name $command"
 done
 if [[ -x $UFFDWP_BENCH ]]; then
@@ -64,7 +70,7 @@ else
 fi
 
 # Variables: those of the library, of the command, and of libuffdwp-fork.so.
-for name in $(grep -rhoE 'getenv\("(UFFDWP|NO)_[A-Z_]+"\)' "$UFFDWP_SOURCE/lib" "$manuals" --include='*.c' |
+for name in $(grep -rhoE 'getenv\("(UFFDWP|NO)_[A-Z_]+"\)' "$UFFDWP_SOURCE/lib" "$manuals" "$dirty" --include='*.c' |
 	grep -oE '[A-Z_]{4,}' | sort -u) \
 	$(sed -nE 's/^ \* (UFFDWP_FORK_[A-Z]+)=.*/\1/p' "$UFFDWP_SOURCE/tools/fork/settings.h"); do
 	grep -qE "^\.B $name\$" "$manuals"/*.1 || fail "no manual names $name"

@@ -38,8 +38,8 @@ install -m 755 "$here/guest/init" "$root/init"
 printf 'root:x:0:0:root:/tmp:/bin/sh\nnobody:x:65534:65534:nobody:/tmp:/bin/sh\n' >"$root/etc/passwd"
 printf 'root:x:0:\nnogroup:x:65534:\n' >"$root/etc/group"
 
-for program in "$build"/tests/kernel_* "$build"/tests/uffdwp_vm_* "$build"/bin/uffdwp-ctl "$build"/bin/uffdwp-bank \
-	"$(command -v sqlite3)" "$(command -v setpriv)"; do
+for program in "$build"/tests/kernel_* "$build"/tests/uffdwp_vm_* "$build"/bin/uffdwp-ctl "$build"/bin/uffdwp-dirty \
+	"$build"/bin/uffdwp-bank "$(command -v sqlite3)" "$(command -v setpriv)"; do
 	[[ -x $program && ! -d $program ]] || continue
 	take_program "$program" "$root/world/bin/$(basename "$program")"
 done

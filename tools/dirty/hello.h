@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the shim in the program and uffdwp-ctl say to each other: one message in each direction, over a socket that both
- * have closed before main() runs.
+ * What the shim in the program and uffdwp-dirty say to each other: one message in each direction, over a socket that
+ * both have closed before main() runs.
  *
  * The shim hands over what only the program itself can make (a userfaultfd of its memory, its pagemap, its maps) and
  * then is nothing but code that is not called, apart from exec. All collecting is done from outside. What must never

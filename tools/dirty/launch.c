@@ -69,7 +69,7 @@ int launch_prepare(struct launch *launch, unsigned flags)
 	*launch = (struct launch){.flags = flags, .listener = -1, .signals = -1};
 	if (!beside_find(SHIM, launch->shim)) {
 		say("the shim " SHIM " is neither beside this program (../lib) nor at %s: install it, or run "
-		    "uffdwp-ctl from its build folder",
+		    "uffdwp-dirty from its build folder",
 		    launch->shim);
 		return LAUNCH_BROKEN;
 	}

@@ -17,10 +17,8 @@
 #include <sys/types.h>
 
 #include "hello.h"
+#include "launch_codes.h"
 #include "loadable.h"
-
-/* As those of env(1) and timeout(1). */
-enum { LAUNCH_BROKEN = 125, LAUNCH_NOT_RUN = 126, LAUNCH_NOT_FOUND = 127 };
 
 struct launch {
 	char shim[LOADABLE_PATH];

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "report.h"
+#include "say.h"
 #include "units.h"
 
 #define TERMINAL STDERR_FILENO
@@ -182,7 +183,7 @@ static void live_draw_line(const struct live *live, const struct record *record)
 	char line[160];
 
 	live_format_line(record, line, sizeof(line));
-	(void)fprintf(live->lines, "uffdwp-ctl dirty: %s\n", line);
+	(void)fprintf(live->lines, "%s: %s\n", say_name(), line);
 	(void)fflush(live->lines);
 }
 

@@ -6,6 +6,18 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+static const char *say_called = "uffdwp-dirty";
+
+void say_as(const char *name)
+{
+	say_called = name;
+}
+
+const char *say_name(void)
+{
+	return say_called;
+}
+
 void say(const char *format, ...)
 {
 	char line[1024];
@@ -17,5 +29,5 @@ void say(const char *format, ...)
 	char escaped[2048];
 
 	(void)escape_text(escaped, sizeof(escaped), line, 0);
-	(void)fprintf(stderr, "uffdwp-ctl dirty: %s\n", escaped);
+	(void)fprintf(stderr, "%s: %s\n", say_called, escaped);
 }

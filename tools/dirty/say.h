@@ -3,7 +3,11 @@
 #ifndef UFFDWP_DIRTY_SAY_H
 #define UFFDWP_DIRTY_SAY_H
 
-/* A line to stderr, after the command's name. */
+/* By this name the program was called: "uffdwp-dirty", or "uffdwp-ctl dirty". At the start of main(). */
+void say_as(const char *name);
+const char *say_name(void);
+
+/* A line to stderr, after the name. */
 __attribute__((format(printf, 1, 2))) void say(const char *format, ...);
 
 #endif

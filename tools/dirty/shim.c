@@ -3,15 +3,15 @@
  * The shim: preloaded into the program, it works once, before main(), and is silent afterwards.
  *
  * It takes its two words out of the environment (in place, so that main() sees the environment that the user gave),
- * opens a userfaultfd, hands that and the views of its memory to uffdwp-ctl, and starts the holder: a process that
+ * opens a userfaultfd, hands that and the views of its memory to uffdwp-dirty, and starts the holder: a process that
  * shares the program's memory but neither its descriptors, signals, thread group nor parenthood. The holder does
- * nothing; it keeps the memory when the program ends, by whatever means, until uffdwp-ctl has seen the last writes.
+ * nothing; it keeps the memory when the program ends, by whatever means, until uffdwp-dirty has seen the last writes.
  *
  * The holder runs on the thread-local storage of the thread that started it, which goes on meanwhile. So it makes bare
  * system calls only, and none that can fail once it has said that it is ready: errno is not its own.
  *
  * Nothing here allocates, and each failure leaves the program to run untracked, or to end before main() when
- * uffdwp-ctl says so.
+ * uffdwp-dirty says so.
  */
 #include "shim.h"
 
@@ -33,7 +33,7 @@
 struct shim shim;
 
 static _Alignas(16) char holder_stack[16384];
-static int holder_fd; /* read end of the pipe by which uffdwp-ctl ends it */
+static int holder_fd; /* read end of the pipe by which uffdwp-dirty ends it */
 static atomic_int holder_ready;
 
 /* --------------------------------------------------------------------------------------------------- environment -- */
@@ -243,7 +243,7 @@ static int shim_send_hello(int socket, struct hello *hello, const int fds[HELLO_
 	return sendmsg(socket, &message, MSG_NOSIGNAL) == (ssize_t)sizeof(*hello);
 }
 
-/* What uffdwp-ctl decided; without an answer the program just runs. */
+/* What uffdwp-dirty decided; without an answer the program just runs. */
 static int shim_await_answer(int socket)
 {
 	struct hello_answer answer = {0, 0};

@@ -22,7 +22,7 @@
 #include "allocator.h"
 #include "base/escape.h"
 #include "beside.h"
-#include "launch.h"
+#include "launch_codes.h"
 #include "loadable.h"
 #include "names.h"
 #include "uffdwp.h"

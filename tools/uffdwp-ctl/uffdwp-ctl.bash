@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # SPDX-License-Identifier: MIT
-# Completion of uffdwp-ctl for bash. It needs nothing but bash; where the package bash-completion is loaded, the program
+# Completion of uffdwp-ctl and uffdwp-dirty for bash. It needs nothing but bash; where the package bash-completion is loaded, the program
 # that `dirty` and `fork` run is completed as by its own rules.
 
 # The words that `cur` may become.
@@ -134,4 +134,16 @@ _uffdwp_ctl() {
 	fi
 }
 
+# uffdwp-dirty is completed as `uffdwp-ctl dirty`.
+_uffdwp_dirty() {
+	local name=${COMP_WORDS[0]} ctl='uffdwp-ctl dirty'
+	COMP_WORDS=(uffdwp-ctl dirty "${COMP_WORDS[@]:1}")
+	COMP_CWORD=$((COMP_CWORD + 1))
+	COMP_LINE=${COMP_LINE-} # the package bash-completion reads these two
+	COMP_LINE=${COMP_LINE/"$name"/$ctl}
+	COMP_POINT=$((${COMP_POINT-0} + ${#ctl} - ${#name}))
+	_uffdwp_ctl
+}
+
 complete -F _uffdwp_ctl uffdwp-ctl
+complete -F _uffdwp_dirty uffdwp-dirty

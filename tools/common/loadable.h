@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Can a shared object be preloaded into this program? Read from its first bytes, as the kernel and the dynamic linker
- * do. Used by uffdwp-ctl before the start and by the shim before an exec: nothing is allocated, nothing is kept.
+ * do. Used by uffdwp-ctl fork and uffdwp-dirty before the start, and by the latter's shim before an exec: nothing is
+ * allocated, nothing is kept.
  */
-#ifndef UFFDWP_DIRTY_LOADABLE_H
-#define UFFDWP_DIRTY_LOADABLE_H
+#ifndef UFFDWP_COMMON_LOADABLE_H
+#define UFFDWP_COMMON_LOADABLE_H
 
 #include <stddef.h>
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Shared objects of the project that are loaded into other programs: where they are. */
-#ifndef UFFDWP_DIRTY_BESIDE_H
-#define UFFDWP_DIRTY_BESIDE_H
+#ifndef UFFDWP_COMMON_BESIDE_H
+#define UFFDWP_COMMON_BESIDE_H
 
 #include "loadable.h"
 
