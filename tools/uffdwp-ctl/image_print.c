@@ -4,24 +4,13 @@
  * counts beyond 2^63 do not occur: lengths are at most 2^56.
  */
 #include <inttypes.h>
-#include <json-c/json.h>
 #include <string.h>
 
 #include "base/escape.h"
 #include "image.h"
+#include "json_add.h"
 
 #define ID_TEXT 33
-
-/* json-c answers NULL when there is no memory; such a member reads as null. */
-static void image_print_add(struct json_object *object, const char *name, struct json_object *value)
-{
-	(void)json_object_object_add(object, name, value);
-}
-
-static void image_print_add_number(struct json_object *object, const char *name, uint64_t value)
-{
-	image_print_add(object, name, json_object_new_int64((int64_t)value));
-}
 
 static const char *image_print_id_text(struct uffdwp_image_id id, char text[ID_TEXT])
 {
@@ -33,16 +22,7 @@ static void image_print_add_id(struct json_object *object, const char *name, str
 {
 	char text[ID_TEXT];
 
-	image_print_add(object, name, id.low || id.high ? json_object_new_string(image_print_id_text(id, text)) : NULL);
-}
-
-static int print_json(struct json_object *object, FILE *out)
-{
-	const char *text = object ? json_object_to_json_string_ext(object, JSON_C_TO_STRING_PRETTY) : NULL;
-	int failed = !text || fprintf(out, "%s\n", text) < 0;
-
-	(void)json_object_put(object);
-	return failed ? -1 : 0;
+	json_add(object, name, id.low || id.high ? json_object_new_string(image_print_id_text(id, text)) : NULL);
 }
 
 /* Names are cut at NAME_TEXT, which is four times what a path has. */
@@ -52,14 +32,6 @@ static const char *image_print_plain(const char *name, char text[NAME_TEXT])
 {
 	(void)escape_text(text, NAME_TEXT, name, 0);
 	return text;
-}
-
-static void image_print_add_name(struct json_object *object, const char *name, const char *value)
-{
-	char text[NAME_TEXT];
-
-	(void)escape_text(text, sizeof(text), value, ESCAPE_KEEP_CONTROLS);
-	image_print_add(object, name, json_object_new_string(text));
 }
 
 static const char *image_print_kind_word(const struct uffdwp_image_info *info)
@@ -73,22 +45,22 @@ static struct json_object *image_print_link_object(const struct uffdwp_image_inf
 {
 	struct json_object *object = json_object_new_object();
 
-	image_print_add_name(object, "path", info->path);
-	image_print_add(object, "kind", json_object_new_string(image_print_kind_word(info)));
-	image_print_add_number(object, "length_bytes", info->length_bytes);
-	image_print_add_number(object, "file_bytes", info->file_bytes);
-	image_print_add_number(object, "allocated_bytes", info->allocated_bytes);
+	json_add_text(object, "path", info->path);
+	json_add(object, "kind", json_object_new_string(image_print_kind_word(info)));
+	json_add_bytes(object, "length_bytes", info->length_bytes);
+	json_add_bytes(object, "file_bytes", info->file_bytes);
+	json_add_bytes(object, "allocated_bytes", info->allocated_bytes);
 	image_print_add_id(object, "id", info->id);
 	if (info->kind == UFFDWP_IMAGE_KIND_RAW)
 		return object;
 	image_print_add_id(object, "parent_id", info->parent);
-	image_print_add_name(object, "parent_name", info->parent_name);
-	image_print_add_number(object, "page_bytes", info->page_bytes);
-	image_print_add_number(object, "region_page_bytes", info->region_page_bytes);
-	image_print_add_number(object, "compress", info->compress);
-	image_print_add_number(object, "pages_raw", info->pages_raw);
-	image_print_add_number(object, "pages_zeros", info->pages_zeros);
-	image_print_add_number(object, "pages_compressed", info->pages_packed);
+	json_add_text(object, "parent_name", info->parent_name);
+	json_add_bytes(object, "page_bytes", info->page_bytes);
+	json_add_bytes(object, "region_page_bytes", info->region_page_bytes);
+	json_add_bytes(object, "compress", info->compress);
+	json_add_bytes(object, "pages_raw", info->pages_raw);
+	json_add_bytes(object, "pages_zeros", info->pages_zeros);
+	json_add_bytes(object, "pages_compressed", info->pages_packed);
 	return object;
 }
 
@@ -128,8 +100,8 @@ int image_print_info(const struct uffdwp_image *image, int json, FILE *out)
 		return 0;
 	struct json_object *object = json_object_new_object();
 
-	image_print_add(object, "chain", chain);
-	return print_json(object, out);
+	json_add(object, "chain", chain);
+	return json_write(object, JSON_C_TO_STRING_PRETTY, out);
 }
 
 /* ---- verify ---- */
@@ -146,14 +118,14 @@ int image_print_verified(const struct uffdwp_image *image, const struct uffdwp_i
 	if (json) {
 		struct json_object *object = json_object_new_object();
 
-		image_print_add(object, "whole", json_object_new_boolean(!wrong));
-		image_print_add(object, "error", wrong ? json_object_new_string(image_print_plain(wrong, name)) : NULL);
-		image_print_add_number(object, "links", info.links);
-		image_print_add_number(object, "links_whole", verified->links);
-		image_print_add_number(object, "pages", verified->pages);
-		image_print_add_number(object, "bytes_read", verified->bytes_read);
+		json_add(object, "whole", json_object_new_boolean(!wrong));
+		json_add(object, "error", wrong ? json_object_new_string(image_print_plain(wrong, name)) : NULL);
+		json_add_bytes(object, "links", info.links);
+		json_add_bytes(object, "links_whole", verified->links);
+		json_add_bytes(object, "pages", verified->pages);
+		json_add_bytes(object, "bytes_read", verified->bytes_read);
 		image_print_add_id(object, "raw_id", verified->raw_id);
-		return print_json(object, out);
+		return json_write(object, JSON_C_TO_STRING_PRETTY, out);
 	}
 	if (!wrong)
 		(void)fprintf(out,
@@ -174,15 +146,15 @@ static int print_diff_json(const struct uffdwp_image_diff *diff, const struct im
 	for (size_t i = 0; i < ranges->count; i++) {
 		struct json_object *range = json_object_new_object();
 
-		image_print_add_number(range, "offset", ranges->ranges[i][0]);
-		image_print_add_number(range, "length", ranges->ranges[i][1]);
+		json_add_bytes(range, "offset", ranges->ranges[i][0]);
+		json_add_bytes(range, "length", ranges->ranges[i][1]);
 		(void)json_object_array_add(list, range);
 	}
-	image_print_add(object, "differ", json_object_new_boolean(diff->ranges != 0));
-	image_print_add_number(object, "bytes", diff->bytes);
-	image_print_add_number(object, "page_bytes", diff->page_bytes);
-	image_print_add(object, "ranges", list);
-	return print_json(object, out);
+	json_add(object, "differ", json_object_new_boolean(diff->ranges != 0));
+	json_add_bytes(object, "bytes", diff->bytes);
+	json_add_bytes(object, "page_bytes", diff->page_bytes);
+	json_add(object, "ranges", list);
+	return json_write(object, JSON_C_TO_STRING_PRETTY, out);
 }
 
 int image_print_diff(const struct uffdwp_image_diff *diff, const struct image_ranges *ranges, int json, FILE *out)

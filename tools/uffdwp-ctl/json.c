@@ -3,21 +3,10 @@
  * The doctor's findings for programs. Names are stable: they are only ever added, and README.md beside this file lists
  * them. A number that could not be read is null, and a reason stands beside it where there is one.
  */
-#include <json-c/json.h>
 #include <linux/capability.h>
 
 #include "doctor.h"
-
-/* json-c answers NULL when there is no memory; such a member reads as null, and the last check is ferror(). */
-static void json_add(struct json_object *object, const char *name, struct json_object *value)
-{
-	(void)json_object_object_add(object, name, value);
-}
-
-static void json_add_text(struct json_object *object, const char *name, const char *value)
-{
-	json_add(object, name, value ? json_object_new_string(value) : NULL);
-}
+#include "json_add.h"
 
 static void json_add_flag(struct json_object *object, const char *name, int value)
 {
@@ -260,11 +249,5 @@ static struct json_object *json_root_object(const struct doctor *doctor)
 
 int json_print(const struct doctor *doctor, FILE *out)
 {
-	struct json_object *root = json_root_object(doctor);
-	const char *text =
-	        json_object_to_json_string_ext(root, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_NOSLASHESCAPE);
-	int failed = !text || fprintf(out, "%s\n", text) < 0;
-
-	json_object_put(root);
-	return failed ? -1 : 0;
+	return json_write(json_root_object(doctor), JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_NOSLASHESCAPE, out);
 }
