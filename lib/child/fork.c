@@ -52,6 +52,7 @@ static void fork_attach(struct uffdwp_child *child)
 		view->length_bytes = child->cuts[i].length_bytes;
 		view->end_page = child->cuts[i].end_page;
 		atomic_fetch_add(&region->child_users, 1);
+		atomic_fetch_add(&region->leftovers, 1);
 		int error = view_attach(view);
 
 		INVARIANT(VIEW, !error);

@@ -273,8 +273,9 @@ static void watch_end(struct uffdwp_child *child)
 		if (!stays[i])
 			continue;
 		move_drop(&child->cuts[i]);
-		if (!atomic_load(&child->views[i].leaves)) {
+		if (!atomic_load(&child->views[i].leaves)) { /* what is being closed needs no rest */
 			watch_release(region);
+			atomic_fetch_sub(&region->leftovers, 1);
 			move_rest(region);
 		}
 		atomic_fetch_sub(&region->child_users, 1);

@@ -282,7 +282,8 @@ void move_fill_rest(struct cut *cut)
 static int move_may_rest(const struct uffdwp_region *region)
 {
 	return region->owned && !atomic_load(&region->dead) && !atomic_load(&region->preserve) && !region->moves_soon &&
-	       !region_is_active(region) && !own_check(region->k, region->uffd, region->tag);
+	       !atomic_load(&region->leftovers) && !region_is_active(region) &&
+	       !own_check(region->k, region->uffd, region->tag);
 }
 
 /* The kernel goes through all entries: piece by piece, so that no thread waits long for its lock. Where something is to
