@@ -20,9 +20,11 @@ extern "C" {
  * costs a fault, in which the page is broken off the child: the child gets a copy of its own. So a child takes memory
  * for what either of the two writes, as after fork().
  *
- * Several children may live at a time, of different cuts, beside views and tracks; snapshots may begin and end while
- * they live. A child's end is noticed whatever ends it, an execve(2) too; it is the program that waits for it
- * (waitpid(2)), as for any child.
+ * Several children may live at a time, of different cuts, beside views, tracks and snapshots: snapshots may begin and
+ * end while children live, and a child may be made while a snapshot runs. Beside a snapshot whose page tables were
+ * moved away the call waits until that has noted which pages had content, tens of milliseconds a GiB from its begin on.
+ * A region with a child cannot be restored (-EBUSY). A child's end is noticed whatever ends it, an execve(2) too; it is
+ * the program that waits for it (waitpid(2)), as for any child.
  *
  * In the child the regions are plain memory: the library's handles of the parent must not be used (-ECHILD). The child
  * may fork again, by fork() or by this call: before, it takes a copy of all that it still shares with its parent, which
@@ -107,9 +109,10 @@ struct uffdwp_fork_options {
  * In a child of this call or of fork() it is fork(3), after a copy of what is still shared was taken. Not in a signal
  * handler. Errors, nothing changed: -EINVAL, -E2BIG, -ENOENT (the runtime has no created region of shared memory),
  * -EOPNOTSUPP (a region is of another kind, or by a mechanism that has no views; the parent may not trace its child;
- * `arming` by name, as of snapshots), -EBUSY (a snapshot or a restore of a region has not been freed, or another cut
- * is being made), -EMFILE (UFFDWP_CHILDREN_MAX children live, or there are no descriptors), what cut_enter refused
- * with, -ESTALE, -EDEADLK, -EMLINK, -ENOMEM, -EAGAIN (limits of processes, as of fork()). Since 0.1.
+ * `arming` by name, as of snapshots), -EBUSY (a restore of a region has not been freed or has failed, or another cut of
+ * it is being prepared: a snapshot, a view), -EMFILE (UFFDWP_CHILDREN_MAX children live, or there are no descriptors),
+ * what cut_enter refused with, -ESTALE, -EDEADLK, -EMLINK, -ENOMEM, -EAGAIN (limits of processes, as of fork()). Since
+ * 0.1.
  */
 UFFDWP_MUST_CHECK UFFDWP_EXPORT pid_t uffdwp_fork(struct uffdwp *runtime, const struct uffdwp_fork_options *options,
                                                   struct uffdwp_child **child);

@@ -100,8 +100,8 @@ UFFDWP_MUST_CHECK UFFDWP_EXPORT int uffdwp_region_attach(struct uffdwp *runtime,
 
 /*
  * Closes a region: disarms it, resumes every waiting writer, unregisters; unmaps and closes what create made. -EBUSY
- * while a snapshot or a restore of it has not been freed, a view of it is open, or a track watches it: nothing happened
- * then. -ECHILD. Since 0.1.
+ * while a snapshot or a restore of it has not been freed, a view of it is open, a child of it is just being made, or a
+ * track watches it: nothing happened then. -ECHILD. Since 0.1.
  */
 UFFDWP_EXPORT int uffdwp_region_close(struct uffdwp_region *region);
 

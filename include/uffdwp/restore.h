@@ -65,9 +65,9 @@ struct uffdwp_restore_progress {
  * has no checksum: one that was cut off restores as a shorter one, with 0. Compare length_bytes with what you expect.
  *
  * Errors, the content is undefined then: those of uffdwp_image_open(), -EINVAL, -E2BIG, -ERANGE (the image is longer
- * than the region), -EBUSY (a snapshot or a restore has not been freed, or a view is open), -ESTALE (dead), -EBADMSG (a
- * file is damaged: the text names the place), -EXDEV (the raw image is not the one that its child names), -EFBIG (that
- * one is longer than 128 TiB), -EIO, -ENOMEM. Since 0.1.
+ * than the region), -EBUSY (a snapshot or a restore has not been freed, a view is open, or a child lives), -ESTALE
+ * (dead), -EBADMSG (a file is damaged: the text names the place), -EXDEV (the raw image is not the one that its child
+ * names), -EFBIG (that one is longer than 128 TiB), -EIO, -ENOMEM. Since 0.1.
  */
 UFFDWP_MUST_CHECK UFFDWP_EXPORT int uffdwp_restore(struct uffdwp_region *region,
                                                    const struct uffdwp_restore_options *options,
@@ -97,8 +97,8 @@ struct uffdwp_restore;
  * uffdwp_image_verify() first if that can have happened; uffdwp_restore() does it.
  *
  * Errors, nothing changed: those of uffdwp_image_open(), -EINVAL, -E2BIG, -ERANGE (the image is longer than the
- * region), -EBUSY (a snapshot or a restore has not been freed, or a view is open), -EOPNOTSUPP (the mechanism or
- * delivery, see above), -EPERM (a sealed region), -ESTALE, -EAGAIN (no thread), -ENOMEM. Since 0.1.
+ * region), -EBUSY (a snapshot or a restore has not been freed, a view is open, or a child lives), -EOPNOTSUPP (the
+ * mechanism or delivery, see above), -EPERM (a sealed region), -ESTALE, -EAGAIN (no thread), -ENOMEM. Since 0.1.
  */
 UFFDWP_MUST_CHECK UFFDWP_EXPORT int uffdwp_restore_begin(struct uffdwp_region *region,
                                                          const struct uffdwp_restore_options *options,

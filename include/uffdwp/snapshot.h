@@ -193,9 +193,10 @@ struct uffdwp_snapshot_options {
  * that its writers take for this call, or better gives cut_enter and cut_leave.
  *
  * Errors, nothing changed: -EINVAL, -E2BIG, -ERANGE (length beyond the region), -EBUSY (a snapshot of this region has
- * not been freed), -ENOENT (the folder of `path` is not there), -EACCES (the folder is not writable), -ENOTDIR, -EROFS,
- * -EISDIR, -ENAMETOOLONG, -ENOSPC, -EDQUOT (no room for the image), -EBADF (`fd` is none that can be written to),
- * -EXDEV (the parent is not the image of this region's last snapshot), -EBADMSG (the parent is damaged), -EINVAL
+ * not been freed, or a view or a child of it is just being made), -ENOENT (the folder of `path` is not there), -EACCES
+ * (the folder is not writable), -ENOTDIR, -EROFS, -EISDIR, -ENAMETOOLONG, -ENOSPC, -EDQUOT (no room for the image),
+ * -EBADF (`fd` is none that can be written to), -EXDEV (the parent is not the image of this region's last snapshot),
+ * -EBADMSG (the parent is damaged), -EINVAL
  * (`path` is a file that the delta would rest on), -ELOOP (the parent's chain has 512 files already), -EOPNOTSUPP
  * (there are no deltas and increments of such a region, see `parent`), -ENODATA (what was written since the last
  * snapshot is not known: without UFFDWP_SNAPSHOT_KEEP, for example), -EOPNOTSUPP (`compress`, and the library was built

@@ -23,8 +23,7 @@
 
 static int prepare_is_possible(const struct uffdwp_region *region, const void *runtime)
 {
-	return region->runtime == runtime && region->owned && !region->inherits &&
-	       region->memory == UFFDWP_MEMORY_SHMEM && !atomic_load(&region->dead);
+	return region->runtime == runtime && region_fits_child(region) && !atomic_load(&region->dead);
 }
 
 size_t child_list_regions(const struct uffdwp *runtime, struct uffdwp_region **out, size_t most)
@@ -51,8 +50,8 @@ static int prepare_refusal(const struct uffdwp_region *region, struct text *text
 
 	if (atomic_load(&region->dead))
 		return text_fail(text, -ESTALE, "a region was unmapped: close it");
-	if (region->snapshot_open)
-		return text_fail(text, -EBUSY, "a snapshot of a region has not been freed: uffdwp_snapshot_free()");
+	if (region->cut_comes)
+		return text_fail(text, -EBUSY, "a snapshot, or a view, of a region is just being begun");
 	if (region->restore_open)
 		return text_fail(text, -EBUSY, "a restore of a region has not been freed: uffdwp_restore_free()");
 	if (lazy && atomic_load(&lazy->failed))
@@ -78,8 +77,10 @@ static int prepare_reserve(struct uffdwp_region *region, struct text *text)
 	lock_take(&region->lock);
 	error = prepare_refusal(region, text);
 	if (!error)
-		region->snapshot_open = 1; /* no other cut, until the call returns */
+		region->cut_comes = 1; /* no other cut, until the call returns */
 	lock_give(&region->lock);
+	if (!error)
+		cut_await_looks(region);
 	return error;
 }
 
@@ -89,7 +90,7 @@ void child_unreserve(struct uffdwp_child *child)
 		struct uffdwp_region *region = child->cuts[i].region;
 
 		lock_take(&region->lock);
-		region->snapshot_open = 0;
+		region->cut_comes = 0;
 		lock_give(&region->lock);
 	}
 }

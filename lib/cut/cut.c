@@ -14,6 +14,7 @@
 #include "fault/handler.h"
 #include "fault/phase.h"
 #include "fault/runtime.h"
+#include "kernel/backoff.h"
 #include "kernel/procfs.h"
 #include "region/run.h"
 
@@ -189,6 +190,8 @@ static void cut_arm_run(struct pass *pass)
 	if (pass->run.end > pass->run.first && !pass->error && !pass->cut->moved) {
 		pass->error = region_arm_run(pass->region, pass->run.first, pass->run.end);
 		pass->calls++;
+		if (pass->error && cut_is_beside(pass->cut))
+			beside_distrust(pass->region, pass->run.first, pass->run.end);
 		if (pass->looks)
 			content_look(pass->cut, pass->run.first, pass->run.end);
 	}
@@ -209,10 +212,13 @@ static void cut_look_at(struct pass *pass, uint64_t page)
 {
 	struct ledger *ledger = &pass->region->ledger;
 	enum ledger_state state = ledger_get(ledger, page);
+	int beside = cut_is_beside(pass->cut);
 
+	if (beside && state == LEDGER_CLAIMED) /* by the sweep, which leaves it protected */
+		return;
 	if (ledger_is_protected(state)) {
 		/* Only an event may be faster: then the page is LOST, and found by the next pass. */
-		if (state != cut_state_of(pass, page))
+		if (!beside && state != cut_state_of(pass, page))
 			ledger_move(ledger, page, state, cut_state_of(pass, page));
 		return;
 	}
@@ -221,7 +227,10 @@ static void cut_look_at(struct pass *pass, uint64_t page)
 		cut_arm_run(pass);
 		run_join(&pass->run, ledger, page);
 	}
-	ledger_set(ledger, page, LEDGER_ARMED);
+	if (beside)
+		beside_arm_page(pass->region, page);
+	else
+		ledger_set(ledger, page, LEDGER_ARMED);
 	pass->armed++;
 }
 
@@ -276,7 +285,8 @@ static uint64_t cut_stall_portion(struct pass *pass, uint64_t block, uint64_t bl
 	signals_block(&before);
 	uint64_t start = kernel_now_ns();
 
-	phase_stall(region);
+	enum phase phase = phase_stall(region);
+
 	for (unsigned i = 0; i < PORTION_BLOCKS && block < blocks && !pass->error; i++) {
 		if (pass->calls - calls >= PORTION_CALLS || pass->armed - armed >= PORTION_PAGES)
 			break;
@@ -284,7 +294,7 @@ static uint64_t cut_stall_portion(struct pass *pass, uint64_t block, uint64_t bl
 		block = cut_next_block(&region->ledger, block + 1, blocks, all_from);
 	}
 	cut_arm_run(pass);
-	phase_move(region, PHASE_IDLE);
+	phase_move(region, phase);
 	uint64_t stalled_ns = kernel_now_ns() - start;
 
 	pass->woke_ns = phase_wake(region) ? stalled_ns : 0;
@@ -327,7 +337,9 @@ static void cut_make_round(struct pass *pass, uint64_t all_from)
 
 	while (block < blocks && !pass->error) {
 		lock_take(&region->lock);
-		if (atomic_load(&region->dead) || atomic_load(&region->phase) != PHASE_IDLE)
+		beside_begin(pass->cut);
+		if (atomic_load(&region->dead) ||
+		    (atomic_load(&region->phase) != PHASE_IDLE && !cut_is_beside(pass->cut)))
 			pass->error = -ESTALE;
 		else
 			block = cut_stall_portion(pass, block, blocks, all_from);
@@ -344,21 +356,26 @@ static void cut_take_back(struct cut *cut)
 	struct uffdwp_region *region = cut->region;
 
 	lock_take(&region->lock);
-	if (!atomic_load(&region->dead))
+	if (!atomic_load(&region->dead) && !cut_is_beside(cut)) /* else beside_distrust() was called */
 		phase_quiesce(region);
 	lock_give(&region->lock);
 }
 
 /* Whether what was left protected still is: wp bits may have been cleared outside of the library. */
-static void cut_audit_wp_bits(struct uffdwp_region *region)
+static void cut_audit_wp_bits(const struct cut *cut)
 {
+	struct uffdwp_region *region = cut->region;
 	struct uffdwp_audit audit = {.sz = sizeof(audit)};
 	sigset_t before;
 	int pagemap = runtime_shows_wp_bits(region->runtime) > 0 ? runtime_pagemap(region->runtime) : -EOPNOTSUPP;
 
 	lock_take(&region->lock);
 	signals_block(&before);
-	if ((pagemap < 0 || audit_run(region, pagemap, &audit)) && !atomic_load(&region->dead))
+	int is_unsure = (pagemap < 0 || audit_run(region, pagemap, &audit)) && !atomic_load(&region->dead);
+
+	if (is_unsure && cut_is_beside(cut))
+		beside_distrust(region, 0, region_pages(region));
+	else if (is_unsure)
 		phase_quiesce(region); /* everything counts as changed, and is armed anew */
 	signals_restore(&before);
 	lock_give(&region->lock);
@@ -375,12 +392,13 @@ static void cut_enter_rounds(struct cut *cut)
 	cut->braked_before_ns = atomic_load(&region->braked_ns);
 	lock_take(&region->lock);
 	region->rounds = 1;
+	beside_begin(cut);
 	(void)region_mend(region); /* what is not registered refuses to be armed, and says so then */
 	uint32_t was_active = atomic_exchange(&region->active, 1);
 
 	lock_give(&region->lock);
 	if (was_active && !region->mappers) /* page tables of other processes are not looked at */
-		cut_audit_wp_bits(region);
+		cut_audit_wp_bits(cut);
 }
 
 struct rounds {
@@ -428,7 +446,7 @@ static void cut_run_rounds(struct cut *const *cuts, size_t count)
 	for (size_t i = 0; i < count; i++) {
 		rounds[i].ended = cuts[i]->arming == UFFDWP_ARMING_MOVE || !cut_has_rounds(cuts[i]->region);
 		if (cuts[i]->arming == UFFDWP_ARMING_MOVE && cuts[i]->increment)
-			cut_audit_wp_bits(cuts[i]->region);
+			cut_audit_wp_bits(cuts[i]);
 		ended += (size_t)rounds[i].ended;
 		if (!rounds[i].ended)
 			cut_enter_rounds(cuts[i]);
@@ -520,7 +538,7 @@ static void cut_follow_move(struct cut *cut)
 	/* Where there are pre-images, what was noted of changes is taken along (cut_take_changes()). */
 	int notes = atomic_load(&cut->region->tracked) || (!cut->preserve && atomic_load(&cut->region->changed));
 
-	if (!notes && !cut->increment) {
+	if (!notes && !cut->increment && !cut_is_beside(cut)) {
 		ledger_set_range(ledger, 0, cut->end_page, LEDGER_ARMED);
 		return;
 	}
@@ -542,17 +560,20 @@ static int cut_arm(struct cut *cut)
 	return cut_has_rounds(cut->region) ? cut_arm_rest(cut) : cut_arm_all(cut);
 }
 
-/* 1: the page is to be disarmed; else nothing is to be done. Writers unprotect pages meanwhile. */
-static int cut_release_page(struct ledger *ledger, uint64_t page)
+/* 1: the page is to be disarmed; else nothing is to be done. Writers unprotect pages meanwhile, and threads that fill
+ * entries claim them for a moment. */
+static int cut_release_page(const struct kernel_ops *k, struct ledger *ledger, uint64_t page)
 {
 	enum ledger_state state;
 	enum ledger_state next;
+	unsigned turn = 0;
 
 	do {
-		state = ledger_get(ledger, page);
+		while ((state = ledger_get(ledger, page)) == LEDGER_CLAIMED)
+			kernel_back_off(k, &turn);
 		if (state == LEDGER_WATCHED || state == LEDGER_FREE)
 			return 0;
-		next = state == LEDGER_ARMED ? LEDGER_WATCHED : LEDGER_LEAVING;
+		next = ledger_is_protected(state) ? LEDGER_WATCHED : LEDGER_LEAVING;
 	} while (!ledger_move(ledger, page, state, next));
 	return next == LEDGER_LEAVING;
 }
@@ -564,7 +585,7 @@ static void cut_keep_protection(struct cut *cut)
 	struct uffdwp_region *region = cut->region;
 
 	for (uint64_t page = 0; page < cut->end_page; page++) {
-		if (cut_release_page(&region->ledger, page))
+		if (cut_release_page(region->k, &region->ledger, page))
 			phase_disarm(region, page, page + 1);
 	}
 }
@@ -590,7 +611,8 @@ static void cut_leave_region(struct cut *cut)
 	phase_move(region, PHASE_IDLE);
 	fault_epoch_wait();
 	atomic_store(&region->preserve, NULL);
-	atomic_store(&region->moved, 0);
+	if (!region_shares_moves(region)) /* else entries that another has moved away may be empty still */
+		atomic_store(&region->moved, 0);
 	if (cut->end_page >= region_pages(region))
 		region->caller_armed = 0; /* what the caller had armed was unprotected with the rest */
 	atomic_store(&region->active, (uint32_t)region_is_active(region));
@@ -644,7 +666,8 @@ static void cut_stall(struct cut *cut)
 
 	atomic_store(&region->coarse, (uint32_t)(is_coarse ? REGION_COARSE_BLOCKS : REGION_EXACT));
 	if (cut->preserve)
-		cut->preserve->keeps = region_is_wanted(region) || cut->increment || cut_wants_kept(cut);
+		atomic_store(&cut->preserve->keeps, region_is_wanted(region) || cut->increment || cut_wants_kept(cut));
+	beside_begin(cut);
 	atomic_store(&region->active, 1);
 	phase_stall_begin(region);
 }
@@ -670,6 +693,10 @@ static void cut_give_up(struct cut *const *cuts, size_t count)
 	for (size_t i = 0; i < count; i++) {
 		int others_see = region_breaks_pages(cuts[i]->region);
 
+		if (cut_is_beside(cuts[i])) { /* what it has armed the end of the other unprotects */
+			phase_resume(cuts[i]->region, PHASE_PRESERVE);
+			continue;
+		}
 		if (others_see && cuts[i]->moved)
 			cut_keep_protection(cuts[i]);
 		else if (!others_see || cuts[i]->arming != UFFDWP_ARMING_MOVE) /* else nothing was armed */
@@ -719,7 +746,9 @@ void cut_resume(struct cut *const *cuts, size_t count)
 		INVARIANT(CUT, atomic_load(&cuts[i]->region->phase) == PHASE_STALL && cut_is_armed(cuts[i]));
 		cut_take_changes(cuts[i]);
 		cuts[i]->faults_before = atomic_load(&cuts[i]->region->counters.faults);
-		phase_move(cuts[i]->region, cuts[i]->preserve ? PHASE_PRESERVE : PHASE_IDLE);
+		if (cuts[i]->preserve)
+			atomic_store(&cuts[i]->preserve->looks, cuts[i]->looks_late);
+		phase_move(cuts[i]->region, atomic_load(&cuts[i]->region->preserve) ? PHASE_PRESERVE : PHASE_IDLE);
 	}
 	uint64_t now = kernel_now_ns();
 

@@ -13,6 +13,8 @@
  * That keeps INV-CUT for several regions, too: all faults are stalled before any region is armed to the end, and
  * resumed when all are.
  *
+ * A cut that keeps no pre-images may be made beside one that does: see beside.c.
+ *
  * Increments: a page that had no protection was written since the cut before, if that kept its protection (`keeps`).
  * Such pages are noted in region->changed, which the cut moves to `pages_changed`.
  *
@@ -88,6 +90,10 @@ struct cut {
 void cut_init(struct cut *cut, struct uffdwp_region *region, uint64_t length_bytes);
 void cut_set_length(struct cut *cut, uint64_t length_bytes);
 
+/* beside.c: while region->cut_comes: waits until the owner that keeps pre-images knows which pages had content, for a
+ * mapping of the file that reads holes would give them some. Without the region's lock. */
+void cut_await_looks(struct uffdwp_region *region);
+
 /* First of all: how its pages come to be armed, by enum uffdwp_arming. -EOPNOTSUPP or an error of the moment, with the
  * reason in `text`. What it has reserved cut_close() gives back. */
 int cut_choose(struct cut *cut, uint32_t asked, struct text *text);
@@ -148,6 +154,23 @@ void content_look_again(struct cut *cut);
 
 /* The same of pages [first, end), which were just armed: with the region's lock held, while faults are stalled. */
 void content_look(struct cut *cut, uint64_t first, uint64_t end);
+
+/* beside.c: the owner that keeps pre-images, if there is another one, leaves what it has saved protected from now on.
+ * With the region's lock held, before faults are stalled. */
+void beside_begin(const struct cut *cut);
+
+/* beside.c: an unprotected page is about to be armed, while faults are stalled. */
+void beside_arm_page(struct uffdwp_region *region, uint64_t page);
+
+/* beside.c: pages [first, end) should be protected, and are not for sure: they are taken for unprotected, but for those
+ * that are still to be saved: the thread that saves them looks itself. With the region's lock held. */
+void beside_distrust(struct uffdwp_region *region, uint64_t first, uint64_t end);
+
+/* 1: pre-images are kept, or that has failed and not ended yet, and not for this cut. With the region's lock held. */
+static inline int cut_is_beside(const struct cut *cut)
+{
+	return !cut->preserve && atomic_load(&cut->region->preserve) != NULL;
+}
 
 /* 1: the page belongs into the image: all pages do, or in an increment those that changed. */
 static inline int cut_wants(const struct cut *cut, uint64_t page)

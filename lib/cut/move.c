@@ -186,11 +186,11 @@ int move_arm(struct cut *cut)
 	if (!cut->looks_late)
 		content_look(cut, 0, cut->end_page);
 	cut->old.filled = atomic_load(&region->length_bytes);
-	atomic_store(&region->moved, 1);
+	uint32_t was_moved = atomic_exchange(&region->moved, 1);
 	int error = tables_move(region, cut->old.at);
 
 	if (error) {
-		atomic_store(&region->moved, 0);
+		atomic_store(&region->moved, was_moved);
 		return error;
 	}
 	cut->moved = 1;
@@ -296,9 +296,8 @@ void move_rest(struct uffdwp_region *region)
 	while (goes_on) {
 		lock_take(&region->lock);
 		goes_on = move_may_rest(region);
-		INVARIANT(REARM,
-		          !goes_on || !ledger_has(&region->ledger, 0, region_pages(region),
-		                                  LEDGER_BIT(ARMED) | LEDGER_BIT(WATCHED) | LEDGER_BIT(CLAIMED)));
+		INVARIANT(REARM, !goes_on || !ledger_has(&region->ledger, 0, region_pages(region),
+		                                         LEDGER_BITS_PROTECTED | LEDGER_BIT(CLAIMED)));
 		goes_on = goes_on && region_disown_piece(region, &offset);
 		lock_give(&region->lock);
 	}

@@ -37,7 +37,7 @@ static int absent_unprotect(const struct fault *fault, enum ledger_state state, 
 	if (state == LEDGER_ARMED)
 		fault_fail_page(region, fault_unfetched_error(error), fault->page);
 	INVARIANT(IDEMPOTENT, !ledger_has(&region->ledger, fault->page, fault->page + 1,
-	                                  LEDGER_BIT(ARMED) | LEDGER_BIT(WATCHED) | LEDGER_BIT(CLAIMED)));
+	                                  LEDGER_BITS_PROTECTED | LEDGER_BIT(CLAIMED)));
 	int refused = region->mechanism->disarm(region, fault->page, fault->page + 1);
 
 	if (!refused)

@@ -123,7 +123,7 @@ static void audit_fail_safely(struct uffdwp_region *region, uint64_t page)
 static void audit_found_lost(struct audit *audit, uint64_t page)
 {
 	struct uffdwp_region *region = audit->region;
-	int was_armed = ledger_get(&region->ledger, page) != LEDGER_WATCHED;
+	int was_armed = !ledger_has(&region->ledger, page, page + 1, LEDGER_BIT(WATCHED) | LEDGER_BIT(STORED));
 	int error = audit_arm_again_with_retry(region, page);
 
 	if (error == -ENOENT) { /* so is all else: audit_lose_all() */

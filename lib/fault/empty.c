@@ -7,7 +7,8 @@
  *   ARMED        claim, fill with wp bit, ARMED     as any write: claim, keep, set SAVED, fill plain, disarm
  *                (or as a write, where that cannot
  *                be done in one step)
- *   WATCHED      the same, WATCHED again              as any write: unprotect, fill plain
+ *   WATCHED,     the same, WATCHED, STORED again      as any write: unprotect, fill plain
+ *   STORED
  *   CLAIMED      wait for the claimant                wait for the claimant
  *   others       fill plain                           fill plain
  *
@@ -48,7 +49,7 @@ static int empty_rearm(struct fault *fault, enum ledger_state state)
 	struct uffdwp_region *region = fault->region;
 
 	if (!ledger_move(&region->ledger, fault->page, state, LEDGER_CLAIMED))
-		return -EBUSY;
+		return state == LEDGER_STORED ? -EAGAIN : -EBUSY; /* the sweep, which took it, wakes no thread */
 	int filled = region->mechanism->fill(region, fault->page, 1);
 
 	if (filled == FILL_ZEROS)
@@ -87,7 +88,7 @@ static enum fault_verdict empty_fill_plain(struct fault *fault, enum ledger_stat
 	enum uffdwp_loss cause = is_leaving ? fill_cause_of(region, fault->page) : UFFDWP_LOSS_HOLE;
 
 	INVARIANT(REARM, !ledger_has(&region->ledger, fault->page, fault->page + 1,
-	                             LEDGER_BIT(ARMED) | LEDGER_BIT(WATCHED) | LEDGER_BIT(CLAIMED)));
+	                             LEDGER_BITS_PROTECTED | LEDGER_BIT(CLAIMED)));
 	/* The thread that unprotects it may not have come so far. */
 	if (view_break(region, fault->page, fault->page + 1))
 		return fault_unfilled(fault, -EAGAIN);

@@ -55,9 +55,12 @@ struct preserve {
 	struct ring_cell *hot_cells;
 	uint32_t hot_count;
 	uint32_t window_max;
-	int keeps;       /* the region is tracked since before the cut: what is saved stays protected, WATCHED */
-	int pagemap;     /* /proc/self/pagemap, where it shows wp bits: a page without one was lost; else -1 */
-	uint32_t policy; /* enum uffdwp_policy */
+	_Atomic int keeps;   /* what is saved stays protected, WATCHED, because others want it: tracks since before the
+	                      * cut, children also since a later one. Looked at inside the epoch where that may come */
+	_Atomic int looks;   /* what had content at the cut is not known yet: no other may show the file's pages */
+	_Atomic int hurries; /* and one waits to */
+	int pagemap;         /* /proc/self/pagemap, where it shows wp bits: a page without one was lost; else -1 */
+	uint32_t policy;     /* enum uffdwp_policy */
 	uint64_t wait_ns;
 	_Atomic int error; /* first failure, negative errno; the sweep looks at it */
 	_Atomic uint64_t error_page;

@@ -83,7 +83,8 @@ static enum fault_verdict fill_refuse(struct fault *fault, int error)
 	if (fault->by != FAULT_BY_HANDLER)
 		return FAULT_REFUSED;
 	if (ledger_move(&region->ledger, fault->page, LEDGER_ARMED, LEDGER_LOST) ||
-	    ledger_move(&region->ledger, fault->page, LEDGER_WATCHED, LEDGER_LOST)) {
+	    ledger_move(&region->ledger, fault->page, LEDGER_WATCHED, LEDGER_LOST) ||
+	    ledger_move(&region->ledger, fault->page, LEDGER_STORED, LEDGER_LOST)) {
 		loss_add(region, UFFDWP_LOSS_UNKNOWN, fault->page);
 		fault_fail_page(region, error, fault->page);
 	}
@@ -161,7 +162,7 @@ int fault_fill(struct fault *fault)
 	struct uffdwp_region *region = fault->region;
 
 	INVARIANT(REARM, !ledger_has(&region->ledger, fault->page, fault->page + 1,
-	                             LEDGER_BIT(ARMED) | LEDGER_BIT(WATCHED) | LEDGER_BIT(CLAIMED)));
+	                             LEDGER_BITS_PROTECTED | LEDGER_BIT(CLAIMED)));
 	int filled = region->mechanism->fill(region, fault->page, 0);
 
 	if (filled < 0)

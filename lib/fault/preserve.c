@@ -62,7 +62,7 @@ static int preserve_unprotect(struct fault *fault, uint64_t first, uint64_t end)
 {
 	struct uffdwp_region *region = fault->region;
 
-	INVARIANT(IDEMPOTENT, !ledger_has(&region->ledger, first, end, LEDGER_BIT(ARMED) | LEDGER_BIT(WATCHED)));
+	INVARIANT(IDEMPOTENT, !ledger_has(&region->ledger, first, end, LEDGER_BITS_PROTECTED));
 	INVARIANT(CLAIM, !ledger_has(&region->ledger, first, end, LEDGER_BIT(CLAIMED)));
 	if (view_break(region, first, end)) /* a child has to be known, or to end, before: writes are stalled so long */
 		return -EAGAIN;
@@ -169,7 +169,7 @@ static int preserve_leave_watched(struct uffdwp_region *region, uint64_t page)
 	enum ledger_state state = ledger_get(&region->ledger, page);
 
 	if (state != LEDGER_WATCHED)
-		return state != LEDGER_ARMED && state != LEDGER_CLAIMED;
+		return !ledger_is_protected(state) && state != LEDGER_CLAIMED;
 	if (!ledger_move(&region->ledger, page, LEDGER_WATCHED, LEDGER_LEAVING))
 		return 0;
 	fault_count(&region->counters.pages_disarmed, 1);
@@ -370,10 +370,24 @@ static enum fault_verdict preserve_saved_densely(struct fault *fault, struct pre
 	return preserve_saved(fault, preserve, first, end, 1);
 }
 
+/* The state that the page was found in: if that is STORED, this thread unprotects it. No other wakes its waiters: the
+ * sweep, which leaves it WATCHED, does not. */
+static enum ledger_state preserve_leave_stored(struct uffdwp_region *region, uint64_t page)
+{
+	enum ledger_state state;
+
+	do
+		state = ledger_get(&region->ledger, page);
+	while (state == LEDGER_STORED && !ledger_move(&region->ledger, page, LEDGER_STORED, LEDGER_SAVED));
+	if (state == LEDGER_STORED)
+		fault_count(&region->counters.pages_disarmed, 1);
+	return state;
+}
+
 static enum fault_verdict preserve_page(struct fault *fault, struct preserve *preserve)
 {
 	struct uffdwp_region *region = fault->region;
-	enum ledger_state state = ledger_get(&region->ledger, fault->page);
+	enum ledger_state state = preserve_leave_stored(region, fault->page);
 	uint64_t first;
 	uint64_t block_end;
 	int error;
@@ -383,7 +397,7 @@ static enum fault_verdict preserve_page(struct fault *fault, struct preserve *pr
 	if (state == LEDGER_WATCHED)
 		return preserve_unprotect_watched(fault);
 	if (state != LEDGER_ARMED) {
-		fault_count(&region->counters.faults_repeated, 1);
+		fault_count(&region->counters.faults_repeated, state != LEDGER_STORED);
 		return preserve_disarm(fault, fault->page, fault->page + 1);
 	}
 	preserve_granule(region, fault->page, &first, &block_end);

@@ -573,9 +573,8 @@ static int runtime_check_join(const struct uffdwp_region *region)
 {
 	if (atomic_load(&region->dead))
 		return text_fail(region->text, -ESTALE, "the region is dead: close it");
-	if (region->snapshot_open || region->restore_open || atomic_load(&region->lazy) ||
-	    ledger_has(&region->ledger, 0, region_pages(region),
-	               LEDGER_BIT(ARMED) | LEDGER_BIT(WATCHED) | LEDGER_BIT(CLAIMED)))
+	if (region->snapshot_open || region->cut_comes || region->restore_open || atomic_load(&region->lazy) ||
+	    ledger_has(&region->ledger, 0, region_pages(region), LEDGER_BITS_PROTECTED | LEDGER_BIT(CLAIMED)))
 		return text_fail(region->text, -EBUSY,
 		                 "a snapshot, restore, view or track of the region is open, or it is protected for the "
 		                 "next increment: uffdwp_region_disarm()");
@@ -736,6 +735,7 @@ static int runtime_check_unused(struct uffdwp_region *region)
 {
 	lock_take(&region->lock);
 	int snapshot_open = region->snapshot_open;
+	int cut_comes = region->cut_comes;
 	int restore_open = region->restore_open;
 
 	lock_give(&region->lock);
@@ -750,6 +750,8 @@ static int runtime_check_unused(struct uffdwp_region *region)
 	if (snapshot_open)
 		return text_fail(region->text, -EBUSY,
 		                 "a snapshot of this region has not been freed: uffdwp_snapshot_free()");
+	if (cut_comes)
+		return text_fail(region->text, -EBUSY, "a view or a child of this region is just being made");
 	return 0;
 }
 

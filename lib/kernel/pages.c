@@ -35,10 +35,10 @@ void pages_touch(const struct kernel_ops *k, void *memory, size_t length)
 		((volatile unsigned char *)memory)[at] = 0;
 }
 
-void pages_touch_beside(const struct kernel_ops *k, void *memory, size_t length)
+void pages_touch_beside(const struct kernel_ops *k, void *memory, size_t length, const _Atomic int *stop)
 {
 	k->madvise(memory, length, MADV_HUGEPAGE); /* best effort, errors ignored */
-	for (size_t at = 0; at < length; at += PIECE_BYTES) {
+	for (size_t at = 0; at < length && !(stop && atomic_load(stop)); at += PIECE_BYTES) {
 		size_t piece = length - at < PIECE_BYTES ? length - at : PIECE_BYTES;
 
 		k->madvise((char *)memory + at, piece, MADV_POPULATE_WRITE);

@@ -8,6 +8,7 @@
 #ifndef UFFDWP_KERNEL_PAGES_H
 #define UFFDWP_KERNEL_PAGES_H
 
+#include <stdatomic.h>
 #include <stddef.h>
 
 #include "kernel/kernel.h"
@@ -22,7 +23,7 @@ void pages_free(const struct kernel_ops *k, void *memory, size_t length);
 void pages_touch(const struct kernel_ops *k, void *memory, size_t length);
 
 /* The same of memory that others use already, piece by piece, so that their faults do not wait for long. Best effort,
- * errors ignored: before Linux 5.14 nothing is touched. */
-void pages_touch_beside(const struct kernel_ops *k, void *memory, size_t length);
+ * errors ignored: before Linux 5.14 nothing is touched. Until *stop is not 0 (NULL: never). */
+void pages_touch_beside(const struct kernel_ops *k, void *memory, size_t length, const _Atomic int *stop);
 
 #endif

@@ -11,25 +11,34 @@
  *     |  disarmed                                                         |               |
  *     +-------------------------------------------------------------------+---------------+
  *
- * WATCHED is ARMED with nothing to keep: a track waits for the next write to the page, and a running snapshot has the
- * page already, or never wanted it. It is left as ARMED is, by a write alone; the sweep of a region that is tracked
- * leaves pages WATCHED where it would disarm them.
+ * WATCHED is ARMED with nothing to keep: a track, or a child, waits for the next write to the page, and a running
+ * snapshot has the page already, or never wanted it. It is left as ARMED is, by a write alone; the sweep of a region
+ * whose protection others want leaves pages WATCHED where it would disarm them.
+ *
+ * STORED is WATCHED with a pre-image that waits in the pool for the sweep: a cut that is made beside a running snapshot
+ * (cut/beside.c) has armed the page again after the snapshot had saved it.
+ *
+ *           arm for others           the sweep has it
+ *    SAVED ---------------> STORED -------------------> WATCHED
+ *    OPEN       ^              |
+ *               +--------------+ a write: SAVED; to keep is nothing any more
  *
  * INV-LEDGER: a page changes its state only as the table of ledger_may_become() has it.
  *
  * INV-CLAIM: a page leaves ARMED by compare-and-swap only, and the thread whose compare-and-swap succeeds saves it. No
  * thread takes the protection off a CLAIMED page but its claimant, which does so only after it has moved the page on:
- * the bytes are safe before a write can land. INV-IDEMPOTENT: a page that is neither ARMED, WATCHED nor CLAIMED may be
- * disarmed by any thread inside the epoch: nothing is lost. INV-OPEN: a page that is FREE or OPEN carries no wp bit:
- * its disarming has returned. SAVED, LEAVING and LOST may still carry it: MADV_FREE sends the event of a discard, and
- * leaves the wp bit where it is.
+ * the bytes are safe before a write can land. INV-IDEMPOTENT: a page that is neither ARMED, WATCHED, STORED nor CLAIMED
+ * may be disarmed by any thread inside the epoch that has broken it off all views: nothing is lost. INV-OPEN: a page
+ * that is FREE or OPEN carries no wp bit: its disarming has returned. SAVED, LEAVING and LOST may still carry it:
+ * MADV_FREE sends the event of a discard, and leaves the wp bit where it is.
  *
  * `touched` has a bit for each block of 64 pages: set after a page of it took a state in which it may carry no wp bit,
  * and cleared, before it is looked at, by the thread that arms for the next snapshot; so that thread need not look at
  * all pages.
  *
  * Threads: every entry is atomic. Arming (FREE -> ARMED or WATCHED) is done by one thread, under the region's lock and
- * while faults are stalled; see fault.h.
+ * while faults are stalled; see fault.h. Then only the sweep moves pages, from ARMED over CLAIMED to WATCHED, and takes
+ * what was saved: what it may meet is moved by compare-and-swap.
  */
 #ifndef UFFDWP_REGION_LEDGER_H
 #define UFFDWP_REGION_LEDGER_H
@@ -48,6 +57,7 @@ enum ledger_state {
 	LEDGER_OPEN = 5,
 	LEDGER_LOST = 6, /* was armed; an event took the content, and the wp bit, or perhaps not: FREE when disarmed */
 	LEDGER_WATCHED = 7,
+	LEDGER_STORED = 8,
 };
 
 struct ledger {
@@ -61,18 +71,24 @@ struct ledger {
 
 #define LEDGER_BIT(name) (1u << LEDGER_##name)
 
+/* ledger_is_protected() of several. */
+#define LEDGER_BITS_PROTECTED (LEDGER_BIT(ARMED) | LEDGER_BIT(WATCHED) | LEDGER_BIT(STORED))
+
 /* Arming takes a page from any state in which no thread works on it; the sweep frees what it has taken a slot of; what
  * a snapshot that failed has left is about to be FREE. */
 static inline int ledger_may_become(enum ledger_state from, enum ledger_state to)
 {
-	static const uint8_t next[] = {
+	static const uint16_t next[] = {
 	        [LEDGER_FREE] = LEDGER_BIT(ARMED) | LEDGER_BIT(WATCHED) | LEDGER_BIT(FREE),
 	        [LEDGER_ARMED] = LEDGER_BIT(CLAIMED) | LEDGER_BIT(LEAVING) | LEDGER_BIT(LOST) | LEDGER_BIT(WATCHED),
 	        [LEDGER_WATCHED] = LEDGER_BIT(CLAIMED) | LEDGER_BIT(LEAVING) | LEDGER_BIT(LOST) | LEDGER_BIT(ARMED),
-	        [LEDGER_CLAIMED] = LEDGER_BIT(SAVED) | LEDGER_BIT(LEAVING) | LEDGER_BIT(ARMED) | LEDGER_BIT(WATCHED),
-	        [LEDGER_SAVED] = LEDGER_BIT(OPEN) | LEDGER_BIT(FREE) | LEDGER_BIT(LEAVING),
+	        [LEDGER_STORED] = LEDGER_BIT(CLAIMED) | LEDGER_BIT(LEAVING) | LEDGER_BIT(LOST) | LEDGER_BIT(WATCHED) |
+	                          LEDGER_BIT(SAVED),
+	        [LEDGER_CLAIMED] = LEDGER_BIT(SAVED) | LEDGER_BIT(LEAVING) | LEDGER_BIT(ARMED) | LEDGER_BIT(WATCHED) |
+	                           LEDGER_BIT(STORED),
+	        [LEDGER_SAVED] = LEDGER_BIT(OPEN) | LEDGER_BIT(FREE) | LEDGER_BIT(LEAVING) | LEDGER_BIT(STORED),
 	        [LEDGER_LEAVING] = LEDGER_BIT(FREE) | LEDGER_BIT(ARMED) | LEDGER_BIT(WATCHED) | LEDGER_BIT(LEAVING),
-	        [LEDGER_OPEN] = LEDGER_BIT(FREE) | LEDGER_BIT(LEAVING),
+	        [LEDGER_OPEN] = LEDGER_BIT(FREE) | LEDGER_BIT(LEAVING) | LEDGER_BIT(STORED),
 	        [LEDGER_LOST] = LEDGER_BIT(FREE) | LEDGER_BIT(ARMED) | LEDGER_BIT(WATCHED) | LEDGER_BIT(LEAVING),
 	};
 
@@ -82,7 +98,7 @@ static inline int ledger_may_become(enum ledger_state from, enum ledger_state to
 /* The page carries its wp bit, as far as is known, and no thread is unprotecting it. */
 static inline int ledger_is_protected(enum ledger_state state)
 {
-	return state == LEDGER_ARMED || state == LEDGER_WATCHED;
+	return state == LEDGER_ARMED || state == LEDGER_WATCHED || state == LEDGER_STORED;
 }
 
 /* After the page's state was stored. That store, this load, the clearing of the bit in ledger_look() and the load of

@@ -174,6 +174,7 @@ struct uffdwp_region {
 	/* The slow calls'. */
 	struct lock lock;
 	int snapshot_open; /* a snapshot has not been freed */
+	int cut_comes;     /* a cut is prepared, of whatever owner: no other meanwhile */
 	int restore_open;  /* a lazy restore has not been freed */
 	int soft_dirty;    /* a track's that asks the kernel's soft-dirty bits: protected only while it asks */
 	int caller_armed;  /* uffdwp_region_arm() may have left pages armed */
@@ -374,6 +375,18 @@ static inline int region_is_active(const struct uffdwp_region *region)
 {
 	return region->caller_armed || atomic_load(&region->clinging) || region_is_wanted(region) ||
 	       atomic_load(&region->lazy) != NULL;
+}
+
+/* 1: page tables may have been moved away by others than the cut that ends: children. */
+static inline int region_shares_moves(const struct uffdwp_region *region)
+{
+	return atomic_load(&region->child_count) != 0;
+}
+
+/* By its memory a child of uffdwp_fork() can have it. */
+static inline int region_fits_child(const struct uffdwp_region *region)
+{
+	return region->owned && !region->inherits && region->memory == UFFDWP_MEMORY_SHMEM;
 }
 
 /* The mechanism loses wp bits and content of this memory together, and only an event reports it. */

@@ -38,10 +38,11 @@ static int restore_check_idle(const struct uffdwp_region *region, struct text *t
 {
 	if (atomic_load(&region->dead))
 		return text_fail(text, -ESTALE, "the region was unmapped: close it");
-	if (region->snapshot_open)
+	if (region->snapshot_open || region->cut_comes)
 		return text_fail(text, -EBUSY, "a snapshot of this region has not been freed: uffdwp_snapshot_free()");
 	if (atomic_load(&region->view_count))
-		return text_fail(text, -EBUSY, "a view of this region is open: uffdwp_view_close()");
+		return text_fail(text, -EBUSY,
+		                 "a view or a child has this region: uffdwp_view_close(), or wait for the child");
 	if (region->mappers && !mappers_are_restorable(region))
 		return text_fail(text, -EOPNOTSUPP,
 		                 "an adopted region is restored while its first process alone maps it, all of it");
@@ -348,7 +349,7 @@ static void restore_leave_region(struct uffdwp_restore *restore)
 	} else {
 		atomic_store(&region->lazy, NULL);
 		fault_epoch_wait();
-		if (!region->snapshot_open) /* it arms before it has begun */
+		if (!region->snapshot_open && !region->cut_comes) /* it arms before it has begun */
 			atomic_store(&region->active, (uint32_t)region_is_active(region));
 	}
 	region->restore_open = 0;

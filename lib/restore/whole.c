@@ -27,12 +27,13 @@ static int whole_check_region(const struct uffdwp_region *region, const struct u
 
 	if (atomic_load(&region->dead))
 		return text_fail(text, -ESTALE, "the region was unmapped: close it");
-	if (region->snapshot_open)
+	if (region->snapshot_open || region->cut_comes)
 		return text_fail(text, -EBUSY, "a snapshot of this region has not been freed: uffdwp_snapshot_free()");
 	if (region->restore_open)
 		return text_fail(text, -EBUSY, "a restore of this region has not been freed: uffdwp_restore_free()");
 	if (atomic_load(&region->view_count))
-		return text_fail(text, -EBUSY, "a view of this region is open: uffdwp_view_close()");
+		return text_fail(text, -EBUSY,
+		                 "a view or a child has this region: uffdwp_view_close(), or wait for the child");
 	if (image->link_count > 1 && chain_base(image)->length_bytes > BASE_LENGTH_MOST)
 		return text_fail(text, -EFBIG, "no list of the blocks of \"%s\": %s", chain_base(image)->path,
 		                 base_refusal(-EFBIG));

@@ -427,19 +427,22 @@ static int snapshot_reserve_region(struct uffdwp_region *region, const struct uf
 		                  "soft-dirty only reports what was written: this region has no snapshots");
 	else if (region->snapshot_open)
 		error = text_fail(text, -EBUSY, "a snapshot of this region has not been freed: uffdwp_snapshot_free()");
+	else if (region->cut_comes)
+		error = text_fail(text, -EBUSY, "a view or a child of this region is just being made");
 	else if (options->length > length)
 		error = text_fail(text, -ERANGE, "length %llu is beyond the region's %llu bytes",
 		                  (unsigned long long)options->length, length);
 	else
-		region->snapshot_open = 1;
+		region->snapshot_open = region->cut_comes = 1;
 	lock_give(&region->lock);
 	return error;
 }
 
+/* Where no cut was made. */
 static void snapshot_unreserve_region(struct uffdwp_region *region)
 {
 	lock_take(&region->lock);
-	region->snapshot_open = 0;
+	region->snapshot_open = region->cut_comes = 0;
 	lock_give(&region->lock);
 }
 
@@ -597,6 +600,9 @@ static void snapshot_started(struct uffdwp_snapshot *snapshot)
 	      (void *)snapshot->region, (unsigned long long)snapshot->cut.length_bytes, (unsigned)snapshot->cut.rounds,
 	      (unsigned long long)snapshot->cut.pause_ns / 1000, (unsigned long long)snapshot->cut.pause_pages);
 	order_give(&snapshot->order, snapshot->k, ORDER_GO);
+	lock_take(&snapshot->region->lock);
+	snapshot->region->cut_comes = 0; /* others may be made beside it: its thread runs */
+	lock_give(&snapshot->region->lock);
 }
 
 int snapshot_begin(struct uffdwp_region *const *regions, const struct uffdwp_snapshot_options *options, size_t count,
@@ -740,5 +746,7 @@ void snapshot_free(struct uffdwp_snapshot *snapshot)
 		snapshot_leave_memory(snapshot);
 	snapshot_close_memory(snapshot);
 	snapshot_delete(snapshot);
-	snapshot_unreserve_region(region);
+	lock_take(&region->lock);
+	region->snapshot_open = 0;
+	lock_give(&region->lock);
 }

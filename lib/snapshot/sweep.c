@@ -97,7 +97,7 @@ static int sweep_claim_batch(struct uffdwp_snapshot *snapshot, struct batch *bat
 			batch->wp = 1;
 			continue;
 		}
-		if (state == LEDGER_SAVED || state == LEDGER_OPEN) {
+		if (state == LEDGER_SAVED || state == LEDGER_OPEN || state == LEDGER_STORED) {
 			*kind = PAGE_SLOT;
 			batch->slots++;
 			batch->wp |= state == LEDGER_SAVED;
@@ -248,12 +248,15 @@ static int sweep_loses_wp_when_read(const struct uffdwp_region *region)
 	return region->memory == UFFDWP_MEMORY_HUGETLB && region_owns_empty(region);
 }
 
-/* In a region that is tracked they stay protected instead; a thread that waits for the claim comes again. What a writer
- * has saved is unprotected page by page: between may lie what is WATCHED. */
+/* Where others want the protection they stay protected instead; a thread that waits for the claim comes again. What a
+ * writer has saved is unprotected page by page, for between may lie what is WATCHED; and left to the writer where it
+ * has to be broken off views before (INV-VIEW), or while a cut is arming (such a page is LEAVING next, and armed by the
+ * cut, or unprotected by the writer). */
 static void sweep_keep_watched(struct uffdwp_snapshot *snapshot, const struct batch *batch)
 {
 	struct uffdwp_region *region = snapshot->region;
 	struct ledger *ledger = &region->ledger;
+	int disarms = atomic_load(&region->phase) != PHASE_STALL && !region_breaks_pages(region);
 
 	for (uint64_t page = batch->first; page < batch->end; page++) {
 		enum page_kind kind = (enum page_kind)batch->kinds[page - batch->first];
@@ -262,27 +265,23 @@ static void sweep_keep_watched(struct uffdwp_snapshot *snapshot, const struct ba
 			ledger_set(ledger, page, sweep_loses_wp_when_read(region) ? LEDGER_LEAVING : LEDGER_WATCHED);
 		enum ledger_state state = kind == PAGE_NOTHING ? LEDGER_FREE : ledger_get(ledger, page);
 
-		if ((state == LEDGER_SAVED || state == LEDGER_LEAVING) && !region_disarm_run(region, page, page + 1))
+		if (disarms && (state == LEDGER_SAVED || state == LEDGER_LEAVING) &&
+		    !region_disarm_run(region, page, page + 1))
 			ledger_disarmed(ledger, page);
 	}
 	if (batch->live > 0)
 		fault_wake_pages(region, batch->first, batch->end);
 }
 
-/* Live pages are safe in our memory, or the snapshot has failed: they go (INV-SAFE). */
-static void sweep_release(struct uffdwp_snapshot *snapshot, const struct batch *batch)
+static void sweep_unprotect(struct uffdwp_snapshot *snapshot, const struct batch *batch)
 {
 	struct uffdwp_region *region = snapshot->region;
 
-	if (snapshot->preserve.keeps) {
-		sweep_keep_watched(snapshot, batch);
-		return;
-	}
 	for (uint64_t page = batch->first; page < batch->end; page++) {
 		if (batch->kinds[page - batch->first] == PAGE_LIVE)
 			ledger_set(&region->ledger, page, LEDGER_LEAVING);
 	}
-	INVARIANT(IDEMPOTENT, !ledger_has(&region->ledger, batch->first, batch->end, LEDGER_BIT(ARMED)));
+	INVARIANT(IDEMPOTENT, !ledger_has(&region->ledger, batch->first, batch->end, LEDGER_BITS_PROTECTED));
 	INVARIANT(CLAIM, !ledger_has(&region->ledger, batch->first, batch->end, LEDGER_BIT(CLAIMED)));
 	/* An entry that was moved away and not filled yet would be a fault once more. */
 	if (snapshot->cut.moved && batch->end > snapshot->cut.filled_end)
@@ -296,11 +295,54 @@ static void sweep_release(struct uffdwp_snapshot *snapshot, const struct batch *
 		ledger_disarmed(&region->ledger, page);
 }
 
-/* Its pre-image is taken. A page whose disarming was refused is LEAVING: a write, or a barrier, takes the bit off. */
-static void sweep_end_slot(struct uffdwp_region *region, uint64_t page)
+static void sweep_release_as_wanted(struct uffdwp_snapshot *snapshot, const struct batch *batch)
 {
-	if (!ledger_move(&region->ledger, page, LEDGER_SAVED, LEDGER_LEAVING))
-		ledger_set(&region->ledger, page, LEDGER_FREE);
+	if (atomic_load(&snapshot->preserve.keeps))
+		sweep_keep_watched(snapshot, batch);
+	else
+		sweep_unprotect(snapshot, batch);
+}
+
+/* Live pages are safe in our memory, or the snapshot has failed: they go (INV-SAFE). Where a child may come, inside the
+ * epoch: a cut that is made beside this snapshot has raised `keeps` before it arms anything, and waits until no thread
+ * has seen else. Other regions may be moved by their owners, and are waited for. */
+static void sweep_release(struct uffdwp_snapshot *snapshot, const struct batch *batch)
+{
+	if (!region_fits_child(snapshot->region)) {
+		sweep_release_as_wanted(snapshot, batch);
+		return;
+	}
+	epoch_ticket ticket = epoch_enter(&fault_epoch);
+
+	sweep_release_as_wanted(snapshot, batch);
+	epoch_leave(ticket);
+}
+
+static enum ledger_state sweep_state_without_slot(enum ledger_state state)
+{
+	switch (state) {
+	case LEDGER_OPEN:
+		return LEDGER_FREE;
+	case LEDGER_STORED:
+		return LEDGER_WATCHED;
+	case LEDGER_SAVED:
+		return LEDGER_LEAVING;
+	default: /* the snapshot has failed, and the page was unprotected */
+		return state;
+	}
+}
+
+/* Its pre-image is taken. A page that is not unprotected yet is LEAVING: a write, or a barrier, takes the bit off. A
+ * cut may arm it meanwhile. */
+static void sweep_end_slot(const struct uffdwp_snapshot *snapshot, uint64_t page)
+{
+	enum ledger_state state;
+	enum ledger_state next;
+
+	do {
+		state = sweep_settled_state(snapshot, page);
+		next = sweep_state_without_slot(state);
+	} while (state != next && !ledger_move(&snapshot->region->ledger, page, state, next));
 }
 
 static void sweep_take_slots(struct uffdwp_snapshot *snapshot, const struct batch *batch)
@@ -316,7 +358,7 @@ static void sweep_take_slots(struct uffdwp_snapshot *snapshot, const struct batc
 		INVARIANT(SAFE, slot < preserve->pool.slots);
 		memcpy(batch->buffer + ((page - batch->first) << shift), pool_slot(&preserve->pool, slot),
 		       snapshot->region->page_bytes);
-		sweep_end_slot(snapshot->region, page);
+		sweep_end_slot(snapshot, page);
 		pool_give(&preserve->pool, slot);
 	}
 	if (!snapshot->freed_slots)
@@ -558,22 +600,34 @@ void sweep_touch_pool(struct uffdwp_snapshot *snapshot)
 	struct pool *pool = &snapshot->preserve.pool;
 
 	if (!pool->touched)
-		pages_touch_beside(snapshot->k, pool->memory, pool_bytes(pool));
+		pages_touch_beside(snapshot->k, pool->memory, pool_bytes(pool), &snapshot->preserve.hurries);
+}
+
+static void sweep_touch_late(struct uffdwp_snapshot *snapshot)
+{
+	struct preserve *preserve = &snapshot->preserve;
+
+	sweep_touch_pool(snapshot);
+	pages_touch_beside(snapshot->k, (void *)preserve->slot_of, preserve->end_page * sizeof(*preserve->slot_of),
+	                   &preserve->hurries);
 }
 
 /* After a move of the page tables every read would wait for the handler until the sweep comes by: all entries are
- * filled first, as long as writers do not need the pool; what had content is noted all the same. */
+ * filled first, as long as writers do not need the pool; what had content is noted all the same, and alone while a
+ * child waits for it, whose cut moves the page tables once more, most probably. */
 static int sweep_after_move(struct uffdwp_snapshot *snapshot)
 {
 	struct preserve *preserve = &snapshot->preserve;
 	struct cut *cut = &snapshot->cut;
 
-	sweep_touch_pool(snapshot);
-	pages_touch_beside(snapshot->k, (void *)preserve->slot_of, preserve->end_page * sizeof(*preserve->slot_of));
+	sweep_touch_late(snapshot);
 	for (uint64_t page = 0; page < cut->end_page && !sweep_stopped(snapshot);)
-		page = move_fill(cut, page, !sweep_runs_low(&preserve->pool));
+		page = move_fill(cut, page, !sweep_runs_low(&preserve->pool) && !atomic_load(&preserve->hurries));
 	int error = sweep_stopped(snapshot) ? 0 : move_check_content(cut);
 
+	atomic_store(&preserve->looks, 0);
+	if (atomic_exchange(&preserve->hurries, 0))
+		sweep_touch_late(snapshot);
 	return error ? sweep_fail(snapshot, error, 0) : sweep_stopped(snapshot);
 }
 

@@ -28,6 +28,8 @@ static int view_open_reserve(struct uffdwp_region *region)
 	else if (region->snapshot_open)
 		error = text_fail(region->text, -EBUSY,
 		                  "a view cannot be opened while a snapshot of the region has not been freed");
+	else if (region->cut_comes)
+		error = text_fail(region->text, -EBUSY, "another view, or a child, of the region is just being made");
 	else if (region->restore_open)
 		error = text_fail(region->text, -EBUSY,
 		                  "a view cannot be opened while a restore of the region has not been freed");
@@ -36,7 +38,7 @@ static int view_open_reserve(struct uffdwp_region *region)
 		                  "a view would show zeros where a restore has failed: punch these pages, or restore "
 		                  "the region anew");
 	else
-		region->snapshot_open = 1;
+		region->cut_comes = 1;
 	lock_give(&region->lock);
 	return error;
 }
@@ -44,7 +46,7 @@ static int view_open_reserve(struct uffdwp_region *region)
 static void view_open_unreserve(struct uffdwp_region *region)
 {
 	lock_take(&region->lock);
-	region->snapshot_open = 0;
+	region->cut_comes = 0;
 	lock_give(&region->lock);
 }
 
