@@ -48,9 +48,9 @@ static int api_child_take(const struct uffdwp_fork_options *given, struct uffdwp
 	return 0;
 }
 
-/* The regions that are meant, in `own` where all are. */
+/* The regions that are meant; where all are, they are in `own`, and *pinned of them have to be unpinned. */
 static int api_child_request(const struct uffdwp *runtime, const struct uffdwp_fork_options *options,
-                             struct uffdwp_region **own, struct child_request *request)
+                             struct uffdwp_region **own, struct child_request *request, size_t *pinned)
 {
 	size_t count = options->region_count;
 
@@ -65,7 +65,8 @@ static int api_child_request(const struct uffdwp *runtime, const struct uffdwp_f
 	                                  .cut_leave = options->cut_leave,
 	                                  .cut_user = options->cut_user};
 	if (!count) {
-		count = child_list_regions(runtime, own, UFFDWP_FORK_REGIONS_MAX);
+		count = child_pin_regions(runtime, own, UFFDWP_FORK_REGIONS_MAX);
+		*pinned = count < UFFDWP_FORK_REGIONS_MAX ? count : UFFDWP_FORK_REGIONS_MAX;
 		request->regions = own;
 	}
 	if (!count)
@@ -86,6 +87,7 @@ UFFDWP_EXPORT pid_t uffdwp_fork(struct uffdwp *runtime, const struct uffdwp_fork
 	struct uffdwp_region *own[UFFDWP_FORK_REGIONS_MAX];
 	struct child_request request = {0};
 	struct uffdwp_child *made = NULL;
+	size_t pinned = 0;
 	int error = api_child_take(given, &options);
 
 	if (!error && child)
@@ -95,15 +97,14 @@ UFFDWP_EXPORT pid_t uffdwp_fork(struct uffdwp *runtime, const struct uffdwp_fork
 	if (!error && api_is_child(runtime))
 		return child_fork_again(runtime->k, (options.flags & UFFDWP_FORK_BARE) != 0);
 	if (!error)
-		error = api_child_request(runtime, &options, own, &request);
+		error = api_child_request(runtime, &options, own, &request, &pinned);
 	if (!error)
 		error = runtime_check_own_all(runtime, request.regions, request.count);
 	if (!error)
 		error = runtime_check_faults_all(request.regions, request.count);
-	if (error)
-		return error;
-	pid_t pid = child_fork(runtime, &request, NULL, &made);
+	pid_t pid = error ? error : child_fork(runtime, &request, NULL, &made);
 
+	child_unpin_regions(own, pinned);
 	if (pid > 0 && child)
 		*child = made;
 	else if (made)

@@ -81,7 +81,9 @@ void child_info(const struct uffdwp_child *child, struct uffdwp_child_info *info
 /* The handle is given back. */
 void child_put(struct uffdwp_child *child);
 
-/* Regions that can be in a child: of one runtime, as many as there are; at most `most` are in out[]. */
-size_t child_list_regions(const struct uffdwp *runtime, struct uffdwp_region **out, size_t most);
+/* Regions that can be in a child: of one runtime, as many as there are. At most `most` are in out[]; a thread that
+ * closes one of these waits until they are unpinned. */
+size_t child_pin_regions(const struct uffdwp *runtime, struct uffdwp_region **out, size_t most);
+void child_unpin_regions(struct uffdwp_region *const *regions, size_t count);
 
 #endif

@@ -26,9 +26,39 @@ static int prepare_is_possible(const struct uffdwp_region *region, const void *r
 	return region->runtime == runtime && region_fits_child(region) && !atomic_load(&region->dead);
 }
 
-size_t child_list_regions(const struct uffdwp *runtime, struct uffdwp_region **out, size_t most)
+struct prepare_pins {
+	const struct uffdwp *runtime;
+	size_t left; /* that there is room for */
+};
+
+/* Partner: runtime_end(), which has set `closing` before it looks at `child_users`, and frees the region only after it
+ * has taken it out of the registry. What there is no room for is counted only. */
+static int prepare_pin(struct uffdwp_region *region, void *user)
 {
-	return registry_list(prepare_is_possible, runtime, out, most);
+	struct prepare_pins *pins = user;
+
+	if (!prepare_is_possible(region, pins->runtime) || !pins->left)
+		return prepare_is_possible(region, pins->runtime);
+	atomic_fetch_add(&region->child_users, 1);
+	if (atomic_load(&region->closing)) {
+		atomic_fetch_sub(&region->child_users, 1);
+		return 0;
+	}
+	pins->left--;
+	return 1;
+}
+
+size_t child_pin_regions(const struct uffdwp *runtime, struct uffdwp_region **out, size_t most)
+{
+	struct prepare_pins pins = {runtime, most};
+
+	return registry_list(prepare_pin, &pins, out, most);
+}
+
+void child_unpin_regions(struct uffdwp_region *const *regions, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		atomic_fetch_sub(&regions[i]->child_users, 1);
 }
 
 static int prepare_check(const struct uffdwp_region *region, struct text *text)

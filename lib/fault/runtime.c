@@ -761,6 +761,7 @@ int runtime_end(struct uffdwp *runtime, struct uffdwp_region *region)
 
 	if (error)
 		return error;
+	atomic_store(&region->closing, 1); /* partner: the pins of a thread that makes a child of all regions */
 	view_children_leave(region);
 	if (!atomic_load(&region->unmapped))
 		region_unregister(region);

@@ -154,7 +154,8 @@ struct uffdwp_region {
 	_Atomic(struct uffdwp_view *) views[REGION_VIEWS_MAX]; /* used inside the epoch */
 	_Atomic uint32_t view_count;
 	_Atomic uint32_t child_count; /* of them, those in other processes */
-	_Atomic uint32_t child_users; /* threads of children that use the region */
+	_Atomic uint32_t child_users; /* threads of children, and of callers that make some, that use the region */
+	_Atomic uint32_t closing;     /* it is used by none that comes later */
 	_Atomic uint32_t leftovers;   /* children, also such as have ended, whose protection was not taken off yet */
 	_Atomic uint32_t view_stalls; /* of these, those that no page can be broken off now: writes wait, see view.h */
 	_Atomic uint32_t brake_ns;    /* rounds of arming do not get shorter: each fault sleeps so long */

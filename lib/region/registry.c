@@ -155,8 +155,8 @@ struct uffdwp_region *registry_locate(uintptr_t address)
 	return region;
 }
 
-size_t registry_list(int (*wants)(const struct uffdwp_region *region, const void *user), const void *user,
-                     struct uffdwp_region **out, size_t most)
+size_t registry_list(int (*wants)(struct uffdwp_region *region, void *user), void *user, struct uffdwp_region **out,
+                     size_t most)
 {
 	const uint32_t process = process_number();
 	size_t count = 0;

@@ -67,10 +67,10 @@ struct uffdwp_region *registry_find_below(uintptr_t address);
 /* NULL: none. Only inside the epoch. (signal) */
 struct uffdwp_region *registry_find(uintptr_t address);
 
-/* The first `most` regions of this process that `wants` says yes to; how many there are in all. They are the caller's
- * to keep open. From outside of the epoch. */
-size_t registry_list(int (*wants)(const struct uffdwp_region *region, const void *user), const void *user,
-                     struct uffdwp_region **out, size_t most);
+/* The first `most` regions of this process that `wants` says yes to; how many there are in all. While it is called none
+ * can be removed. From outside of the epoch. */
+size_t registry_list(int (*wants)(struct uffdwp_region *region, void *user), void *user, struct uffdwp_region **out,
+                     size_t most);
 
 /* The same from outside of the epoch. NULL: none, also before the first runtime. */
 struct uffdwp_region *registry_locate(uintptr_t address);

@@ -533,6 +533,46 @@ START_TEST(test_handlers_write_to_the_region)
 }
 END_TEST
 
+/* --- all regions, while some come and go -------------------------------------------------------------------------- */
+
+static _Atomic int come_and_go;
+
+static void *open_and_close(void *argument)
+{
+	(void)argument;
+	while (atomic_load(&come_and_go)) {
+		struct uffdwp_region *region = NULL;
+		int error = 0;
+		must(uffdwp_region_create(place.runtime, place.length_bytes, NULL, &region) == 0);
+		do {
+			error = uffdwp_region_close(region);
+		} while (error == -EBUSY); /* a child is being made */
+		must(error == 0);
+	}
+	return NULL;
+}
+
+START_TEST(test_regions_are_closed_beside_a_fork_of_all)
+{
+	place_open(&place, place_any(UFFDWP_MEMORY_SHMEM), PAGES);
+	atomic_store(&come_and_go, 1);
+	pthread_t thread = thread_start(open_and_close, NULL);
+	for (unsigned i = 0; i < support_rounds(100, 1000); i++) {
+		int status = 0;
+		pid_t pid = uffdwp_fork(place.runtime, NULL, NULL);
+		if (pid == 0) {
+			_exit(RIGHT);
+		}
+		ck_assert_int_gt(pid, 0);
+		ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+		ck_assert_int_eq(status, RIGHT << 8);
+	}
+	atomic_store(&come_and_go, 0);
+	thread_join(thread);
+	place_close(&place);
+}
+END_TEST
+
 /* --- refusals ----------------------------------------------------------------------------------------------------- */
 
 static int refuse(void *user)
@@ -636,6 +676,7 @@ int main(void)
 	tcase_add_loop_test(tests, test_a_child_beyond_its_bound_is_ended, 0, PLACE_CASES);
 	tcase_add_test(tests, test_a_write_beyond_the_bound_waits_for_the_end);
 	tcase_add_loop_test(tests, test_handlers_write_to_the_region, 0, PLACE_CASES);
+	tcase_add_test(tests, test_regions_are_closed_beside_a_fork_of_all);
 	tcase_add_test(tests, test_what_is_refused);
 	suite_add_tcase(suite, tests);
 	return support_run(suite);
