@@ -113,7 +113,8 @@ void view_fail_all(struct uffdwp_region *region, int error)
 static uint32_t view_coarseness(const struct uffdwp_view *view)
 {
 	const struct uffdwp_region *region = view->region;
-	int is_exact = region->kept || region->caller_armed || atomic_load(&region->tracked);
+	int is_exact = region->kept || region->caller_armed || atomic_load(&region->tracked) ||
+	               atomic_load(&region->preserve); /* which may be kept */
 	int are_children = atomic_load(&region->view_count) == atomic_load(&region->child_count);
 
 	return view->child && view->child->window_max > 1 && are_children && !is_exact ? REGION_COARSE_AREAS
