@@ -44,6 +44,8 @@ static struct whole_request api_restore_whole_request(const struct uffdwp_region
 	                  .path_count = options->path_count},
 	        .threads = options->threads,
 	        .no_uring = (region->runtime->flags & UFFDWP_OPEN_NO_URING) != 0,
+	        .progress = options->progress,
+	        .progress_user = options->progress_user,
 	};
 }
 
@@ -89,6 +91,9 @@ UFFDWP_EXPORT int uffdwp_restore_begin(struct uffdwp_region *region, const struc
 
 	if (!error && !out)
 		error = text_fail(text, -EINVAL, "out is NULL");
+	if (!error && options.progress)
+		error = text_fail(text, -EINVAL,
+		                  "progress is for uffdwp_restore(): ask uffdwp_restore_poll() how far this one is");
 	if (error)
 		return error;
 	struct restore_request request = {.path = options.path,

@@ -124,9 +124,6 @@ struct uffdwp_image_extent {
 UFFDWP_EXPORT int uffdwp_image_next(const struct uffdwp_image *image, uint64_t offset,
                                     struct uffdwp_image_extent *extent);
 
-/* A call is so far: `done_bytes` of `total_bytes`. Not 0: the call ends with it, and leaves no result. */
-typedef int (*uffdwp_progress_fn)(void *user, uint64_t done_bytes, uint64_t total_bytes);
-
 /*
  * Names a callback that reports how far a call is: of each later uffdwp_image_verify(), uffdwp_image_merge() and
  * uffdwp_image_diff() (there `from`) with this image; NULL: none. It is called about once for each MiB, with sums that

@@ -26,6 +26,11 @@ struct uffdwp_restore_options {
 	const char *path;         /* the image: raw, or the newest delta of a chain */
 	const char *const *paths; /* files that may be its ancestors, as of uffdwp_image_options; NULL: beside it */
 	size_t path_count;        /* of paths */
+
+	/* uffdwp_restore() only: gets how far it is, of the image's length, as that of uffdwp_image_progress(); it must
+	 * not use the region. NULL: none */
+	uffdwp_progress_fn progress;
+	void *progress_user; /* for progress */
 };
 #define UFFDWP_RESTORE_OPTIONS_INIT UFFDWP_INIT(struct uffdwp_restore_options)
 
@@ -67,7 +72,8 @@ struct uffdwp_restore_progress {
  * Errors, the content is undefined then: those of uffdwp_image_open(), -EINVAL, -E2BIG, -ERANGE (the image is longer
  * than the region), -EBUSY (a snapshot or a restore has not been freed, a view is open, or a child lives), -ESTALE
  * (dead), -EBADMSG (a file is damaged: the text names the place), -EXDEV (the raw image is not the one that its child
- * names), -EFBIG (that one is longer than 128 TiB), -EIO, -ENOMEM. Since 0.1.
+ * names), -EFBIG (that one is longer than 128 TiB), -EIO, -ENOMEM, and what the options' `progress` returned. Since
+ * 0.1.
  */
 UFFDWP_MUST_CHECK UFFDWP_EXPORT int uffdwp_restore(struct uffdwp_region *region,
                                                    const struct uffdwp_restore_options *options,

@@ -176,6 +176,9 @@ UFFDWP_EXPORT int uffdwp_close(struct uffdwp *runtime);
  */
 UFFDWP_EXPORT size_t uffdwp_error_text(char *buffer, size_t size);
 
+/* A call is so far: `done_bytes` of `total_bytes`. Not 0: the call ends with it, and leaves no result. */
+typedef int (*uffdwp_progress_fn)(void *user, uint64_t done_bytes, uint64_t total_bytes);
+
 #ifdef __cplusplus
 }
 #endif

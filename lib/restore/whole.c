@@ -219,6 +219,7 @@ static struct whole *whole_open(struct uffdwp_region *region, struct uffdwp_imag
 	whole->region = region;
 	whole->image = image;
 	whole->base = chain_base(image);
+	meter_begin(&whole->meter, image, image->length_bytes);
 	whole->direct_fd = -1;
 	lock_init(&whole->lock);
 	pthread_cond_init(&whole->more, NULL);
@@ -253,6 +254,8 @@ static int whole_report(struct whole *whole)
 	struct uffdwp_image *image = whole->image;
 	int error = atomic_load(&whole->error);
 
+	if (meter_was_ended(&whole->meter, whole->region->text))
+		return error;
 	if (error && atomic_load(&image->bad))
 		return whole_report_image(whole->region, image, error);
 	if (error)
@@ -278,6 +281,15 @@ static void whole_fill_progress(const struct whole *whole, struct uffdwp_restore
 	progress->uring = (uint32_t)whole->uring;
 }
 
+/* The last report, in the caller's thread. */
+static void whole_end_meter(struct whole *whole)
+{
+	int error = atomic_load(&whole->error) ? 0 : meter_end(&whole->meter);
+
+	if (error)
+		whole_fail(whole, error, 0);
+}
+
 /* With the region's lock held. */
 static int restore_locked(struct uffdwp_region *region, struct uffdwp_image *image, const struct whole_request *request,
                           struct uffdwp_restore_progress *progress)
@@ -296,6 +308,7 @@ static int restore_locked(struct uffdwp_region *region, struct uffdwp_image *ima
 		whole_reserve_place(whole);
 		whole_open_direct(whole);
 		whole_read(whole, request);
+		whole_end_meter(whole);
 		error = whole_report(whole);
 		whole_fill_progress(whole, progress);
 	}
@@ -312,6 +325,8 @@ static int whole_run(struct uffdwp_region *region, const struct whole_request *r
 	if (error)
 		return error;
 	progress->length_bytes = image->length_bytes;
+	image->progress = request->progress;
+	image->progress_user = request->progress_user;
 	lock_take(&region->lock);
 	/* For long, so with signals open: no thread that a writer waits for wants the lock meanwhile, and a thread that
 	 * wants it waits for the restore anyway. */

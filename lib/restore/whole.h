@@ -30,6 +30,8 @@ struct whole_request {
 	struct chain_options chain;
 	unsigned threads; /* 1 to RESTORE_THREADS_MAX */
 	int no_uring;
+	uffdwp_progress_fn progress; /* NULL: none */
+	void *progress_user;
 };
 
 /* 0 or -errno, with the region's text; *progress is filled in both cases. */

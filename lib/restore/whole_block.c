@@ -304,9 +304,11 @@ static int whole_block_run_buffered(struct whole *whole, const struct block *blo
 
 static int whole_block_done(struct whole *whole, const struct block *block, int error)
 {
-	if (!error)
-		atomic_fetch_add(&whole->bytes_done, block->length);
-	return error;
+	if (error)
+		return error;
+	atomic_fetch_add(&whole->bytes_done, block->length);
+	error = meter_add(&whole->meter, block->length);
+	return error ? whole_fail(whole, error, block->offset) : 0;
 }
 
 int block_finish(struct whole *whole, const struct block *block)

@@ -23,7 +23,7 @@
 	SIZE(uffdwp_region_stats, 216), \
 	SIZE(uffdwp_lost_range, 24), \
 	SIZE(uffdwp_audit, 32), \
-	SIZE(uffdwp_restore_options, 40), \
+	SIZE(uffdwp_restore_options, 56), \
 	SIZE(uffdwp_restore_progress, 96), \
 	SIZE(uffdwp_options, 32), \
 	SIZE(uffdwp_snapshot_options, 128), \
@@ -181,6 +181,8 @@
 	FIELD(uffdwp_restore_options, path, 16, 8), \
 	FIELD(uffdwp_restore_options, paths, 24, 8), \
 	FIELD(uffdwp_restore_options, path_count, 32, 8), \
+	FIELD(uffdwp_restore_options, progress, 40, 8), \
+	FIELD(uffdwp_restore_options, progress_user, 48, 8), \
 	FIELD(uffdwp_restore_progress, sz, 0, 8), \
 	FIELD(uffdwp_restore_progress, state, 8, 4), \
 	FIELD(uffdwp_restore_progress, error, 12, 4), \

@@ -571,6 +571,63 @@ START_TEST(test_io_error_is_reported_with_its_place)
 }
 END_TEST
 
+/* ---- progress ---- */
+
+struct reported {
+	_Atomic int inside;
+	unsigned calls;
+	uint64_t done;
+	uint64_t total;
+	unsigned ends_at; /* 0: never */
+};
+
+static int take_progress(void *user, uint64_t done_bytes, uint64_t total_bytes)
+{
+	struct reported *reported = user;
+	must(atomic_exchange(&reported->inside, 1) == 0);
+	must(done_bytes >= reported->done && done_bytes <= total_bytes);
+	reported->done = done_bytes;
+	reported->total = total_bytes;
+	reported->calls++;
+	atomic_store(&reported->inside, 0);
+	return reported->calls == reported->ends_at ? -ECANCELED : 0;
+}
+
+START_TEST(test_progress_is_reported_and_ends_the_restore)
+{
+	struct uffdwp_restore_options options = UFFDWP_RESTORE_OPTIONS_INIT;
+	struct uffdwp_restore *lazy = NULL;
+	struct reported all = {.calls = 0};
+	char text[512];
+	test_chain_begin(&chain, 4096, 3 * MIB, 31);
+	test_chain_step(&chain, 0, 3 * MIB - 100);
+	ck_assert(open_place(place_any(UFFDWP_MEMORY_SHMEM), NULL, _i ? UFFDWP_OPEN_NO_URING : 0));
+	options.path = chain.path;
+	options.progress = take_progress;
+	options.progress_user = &all;
+	ck_assert_int_eq(uffdwp_restore(place.region, &options, NULL), 0);
+	ck_assert_uint_ge(all.calls, 2);
+	ck_assert_uint_eq(all.done, 3 * MIB - 100);
+	ck_assert_uint_eq(all.total, 3 * MIB - 100);
+	expect_memory();
+	for (unsigned turn = 1;; turn++) {
+		struct reported one = {.ends_at = turn};
+		options.progress_user = &one;
+		int error = uffdwp_restore(place.region, &options, NULL);
+		if (one.calls < turn) {
+			ck_assert_int_eq(error, 0);
+			break;
+		}
+		ck_assert_int_eq(error, -ECANCELED);
+		ck_assert_uint_eq(one.calls, turn);
+		(void)uffdwp_error_text(text, sizeof(text));
+		ck_assert_msg(strstr(text, "progress callback") != NULL, "%s", text);
+	}
+	expect_memory();
+	ck_assert_int_eq(uffdwp_restore_begin(place.region, &options, &lazy), -EINVAL);
+}
+END_TEST
+
 int main(void)
 {
 	support_begin("test_restore", &(struct support_needs){8, 0});
@@ -582,6 +639,7 @@ int main(void)
 	tcase_add_loop_test(tests, test_raw_image_comes_back, 0, PLACE_CASES * 2);
 	tcase_add_loop_test(tests, test_chain_comes_back, 0, PLACE_CASES * 2);
 	tcase_add_test(tests, test_every_length_comes_back);
+	tcase_add_loop_test(tests, test_progress_is_reported_and_ends_the_restore, 0, 2);
 	tcase_add_loop_test(tests, test_zeros_stay_holes, 0, 2);
 	tcase_add_loop_test(tests, test_files_of_small_blocks_come_back, 0, PLACE_AUTO_CASES * 2);
 	tcase_add_loop_test(tests, test_hole_beyond_the_image_costs_nothing, 0, 2);
