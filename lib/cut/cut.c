@@ -394,7 +394,7 @@ static void cut_enter_rounds(struct cut *cut)
 	region->rounds = 1;
 	beside_begin(cut);
 	(void)region_mend(region); /* what is not registered refuses to be armed, and says so then */
-	uint32_t was_active = atomic_exchange(&region->active, 1);
+	uint32_t was_active = region_activate(region);
 
 	lock_give(&region->lock);
 	if (was_active && !region->mappers) /* page tables of other processes are not looked at */
@@ -668,7 +668,7 @@ static void cut_stall(struct cut *cut)
 	if (cut->preserve)
 		atomic_store(&cut->preserve->keeps, region_is_wanted(region) || cut->increment || cut_wants_kept(cut));
 	beside_begin(cut);
-	atomic_store(&region->active, 1);
+	(void)region_activate(region);
 	phase_stall_begin(region);
 }
 

@@ -46,7 +46,7 @@ static int arm_stalled(struct uffdwp_region *region, uint64_t first, uint64_t en
 {
 	sigset_t before;
 
-	atomic_store(&region->active, 1);
+	(void)region_activate(region);
 	signals_block(&before);
 	phase_stall(region);
 	region_note_changed_range(region, first, end); /* perhaps: the ledger forgets it now */

@@ -1,22 +1,18 @@
 /* SPDX-License-Identifier: MIT */
-/* See handler.h. Callers leave a command under the handler's lock, kick its eventfd, and sleep until it is done. */
+/* See handler.h: the thread. */
 #include "fault/handler.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
-#include <pthread.h>
 #include <string.h>
-#include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
-#include "base/signals.h"
 #include "base/thread.h"
 #include "fault/events.h"
 #include "fault/fault.h"
-#include "fault/follow.h"
+#include "fault/handler_private.h"
 #include "fault/inline.h"
-#include "io/loop.h"
 #include "kernel/abi.h"
 #include "kernel/backoff.h"
 #include "kernel/nodes.h"
@@ -25,46 +21,8 @@
 
 #define HANDLER_BATCH 64       /* a bit of a word for each */
 #define HANDLER_FAILURES_MAX 8 /* of read(2) in a row of one uffd, for other reasons than that it is empty */
-#define STACK_BYTES (1u << 20)
-#define SLICE_NS 100000       /* a writer waits: no other thread on this CPU may finish its milliseconds first */
-#define MPOL_PREFERRED_NODE 1 /* MPOL_PREFERRED of linux/mempolicy.h */
-#define END_TRIES 50          /* looks at whether the memory of a process that has ended is gone, too */
-#define HANDLER_KICK 0        /* token of the eventfd; all others are regions, or mappers */
-#define HANDLER_DESCRIPTORS (4 * HANDLER_REGIONS_MAX + 1) /* an adopted region has two for each mapper */
-
-enum command_kind { COMMAND_ADD, COMMAND_JOIN, COMMAND_PART, COMMAND_REMOVE, COMMAND_SYNC, COMMAND_STOP };
-
-struct command {
-	enum command_kind kind;
-	struct uffdwp_region *region;
-	struct mapper *mapper; /* JOIN, PART */
-	int result;
-	int done;
-	struct command *next;
-};
-
-struct handler {
-	const struct kernel_ops *k;
-	struct loop *loop;
-	pthread_t thread;
-	int kick;
-	int tag;     /* of the kick, see kernel/own.h */
-	int leaving; /* the thread was asked to end without the kick */
-	int node;
-	void *stack; /* NULL: the C library's */
-	int stopping;
-
-	struct lock lock; /* commands, dead */
-	pthread_cond_t served;
-	struct command *commands;
-	_Atomic int dead;
-
-	/* The thread's own; `count` is read by others as a hint. */
-	struct uffdwp_region *regions[HANDLER_REGIONS_MAX];
-	_Atomic unsigned count;
-	struct follow follow;
-	int starving; /* some region waits for pool memory: deadlines are to be watched */
-};
+#define SLICE_NS 100000        /* a writer waits: no other thread on this CPU may finish its milliseconds first */
+#define END_TRIES 50           /* looks at whether the memory of a process that has ended is gone, too */
 
 static uint64_t handler_starving_left_ns(struct uffdwp_region *region)
 {
@@ -246,7 +204,7 @@ static void handler_resume_by_close(struct handler *handler, struct uffdwp_regio
 	handler_give_up(region);
 	if (region->mappers) /* to close this process's copies would resume no thread */
 		return;
-	loop_remove(handler->loop, region->uffd, (uint64_t)(uintptr_t)region);
+	loop_remove(handler->shift->loop, region->uffd, (uint64_t)(uintptr_t)region);
 	own_close(region->k, region->uffd, region->tag);
 }
 
@@ -335,12 +293,9 @@ static void handler_drain(struct handler *handler, const struct source *source)
 	} else {
 		region->again_turns = 0;
 	}
-	losses_report(region);
+	handler->news |= losses_have_news(region);
 	handler_resume_by_close(handler, region);
 }
-
-/* A mapper's tokens: of its uffd its own address, of its pidfd the next. */
-#define HANDLER_PIDFD 1
 
 /* A thread there may wait until an event is read. */
 static void handler_remove_mapper(struct handler *handler, struct mapper *mapper)
@@ -349,20 +304,20 @@ static void handler_remove_mapper(struct handler *handler, struct mapper *mapper
 	uint64_t token = (uint64_t)(uintptr_t)mapper;
 
 	handler_drain(handler, &source);
-	loop_remove(handler->loop, mapper->uffd, token);
+	loop_remove(handler->shift->loop, mapper->uffd, token);
 	if (mapper->pidfd >= 0)
-		loop_remove(handler->loop, mapper->pidfd, token | HANDLER_PIDFD);
+		loop_remove(handler->shift->loop, mapper->pidfd, token | HANDLER_PIDFD);
 }
 
-static int handler_add_mapper(struct handler *handler, struct mapper *mapper)
+static int handler_add_mapper(struct loop *loop, struct mapper *mapper)
 {
 	uint64_t token = (uint64_t)(uintptr_t)mapper;
-	int error = loop_add(handler->loop, mapper->uffd, token);
+	int error = loop_add(loop, mapper->uffd, token);
 
 	if (!error && mapper->pidfd >= 0) {
-		error = loop_add(handler->loop, mapper->pidfd, token | HANDLER_PIDFD);
+		error = loop_add(loop, mapper->pidfd, token | HANDLER_PIDFD);
 		if (error)
-			loop_remove(handler->loop, mapper->uffd, token);
+			loop_remove(loop, mapper->uffd, token);
 	}
 	return error;
 }
@@ -375,14 +330,26 @@ static void handler_remove_mappers(struct handler *handler, struct uffdwp_region
 	}
 }
 
+int handler_watch_region(struct loop *loop, struct uffdwp_region *region)
+{
+	int error = 0;
+
+	if (!region->mappers)
+		return loop_add(loop, region->uffd, (uint64_t)(uintptr_t)region);
+	for (unsigned i = 0; i < atomic_load(&region->mappers->end) && !error; i++) {
+		if (atomic_load(&region->mappers->at[i].used))
+			error = handler_add_mapper(loop, &region->mappers->at[i]);
+	}
+	return error;
+}
+
 static int handler_command_add(struct handler *handler, struct uffdwp_region *region)
 {
 	unsigned count = atomic_load(&handler->count);
 
 	if (count == HANDLER_REGIONS_MAX)
 		return -ENFILE;
-	int error = region->mappers ? handler_add_mapper(handler, &region->mappers->at[0])
-	                            : loop_add(handler->loop, region->uffd, (uint64_t)(uintptr_t)region);
+	int error = handler_watch_region(handler->shift->loop, region);
 
 	if (error)
 		return error;
@@ -412,7 +379,7 @@ static int handler_command_run(struct handler *handler, const struct command *co
 	case COMMAND_ADD:
 		return handler_command_add(handler, command->region);
 	case COMMAND_JOIN:
-		return handler_add_mapper(handler, command->mapper);
+		return handler_add_mapper(handler->shift->loop, command->mapper);
 	case COMMAND_PART:
 		handler_remove_mapper(handler, command->mapper);
 		break;
@@ -422,11 +389,12 @@ static int handler_command_run(struct handler *handler, const struct command *co
 			handler_remove_mappers(handler, command->region);
 			break;
 		}
-		return loop_remove(handler->loop, command->region->uffd, (uint64_t)(uintptr_t)command->region);
+		return loop_remove(handler->shift->loop, command->region->uffd, (uint64_t)(uintptr_t)command->region);
 	case COMMAND_SYNC:
 		break;
 	case COMMAND_STOP:
 		handler->stopping = 1;
+		handler->stopped = 1;
 		break;
 	}
 	return 0;
@@ -447,7 +415,7 @@ static void handler_run_commands(struct handler *handler)
 	lock_give(&handler->lock);
 	/* A writer that found a loss kicks, too, and a thread that was refused to resume others. */
 	for (unsigned i = 0; i < atomic_load(&handler->count); i++) {
-		losses_report(handler->regions[i]);
+		handler->news |= losses_have_news(handler->regions[i]);
 		handler_resume_by_close(handler, handler->regions[i]);
 	}
 }
@@ -465,8 +433,8 @@ static int handler_has_region(const struct handler *handler, const struct uffdwp
 /* The kernel has ended the poll of a descriptor, for want of memory: once more, or no thread would serve it. */
 static int handler_poll_again(struct handler *handler, int fd, uint64_t token)
 {
-	loop_remove(handler->loop, fd, token);
-	return loop_add(handler->loop, fd, token);
+	loop_remove(handler->shift->loop, fd, token);
+	return loop_add(handler->shift->loop, fd, token);
 }
 
 static void handler_take_kick(struct handler *handler, int result)
@@ -566,22 +534,82 @@ static void handler_take_event(struct handler *handler, const struct loop_event 
 		handler_drain(handler, &source);
 }
 
-static void handler_loop(struct handler *handler)
+/* ---- turns ---- */
+
+/* From here on the thread touches nothing of the handler's: another may take its place. */
+static void handler_leave(struct shift *shift)
+{
+	atomic_fetch_add(&shift->turn, 1);
+}
+
+/* 0: another has taken its place. */
+static int handler_return(struct shift *shift)
+{
+	uint64_t away = atomic_load(&shift->turn) & ~SHIFT_OVER;
+
+	return atomic_compare_exchange_strong(&shift->turn, &away, away + 1);
+}
+
+/* A function of the caller's may take long, and may not come back. 0: another thread has taken the place. */
+static int handler_report(struct handler *handler, struct shift *shift)
+{
+	handler->news = 0;
+	for (unsigned i = 0; i < atomic_load(&handler->count); i++) {
+		struct uffdwp_region *region = handler->regions[i];
+
+		if (!losses_have_news(region))
+			continue;
+		handler_leave(shift);
+		losses_report(region);
+		if (!handler_return(shift))
+			return 0;
+	}
+	return 1;
+}
+
+/* Tests only: what handler_provoke() asks of one thread. 1: to end. */
+static int handler_obey(struct handler *handler)
+{
+	if (atomic_load_explicit(&handler->provoked, memory_order_relaxed) == HANDLER_SERVES)
+		return 0;
+	int what = atomic_exchange(&handler->provoked, HANDLER_SERVES);
+
+	while (what != HANDLER_ENDS && atomic_load(&handler->captive)) {
+		if (what == HANDLER_SLEEPS)
+			kernel_sleep(handler->k, 1000000);
+	}
+	return what == HANDLER_ENDS;
+}
+
+/* What came, -errno, or -EOWNERDEAD: another thread has taken the place. */
+static int handler_wait(struct handler *handler, struct shift *shift, struct loop_event *events)
+{
+	uint64_t timeout_ns = handler_timeout(handler);
+
+	handler_leave(shift);
+	int ends = handler_obey(handler);
+
+	/* The only place where the thread may be cancelled: it owns nothing here. */
+	pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, NULL);
+	int count = ends ? -ECANCELED : loop_wait(shift->loop, events, HANDLER_BATCH, timeout_ns);
+
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
+	return handler_return(shift) ? count : -EOWNERDEAD;
+}
+
+static void handler_loop(struct handler *handler, struct shift *shift)
 {
 	struct loop_event events[HANDLER_BATCH];
+	int serves = 1;
 
-	while (!handler->stopping) {
-		uint64_t timeout_ns = handler_timeout(handler);
+	while (serves && !handler->stopping) {
+		int count = handler_wait(handler, shift, events);
 
-		/* The only place where the thread may be cancelled: it owns nothing here. */
-		pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, NULL);
-		int count = loop_wait(handler->loop, events, HANDLER_BATCH, timeout_ns);
-
-		pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
 		if (count < 0)
 			break;
 		for (int i = 0; i < count; i++)
 			handler_take_event(handler, &events[i]);
+		serves = !handler->news || handler_report(handler, shift);
 	}
 }
 
@@ -598,11 +626,8 @@ static void handler_read_move(struct uffdwp_region *region)
 	}
 }
 
-/* The thread ends, wanted or not: no writer may be left asleep after it. */
-static void handler_die(void *argument)
+void handler_end(struct handler *handler)
 {
-	struct handler *handler = argument;
-
 	for (unsigned i = 0; i < atomic_load(&handler->count); i++) {
 		handler_give_up(handler->regions[i]);
 		handler_read_move(handler->regions[i]);
@@ -618,173 +643,48 @@ static void handler_die(void *argument)
 	lock_give(&handler->lock);
 }
 
-static void *handler_main(void *argument)
-{
-	struct handler *handler = argument;
-
-	thread_begin("uffdwp-fault");
-	handler->k->sched_slice(SLICE_NS);
-	nodes_prefer(handler->node);
-	follow_begin(&handler->follow, handler->k, handler->tag);
-	pthread_cleanup_push(handler_die, handler);
-	if (loop_add(handler->loop, handler->kick, HANDLER_KICK) == 0)
-		handler_loop(handler);
-	pthread_cleanup_pop(1);
-	return NULL;
-}
-
-/* Without the kick: epoll_wait(2) is a cancellation point. */
-static void handler_end_locked(struct handler *handler)
-{
-	if (!handler->dead && !handler->leaving)
-		pthread_cancel(handler->thread);
-	handler->leaving = 1;
-	while (!handler->dead)
-		lock_wait(&handler->lock, &handler->served);
-}
-
-/* What reaches the thread and wakes it is still ours: 0, or -EBADF, -ESTALE. */
-static int handler_find_lost(const struct handler *handler)
+int handler_find_lost(const struct handler *handler)
 {
 	int lost = own_check(handler->k, handler->kick, handler->tag);
 
-	return lost ? lost : loop_check(handler->loop);
+	return lost ? lost : loop_check(handler->shift->loop);
 }
 
-static int handler_command_locked(struct handler *handler, struct command *command)
-{
-	int lost = handler_find_lost(handler);
-
-	if (lost)
-		handler_end_locked(handler);
-	if (handler->dead)
-		return lost ? lost : -EOWNERDEAD;
-	command->next = handler->commands;
-	handler->commands = command;
-	if (own_kick(handler->k, handler->kick, handler->tag))
-		handler_end_locked(handler); /* it answers all commands at its end */
-	while (!command->done)
-		lock_wait(&handler->lock, &handler->served);
-	return command->result;
-}
-
-static int handler_command(struct handler *handler, struct command *command)
+/* 1: another thread takes its place, and serves its regions. */
+static int handler_bequeath(struct handler *handler)
 {
 	lock_take(&handler->lock);
-	int result = handler_command_locked(handler, command);
+	handler->ended = handler->guarded && !handler->stopped && !handler->leaving && !handler_find_lost(handler);
+	int ended = handler->ended;
+	struct region_bell *bell = handler->bell;
 
 	lock_give(&handler->lock);
-	return result;
+	if (ended)
+		region_ring(bell, handler->k);
+	return ended;
 }
 
-int handler_check(struct handler *handler)
+/* The thread ends, wanted or not: no writer may be left asleep after it. */
+static void handler_die(void *argument)
 {
-	int lost = handler_find_lost(handler);
+	struct shift *shift = argument;
+	int is_at_work = atomic_load(&shift->turn) & 1;
 
-	if (!lost)
-		return 0;
-	lock_take(&handler->lock);
-	handler_end_locked(handler);
-	lock_give(&handler->lock);
-	return lost;
+	if ((is_at_work || handler_return(shift)) && !handler_bequeath(shift->handler))
+		handler_end(shift->handler);
+	atomic_store(&shift->ended, 1);
 }
 
-int handler_add(struct handler *handler, struct uffdwp_region *region)
+void handler_serve(struct shift *shift)
 {
-	return handler_command(handler, &(struct command){.kind = COMMAND_ADD, .region = region});
-}
+	struct handler *handler = shift->handler;
 
-int handler_join(struct handler *handler, struct mapper *mapper)
-{
-	struct command command = {.kind = COMMAND_JOIN, .region = mapper->region, .mapper = mapper};
-
-	return handler_command(handler, &command);
-}
-
-void handler_part(struct handler *handler, struct mapper *mapper)
-{
-	struct command command = {.kind = COMMAND_PART, .region = mapper->region, .mapper = mapper};
-
-	(void)handler_command(handler, &command);
-}
-
-void handler_remove(struct handler *handler, struct uffdwp_region *region)
-{
-	handler_command(handler, &(struct command){.kind = COMMAND_REMOVE, .region = region});
-}
-
-void handler_sync(struct handler *handler)
-{
-	handler_command(handler, &(struct command){.kind = COMMAND_SYNC, .region = NULL});
-}
-
-unsigned handler_load(const struct handler *handler)
-{
-	return atomic_load(&handler->dead) ? UINT_MAX : atomic_load(&handler->count);
-}
-
-static void handler_free(struct handler *handler)
-{
-	const struct kernel_ops *k = handler->k;
-
-	if (handler->loop)
-		loop_free(handler->loop);
-	own_close(k, handler->kick, handler->tag);
-	pages_free(k, handler->stack, STACK_BYTES);
-	pthread_cond_destroy(&handler->served);
-	lock_fini(&handler->lock);
-	pages_free(k, handler, sizeof(*handler));
-}
-
-/* A stack of fresh memory, where the node matters: the C library's may have lain elsewhere before. The lowest page is a
- * guard. */
-static int handler_open_stack(struct handler *handler)
-{
-	if (handler->node < 0)
-		return 0;
-	handler->stack = pages_new(handler->k, STACK_BYTES);
-	if (!handler->stack)
-		return -ENOMEM;
-	if (handler->node < 64)
-		handler->k->mbind(handler->stack, STACK_BYTES, MPOL_PREFERRED_NODE,
-		                  1ull << handler->node); /* best effort, errors ignored */
-	return handler->k->mprotect(handler->stack, (size_t)sysconf(_SC_PAGESIZE), PROT_NONE);
-}
-
-int handler_start(const struct kernel_ops *k, const struct handler_place *place, struct handler **out)
-{
-	struct handler *handler = pages_new(k, sizeof(*handler));
-
-	if (!handler)
-		return -ENOMEM;
-	handler->k = k;
-	handler->node = place->node;
-	lock_init(&handler->lock);
-	pthread_cond_init(&handler->served, NULL);
-	handler->tag = own_new();
-	handler->kick = own_eventfd(k, handler->tag);
-	int error = handler->kick < 0 ? handler->kick : 0;
-
-	/* epoll: a request of io_uring would keep a uffd that the program has closed, and with it the registrations. */
-	if (!error)
-		error = loop_new(k, HANDLER_DESCRIPTORS, 1, &handler->loop);
-	if (!error)
-		error = handler_open_stack(handler);
-	const struct thread_place of_thread = {place->cpus, handler->stack, STACK_BYTES};
-
-	if (!error)
-		error = thread_spawn(&handler->thread, &of_thread, handler_main, handler);
-	if (error) {
-		handler_free(handler);
-		return error;
-	}
-	*out = handler;
-	return 0;
-}
-
-void handler_stop(struct handler *handler)
-{
-	handler_command(handler, &(struct command){.kind = COMMAND_STOP, .region = NULL});
-	pthread_join(handler->thread, NULL);
-	handler_free(handler);
+	thread_begin("uffdwp-fault");
+	atomic_store(&shift->id, (int)syscall(SYS_gettid));
+	handler->k->sched_slice(SLICE_NS);
+	nodes_prefer(handler->node);
+	follow_begin(&handler->follow, handler->k, handler->tag);
+	pthread_cleanup_push(handler_die, shift);
+	handler_loop(handler, shift);
+	pthread_cleanup_pop(1);
 }

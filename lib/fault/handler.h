@@ -6,8 +6,10 @@
  * Threads: the handler's own, and callers of handler_add() and handler_remove(), which wait for it. A handler waits for
  * no other thread: no lock that a faulting thread may have, no disk. It blocks all signals.
  *
- * When its thread ends for whatever reason (pthread_cancel() by the program, a loop that broke), its regions are
- * unregistered at its end: all writers go on, running snapshots fail, the regions are dead.
+ * When its thread ends for whatever reason (pthread_cancel() by the program, a loop that broke), or stands still while
+ * writers wait, another thread takes its place (guard.h): snapshots that run fail, writers, views, tracks and restores
+ * go on. Where there is none, or the program has closed the library's descriptors, the regions are unregistered: all
+ * writers go on, running snapshots fail, the regions are dead.
  */
 #ifndef UFFDWP_FAULT_HANDLER_H
 #define UFFDWP_FAULT_HANDLER_H
@@ -53,5 +55,44 @@ int handler_check(struct handler *handler);
 
 /* How many regions it has: new ones go where there are fewest. */
 unsigned handler_load(const struct handler *handler);
+
+/* ---- succession: for guard.c ---- */
+
+struct region_bell;
+struct shift;
+
+enum handler_look {
+	HANDLER_QUIET,   /* nothing of its regions is armed for a thread */
+	HANDLER_WATCHED, /* something is */
+	HANDLER_LOST,    /* its thread has ended, or stands still while writers wait: it is to be replaced */
+};
+
+/* What a look remembers for the next one; zeros at first. */
+struct handler_pulse {
+	uint64_t turn;
+	uint64_t cpu_ns; /* that the thread had run */
+	unsigned still;  /* looks in a row at which it stood still */
+};
+
+/* From now on the bell is rung when its thread ends, and when something of its regions is armed; its regions are left
+ * to the thread that looks. NULL: no more. */
+void handler_guard(struct handler *handler, struct region_bell *bell);
+
+/* `late`: this look is not to be counted as one more, the looking thread itself did not run for a while. */
+enum handler_look handler_look_at(struct handler *handler, struct handler_pulse *pulse, int late);
+
+/* The calling thread takes the place of the lost one, with a fresh shift: 1; handler_serve() is to be called. 0: the
+ * lost one has come back. -errno: it cannot be replaced, all its regions are dead now. */
+int handler_take_place(struct handler *handler, const struct handler_pulse *pulse, struct shift *fresh);
+
+/* Frees what is left of threads that were replaced and have ended since. Threads: a caller's, no cut is under way. */
+void handler_reap(struct handler *handler);
+
+/* ---- tests only ---- */
+
+enum handler_provocation { HANDLER_SERVES, HANDLER_ENDS, HANDLER_SLEEPS, HANDLER_SPINS };
+
+/* What its thread does instead of its next wait: ends, or stands still until HANDLER_SERVES is asked for. */
+void handler_provoke(struct handler *handler, enum handler_provocation what);
 
 #endif

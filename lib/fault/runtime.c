@@ -223,6 +223,18 @@ int runtime_check_own_all(struct uffdwp *runtime, struct uffdwp_region *const *r
 	return error;
 }
 
+/* A region whose writers wait for a thread has one that looks after that one. Where none can be started, all is as well
+ * until the handler's thread ends: then the region dies. */
+static void runtime_guard(struct uffdwp_region *region)
+{
+	struct uffdwp *runtime = region->runtime;
+
+	if (region->delivery == UFFDWP_DELIVERY_INLINE || region->uffd < 0)
+		return;
+	guard_renew(&runtime->guard, runtime->k, runtime->handlers, runtime->handler_count);
+	atomic_store(&region->bell, &runtime->guard.bell);
+}
+
 /* Ours is the handler in front, or becomes it. */
 static int runtime_trap(const struct uffdwp_region *region)
 {
@@ -271,11 +283,13 @@ static int runtime_check_caller(const struct region_plan *plan)
 	return runtime_refuse_caller((uintptr_t)plan->address, plan->length_bytes, waits);
 }
 
-int runtime_check_faults(const struct uffdwp_region *region)
+int runtime_check_faults(struct uffdwp_region *region)
 {
 	int waits = region->delivery != UFFDWP_DELIVERY_INLINE && region->runtime->access != KERNEL_ACCESS_USER_MODE;
 	int error = runtime_refuse_caller(atomic_load(&region->base), region->capacity_bytes, waits);
 
+	if (!error)
+		runtime_guard(region);
 	return error ? error : runtime_trap(region);
 }
 
@@ -290,6 +304,7 @@ int runtime_check_faults_all(struct uffdwp_region *const *regions, size_t count)
 
 static void runtime_stop_handlers(struct uffdwp *runtime)
 {
+	guard_stop(&runtime->guard);
 	while (runtime->handler_count > 0)
 		handler_stop(runtime->handlers[--runtime->handler_count]);
 }
@@ -687,6 +702,8 @@ static int runtime_join(struct uffdwp *runtime, struct uffdwp_region *region)
 		                 error == -EBUSY ? "the range overlaps a region that is open" : "too many regions (%d)",
 		                 REGISTRY_MAX);
 	error = region->uffd >= 0 ? runtime_join_handler(runtime, region) : 0;
+	if (!error)
+		runtime_guard(region);
 	if (error) {
 		registry_remove(region);
 		return error;

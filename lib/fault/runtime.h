@@ -9,6 +9,7 @@
 
 #include "base/lock.h"
 #include "base/text.h"
+#include "fault/guard.h"
 #include "fault/handler.h"
 #include "kernel/kernel.h"
 #include "kernel/probe.h"
@@ -27,6 +28,7 @@ struct uffdwp {
 	uint32_t process_number;
 	struct handler *handlers[RUNTIME_HANDLERS_MAX];
 	unsigned handler_count;
+	struct guard guard;
 
 	struct lock lock;
 	unsigned regions;
@@ -77,7 +79,7 @@ int runtime_join_mapper(struct uffdwp_region *region, const struct mapper_plan *
 /* Before each call that arms or stalls faults: 0, or -errno where the region's faults could not be resolved from here
  * on. -EDEADLK: the calling thread lives on memory of the region (kernel/caller.h), or runs on that of another;
  * -EMLINK: handlers of the program, see trap.h. Threads: any. */
-int runtime_check_faults(const struct uffdwp_region *region);
+int runtime_check_faults(struct uffdwp_region *region);
 
 /* The same of several regions: the first error. */
 int runtime_check_faults_all(struct uffdwp_region *const *regions, size_t count);

@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -85,6 +86,20 @@ int procfs_stat_cpu(const struct kernel_ops *k, int fd)
 	if (!at || next == at)
 		return -ENODATA;
 	return strtol(next, NULL, 10) ? -EPERM : (int)cpu;
+}
+
+int procfs_thread_state(const struct kernel_ops *k, int thread)
+{
+	char path[64];
+	char text[1024];
+
+	(void)snprintf(path, sizeof(path), "/proc/self/task/%d/stat", thread);
+	ssize_t length = procfs_text(k, path, text, sizeof(text));
+	const char *at = length < 0 ? NULL : strrchr(text, ')');
+
+	if (length < 0)
+		return (int)length;
+	return at && at[1] == ' ' && at[2] ? at[2] : -ENODATA;
 }
 
 /* /proc/swaps: a line of titles, then a line for each. */

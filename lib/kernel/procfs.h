@@ -19,6 +19,9 @@ int procfs_number(const struct kernel_ops *k, const char *path, const char *key,
  * runs by a real-time policy, and may keep all others off its CPU. */
 int procfs_stat_cpu(const struct kernel_ops *k, int fd);
 
+/* What a thread of this process does, as proc(5) has it: 'R', 'S', 'D', ..., or -errno. */
+int procfs_thread_state(const struct kernel_ops *k, int thread);
+
 /* 1 where any swap is on; -errno where that cannot be asked at this moment. */
 int procfs_swap_on(const struct kernel_ops *k);
 

@@ -111,3 +111,8 @@ void losses_report(struct uffdwp_region *region)
 	if (atomic_load(&region->losses.news) && atomic_exchange(&region->losses.news, 0) && region->on_loss)
 		region->on_loss(region->on_loss_user, region);
 }
+
+int losses_have_news(const struct uffdwp_region *region)
+{
+	return atomic_load(&region->losses.news) && region->on_loss;
+}

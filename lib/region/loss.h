@@ -41,6 +41,9 @@ size_t losses_take(struct losses *losses, unsigned page_shift, struct uffdwp_los
 /* How many pages were lost since the region was opened, and of which cause. */
 uint64_t losses_count(const struct losses *losses, uint64_t by_cause[UFFDWP_LOSS_COUNT]);
 
+/* 1: losses_report() would call the caller's function. */
+int losses_have_news(const struct uffdwp_region *region);
+
 /* Calls the caller's function, if there is news and a function. Outside of the epoch and of any lock. */
 void losses_report(struct uffdwp_region *region);
 

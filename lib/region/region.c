@@ -745,7 +745,7 @@ int region_track(struct uffdwp_region *region)
 		return -ENOMEM;
 	atomic_store(&region->coarse, REGION_EXACT);
 	atomic_fetch_add(&region->tracked, 1);
-	atomic_store(&region->active, 1);
+	(void)region_activate(region);
 	return 0;
 }
 

@@ -72,6 +72,12 @@ struct region_spare {
 	size_t length;
 };
 
+/* Wakes the thread that looks after handlers (fault/guard.h), when there is something to look after. */
+struct region_bell {
+	_Atomic uint32_t rung;
+	_Atomic uint32_t awaited; /* it sleeps until it is rung */
+};
+
 #define REGION_SPARES 2 /* a pool, and the buffers of chunks */
 
 struct uffdwp_region {
@@ -109,10 +115,11 @@ struct uffdwp_region {
 	void *on_loss_user;
 	int numa_mode; /* of mbind(2); 0: the default */
 	uint64_t numa_nodes;
-	struct mappers *mappers; /* NULL: the memory is armed in the page tables of this process */
-	struct uffdwp *runtime;  /* opaque here: its error text and handlers */
-	struct text *text;       /* NULL: texts are those of the thread that calls */
-	void *handler;           /* the thread that reads our uffd; its own business */
+	struct mappers *mappers;            /* NULL: the memory is armed in the page tables of this process */
+	struct uffdwp *runtime;             /* opaque here: its error text and handlers */
+	struct text *text;                  /* NULL: texts are those of the thread that calls */
+	void *handler;                      /* the thread that reads our uffd; its own business */
+	_Atomic(struct region_bell *) bell; /* rung when something is armed; NULL: no thread listens */
 
 	/* The fault path's. */
 	struct ledger ledger;
@@ -372,6 +379,25 @@ static inline int region_breaks_pages(const struct uffdwp_region *region)
 
 /* 1: a thread may have to be stopped at a write, or to wait for a page: uffdwp_prepare_write() has work to do. With the
  * region's lock held. */
+/* Moves the word, and wakes a thread that sleeps on it. */
+static inline void region_ring(struct region_bell *bell, const struct kernel_ops *k)
+{
+	atomic_store(&bell->awaited, 0);
+	atomic_fetch_add(&bell->rung, 1);
+	k->futex_wake((const uint32_t *)&bell->rung, 1);
+}
+
+/* Something is about to be armed. What `active` was. */
+static inline uint32_t region_activate(struct uffdwp_region *region)
+{
+	uint32_t before = atomic_exchange(&region->active, 1);
+	struct region_bell *bell = atomic_load(&region->bell);
+
+	if (bell && atomic_load(&bell->awaited)) /* partner: guard_sleep() */
+		region_ring(bell, region->k);
+	return before;
+}
+
 static inline int region_is_active(const struct uffdwp_region *region)
 {
 	return region->caller_armed || atomic_load(&region->clinging) || region_is_wanted(region) ||

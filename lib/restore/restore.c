@@ -165,7 +165,7 @@ static void restore_close_all(struct uffdwp_restore *restore)
 static void restore_forget_past(struct uffdwp_region *region)
 {
 	static const struct image_identity none;
-	int was_active = (int)atomic_exchange(&region->active, 1);
+	int was_active = (int)region_activate(region);
 
 	region_unkeep(region, REGION_UNKEPT_RESTORED);
 	region->last_image = none;

@@ -293,7 +293,9 @@ static const char *snapshot_meaning(int error)
 		return "the program has closed descriptors of the library: one that closes what it did not open has to "
 		       "do so before uffdwp_open()";
 	case -EOWNERDEAD:
-		return "the region's handler thread died: close the region";
+		return "the region's handler thread died or stood still; where another one could take its place the "
+		       "next "
+		       "snapshot works, else close the region";
 	default:
 		return strerror(-error);
 	}
