@@ -27,7 +27,8 @@ struct uffdwp_region;
  * Pages were lost: uffdwp_region_losses() now has something to report, and may be called from here. Called in a handler
  * thread of the runtime, after the faults that were read together were resolved; in the thread that calls
  * uffdwp_region_audit() for what that finds. Must not touch memory of any region, wait (also not for a lock, see Locks
- * at the top of uffdwp.h), or call anything else of the library.
+ * at the top of uffdwp.h), or call anything else of the library. If it does not return for half a second while writers
+ * wait, another thread takes the place of that handler, and its snapshots fail (-EOWNERDEAD).
  */
 typedef void (*uffdwp_loss_fn)(void *user, struct uffdwp_region *region);
 

@@ -8,7 +8,8 @@
  * (handler_private.h), and that does not just wait for a CPU, is lost after some looks; one that has ended rings the
  * guard's bell. The guard then takes the place itself: it fails the snapshots that run, since a user should hear of it,
  * wakes the writers, and serves the handler's regions from then on. It neither allocates nor starts a thread for that:
- * the heap may be armed. So a runtime has no guard afterwards, until the next call that arms starts one.
+ * the heap may be armed. So a runtime has no guard afterwards, until the next call that arms starts one; regions of a
+ * second handler that ends before that die, as they would without a guard.
  *
  * A thread that stands still in the middle of its work is waited for: what it has in its hands only it can end. The
  * library lets it wait for nothing there; so either the machine is busy, or the kernel, or a debugger holds it.
@@ -45,7 +46,7 @@ struct guard {
 	unsigned count;
 	struct shift *fresh; /* for the place that it may take */
 	pthread_t thread;
-	_Atomic int state; /* guard.c */
+	_Atomic int state; /* guard.c; 0: no thread runs */
 	struct region_bell bell;
 };
 

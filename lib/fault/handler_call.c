@@ -53,12 +53,11 @@ static int handler_command(struct handler *handler, struct command *command)
 
 int handler_check(struct handler *handler)
 {
+	lock_take(&handler->lock);
 	int lost = handler_find_lost(handler);
 
-	if (!lost)
-		return 0;
-	lock_take(&handler->lock);
-	handler_end_locked(handler);
+	if (lost)
+		handler_end_locked(handler);
 	lock_give(&handler->lock);
 	return lost;
 }

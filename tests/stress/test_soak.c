@@ -554,13 +554,17 @@ static void deed_compare(struct soak *soak)
 	soak_resume_writers(soak);
 }
 
-/* Snapshots of all its regions fail. */
+/* Snapshots of all its regions fail. A guard is there again, as after any call that arms: without one regions die. */
 static void deed_end_handler(struct soak *soak)
 {
+	guard_renew(&runtime->guard, runtime->k, runtime->handlers, runtime->handler_count);
 	for (int kind = 0; kind < SOAK_KINDS; kind++)
 		soaks[kind].handler_ended = 1;
 	handler_provoke(soak->region->handler, HANDLER_ENDS);
-	handler_sync(soak->region->handler);
+	for (unsigned i = 0; atomic_load(&runtime->guard.state); i++) { /* until it has taken the place */
+		must(i < 60000);
+		sleep_us(1000);
+	}
 }
 
 static const struct {
