@@ -15,6 +15,7 @@ Groups:
   check   what .ci/run uses beside that: clang and the checkers
   reach   what tests/debian.sh, musl.sh and aarch64.sh use: systems of other suites, musl, sources of packages
   package what Debian packages are made with, beside what debian/control asks for (apt-get build-dep .)
+  coverage what tests/coverage.sh uses beside build and test
   vm      what tests/vm/run.sh uses: an emulator, what its guests are made of, and what a kernel is built with
 
   --list  print the packages that are missing instead of installing them
@@ -42,12 +43,13 @@ packages_of() {
 	check) echo clang libclang-rt-14-dev clang-format clang-tidy cppcheck shellcheck git ;;
 	reach) echo debootstrap debian-archive-keyring dpkg-dev musl-tools mount util-linux ;;
 	package) echo build-essential debhelper dpkg-dev lintian ;;
+	coverage) echo gcc gcovr ;;
 	vm)
 		echo qemu-system-x86 busybox-static cpio kmod xz-utils zstd debian-archive-keyring \
 			flex bison bc perl libelf-dev libssl-dev
 		;;
 	*)
-		echo "install-deps.sh: unknown group '$1' (quickstart, build, test, check, reach, package, vm)" >&2
+		echo "install-deps.sh: unknown group '$1' (quickstart, build, test, check, reach, package, coverage, vm)" >&2
 		exit 2
 		;;
 	esac
