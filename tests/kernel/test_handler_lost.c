@@ -17,10 +17,11 @@
 #include "place.h"
 #include "support.h"
 
-#define PAGES 16
+#define PAGES_LEAST 16
+#define LENGTH_LEAST ((size_t)4 << 20) /* beyond what a snapshot has read when its sink takes the first piece */
 
 static struct place place;
-static uint8_t image[PAGES * 2 << 21];
+static uint8_t image[PAGES_LEAST << 21];
 static _Atomic int gate; /* 0: the sink waits */
 static enum handler_provocation how;
 
@@ -92,7 +93,12 @@ static void lost_provoke(enum handler_provocation what)
 	handler_provoke(lost_handler(), what);
 }
 
-/* Until the guard has a look at it: what is armed was seen. */
+static size_t lost_pages(enum uffdwp_memory memory)
+{
+	size_t pages = LENGTH_LEAST / place_page_bytes(memory);
+	return pages > PAGES_LEAST ? pages : PAGES_LEAST;
+}
+
 static int lost_open(int index)
 {
 	struct place_case which = place_auto_case(index / 3);
@@ -101,7 +107,7 @@ static int lost_open(int index)
 		return 0;
 	}
 	how = (enum handler_provocation)(HANDLER_ENDS + index % 3);
-	place_open(&place, which, PAGES);
+	place_open(&place, which, lost_pages(which.memory));
 	ck_assert_uint_eq(place.delivery, UFFDWP_DELIVERY_THREAD);
 	return 1;
 }
@@ -132,7 +138,6 @@ START_TEST(test_writers_go_on_the_snapshot_fails_and_the_next_one_works)
 	atomic_store(&gate, 0);
 	struct uffdwp_snapshot *snapshot = lost_begin(0);
 	lost_provoke(how);
-	/* Where page tables were moved away the writer may find all entries filled: then it waits for no thread. */
 	printf("%s: %llu ms\n", place_memory_name(place_auto_case(_i / 3).memory),
 	       (unsigned long long)lost_write_all(6));
 	int rc = lost_end(snapshot, text, sizeof(text));
@@ -170,7 +175,7 @@ START_TEST(test_a_track_reports_what_is_written_while_a_handler_is_lost)
 {
 	struct uffdwp_track_options options = UFFDWP_TRACK_OPTIONS_INIT;
 	struct uffdwp_collect collect = UFFDWP_COLLECT_INIT;
-	struct uffdwp_written ranges[2 * PAGES];
+	struct uffdwp_written ranges[64];
 	struct uffdwp_track *track;
 	if (!lost_open(_i)) {
 		return;
@@ -179,7 +184,7 @@ START_TEST(test_a_track_reports_what_is_written_while_a_handler_is_lost)
 	ck_assert_int_eq(uffdwp_track_add(track, place.base, place.length_bytes, 0), 0);
 	lost_set(1);
 	collect.ranges = ranges;
-	collect.capacity = 2 * PAGES;
+	collect.capacity = 64;
 	ck_assert_int_ge(uffdwp_track_collect(track, &collect), 0);
 	lost_provoke(how);
 	(void)lost_write_all(2);
@@ -241,7 +246,7 @@ START_TEST(test_a_function_of_the_program_that_hangs_stops_no_writer)
 		return;
 	}
 	options.on_loss = lost_report;
-	place_open_with(&place, which, PAGES, &options);
+	place_open_with(&place, which, lost_pages(which.memory), &options);
 	lost_set(5);
 	atomic_store(&hangs, 1);
 	atomic_store(&gate, 0);
@@ -266,7 +271,7 @@ static void lost_live_stopped(void *unused)
 {
 	char text[512] = "";
 	(void)unused;
-	place_open(&place, place_any(UFFDWP_MEMORY_SHMEM), PAGES);
+	place_open(&place, place_any(UFFDWP_MEMORY_SHMEM), lost_pages(UFFDWP_MEMORY_SHMEM));
 	lost_set(5);
 	for (int round = 0; round < 3; round++) {
 		pid_t me = getpid();
@@ -309,12 +314,12 @@ END_TEST
 
 int main(void)
 {
-	support_begin(TEST_NAME, &(struct support_needs){.huge_pages = 2 * PAGES});
+	support_begin(TEST_NAME, &(struct support_needs){.huge_pages = 2 * PAGES_LEAST});
 	place_begin();
 	Suite *suite = suite_create(TEST_NAME);
 	TCase *tcase = tcase_create("lost");
 	int cases = 3 * PLACE_AUTO_CASES;
-	tcase_set_timeout(tcase, 40);
+	tcase_set_timeout(tcase, 120);
 	tcase_add_loop_test(tcase, test_writers_go_on_the_snapshot_fails_and_the_next_one_works, 0, cases);
 	tcase_add_loop_test(tcase, test_handlers_are_lost_again_and_again, 0, cases);
 	tcase_add_loop_test(tcase, test_a_track_reports_what_is_written_while_a_handler_is_lost, 0, cases);
