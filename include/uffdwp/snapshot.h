@@ -265,11 +265,10 @@ UFFDWP_EXPORT int uffdwp_snapshot_poll(struct uffdwp_snapshot *snapshot, struct 
 /*
  * Waits until a snapshot has ended: up to timeout_ms (-1: for ever). Returns 0: committed; -ETIMEDOUT: it still runs;
  * else the error that ended it: -ECANCELED after an abort, -ENOLINK where the region still needed a page of a lazy
- * restore that was aborted or freed before, -EOWNERDEAD where the region's handler thread had ended or stood still while
- * writers waited for it: another has its place, and the next snapshot works. `progress`
- * may be NULL; it is filled whenever the snapshot has ended, also by an error, but not on -ETIMEDOUT: use
- * uffdwp_snapshot_poll() then. A failed snapshot's text:
- * uffdwp_snapshot_text(). Since 0.1.
+ * restore that was aborted or freed before, -EOWNERDEAD where the region's handler thread had ended or stood still
+ * while writers waited for it: another has its place, and the next snapshot works. `progress` may be NULL; it is filled
+ * whenever the snapshot has ended, also by an error, but not on -ETIMEDOUT: use uffdwp_snapshot_poll() then. A failed
+ * snapshot's text: uffdwp_snapshot_text(). Since 0.1.
  */
 UFFDWP_EXPORT int uffdwp_snapshot_wait(struct uffdwp_snapshot *snapshot, int timeout_ms,
                                        struct uffdwp_snapshot_progress *progress);

@@ -153,7 +153,7 @@ static void *soak_write(void *argument)
 	return NULL;
 }
 
-/* No thread writes to the region until it is let go. */
+/* No thread writes to the region until soak_resume_writers(). */
 static void soak_stop_writers(struct soak *soak)
 {
 	if (soak->board)
@@ -461,7 +461,7 @@ static void soak_leave_fork(void *user)
 }
 
 /* Its copy of the shadow is of the same instant. */
-static void soak_live_as_child(unsigned nap_us)
+static void soak_live_as_child(unsigned pause_us)
 {
 	int differ = 0;
 	for (int round = 0; round < 2; round++) {
@@ -469,7 +469,7 @@ static void soak_live_as_child(unsigned nap_us)
 			const struct soak *soak = &soaks[kind];
 			differ |= memcmp(soak->base, soak->shadow, soak->length) != 0 ? 1 << kind : 0;
 		}
-		sleep_us(nap_us);
+		sleep_us(pause_us);
 	}
 	_exit(differ);
 }
@@ -492,7 +492,7 @@ static void deed_child(struct soak *soak)
 	struct uffdwp_fork_options options = UFFDWP_FORK_OPTIONS_INIT;
 	struct uffdwp_region *const regions[] = {soaks[SOAK_SHMEM].region, soaks[SOAK_SHMEM_INLINE].region};
 	int index = (int)random_below(CHILDREN);
-	unsigned nap_us = (unsigned)random_below(20000);
+	unsigned pause_us = (unsigned)random_below(20000);
 	(void)soak;
 	if (children[index]) {
 		soak_end_child(index);
@@ -506,7 +506,7 @@ static void deed_child(struct soak *soak)
 	options.cut_leave = soak_leave_fork;
 	pid_t pid = uffdwp_fork(runtime, &options, &children[index]);
 	if (pid == 0)
-		soak_live_as_child(nap_us);
+		soak_live_as_child(pause_us);
 	if (pid < 0)
 		children[index] = NULL;
 	if (pid < 0 && pid != -EBUSY && pid != -EOPNOTSUPP)
