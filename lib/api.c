@@ -12,8 +12,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "api.h"
 #include "base/trace.h"
+#include "control/ask.h"
 #include "image/pack.h"
 #include "kernel/nodes.h"
 #include "kernel/process.h"
@@ -30,7 +30,7 @@ UFFDWP_EXPORT const char *uffdwp_version(void)
 UFFDWP_EXPORT uint32_t uffdwp_built(void)
 {
 	return UFFDWP_BUILT_URING | (pack_built() ? UFFDWP_BUILT_ZSTD : 0) | (nodes_built() ? UFFDWP_BUILT_NUMA : 0) |
-	       (nbdlink_built() ? UFFDWP_BUILT_NBD : 0);
+	       (nbdlink_built() ? UFFDWP_BUILT_NBD : 0) | (ask_built() ? UFFDWP_BUILT_CONTROL : 0);
 }
 
 /* Copies a caller's structure of whatever age over `out`, which holds the defaults. */
@@ -101,32 +101,6 @@ int api_check_mode(struct text *text, uint32_t mode)
 	                     : 0;
 }
 
-/* ---- runtime ---- */
-
-int api_open(const struct kernel_ops *k, const struct uffdwp_options *given, struct uffdwp **out)
-{
-	struct uffdwp_options options = UFFDWP_OPTIONS_INIT;
-	struct text *text = NULL; /* the thread's */
-
-	if (!out)
-		return text_fail(text, -EINVAL, "out is NULL");
-	int error = api_take_options(text, given, &options, sizeof(options));
-
-	if (!error)
-		error = api_unknown_flags(text, "uffdwp_open", options.flags,
-		                          UFFDWP_OPEN_NO_URING | UFFDWP_OPEN_USER_MODE, 0);
-	if (!error && options.handler_threads > RUNTIME_HANDLERS_MAX)
-		error = text_fail(text, -EINVAL, "handler_threads is %u, at most %d", (unsigned)options.handler_threads,
-		                  RUNTIME_HANDLERS_MAX);
-	return error ? error : runtime_open(k, &options, text, out);
-}
-
-UFFDWP_EXPORT int uffdwp_open(const struct uffdwp_options *options, struct uffdwp **out)
-{
-	API_CALL();
-	return api_open(&kernel_real, options, out);
-}
-
 int api_is_child(const struct uffdwp *runtime)
 {
 	return runtime->process != getpid() || runtime->process_number != process_number();
@@ -139,14 +113,6 @@ int api_is_foreign(const struct uffdwp *runtime)
 	text_fail(NULL, -ECHILD,
 	          "this is a child of fork(), and the handle is its parent's: open a runtime of its own");
 	return 1;
-}
-
-UFFDWP_EXPORT int uffdwp_close(struct uffdwp *runtime)
-{
-	API_CALL();
-	if (!runtime)
-		return 0;
-	return api_is_foreign(runtime) ? -ECHILD : runtime_close(runtime);
 }
 
 UFFDWP_EXPORT int uffdwp_log_to(uffdwp_log_fn log, void *user)

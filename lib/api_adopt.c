@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "api_private.h"
+#include "control/control.h"
 #include "region/mapper.h"
 #include "region/plan.h"
 #include "track/track.h"
@@ -53,7 +54,7 @@ UFFDWP_EXPORT int uffdwp_region_adopt(struct uffdwp *runtime, uint64_t length,
 		error = api_adopt_take_mapper(plan.text, mapper, &of_mapper);
 	if (!error)
 		error = plan_adopt(&plan);
-	return error ? error : track_open_region(runtime, &plan, out);
+	return error ? error : control_open_region(runtime, &plan, out);
 }
 
 UFFDWP_EXPORT int uffdwp_region_join(struct uffdwp_region *region, const struct uffdwp_mapper *mapper)

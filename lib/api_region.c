@@ -6,6 +6,7 @@
 
 #include "api_private.h"
 #include "base/math.h"
+#include "control/control.h"
 #include "fault/arm.h"
 #include "fault/audit.h"
 #include "fault/barrier.h"
@@ -82,7 +83,7 @@ UFFDWP_EXPORT int uffdwp_region_create(struct uffdwp *runtime, uint64_t length,
 		        UFFDWP_REGION_CREATE_SEALED | UFFDWP_REGION_INHERIT | UFFDWP_REGION_CREATE_HUGETLB, plan.text);
 	if (!error)
 		error = plan_create(&plan);
-	return error ? error : track_open_region(runtime, &plan, out);
+	return error ? error : control_open_region(runtime, &plan, out);
 }
 
 UFFDWP_EXPORT int uffdwp_region_attach(struct uffdwp *runtime, void *address, uint64_t length,
@@ -104,7 +105,7 @@ UFFDWP_EXPORT int uffdwp_region_attach(struct uffdwp *runtime, void *address, ui
 		                                 plan.text);
 	if (!error)
 		error = plan_attach(&plan);
-	return error ? error : track_open_region(runtime, &plan, out);
+	return error ? error : control_open_region(runtime, &plan, out);
 }
 
 UFFDWP_EXPORT int uffdwp_region_close(struct uffdwp_region *region)
@@ -112,7 +113,7 @@ UFFDWP_EXPORT int uffdwp_region_close(struct uffdwp_region *region)
 	API_CALL();
 	if (!region)
 		return 0;
-	return api_is_foreign(region->runtime) ? -ECHILD : runtime_end(region->runtime, region);
+	return api_is_foreign(region->runtime) ? -ECHILD : control_close_region(region);
 }
 
 UFFDWP_EXPORT void *uffdwp_region_base(const struct uffdwp_region *region)

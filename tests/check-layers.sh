@@ -17,7 +17,8 @@ rank() {
 	fault) echo 4 ;;
 	cut) echo 5 ;;
 	snapshot | view | child | track | restore) echo 6 ;;
-	api) echo 7 ;;
+	control) echo 7 ;;
+	api) echo 8 ;;
 	*) echo unknown ;;
 	esac
 }
@@ -53,7 +54,7 @@ done < <(find lib -name '*.[ch]' | sort)
 
 while read -r line; do
 	complain "inside of the library included from outside: $line"
-done < <(grep -rnE --include='*.[ch]' '^#[[:space:]]*include "(base|kernel|io|region|fault|cut|image|snapshot|view|child|track|restore)/' tools bench |
+done < <(grep -rnE --include='*.[ch]' '^#[[:space:]]*include "(base|kernel|io|region|fault|cut|image|snapshot|view|child|track|restore|control)/' tools bench |
 	grep -v -e '"kernel/abi.h"' -e '"base/escape.h"' -e '"base/errno_name.h"' || true)
 
 # The exporters check, call and answer; what else they did would be done twice, or be missed by callers from inside.

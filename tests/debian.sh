@@ -56,7 +56,7 @@ build_liburing() {
 }
 
 prepare_bullseye() {
-	roots_make "$suite" "$suite" "" gcc libc6-dev make cmake pkg-config ccache check libzstd-dev libxxhash-dev
+	roots_make "$suite" "$suite" "" gcc libc6-dev make cmake pkg-config ccache check libzstd-dev libxxhash-dev libjson-c-dev
 	[[ -e $root/usr/lib/pkgconfig/liburing.pc ]] || (build_liburing)
 	options=(-DUFFDWP_TOOLS=OFF -DUFFDWP_BENCH=OFF -DUFFDWP_NBD=OFF -DUFFDWP_NUMA=OFF -DUFFDWP_TEST_GROUPS=unit)
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 # The library with musl instead of glibc, and its unit tests, from a bare Debian machine. What musl's package lacks
-# (liburing, zstd, Check) is built from Debian's sources and kept; libnuma and libnbd are left out.
+# (liburing, zstd, Check) is built from Debian's sources and kept; libnuma, libnbd and json-c are left out.
 # usage: tests/musl.sh [--no-install]
 #
 # Exit code: 0 when all tests passed, or the mirror has no sources, which is named; else 1.
@@ -59,7 +59,7 @@ if [[ ! -e $prefix/made ]]; then
 fi
 export PKG_CONFIG_LIBDIR=$prefix/lib/pkgconfig
 cmake -S . -B "$scratch/tree" -DCMAKE_C_COMPILER="$prefix/bin/cc" -DUFFDWP_TOOLS=OFF -DUFFDWP_BENCH=OFF \
-	-DUFFDWP_NUMA=OFF -DUFFDWP_NBD=OFF -DUFFDWP_TEST_GROUPS=unit
+	-DUFFDWP_NUMA=OFF -DUFFDWP_NBD=OFF -DUFFDWP_CONTROL=OFF -DUFFDWP_TEST_GROUPS=unit
 cmake --build "$scratch/tree" -j "$jobs"
 ! readelf -d "$scratch/tree/lib/libuffdwp.so" | grep NEEDED | grep -v '\[libc\.so\]' || roots_fail "more than musl is needed"
 status=0

@@ -10,7 +10,7 @@ export LC_ALL=C.UTF-8
 scratch=$(mktemp -d "${TMPDIR:-/var/tmp}/uffdwp-small-XXXXXX")
 trap 'rm -rf "$scratch"' EXIT
 jobs=$(nproc)
-without=(-DUFFDWP_ZSTD=OFF -DUFFDWP_NUMA=OFF -DUFFDWP_NBD=OFF)
+without=(-DUFFDWP_ZSTD=OFF -DUFFDWP_NUMA=OFF -DUFFDWP_NBD=OFF -DUFFDWP_CONTROL=OFF)
 
 fail() {
 	echo "small: FAILED: $*" >&2
@@ -61,7 +61,7 @@ run_program() {
 	read -ra flags <<<"$(pkg-config --cflags --libs uffdwp)"
 	quietly cc "$scratch/program.c" -o "$scratch/shared" "${flags[@]}"
 	read -ra flags <<<"$(pkg-config --static --cflags --libs uffdwp)"
-	[[ " ${flags[*]} " != *" -lzstd "* && " ${flags[*]} " != *" -lnuma "* ]] || fail "uffdwp.pc: ${flags[*]}"
+	[[ " ${flags[*]} " != *" -lzstd "* && " ${flags[*]} " != *" -lnuma "* && " ${flags[*]} " != *" -ljson-c "* ]] || fail "uffdwp.pc: ${flags[*]}"
 	quietly cc -static "$scratch/program.c" -o "$scratch/static" "${flags[@]}"
 	for form in shared static; do
 		mkdir "$scratch/run-$form"
@@ -75,7 +75,7 @@ run_program() {
 
 expect_advice() {
 	local option
-	for option in UFFDWP_ZSTD UFFDWP_NUMA UFFDWP_NBD; do
+	for option in UFFDWP_ZSTD UFFDWP_NUMA UFFDWP_NBD UFFDWP_CONTROL; do
 		! cmake -S . -B "$scratch/advice" -DUFFDWP_TESTS=OFF -DUFFDWP_TOOLS=OFF -DUFFDWP_BENCH=OFF "${without[@]}" \
 			"-D$option=ON" >"$scratch/log" 2>&1 || fail "$option was configured without its library"
 		tr -s ' \n' ' ' <"$scratch/log" | grep -q -- "leave it out with -D$option=OFF" || fail "$option: $(<"$scratch/log")"

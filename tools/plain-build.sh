@@ -15,7 +15,7 @@ cd "$(dirname "$0")/.."
 export CC=${CC:-cc}
 export FLAGS="-std=gnu17 -O2 -g -fPIC -fvisibility=hidden -fno-common -fstack-protector-strong -pthread -D_GNU_SOURCE
 	-Iinclude -Ilib"
-libraries=(-luring -lnuma -lzstd -ldl -pthread)
+libraries=(-luring -lnuma -lzstd -ljson-c -ldl -pthread)
 
 # The sources that a CMakeLists.txt names for a target.
 sources_of() {
@@ -36,7 +36,7 @@ compile() {
 	printf '%s\n' "${sources[@]}" | sed -E "s|/|_|g; s|\.c$|.o|; s|^|$folder/plain/|"
 }
 
-mapfile -t library < <(find lib -name '*.c' ! -name nbdlink.c ! -name pack_none.c ! -name nodes_none.c | sort | compile)
+mapfile -t library < <(find lib -name '*.c' ! -name nbdlink.c ! -name pack_none.c ! -name nodes_none.c ! -name ask_none.c | sort | compile)
 # As CMake makes it: what is inside keeps its names to itself, the programs have functions of the same names.
 $CC -r -nostdlib -o "$folder/plain/archived.o" "${library[@]}"
 objcopy --wildcard --keep-global-symbol='uffdwp_*' "$folder/plain/archived.o"

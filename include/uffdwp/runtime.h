@@ -44,10 +44,11 @@ extern "C" {
 /* Says which version of the library is linked. Returns a text, "major.minor.patch"; never NULL. Since 0.1. */
 UFFDWP_EXPORT const char *uffdwp_version(void);
 
-#define UFFDWP_BUILT_URING (1u << 0) /* io_uring: always; whether it may be used here, uffdwp_probe_system() says */
-#define UFFDWP_BUILT_ZSTD (1u << 1)  /* compressed images (libzstd) */
-#define UFFDWP_BUILT_NUMA (1u << 2)  /* placement on NUMA nodes (libnuma) */
-#define UFFDWP_BUILT_NBD (1u << 3)   /* snapshots to network block devices (libnbd, loaded at first use) */
+#define UFFDWP_BUILT_URING (1u << 0)   /* io_uring: always; whether it may be used here, uffdwp_probe_system() says */
+#define UFFDWP_BUILT_ZSTD (1u << 1)    /* compressed images (libzstd) */
+#define UFFDWP_BUILT_NUMA (1u << 2)    /* placement on NUMA nodes (libnuma) */
+#define UFFDWP_BUILT_NBD (1u << 3)     /* snapshots to network block devices (libnbd, loaded at first use) */
+#define UFFDWP_BUILT_CONTROL (1u << 4) /* control of the live process by a socket (json-c) */
 
 /* Says what the linked library was built with. Returns flags, UFFDWP_BUILT_*. What needs a part that is left out is
  * refused
@@ -127,6 +128,18 @@ UFFDWP_EXPORT int uffdwp_log_to(uffdwp_log_fn log, void *user);
 
 #define UFFDWP_OPEN_NO_URING (1u << 0)  /* use epoll and pwrite even where io_uring is available */
 #define UFFDWP_OPEN_USER_MODE (1u << 1) /* open every uffd UFFD_USER_MODE_ONLY, as an unprivileged process would */
+/* Other processes of this user, and of root, may look at the runtime and have things done (uffdwp-ctl list, stat,
+ * snapshot, ...), by a Unix socket in a folder that only they may enter; PROTOCOL.md of the documentation says how. One
+ * socket a process, which one thread serves (uffdwp-control). It goes with the last such runtime, and at exit(3). A
+ * child of fork() has none. How long faults take is counted meanwhile. A snapshot that was begun so holds its region
+ * until it has ended, as any does: the program's own begin answers -EBUSY */
+#define UFFDWP_OPEN_CONTROL (1u << 2)
+
+#define UFFDWP_CONTROL_LOOK (1u << 0) /* may see regions, counters, snapshots, and samples of writes */
+#define UFFDWP_CONTROL_SNAPSHOT                                                                                        \
+	(1u << 1)                    /* may begin snapshots to files, as this process would; abort those; audit        \
+	                              */
+#define UFFDWP_CONTROL_ARM (1u << 2) /* may arm and disarm pages, and abort snapshots of the program's */
 
 struct uffdwp_options {
 	size_t sz;                /* sizeof(struct uffdwp_options) */
@@ -138,6 +151,13 @@ struct uffdwp_options {
 	                           * handler follows the thread whose faults it resolves, if nearly all are of one
 	                           * (sched_setaffinity(2), and a look into /proc/self/task some times a second) */
 	uint64_t numa_nodes;      /* bit n: the handlers run on node n, stacks on the first; 0: any */
+	uint32_t control;         /* OPEN_CONTROL: UFFDWP_CONTROL_*; 0: LOOK and SNAPSHOT. What UFFDWP_CONTROL in the
+	                           * environment asks for comes on top (1, or a list of look, snapshot, arm), also
+	                           * without the flag; not in a set-user-id program */
+	uint32_t reserved;        /* 0 */
+	const char *control_path; /* OPEN_CONTROL: the socket's path, absolute, at most 103 bytes; NULL: PID.sock in the
+	                           * first folder that is the user's own and closed to others, of
+	                           * $XDG_RUNTIME_DIR/uffdwp, /run/user/UID/uffdwp, /run/uffdwp, /tmp/uffdwp-UID */
 };
 #define UFFDWP_OPTIONS_INIT UFFDWP_INIT(struct uffdwp_options)
 
@@ -150,8 +170,10 @@ struct uffdwp_options {
  * is left: 0 is returned all the same, and uffdwp_error_text() is not empty and says why and what to change;
  * uffdwp_region_info() of each region says which mechanism and delivery it got.
  *
- * Errors: -EINVAL (unknown flag, CPU list, node), -E2BIG, -EMFILE, -ENFILE, -ENOMEM, -EAGAIN (no thread),
- * -EOPNOTSUPP (`numa_nodes`, and the library was built without libnuma). Since 0.1.
+ * Errors: -EINVAL (unknown flag, CPU list, node, bits of `control`), -E2BIG, -EMFILE, -ENFILE, -ENOMEM, -EAGAIN (no
+ * thread), -EOPNOTSUPP (`numa_nodes`, and the library was built without libnuma; UFFDWP_OPEN_CONTROL, and it was built
+ * without json-c). Of UFFDWP_OPEN_CONTROL, where the socket cannot be made: -EPERM, -EACCES, -ENOENT (no folder),
+ * -ENAMETOOLONG, -EADDRINUSE (another process listens there), -EBUSY (the process has one at another path). Since 0.1.
  */
 UFFDWP_MUST_CHECK UFFDWP_EXPORT int uffdwp_open(const struct uffdwp_options *options, struct uffdwp **out);
 

@@ -53,6 +53,21 @@ static inline void lock_take(struct lock *lock)
 	INVARIANT_NOTE(invariant_take(lock));
 }
 
+/* 1: taken; 0: another thread has it. */
+static inline int lock_try(struct lock *lock)
+{
+	sigset_t before;
+
+	signals_block_but_faults(&before);
+	if (pthread_mutex_trylock(&lock->mutex)) {
+		signals_restore(&before);
+		return 0;
+	}
+	lock->before = before;
+	INVARIANT_NOTE(invariant_take(lock));
+	return 1;
+}
+
 static inline void lock_give(struct lock *lock)
 {
 	sigset_t before = lock->before;

@@ -91,6 +91,15 @@ void handler_sync(struct handler *handler)
 	handler_command(handler, &(struct command){.kind = COMMAND_SYNC, .region = NULL});
 }
 
+uint32_t handler_thread(struct handler *handler)
+{
+	lock_take(&handler->lock);
+	int id = atomic_load(&handler->shift->id);
+
+	lock_give(&handler->lock);
+	return (uint32_t)id;
+}
+
 unsigned handler_load(const struct handler *handler)
 {
 	return atomic_load(&handler->dead) ? UINT_MAX : atomic_load(&handler->count);

@@ -351,6 +351,7 @@ int runtime_open(const struct kernel_ops *k, const struct uffdwp_options *option
 	runtime->process = getpid();
 	runtime->process_number = process_number();
 	runtime->shows_wp_bits = -1;
+	runtime->opened_ns = kernel_now_ns();
 	runtime->tag = own_new();
 	runtime->pagemap = pagemap_open(k);
 	if (runtime->pagemap >= 0 && own_take(k, runtime->pagemap, runtime->tag))
@@ -397,6 +398,7 @@ int runtime_close(struct uffdwp *runtime)
 		                 "%u region%s and %u track%s of the runtime are open: close the regions, stop the "
 		                 "tracks (which may hold regions of their own)",
 		                 regions, regions == 1 ? "" : "s", tracks, tracks == 1 ? "" : "s");
+	roster_remove(runtime->k, &runtime->roster);
 	runtime_stop_handlers(runtime);
 	own_close(runtime->k, runtime->pagemap, runtime->tag);
 	own_close(runtime->k, runtime->proc, runtime->tag);
@@ -778,6 +780,7 @@ int runtime_end(struct uffdwp *runtime, struct uffdwp_region *region)
 
 	if (error)
 		return error;
+	roster_remove(region->k, &region->roster);
 	atomic_store(&region->closing, 1); /* partner: the pins of a thread that makes a child of all regions */
 	view_children_leave(region);
 	if (!atomic_load(&region->unmapped))

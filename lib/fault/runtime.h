@@ -13,6 +13,7 @@
 #include "fault/handler.h"
 #include "kernel/kernel.h"
 #include "kernel/probe.h"
+#include "kernel/roster.h"
 #include "region/region.h"
 #include "uffdwp.h"
 
@@ -26,6 +27,9 @@ struct uffdwp {
 	uint32_t flags; /* UFFDWP_OPEN_* */
 	pid_t process;  /* that opened it: a child of fork() has none of its threads */
 	uint32_t process_number;
+	uint32_t control;           /* UFFDWP_CONTROL_*; 0: none. Fixed before the first region */
+	struct roster_entry roster; /* there, where it has control */
+	uint64_t opened_ns;
 	struct handler *handlers[RUNTIME_HANDLERS_MAX];
 	unsigned handler_count;
 	struct guard guard;

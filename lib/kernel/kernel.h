@@ -136,6 +136,16 @@ struct kernel_ops {
 	int (*unlinkat)(int folder, const char *path);
 	/* Bytes of the link, without a terminating zero. */
 	ssize_t (*readlinkat)(int folder, const char *path, char *to, size_t size);
+	int (*mkdirat)(int folder, const char *path, unsigned mode);
+
+	/* Stream sockets of this machine (unix(7)), which never block and are closed by exec; a path of 107 bytes at
+	 * most, else -ENAMETOOLONG. listen: one that listens there, its file with this mode less the umask;
+	 * -EADDRINUSE: a file is there. connect: one that is connected to what listens there; -ECONNREFUSED: no process
+	 * does. accept: the next client of one that listens, and its effective user at the connect; -EAGAIN: there is
+	 * none. */
+	int (*listen)(const char *path, unsigned mode);
+	int (*connect)(const char *path);
+	int (*accept)(int fd, uint32_t *uid);
 
 	/* Waiting. */
 	int (*poll)(int fd, short events, int timeout_ms); /* revents, 0 at the time-out */
@@ -194,6 +204,9 @@ static inline int kernel_is_passing(int error)
 
 /* Monotonic time. (signal) */
 uint64_t kernel_now_ns(void);
+
+/* The calling thread, by the number that the kernel reports faults with. (signal) */
+uint32_t kernel_thread_id(void);
 
 /* Sleeps for a while: what is waited for may need this CPU. (signal) */
 void kernel_sleep(const struct kernel_ops *k, uint64_t sleep_ns);

@@ -18,11 +18,15 @@
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
+#include <stddef.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <sys/vfs.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -516,6 +520,81 @@ static int real_try_write(void *address)
 	return (int)CALL(SYS_getcpu, address, NULL, NULL);
 }
 
+static int real_mkdirat(int folder, const char *path, unsigned mode)
+{
+	return (int)CALL(SYS_mkdirat, folder, path, mode);
+}
+
+/* The length of the address, or -ENAMETOOLONG. */
+static int real_local_address(const char *path, struct sockaddr_un *address)
+{
+	size_t length = strlen(path);
+
+	if (length >= sizeof(address->sun_path))
+		return -ENAMETOOLONG;
+	memset(address, 0, sizeof(*address));
+	address->sun_family = AF_UNIX;
+	memcpy(address->sun_path, path, length);
+	return (int)(offsetof(struct sockaddr_un, sun_path) + length + 1);
+}
+
+static int real_socket(void)
+{
+	return (int)CALL(SYS_socket, AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+}
+
+/* What bind(2) makes has the mode of the socket itself: no moment with another one, and no umask to change. */
+static int real_listen(const char *path, unsigned mode)
+{
+	struct sockaddr_un address;
+	int length = real_local_address(path, &address);
+	int fd = length < 0 ? length : real_socket();
+
+	if (fd < 0)
+		return fd;
+	int error = (int)CALL(SYS_fchmod, fd, mode);
+
+	if (!error)
+		error = (int)CALL(SYS_bind, fd, &address, length);
+	if (!error)
+		error = (int)CALL(SYS_listen, fd, 32);
+	if (error)
+		CALL(SYS_close, fd);
+	return error ? error : fd;
+}
+
+static int real_connect(const char *path)
+{
+	struct sockaddr_un address;
+	int length = real_local_address(path, &address);
+	int fd = length < 0 ? length : real_socket();
+
+	if (fd < 0)
+		return fd;
+	int error = (int)CALL(SYS_connect, fd, &address, length);
+
+	if (error)
+		CALL(SYS_close, fd);
+	return error ? error : fd;
+}
+
+static int real_accept(int listening, uint32_t *uid)
+{
+	struct ucred peer;
+	socklen_t size = sizeof(peer);
+	int fd = (int)CALL(SYS_accept4, listening, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+
+	if (fd < 0)
+		return fd;
+	int error = (int)CALL(SYS_getsockopt, fd, SOL_SOCKET, SO_PEERCRED, &peer, &size);
+
+	if (error)
+		CALL(SYS_close, fd);
+	else
+		*uid = peer.uid;
+	return error ? error : fd;
+}
+
 const struct kernel_ops kernel_real = {
         .uffd_open_syscall = real_uffd_open_syscall,
         .uffd_open_device = real_uffd_open_device,
@@ -569,6 +648,10 @@ const struct kernel_ops kernel_real = {
         .renameat = real_renameat,
         .unlinkat = real_unlinkat,
         .readlinkat = real_readlinkat,
+        .mkdirat = real_mkdirat,
+        .listen = real_listen,
+        .connect = real_connect,
+        .accept = real_accept,
         .poll = real_poll,
         .epoll_create = real_epoll_create,
         .eventfd = real_eventfd,

@@ -12,7 +12,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "kernel/abi.h"
 #include "kernel/kernel.h"
@@ -132,4 +134,13 @@ void kernel_sleep(const struct kernel_ops *k, uint64_t sleep_ns)
 	static const uint32_t unused_word;
 
 	k->futex_wait(&unused_word, 0, sleep_ns);
+}
+
+uint32_t kernel_thread_id(void)
+{
+	int saved = errno;
+	uint32_t id = (uint32_t)syscall(SYS_gettid);
+
+	errno = saved;
+	return id;
 }

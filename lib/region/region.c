@@ -25,6 +25,7 @@
 #include "kernel/process.h"
 #include "region/lazy.h"
 #include "region/mapper.h"
+#include "region/meter.h"
 #include "region/plan.h"
 #include "region/tables.h"
 #include "region/view.h"
@@ -361,6 +362,7 @@ void region_free(struct uffdwp_region *region)
 	lazy_free(k, atomic_load(&region->lazy));
 	region_spare_forget(region);
 	pages_free(k, atomic_load(&region->zeros), region->page_bytes);
+	pages_free(k, atomic_load(&region->meter), sizeof(struct meter));
 	losses_close(&region->losses, k);
 	pages_free(k, (void *)atomic_load(&region->written), region_written_bytes(region));
 	pages_free(k, (void *)atomic_load(&region->changed), region_written_bytes(region));

@@ -23,12 +23,14 @@
 #include "kernel/abi.h"
 #include "kernel/kernel.h"
 #include "kernel/pages.h"
+#include "kernel/roster.h"
 #include "region/ledger.h"
 #include "region/loss.h"
 #include "region/mechanism.h"
 #include "uffdwp.h"
 
 struct lazy;
+struct meter;
 struct preserve;
 struct region_plan;
 struct uffdwp_view;
@@ -178,6 +180,7 @@ struct uffdwp_region {
 	_Atomic uint64_t area_hot; /* a page whose area is written densely, and 1: for the child's thread; 0: none */
 	struct region_counters counters;
 	struct losses losses;
+	_Atomic(struct meter *) meter; /* how long faults take; NULL: the program has no control */
 
 	/* The slow calls'. */
 	struct lock lock;
@@ -198,6 +201,7 @@ struct uffdwp_region {
 	        *content; /* of the snapshot that prepares its cut: a punch clears its pages there; else NULL */
 
 	struct image_identity last_image; /* of the last snapshot that became an image; under `lock` */
+	struct roster_entry roster;       /* there, where the program has control */
 	const char *unkept;               /* why `kept` is 0, for texts; NULL: there was no snapshot of it yet */
 };
 

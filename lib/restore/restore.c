@@ -258,6 +258,8 @@ int restore_begin(struct uffdwp_region *region, const struct restore_request *re
 		return error;
 	}
 	restore->begin_ns = kernel_now_ns() - begun_ns;
+	if (roster_has(&region->roster))
+		roster_add(&restore->roster, ROSTER_RESTORE, restore, &region->roster);
 	order_give(&restore->order, restore->k, ORDER_GO);
 	TRACE("restore of region %p: %llu bytes, begun in %llu us", (void *)region,
 	      (unsigned long long)restore->image->length_bytes, (unsigned long long)restore->begin_ns / 1000);
@@ -358,6 +360,7 @@ static void restore_leave_region(struct uffdwp_restore *restore)
 
 void restore_free(struct uffdwp_restore *restore)
 {
+	roster_remove(restore->k, &restore->roster);
 	lazy_stop(restore->lazy, -ECANCELED);
 	restore_join_threads(restore);
 	restore_leave_region(restore);

@@ -57,7 +57,8 @@ struct uffdwp_restore {
 	_Atomic uint64_t ahead; /* where the last window of an access ended, and its width: end << 16 | pages; a hint */
 	_Atomic uint64_t bytes_read;
 	uint64_t begun_ns;
-	uint64_t begin_ns; /* what begin took */
+	uint64_t begin_ns;          /* what begin took */
+	struct roster_entry roster; /* there, where the program has control */
 	_Atomic uint64_t ended_ns;
 
 	unsigned char *buffers;

@@ -597,9 +597,13 @@ static struct uffdwp_snapshot *snapshot_prepare_one(struct uffdwp_region *region
 
 static void snapshot_started(struct uffdwp_snapshot *snapshot)
 {
-	atomic_fetch_add(&snapshot->region->counters.snapshots, 1);
+	struct uffdwp_region *region = snapshot->region;
+
+	atomic_fetch_add(&region->counters.snapshots, 1);
+	if (roster_has(&region->roster))
+		roster_add(&snapshot->roster, ROSTER_SNAPSHOT, snapshot, &region->roster);
 	TRACE("snapshot %p of region %p: %llu bytes, %u rounds, pause %llu us for %llu pages", (void *)snapshot,
-	      (void *)snapshot->region, (unsigned long long)snapshot->cut.length_bytes, (unsigned)snapshot->cut.rounds,
+	      (void *)region, (unsigned long long)snapshot->cut.length_bytes, (unsigned)snapshot->cut.rounds,
 	      (unsigned long long)snapshot->cut.pause_ns / 1000, (unsigned long long)snapshot->cut.pause_pages);
 	order_give(&snapshot->order, snapshot->k, ORDER_GO);
 	lock_take(&snapshot->region->lock);
@@ -741,6 +745,7 @@ void snapshot_free(struct uffdwp_snapshot *snapshot)
 {
 	struct uffdwp_region *region = snapshot->region;
 
+	roster_remove(snapshot->k, &snapshot->roster);
 	if (snapshot_wait(snapshot, 0) == -ETIMEDOUT)
 		snapshot_abort(snapshot);
 	pthread_join(snapshot->thread, NULL);

@@ -91,6 +91,7 @@ struct uffdwp_snapshot {
 	uint64_t ended_ns;
 	uint64_t faults_during; /* valid when ended */
 	struct text text;
+	struct roster_entry roster; /* there, where the program has control */
 };
 
 /* 1: the page had content shortly before the cut; 0: it had none, or that is unknown. */

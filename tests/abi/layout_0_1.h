@@ -25,7 +25,7 @@
 	SIZE(uffdwp_audit, 32), \
 	SIZE(uffdwp_restore_options, 56), \
 	SIZE(uffdwp_restore_progress, 96), \
-	SIZE(uffdwp_options, 32), \
+	SIZE(uffdwp_options, 48), \
 	SIZE(uffdwp_snapshot_options, 128), \
 	SIZE(uffdwp_snapshot_progress, 168), \
 	SIZE(uffdwp_track_options, 24), \
@@ -202,6 +202,9 @@
 	FIELD(uffdwp_options, handler_threads, 12, 4), \
 	FIELD(uffdwp_options, handler_cpus, 16, 8), \
 	FIELD(uffdwp_options, numa_nodes, 24, 8), \
+	FIELD(uffdwp_options, control, 32, 4), \
+	FIELD(uffdwp_options, reserved, 36, 4), \
+	FIELD(uffdwp_options, control_path, 40, 8), \
 	FIELD(uffdwp_snapshot_options, sz, 0, 8), \
 	FIELD(uffdwp_snapshot_options, flags, 8, 4), \
 	FIELD(uffdwp_snapshot_options, sink, 12, 4), \
@@ -389,8 +392,13 @@
 	WORD(UFFDWP_BUILT_ZSTD, 2), \
 	WORD(UFFDWP_BUILT_NUMA, 4), \
 	WORD(UFFDWP_BUILT_NBD, 8), \
+	WORD(UFFDWP_BUILT_CONTROL, 16), \
 	WORD(UFFDWP_OPEN_NO_URING, 1), \
 	WORD(UFFDWP_OPEN_USER_MODE, 2), \
+	WORD(UFFDWP_OPEN_CONTROL, 4), \
+	WORD(UFFDWP_CONTROL_LOOK, 1), \
+	WORD(UFFDWP_CONTROL_SNAPSHOT, 2), \
+	WORD(UFFDWP_CONTROL_ARM, 4), \
 	WORD(UFFDWP_SNAPSHOT_BUFFERED, 1), \
 	WORD(UFFDWP_SNAPSHOT_KEEP, 2), \
 	WORD(UFFDWP_SNAPSHOT_INCREMENT, 4), \

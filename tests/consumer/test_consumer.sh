@@ -16,7 +16,7 @@ here=$UFFDWP_SOURCE/tests/consumer
 prefix=$scratch/usr
 
 cmake --install "$UFFDWP_BUILD" --prefix "$prefix" >"$scratch/install.log"
-for file in man/man3/uffdwp_open.3 man/man7/uffdwp-caveats.7 doc/uffdwp/FORMAT.md; do
+for file in man/man3/uffdwp_open.3 man/man7/uffdwp-caveats.7 doc/uffdwp/FORMAT.md doc/uffdwp/PROTOCOL.md; do
 	[[ -s $prefix/share/$file ]] || {
 		echo "share/$file was not installed"
 		exit 1

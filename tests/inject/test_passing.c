@@ -21,7 +21,7 @@
 #define MOST_CALLS 5000
 
 static const struct {
-	uint64_t ops;
+	refusing_ops ops;
 	int error;
 } moments[] = {
         {REFUSING_BIT(uffd_open_syscall) | REFUSING_BIT(open) | REFUSING_BIT(memfd_create), EMFILE},
@@ -37,7 +37,7 @@ static const struct {
 static struct place_case which;
 
 /* Want of memory where huge pages are mapped says that none is free, and no mechanism is tried then. */
-static uint64_t ops_of(int moment)
+static refusing_ops ops_of(int moment)
 {
 	int huge_pages = which.memory == UFFDWP_MEMORY_HUGETLB && moments[moment].error == ENOMEM;
 

@@ -36,8 +36,8 @@
 
 static struct place place;
 static uint64_t
-        step_wanted;        /* UFFDWP_REFUSE_STEP: one call in so many, by chance; 1: every one; 0: some of each kind */
-static uint64_t ops_wanted; /* of which calls the n-th is refused */
+        step_wanted; /* UFFDWP_REFUSE_STEP: one call in so many, by chance; 1: every one; 0: some of each kind */
+static refusing_ops ops_wanted; /* of which calls the n-th is refused */
 static uint64_t made[OP_COUNT]; /* how many calls of each kind the last run made */
 static struct chance chance;
 
@@ -71,7 +71,7 @@ static uint64_t step(uint64_t call)
 typedef uint64_t once_function(struct place_case which);
 
 /* Calls once(which), which refuses the n-th of these calls, or none if n is 0: how many were refused. */
-static uint64_t refuse_one(once_function *once, struct place_case which, uint64_t ops, uint64_t nth, size_t *files)
+static uint64_t refuse_one(once_function *once, struct place_case which, refusing_ops ops, uint64_t nth, size_t *files)
 {
 	ops_wanted = ops;
 	watchdog_nth = nth;
@@ -112,8 +112,8 @@ static void for_each_kind(const char *test, once_function *once, struct place_ca
 		for (; turns > 0; turns--) {
 			uint64_t nth = 1 + chance_below(&chance, count[op]);
 			/* A run may make fewer calls than the last: its first call is there if there is any. */
-			int hit = refuse_one(once, which, (uint64_t)1 << op, nth, &files) != 0 ||
-			          (nth > 1 && refuse_one(once, which, (uint64_t)1 << op, 1, &files) != 0);
+			int hit = refuse_one(once, which, REFUSING_OP_BIT(op), nth, &files) != 0 ||
+			          (nth > 1 && refuse_one(once, which, REFUSING_OP_BIT(op), 1, &files) != 0);
 			refused += hit != 0;
 		}
 	}
@@ -436,10 +436,10 @@ END_TEST
  * those that cannot be done without (the page is disarmed or the writer waits). */
 static uint64_t take_snapshot_on_broken_files(struct place_case which)
 {
-	static const uint64_t broken = REFUSING_BIT(pwrite) | REFUSING_BIT(write) | REFUSING_BIT(fsync) |
-	                               REFUSING_BIT(renameat) | REFUSING_BIT(uring_result) |
-	                               REFUSING_BIT(uring_polled) | REFUSING_BIT(seek) | REFUSING_BIT(openat) |
-	                               REFUSING_BIT(ftruncate);
+	static const refusing_ops broken = REFUSING_BIT(pwrite) | REFUSING_BIT(write) | REFUSING_BIT(fsync) |
+	                                   REFUSING_BIT(renameat) | REFUSING_BIT(uring_result) |
+	                                   REFUSING_BIT(uring_polled) | REFUSING_BIT(seek) | REFUSING_BIT(openat) |
+	                                   REFUSING_BIT(ftruncate);
 	open_written(which);
 	struct image image;
 	image_prepare(&image, sink, place.length_bytes);

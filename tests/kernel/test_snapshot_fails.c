@@ -329,7 +329,7 @@ START_TEST(test_eio_in_the_sink_fails_the_snapshot)
 	uint32_t flags = _i % 2 ? UFFDWP_OPEN_NO_URING : 0;
 	ck_assert_int_eq(place_try(&place, &kernel_refusing, flags, which, many_pages(which)), 0);
 	place_touch(&place);
-	uint64_t writes = REFUSING_BIT(pwrite) | REFUSING_BIT(uring_result); /* write(2) also kicks the handler */
+	refusing_ops writes = REFUSING_BIT(pwrite) | REFUSING_BIT(uring_result); /* write(2) also kicks the handler */
 	for (uint64_t first = 1; first <= 3; first += 2) {
 		refusing_set(&(struct refusal){writes, first, UINT64_MAX, EIO});
 		struct uffdwp_snapshot_options options = UFFDWP_SNAPSHOT_OPTIONS_INIT;

@@ -6,7 +6,9 @@
 #include <stdatomic.h>
 #include <stddef.h>
 
-static _Atomic uint64_t setting_ops;
+#define WORDS 2
+
+static _Atomic uint64_t setting_ops[WORDS]; /* a bit for each operation */
 static _Atomic uint64_t setting_first;
 static _Atomic uint64_t setting_count;
 static _Atomic int setting_error;
@@ -30,7 +32,9 @@ static const int errors[] = {
 void refusing_set(const struct refusal *refusal)
 {
 	refusing_stop();
-	atomic_store(&setting_ops, refusal->ops);
+	for (int word = 0; word < WORDS; word++) {
+		atomic_store(&setting_ops[word], (uint64_t)(refusal->ops >> (64 * word)));
+	}
 	atomic_store(&setting_count, refusal->count);
 	atomic_store(&setting_error, refusal->error);
 	atomic_store(&refused, 0);
@@ -72,13 +76,14 @@ const char *refusing_last(void)
 	return names[atomic_load(&last)];
 }
 
-_Static_assert(OP_COUNT <= 64, "settings have a bit of a word for each operation");
+_Static_assert(OP_COUNT <= 64 * WORDS && sizeof(refusing_ops) == 8 * WORDS,
+               "settings have a bit of a word for each operation");
 
 /* 0: go on; else the error to give, negative. */
 static int refuse(enum refusing_op op)
 {
 	uint64_t first = atomic_load(&setting_first);
-	if ((atomic_load(&setting_ops) >> op & 1) == 0) {
+	if ((atomic_load(&setting_ops[op / 64]) >> (op % 64) & 1) == 0) {
 		return 0;
 	}
 	uint64_t call = atomic_fetch_add(&calls, 1) + 1;
@@ -159,6 +164,10 @@ FORWARD(int, renameat, (int from_folder, const char *from, int to_folder, const 
         (from_folder, from, to_folder, to))
 FORWARD(int, unlinkat, (int folder, const char *path), (folder, path))
 FORWARD(ssize_t, readlinkat, (int folder, const char *path, char *to, size_t size), (folder, path, to, size))
+FORWARD(int, mkdirat, (int folder, const char *path, unsigned mode), (folder, path, mode))
+FORWARD(int, listen, (const char *path, unsigned mode), (path, mode))
+FORWARD(int, connect, (const char *path), (path))
+FORWARD(int, accept, (int fd, uint32_t *uid), (fd, uid))
 FORWARD(int, poll, (int fd, short events, int timeout_ms), (fd, events, timeout_ms))
 FORWARD(int, epoll_create, (void), ())
 FORWARD(int, eventfd, (void), ())

@@ -24,14 +24,18 @@ enum refusing_op {
 	OP_COUNT
 };
 
-#define REFUSING_ALL (~(uint64_t)0)
-#define REFUSING_BIT(name) ((uint64_t)1 << OP_##name)
+/* A set of operations, a bit for each. */
+__extension__ typedef unsigned __int128 refusing_ops;
+
+#define REFUSING_ALL (~(refusing_ops)0)
+#define REFUSING_OP_BIT(op) ((refusing_ops)1 << (op))
+#define REFUSING_BIT(name) REFUSING_OP_BIT(OP_##name)
 
 struct refusal {
-	uint64_t ops;   /* which operations are counted and refused: REFUSING_BIT() */
-	uint64_t first; /* the first call that is refused, from 1; 0: none */
-	uint64_t count; /* how many in a row */
-	int error;      /* a positive errno; 0: what the operation would give */
+	refusing_ops ops; /* which operations are counted and refused: REFUSING_BIT() */
+	uint64_t first;   /* the first call that is refused, from 1; 0: none */
+	uint64_t count;   /* how many in a row */
+	int error;        /* a positive errno; 0: what the operation would give */
 };
 
 extern const struct kernel_ops kernel_refusing;

@@ -20,13 +20,13 @@ ask() {
 	[[ $code -le 3 ]]
 }
 
-text="io_uring yes, zstd $(option ZSTD yes no), numa $(option NUMA yes no), nbd $(option NBD yes no)"
+text="io_uring yes, zstd $(option ZSTD yes no), numa $(option NUMA yes no), nbd $(option NBD yes no), control $(option CONTROL yes no)"
 said=$(ask)
 grep -qE "^ *library built with +$text$" <<<"$said" || {
 	echo "the text does not say: $text"
 	exit 1
 }
-json="{\"io_uring\":true,\"zstd\":$(option ZSTD true false),\"numa\":$(option NUMA true false),\"nbd\":$(option NBD true false)}"
+json="{\"io_uring\":true,\"zstd\":$(option ZSTD true false),\"numa\":$(option NUMA true false),\"nbd\":$(option NBD true false),\"control\":$(option CONTROL true false)}"
 said=$(ask --json | tr -d ' \t\n')
 grep -qF "\"built\":$json" <<<"$said" || {
 	echo "the JSON does not say: $json"

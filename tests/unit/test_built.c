@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What the library was built without is refused with -EOPNOTSUPP and a text that names it, before anything is changed;
- * what it was built with is not. SUPPORT_ZSTD, SUPPORT_NUMA and SUPPORT_NBD are what CMake was asked for.
+ * what it was built with is not. SUPPORT_ZSTD, SUPPORT_NUMA, SUPPORT_NBD and SUPPORT_CONTROL are what CMake was asked
+ * for.
  */
 #include <errno.h>
 #include <string.h>
@@ -110,7 +111,21 @@ START_TEST(test_the_library_says_what_it_was_built_with)
 	built |= SUPPORT_ZSTD ? UFFDWP_BUILT_ZSTD : 0;
 	built |= SUPPORT_NUMA ? UFFDWP_BUILT_NUMA : 0;
 	built |= SUPPORT_NBD ? UFFDWP_BUILT_NBD : 0;
+	built |= SUPPORT_CONTROL ? UFFDWP_BUILT_CONTROL : 0;
 	ck_assert_uint_eq(uffdwp_built(), built);
+}
+END_TEST
+
+/* The rest of control is tested by unit_control_ask and kernel_control. */
+START_TEST(test_control_without_json_is_refused)
+{
+#if !SUPPORT_CONTROL
+	struct uffdwp_options options = UFFDWP_OPTIONS_INIT;
+	struct uffdwp *runtime = NULL;
+	options.flags = UFFDWP_OPEN_CONTROL;
+	expect_not_built(uffdwp_open(&options, &runtime), "json-c");
+	ck_assert_ptr_null(runtime);
+#endif
 }
 END_TEST
 
@@ -154,6 +169,7 @@ int main(void)
 	tcase_add_test(tests, test_nodes_without_libnuma_are_refused);
 	tcase_add_test(tests, test_placement_without_libnuma_is_refused);
 	tcase_add_test(tests, test_export_without_libnbd_is_refused);
+	tcase_add_test(tests, test_control_without_json_is_refused);
 	tcase_add_test(tests, test_the_library_says_what_it_was_built_with);
 	tcase_add_test(tests, test_errors_have_names);
 	suite_add_tcase(suite, tests);

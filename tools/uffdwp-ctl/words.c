@@ -141,9 +141,7 @@ const struct feature feature_table[] = {
 const unsigned feature_count = sizeof feature_table / sizeof feature_table[0];
 
 const struct part part_table[] = {
-        {UFFDWP_BUILT_URING, "io_uring"},
-        {UFFDWP_BUILT_ZSTD, "zstd"},
-        {UFFDWP_BUILT_NUMA, "numa"},
-        {UFFDWP_BUILT_NBD, "nbd"},
+        {UFFDWP_BUILT_URING, "io_uring"}, {UFFDWP_BUILT_ZSTD, "zstd"},       {UFFDWP_BUILT_NUMA, "numa"},
+        {UFFDWP_BUILT_NBD, "nbd"},        {UFFDWP_BUILT_CONTROL, "control"},
 };
 const unsigned part_count = sizeof part_table / sizeof part_table[0];
