@@ -135,11 +135,9 @@ UFFDWP_EXPORT int uffdwp_log_to(uffdwp_log_fn log, void *user);
  * until it has ended, as any does: the program's own begin answers -EBUSY */
 #define UFFDWP_OPEN_CONTROL (1u << 2)
 
-#define UFFDWP_CONTROL_LOOK (1u << 0) /* may see regions, counters, snapshots, and samples of writes */
-#define UFFDWP_CONTROL_SNAPSHOT                                                                                        \
-	(1u << 1)                    /* may begin snapshots to files, as this process would; abort those; audit        \
-	                              */
-#define UFFDWP_CONTROL_ARM (1u << 2) /* may arm and disarm pages, and abort snapshots of the program's */
+#define UFFDWP_CONTROL_LOOK (1u << 0)     /* may see regions, counters, snapshots, and samples of writes */
+#define UFFDWP_CONTROL_SNAPSHOT (1u << 1) /* may begin snapshots to files, abort those, audit */
+#define UFFDWP_CONTROL_ARM (1u << 2)      /* may arm and disarm pages, and abort snapshots of the program's */
 
 struct uffdwp_options {
 	size_t sz;                /* sizeof(struct uffdwp_options) */

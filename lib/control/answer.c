@@ -114,7 +114,7 @@ static struct roster_entry *answer_take_region(const struct kernel_ops *k, struc
 	return NULL;
 }
 
-static int answer_of_region(struct ask *ask, struct uffdwp_region *region, struct say *say)
+static int answer_of_region(struct ask *ask, struct uffdwp_region *region, struct tapped *tapped, struct say *say)
 {
 	uint32_t needs = answer_needs[ask->act];
 
@@ -129,6 +129,8 @@ static int answer_of_region(struct ask *ask, struct uffdwp_region *region, struc
 	case ASK_STAT:
 		look_stat(region->k, region, say);
 		return 0;
+	case ASK_TRACE:
+		return tapped_begin(tapped, region->k, ask);
 	case ASK_SNAPSHOT:
 		return acts_snapshot(ask, region, say);
 	case ASK_ABORT:
@@ -140,7 +142,7 @@ static int answer_of_region(struct ask *ask, struct uffdwp_region *region, struc
 	}
 }
 
-static int answer_about_region(const struct kernel_ops *k, struct ask *ask, struct say *say)
+static int answer_about_region(const struct kernel_ops *k, struct ask *ask, struct tapped *tapped, struct say *say)
 {
 	if (ask->act == ASK_ABORT && !(ask->has & (ASK_BIT(ASK_REGION) | ASK_BIT(ASK_OF_SNAPSHOT)))) {
 		snprintf(ask->text, sizeof(ask->text), "\"abort\" needs the key \"snapshot\" or \"region\"");
@@ -150,23 +152,28 @@ static int answer_about_region(const struct kernel_ops *k, struct ask *ask, stru
 
 	if (!entry)
 		return -ESRCH;
-	int error = answer_of_region(ask, entry->thing, say);
+	int error = answer_of_region(ask, entry->thing, tapped, say);
 
 	roster_give(k, entry);
 	return error;
 }
 
 /* What is about all, or no region. */
-static int answer_members(const struct kernel_ops *k, struct ask *ask, struct say *say)
+static int answer_members(const struct kernel_ops *k, struct ask *ask, struct tapped *tapped, struct say *say)
 {
 	if (ask->act == ASK_HELLO) {
 		answer_hello(k, say);
 		return 0;
 	}
-	if (ask->act != ASK_LIST && (ask->act != ASK_STAT || ask->has & ASK_BIT(ASK_REGION)))
-		return answer_about_region(k, ask, say);
+	int is_about_all = ask->act == ASK_LIST ||
+	                   ((ask->act == ASK_STAT || ask->act == ASK_TRACE) && !(ask->has & ASK_BIT(ASK_REGION)));
+
+	if (!is_about_all)
+		return answer_about_region(k, ask, tapped, say);
 	if (!(answer_allowed(k) & UFFDWP_CONTROL_LOOK))
 		return answer_not_allowed(ask, UFFDWP_CONTROL_LOOK);
+	if (ask->act == ASK_TRACE)
+		return tapped_begin(tapped, k, ask);
 	if (ask->act == ASK_LIST)
 		look_list(k, say);
 	else
@@ -174,7 +181,7 @@ static int answer_members(const struct kernel_ops *k, struct ask *ask, struct sa
 	return 0;
 }
 
-int answer_line(const struct kernel_ops *k, const char *line, size_t length, struct say *say)
+int answer_line(const struct kernel_ops *k, const char *line, size_t length, struct tapped *tapped, struct say *say)
 {
 	size_t before = say->length;
 	struct ask ask;
@@ -182,7 +189,7 @@ int answer_line(const struct kernel_ops *k, const char *line, size_t length, str
 
 	if (!error) {
 		answer_open(say, &ask, 1);
-		error = answer_members(k, &ask, say);
+		error = answer_members(k, &ask, tapped, say);
 		say_close(say, '}');
 		say_line_end(say);
 	}

@@ -9,12 +9,14 @@
 
 #include "control/control.h"
 #include "control/say.h"
+#include "control/tapped.h"
 
 /* Before the first request. */
 void answer_begin(const struct control_calls *calls);
 
-/* Appends one line to `say`. 0: go on; 1: the connection shall be closed when the line has been sent. */
-int answer_line(const struct kernel_ops *k, const char *line, size_t length, struct say *say);
+/* Appends one line to `say`; `tapped` is the client's. 0: go on; 1: the connection shall be closed when the line has
+ * been sent. */
+int answer_line(const struct kernel_ops *k, const char *line, size_t length, struct tapped *tapped, struct say *say);
 
 /* The line of a refusal for which there is no request. */
 void answer_refusal(struct say *say, int error, const char *text);

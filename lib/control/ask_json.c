@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Requests by json-c. It decides what is JSON, within bounds of length and depth; what it would let pass is looked for
- * here: keys that come twice (the last would count), numbers that are cut to what fits, texts with zeros in them.
+ * here: keys that come twice (the last would count), numbers that are cut to what fits, texts with zeros in them, texts
+ * between other quotes.
  */
 #include <errno.h>
 #include <json-c/json.h>
@@ -90,14 +91,30 @@ static int ask_key_of(const char *name, size_t length)
 	return -1;
 }
 
-/* 1: nothing but what text may have. */
+/* 1: it may come outside of a text. */
+static int ask_is_plain(unsigned char byte)
+{
+	return (byte >= '0' && byte <= '9') || (byte >= 'a' && byte <= 'z') ||
+	       (byte && strchr(" \t\r{}[]:,+-.E", byte));
+}
+
+/* 1: nothing but what JSON has: json-c takes texts between other quotes and comments as well, where keys would not be
+ * found. */
 static int ask_is_text(const char *line, size_t length)
 {
+	int is_inside = 0;
+
 	for (size_t i = 0; i < length; i++) {
 		unsigned char byte = (unsigned char)line[i];
 
 		if (byte < 0x20 && byte != '\t' && byte != '\r')
 			return 0;
+		if (byte == '"')
+			is_inside = !is_inside;
+		else if (!is_inside && !ask_is_plain(byte))
+			return 0;
+		else if (is_inside && byte == '\\')
+			i++;
 	}
 	return 1;
 }

@@ -237,11 +237,11 @@ int control_open_region(struct uffdwp *runtime, struct region_plan *plan, struct
 
 	if (error)
 		return error;
-	if (runtime->control) {
-		/* Best effort, errors ignored: without memory no times are taken. */
-		atomic_store(&region->meter, pages_new(runtime->k, sizeof(struct meter)));
+	if (runtime->control)
 		roster_add(&region->roster, ROSTER_REGION, region, &runtime->roster);
-	}
+	/* Best effort, errors ignored: without memory no times are taken. */
+	if (runtime->control & UFFDWP_CONTROL_LOOK)
+		atomic_store(&region->meter, pages_new(runtime->k, sizeof(struct meter)));
 	*out = region;
 	return 0;
 }

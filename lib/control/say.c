@@ -26,6 +26,12 @@ void say_back_to(struct say *say, size_t length)
 	say->error = 0;
 }
 
+void say_drop(struct say *say, size_t length)
+{
+	say->length -= length;
+	memmove(say->bytes, say->bytes + length, say->length);
+}
+
 static int say_grow(struct say *say, size_t wanted)
 {
 	size_t room = say->room ? say->room : SAY_BYTES_FIRST;

@@ -26,6 +26,9 @@ struct say {
 
 void say_free(struct say *say);
 
+/* Forgets the first `length` bytes. */
+void say_drop(struct say *say, size_t length);
+
 /* Forgets all after the first `length` bytes, and the error. */
 void say_back_to(struct say *say, size_t length);
 

@@ -17,6 +17,7 @@
 #include "control/answer.h"
 #include "control/ask.h"
 #include "control/say.h"
+#include "control/tapped.h"
 #include "io/loop.h"
 #include "kernel/own.h"
 #include "kernel/pages.h"
@@ -40,6 +41,7 @@ struct client {
 	size_t used;    /* of `line` */
 	char line[ASK_BYTES_MOST + 1];
 	struct say say;
+	struct tapped tapped;
 	size_t sent;       /* of the answer */
 	uint64_t seen_ns;  /* its last request */
 	uint64_t half_ns;  /* when half a line came; 0: there is none */
@@ -67,6 +69,7 @@ static void serve_close_client(struct serve *serve, struct client *client)
 	if (own_check(serve->k, client->fd, serve->tag) == 0)
 		loop_remove(serve->loop, client->fd, SERVE_FIRST + (uint64_t)(client - serve->clients));
 	own_close(serve->k, client->fd, serve->tag);
+	tapped_end(&client->tapped);
 	say_free(&client->say);
 	client->fd = -1;
 }
@@ -99,6 +102,8 @@ static void serve_flush(struct serve *serve, struct client *client, uint64_t now
 		}
 		if (done == 0) {
 			client->stuck_ns = client->stuck_ns ? client->stuck_ns : now_ns;
+			say_drop(&client->say, client->sent);
+			client->sent = 0;
 			return;
 		}
 		client->sent += (size_t)done;
@@ -132,7 +137,7 @@ static int serve_take_line(struct serve *serve, struct client *client, uint64_t 
 	}
 	size_t length = (size_t)(end - client->line);
 
-	client->is_leaving = answer_line(serve->k, client->line, length, &client->say);
+	client->is_leaving = answer_line(serve->k, client->line, length, &client->tapped, &client->say);
 	client->seen_ns = now_ns;
 	client->used -= length + 1;
 	memmove(client->line, end + 1, client->used);
@@ -175,7 +180,7 @@ static int serve_is_late(const struct client *client, uint64_t now_ns)
 		return 1;
 	if (client->half_ns && now_ns - client->half_ns > SERVE_STUCK_NS)
 		return 1;
-	return now_ns - client->seen_ns > SERVE_IDLE_NS;
+	return client->tapped.tap < 0 && now_ns - client->seen_ns > SERVE_IDLE_NS;
 }
 
 /* ---- new clients ---- */
@@ -221,6 +226,7 @@ static void serve_take_client(struct serve *serve, int fd, uint32_t uid)
 	}
 	memset(client, 0, sizeof(*client));
 	client->say.k = serve->k;
+	client->tapped.tap = -1;
 	client->seen_ns = kernel_now_ns();
 	client->is_readable = 1;
 	client->fd = fd;
@@ -266,12 +272,16 @@ static uint64_t serve_turn(struct serve *serve)
 	for (unsigned i = 0; i < SERVE_CLIENTS_MOST; i++) {
 		struct client *client = &serve->clients[i];
 
+		if (client->fd >= 0 && client->tapped.tap >= 0 && !client->is_leaving)
+			tapped_pass(&client->tapped, &client->say, client->say.length - client->sent, now_ns);
 		if (client->fd >= 0)
 			serve_client(serve, client, now_ns);
 		if (client->fd >= 0 && serve_is_late(client, now_ns))
 			serve_close_client(serve, client);
 		if (client->fd >= 0)
 			wait_ns = math_min_u64(wait_ns, client->say.length ? SERVE_SOON_NS : SERVE_LOOK_NS);
+		if (client->fd >= 0 && client->tapped.tap >= 0)
+			wait_ns = math_min_u64(wait_ns, TAPPED_TURN_NS);
 	}
 	if (acts_reap(serve->k))
 		wait_ns = math_min_u64(wait_ns, SERVE_REAP_NS);
@@ -320,6 +330,7 @@ static void serve_free(struct serve *serve)
 
 	for (unsigned i = 0; i < SERVE_CLIENTS_MOST; i++) {
 		own_close(k, serve->clients[i].fd, serve->tag);
+		tapped_end(&serve->clients[i].tapped);
 		say_free(&serve->clients[i].say);
 	}
 	if (serve->loop)
@@ -341,7 +352,7 @@ int serve_start(const struct kernel_ops *k, int listening)
 	serve->tag = own_new();
 	serve->kick = -1;
 	for (unsigned i = 0; i < SERVE_CLIENTS_MOST; i++)
-		serve->clients[i] = (struct client){.fd = -1, .say = {.k = k}};
+		serve->clients[i] = (struct client){.fd = -1, .say = {.k = k}, .tapped = {.tap = -1}};
 	serve->listening = own_take(k, listening, serve->tag) ? -1 : listening;
 	int error = serve->listening < 0 ? -ENOMEM : 0;
 
@@ -378,8 +389,10 @@ void serve_forget(void)
 
 	if (!serve)
 		return;
-	for (unsigned i = 0; i < SERVE_CLIENTS_MOST; i++)
+	for (unsigned i = 0; i < SERVE_CLIENTS_MOST; i++) {
 		own_close(&kernel_real, serve->clients[i].fd, serve->tag);
+		tapped_end(&serve->clients[i].tapped);
+	}
 	loop_free(serve->loop);
 	own_close(&kernel_real, serve->kick, serve->tag);
 	own_close(&kernel_real, serve->listening, serve->tag);

@@ -76,9 +76,27 @@ static int sockfile_make_folder(const struct kernel_ops *k, unsigned turn, const
 	return !error || error == -EEXIST ? sockfile_check_folder(k, folder) : error;
 }
 
+/* 0; -ENOENT; -EEXIST: it is no socket, and stays. */
+static int sockfile_check_socket(const struct kernel_ops *k, const char *path)
+{
+	struct stat st = {.st_mode = 0};
+	int fd = k->open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC, 0);
+
+	if (fd < 0)
+		return fd;
+	int error = k->fstat(fd, &st);
+
+	k->close(fd);
+	return error || S_ISSOCK(st.st_mode) ? error : -EEXIST;
+}
+
 /* 0, also where nothing was there; -EADDRINUSE: a process listens at it. */
 static int sockfile_remove_leftover(const struct kernel_ops *k, const char *path)
 {
+	int found = sockfile_check_socket(k, path);
+
+	if (found)
+		return found == -ENOENT ? 0 : found;
 	int fd = k->connect(path);
 
 	if (fd >= 0) {

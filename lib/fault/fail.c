@@ -31,3 +31,22 @@ void fault_fail_running(struct uffdwp_region *region, int error, uint64_t page)
 	fault_fail_page(region, error, page);
 	epoch_leave(ticket);
 }
+
+uint64_t fault_starving_left_ns(struct uffdwp_region *region)
+{
+	epoch_ticket ticket = epoch_enter(&fault_epoch);
+	struct preserve *preserve = atomic_load(&region->preserve);
+	uint64_t since = atomic_load(&region->starved_since_ns);
+	uint64_t left = UINT64_MAX;
+
+	if (preserve && since && atomic_load(&region->starved) && !atomic_load(&preserve->error)) {
+		uint64_t waited = kernel_now_ns() - since;
+
+		if (waited < preserve->wait_ns)
+			left = preserve->wait_ns - waited;
+		else
+			fault_fail(region, preserve, -ETIME, atomic_load(&region->starved_page));
+	}
+	epoch_leave(ticket);
+	return left;
+}

@@ -96,6 +96,7 @@ struct fault {
 	enum uffdwp_loss cause; /* empty.c: why the entry is empty, should the file have the page */
 	unsigned refusals;      /* of a writer: how often in a row the kernel has refused to unprotect the page */
 	uint64_t until_ns;      /* of threads that sleep: when the snapshot fails for want of pool memory; 0 at first */
+	uint32_t counted;       /* afterwards: how often it was counted as a fault of the region */
 	uint32_t brake_ns;      /* afterwards: its thread shall sleep so long, see fault_brake() */
 };
 
@@ -108,6 +109,10 @@ enum fault_verdict {
 	FAULT_AGAIN,   /* the kernel wants an event to be read first */
 	FAULT_REFUSED, /* the kernel has no page for this entry, or a restore could not fetch it: not our fault */
 };
+
+/* How long the starved writers of a region may go on to wait, by its handler; the snapshot fails when that is
+ * over. UINT64_MAX: for ever, or there are none. */
+uint64_t fault_starving_left_ns(struct uffdwp_region *region);
 
 /* The word that inline writers and barriers sleep on. */
 extern _Atomic uint32_t fault_change;

@@ -13,6 +13,7 @@
 #include "fault/fault.h"
 #include "fault/handler_private.h"
 #include "fault/inline.h"
+#include "fault/measure.h"
 #include "kernel/abi.h"
 #include "kernel/backoff.h"
 #include "kernel/nodes.h"
@@ -24,25 +25,6 @@
 #define SLICE_NS 100000        /* a writer waits: no other thread on this CPU may finish its milliseconds first */
 #define END_TRIES 50           /* looks at whether the memory of a process that has ended is gone, too */
 
-static uint64_t handler_starving_left_ns(struct uffdwp_region *region)
-{
-	epoch_ticket ticket = epoch_enter(&fault_epoch);
-	struct preserve *preserve = atomic_load(&region->preserve);
-	uint64_t since = atomic_load(&region->starved_since_ns);
-	uint64_t left = UINT64_MAX;
-
-	if (preserve && since && atomic_load(&region->starved) && !atomic_load(&preserve->error)) {
-		uint64_t waited = kernel_now_ns() - since;
-
-		if (waited < preserve->wait_ns)
-			left = preserve->wait_ns - waited;
-		else
-			fault_fail(region, preserve, -ETIME, atomic_load(&region->starved_page));
-	}
-	epoch_leave(ticket);
-	return left;
-}
-
 /* When to look again although nothing happens: the bound of policy `wait`. */
 static uint64_t handler_timeout(struct handler *handler)
 {
@@ -51,7 +33,7 @@ static uint64_t handler_timeout(struct handler *handler)
 	if (!handler->starving)
 		return UINT64_MAX;
 	for (unsigned i = 0; i < atomic_load(&handler->count); i++) {
-		uint64_t left = handler_starving_left_ns(handler->regions[i]);
+		uint64_t left = fault_starving_left_ns(handler->regions[i]);
 
 		least = left < least ? left : least;
 	}
@@ -59,20 +41,21 @@ static uint64_t handler_timeout(struct handler *handler)
 	return least;
 }
 
-static enum fault_verdict handler_resolve(const struct fault *reported)
+static enum fault_verdict handler_resolve(struct fault *reported)
 {
 	struct fault fault = *reported; /* resolving may change what it is */
 	epoch_ticket ticket = epoch_enter(&fault_epoch);
 	enum fault_verdict verdict = fault_resolve(&fault);
 
 	epoch_leave(ticket);
+	reported->counted += fault.counted;
 	fault_brake(fault.region->k, fault.brake_ns);
 	return verdict;
 }
 
 /* Leaves the writer asleep: flag up first, then a last look (INV-WAKE). Partners: the exchanges in phase_wake() and
  * fault_wake_starved(). The later of two exchanges of one flag sees what came before the earlier. */
-static enum fault_verdict handler_leave_asleep(const struct fault *fault, _Atomic uint32_t *flag)
+static enum fault_verdict handler_leave_asleep(struct fault *fault, _Atomic uint32_t *flag)
 {
 	struct uffdwp_region *region = fault->region;
 
@@ -123,7 +106,8 @@ static uint64_t handler_page_of(const struct source *source, uint64_t address)
 	return (address - atomic_load_explicit(&region->base, memory_order_relaxed)) >> region->page_shift;
 }
 
-static void handler_take_fault(struct handler *handler, const struct source *source, uint64_t address, uint64_t flags)
+static void handler_take_fault(struct handler *handler, const struct source *source, uint64_t address, uint64_t flags,
+                               uint32_t thread)
 {
 	struct uffdwp_region *region = source->region;
 	struct fault fault = {.region = region,
@@ -132,6 +116,7 @@ static void handler_take_fault(struct handler *handler, const struct source *sou
 	                      .by = FAULT_BY_HANDLER,
 	                      .access = handler_access_of(flags)};
 
+	uint64_t began_ns = measure_begin(&handler->measure, &fault, address, thread);
 	enum fault_verdict verdict = handler_resolve(&fault);
 
 	if (verdict == FAULT_STALLED)
@@ -145,8 +130,11 @@ static void handler_take_fault(struct handler *handler, const struct source *sou
 		sched_yield();
 	}
 	/* The claimant will wake the writer. */
-	if (verdict == FAULT_BUSY && fault.access != FAULT_READ_EMPTY)
+	if (verdict == FAULT_BUSY && fault.access != FAULT_READ_EMPTY) {
 		fault_count(&region->counters.faults, 1);
+		fault.counted++;
+	}
+	measure_end(&handler->measure, &fault, verdict, began_ns, thread);
 }
 
 /* 1: a fault at no address of the region. */
@@ -180,8 +168,10 @@ static void handler_take_message(struct handler *handler, const struct source *s
 			events_take(source->region, message);
 		return;
 	}
-	handler_take_fault(handler, source, message->arg.pagefault.address, message->arg.pagefault.flags);
-	follow_fault(&handler->follow, source->region->threads_known ? message->arg.pagefault.feat.ptid : 0);
+	uint32_t thread = source->region->threads_known ? message->arg.pagefault.feat.ptid : 0;
+
+	handler_take_fault(handler, source, message->arg.pagefault.address, message->arg.pagefault.flags, thread);
+	follow_fault(&handler->follow, thread);
 }
 
 /* Its uffd cannot be served: writers go on unseen, and calls report that the region is dead. */
@@ -249,6 +239,8 @@ static ssize_t handler_take_messages(struct handler *handler, const struct sourc
 		inline_moves_begin();
 	ssize_t got = handler->k->uffd_read(source->uffd, messages, HANDLER_BATCH);
 	size_t count = got > 0 ? (size_t)got / sizeof(messages[0]) : 0;
+
+	measure_read(&handler->measure, source->region);
 	int moves = announces && handler_has_move(messages, count);
 
 	if (announces && !moves)

@@ -54,7 +54,7 @@ void handler_sync(struct handler *handler);
 int handler_check(struct handler *handler);
 
 /* Its thread's id; 0: it has not begun yet. */
-uint32_t handler_thread(const struct handler *handler);
+uint32_t handler_thread(struct handler *handler);
 
 /* How many regions it has: new ones go where there are fewest. */
 unsigned handler_load(const struct handler *handler);

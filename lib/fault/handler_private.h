@@ -18,6 +18,7 @@
 #include "base/lock.h"
 #include "fault/follow.h"
 #include "fault/handler.h"
+#include "fault/measure.h"
 #include "io/loop.h"
 
 #define HANDLER_KICK 0  /* token of the eventfd; all others are regions, or mappers */
@@ -76,6 +77,7 @@ struct handler {
 
 	/* The thread's own. */
 	struct follow follow;
+	struct measure measure;
 	int starving; /* some region waits for pool memory: deadlines are to be watched */
 	int news;     /* some region may have losses to report */
 

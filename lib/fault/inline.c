@@ -23,6 +23,8 @@
 #include <ucontext.h>
 
 #include "fault/fault.h"
+#include "fault/measure.h"
+#include "fault/tap.h"
 #include "fault/trap.h"
 #include "kernel/process.h"
 
@@ -94,6 +96,7 @@ struct inline_fault {
 	const struct kernel_ops *k;
 	enum fault_verdict verdict;
 	uint64_t until_ns;
+	uint64_t began_ns; /* when it was met; 0: nothing is measured */
 	unsigned refusals;
 	uint32_t brake_ns;
 };
@@ -136,7 +139,13 @@ static enum look inline_resolve_in(struct inline_fault *fault, struct uffdwp_reg
 		return region->uffd < 0 ? inline_let_child_write(region, met.page) : LOOK_NO_REGION;
 	if (met.page >= pages || inline_is_foreign(region, met.page))
 		return LOOK_NO_REGION;
+	struct meter *meter = measure_meter(region);
+
+	if (meter && !fault->began_ns)
+		fault->began_ns = measure_met(&met, fault->address, TAP_THIS_THREAD, kernel_now_ns());
 	fault->verdict = fault_resolve_with_retry(&met);
+	if (meter && met.counted)
+		meter_add_shared(meter, kernel_now_ns() - fault->began_ns + met.brake_ns, met.counted);
 	fault->until_ns = met.until_ns;
 	fault->refusals = met.refusals;
 	fault->brake_ns = met.brake_ns;

@@ -67,12 +67,16 @@ static int preserve_unprotect(struct fault *fault, uint64_t first, uint64_t end)
 	if (view_break(region, first, end)) /* a child has to be known, or to end, before: writes are stalled so long */
 		return -EAGAIN;
 	INVARIANT(VIEW, view_are_broken(region, first, end));
-	if (preserve_is_fault(fault))
+	if (preserve_is_fault(fault)) {
 		fault_count(&region->counters.faults, 1);
+		fault->counted++;
+	}
 	int error = preserve_open_pages(fault, first, end);
 
-	if (error && preserve_is_fault(fault))
+	if (error && preserve_is_fault(fault)) {
 		atomic_fetch_sub_explicit(&region->counters.faults, 1, memory_order_relaxed);
+		fault->counted--;
+	}
 	return error;
 }
 

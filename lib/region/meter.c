@@ -80,7 +80,7 @@ void meter_read(const struct meter_shard *shard, struct meter_sum *sum)
 
 uint64_t meter_percentile(const struct meter_sum *sum, unsigned per_mille)
 {
-	uint64_t wanted = (uint64_t)((__extension__(unsigned __int128) sum->count * per_mille + 999) / 1000);
+	uint64_t wanted = sum->count / 1000 * per_mille + (sum->count % 1000 * per_mille + 999) / 1000;
 	uint64_t seen = 0;
 
 	for (unsigned i = 0; i < METER_BUCKETS; i++) {

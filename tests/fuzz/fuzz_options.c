@@ -5,7 +5,8 @@
  * beyond. Whatever it says: no crash; no success with a flag or a tail that is not known; outputs are written on
  * success only; an error has a text of its own.
  *
- * Not asked here: huge pages, which are the machine's, are refused by the table of operations.
+ * Not asked here: huge pages, which are the machine's, and folders for control sockets are refused by the table of
+ * operations.
  *
  * fuzz-options: -max_len=256 -len_control=0
  */
@@ -46,6 +47,14 @@ static int no_huge_pages(const char *name, unsigned flags)
 	return flags & MFD_HUGETLB ? -EINVAL : kernel_real.memfd_create(name, flags);
 }
 
+static int no_folder(int at, const char *name, unsigned mode)
+{
+	(void)at;
+	(void)name;
+	(void)mode;
+	return -EACCES;
+}
+
 static void remove_files(void)
 {
 	(void)unlink(image_path);
@@ -81,6 +90,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 	(void)argv;
 	ops = kernel_real;
 	ops.memfd_create = no_huge_pages;
+	ops.mkdirat = no_folder;
 	make_files();
 	arena = mmap(NULL, ARENA_BYTES, PROT_READ | PROT_WRITE, flags, -1, 0);
 	forge_must(arena != MAP_FAILED, "there is memory");
@@ -293,9 +303,10 @@ static void do_open(struct forge_input *input)
 
 	given_begin(&given, input, sizeof(struct uffdwp_options));
 	GIVEN_PUT(&given, struct uffdwp_options, handler_cpus, choose_text(input));
+	GIVEN_PUT(&given, struct uffdwp_options, control_path, choose_text(input));
 	int error = api_open(&ops, given_end(&given, input), &out);
 
-	check_options(&given, error, UFFDWP_OPEN_NO_URING | UFFDWP_OPEN_USER_MODE);
+	check_options(&given, error, UFFDWP_OPEN_NO_URING | UFFDWP_OPEN_USER_MODE | UFFDWP_OPEN_CONTROL);
 	if (error)
 		forge_must(out == NONE(struct uffdwp), "out is written on success only");
 	else
