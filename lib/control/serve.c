@@ -56,7 +56,7 @@ struct serve {
 	int kick;
 	int listening;
 	_Atomic int is_stopping;
-	int is_lost; /* the program has closed what is ours */
+	int has_more; /* a client may wait that could not be accepted */
 	struct client clients[SERVE_CLIENTS_MOST];
 };
 
@@ -232,18 +232,22 @@ static void serve_take_client(struct serve *serve, int fd, uint32_t uid)
 	client->fd = fd;
 }
 
-/* Until there is none: the socket is reported when it becomes readable. */
+/* Until there is none: the socket is reported when it becomes readable. A refusal, for want of descriptors, is tried
+ * again after a while. */
 static void serve_accept(struct serve *serve)
 {
+	serve->has_more = 0;
 	for (;;) {
 		uint32_t uid = 0;
 		int fd = own_check(serve->k, serve->listening, serve->tag) ? -EBADF
 		                                                           : serve->k->accept(serve->listening, &uid);
 
-		if (fd >= 0)
+		if (fd >= 0) {
 			serve_take_client(serve, fd, uid);
-		else if (fd != -ECONNABORTED && fd != -EINTR)
+		} else if (fd != -ECONNABORTED && fd != -EINTR) {
+			serve->has_more = fd != -EAGAIN;
 			return;
+		}
 	}
 }
 
@@ -283,6 +287,8 @@ static uint64_t serve_turn(struct serve *serve)
 		if (client->fd >= 0 && client->tapped.tap >= 0)
 			wait_ns = math_min_u64(wait_ns, TAPPED_TURN_NS);
 	}
+	if (serve->has_more)
+		wait_ns = math_min_u64(wait_ns, SERVE_SOON_NS);
 	if (acts_reap(serve->k))
 		wait_ns = math_min_u64(wait_ns, SERVE_REAP_NS);
 	return wait_ns;
@@ -311,6 +317,8 @@ static void serve_run(struct serve *serve)
 			return;
 		for (int i = 0; i < count; i++)
 			serve_take_event(serve, &events[i]);
+		if (serve->has_more)
+			serve_accept(serve);
 	}
 }
 

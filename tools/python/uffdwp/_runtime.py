@@ -48,7 +48,8 @@ def _fork_as_python(*arguments):
 
 
 class Runtime(Handle):
-    """Opens a runtime: uffdwp_open(). Options: flags, handler_threads, handler_cpus, numa_nodes."""
+    """Opens a runtime: uffdwp_open(). Options: flags, handler_threads, handler_cpus, numa_nodes,
+    control, control_path."""
 
     _noun = "runtime"
 
