@@ -26,9 +26,10 @@ struct uffdwp_region;
 /*
  * Pages were lost: uffdwp_region_losses() now has something to report, and may be called from here. Called in a handler
  * thread of the runtime, after the faults that were read together were resolved; in the thread that calls
- * uffdwp_region_audit() for what that finds. Must not touch memory of any region, wait (also not for a lock, see Locks
- * at the top of uffdwp.h), or call anything else of the library. If it does not return for half a second while writers
- * wait, another thread takes the place of that handler, and its snapshots fail (-EOWNERDEAD).
+ * uffdwp_region_audit() for what that finds (a thread of the library's where a client asked for it, see
+ * UFFDWP_OPEN_CONTROL). Must not touch memory of any region, wait (also not for a lock, see Locks at the top of
+ * uffdwp.h), or call anything else of the library. If it does not return for half a second while writers wait, another
+ * thread takes the place of that handler, and its snapshots fail (-EOWNERDEAD).
  */
 typedef void (*uffdwp_loss_fn)(void *user, struct uffdwp_region *region);
 
@@ -102,7 +103,8 @@ UFFDWP_MUST_CHECK UFFDWP_EXPORT int uffdwp_region_attach(struct uffdwp *runtime,
 /*
  * Closes a region: disarms it, resumes every waiting writer, unregisters; unmaps and closes what create made. -EBUSY
  * while a snapshot or a restore of it has not been freed, a view of it is open, a child of it is just being made, or a
- * track watches it: nothing happened then. -ECHILD. Since 0.1.
+ * track watches it: nothing happened then, but that a snapshot which a client began (UFFDWP_OPEN_CONTROL) is aborted.
+ * -ECHILD. Since 0.1.
  */
 UFFDWP_EXPORT int uffdwp_region_close(struct uffdwp_region *region);
 

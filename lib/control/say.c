@@ -72,10 +72,11 @@ static void say_quoted(struct say *say, const char *text)
 	say_sign(say, '"');
 	for (; *text; text++) {
 		unsigned char byte = (unsigned char)*text;
-		char escaped[8];
+		char escaped[8] = "";
+		int length = byte < 0x20 ? snprintf(escaped, sizeof(escaped), "\\u%04x", byte) : 0;
 
-		if (byte < 0x20)
-			say_bytes(say, escaped, (size_t)snprintf(escaped, sizeof(escaped), "\\u%04x", byte));
+		if (length)
+			say_bytes(say, escaped, (size_t)length);
 		else if (byte == '"' || byte == '\\')
 			say_bytes(say, (const char[]){'\\', *text}, 2);
 		else
@@ -111,9 +112,10 @@ void say_close(struct say *say, char kind)
 void say_number(struct say *say, const char *key, uint64_t number)
 {
 	char digits[24];
+	int length = snprintf(digits, sizeof(digits), "%llu", (unsigned long long)number);
 
 	say_begin(say, key);
-	say_bytes(say, digits, (size_t)snprintf(digits, sizeof(digits), "%llu", (unsigned long long)number));
+	say_bytes(say, digits, (size_t)length);
 }
 
 void say_bool(struct say *say, const char *key, int value)

@@ -116,7 +116,7 @@ static void handler_take_fault(struct handler *handler, const struct source *sou
 	                      .by = FAULT_BY_HANDLER,
 	                      .access = handler_access_of(flags)};
 
-	uint64_t began_ns = measure_begin(&handler->measure, &fault, address, thread);
+	uint64_t began_ns = handler->measure.read_ns ? measure_begin(&handler->measure, &fault, address, thread) : 0;
 	enum fault_verdict verdict = handler_resolve(&fault);
 
 	if (verdict == FAULT_STALLED)
@@ -134,7 +134,8 @@ static void handler_take_fault(struct handler *handler, const struct source *sou
 		fault_count(&region->counters.faults, 1);
 		fault.counted++;
 	}
-	measure_end(&handler->measure, &fault, verdict, began_ns, thread);
+	if (began_ns)
+		measure_end(&handler->measure, &fault, verdict, began_ns, thread);
 }
 
 /* 1: a fault at no address of the region. */

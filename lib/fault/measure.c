@@ -35,8 +35,6 @@ static int measure_is_of(const struct measure_wait *wait, const struct fault *fa
 
 uint64_t measure_begin(struct measure *measure, const struct fault *fault, uint64_t address, uint32_t thread)
 {
-	if (!measure->read_ns)
-		return 0;
 	const struct measure_wait *wait = measure_wait_of(measure, fault, thread);
 
 	(void)measure_met(fault, address, thread, measure->read_ns);
@@ -55,7 +53,7 @@ void measure_end(struct measure *measure, const struct fault *fault, enum fault_
 {
 	struct meter *meter = measure_meter(fault->region);
 
-	if (!began_ns || !meter)
+	if (!meter)
 		return;
 	struct measure_wait *wait = measure_wait_of(measure, fault, thread);
 

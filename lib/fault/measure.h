@@ -44,7 +44,7 @@ static inline void measure_read(struct measure *measure, const struct uffdwp_reg
 	measure->read_ns = measure_meter(region) ? kernel_now_ns() : 0;
 }
 
-/* By a handler thread, around a fault. What begin returns goes to end; 0: nothing is measured. */
+/* By a handler thread that measures, around a fault. What begin returns goes to end. */
 uint64_t measure_begin(struct measure *measure, const struct fault *fault, uint64_t address, uint32_t thread);
 void measure_end(struct measure *measure, const struct fault *fault, enum fault_verdict verdict, uint64_t began_ns,
                  uint32_t thread);
