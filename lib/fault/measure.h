@@ -29,10 +29,11 @@ struct measure {
 	struct measure_wait waits[MEASURE_WAITS];
 };
 
-/* The region's meter; NULL: nothing is measured. */
+/* The region's meter; NULL: nothing is measured. Partner: the store in control_open_region(), after which the region
+ * has its number. */
 static inline struct meter *measure_meter(const struct uffdwp_region *region)
 {
-	return atomic_load_explicit(&region->meter, memory_order_relaxed);
+	return atomic_load_explicit(&region->meter, memory_order_acquire);
 }
 
 /* A fault was met at an address, by a thread (0: not known): offers it to the taps. The time. */

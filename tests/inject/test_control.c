@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Control with a kernel that refuses the n-th call, for every n: a runtime opens with its socket or is refused, a
- * client is answered or its connection is closed, and nothing is left behind.
+ * client is answered or its connection is closed, and nothing is left.
  */
 #include <string.h>
 #include <sys/socket.h>

@@ -314,12 +314,14 @@ int main(void)
 	tcase_add_test(opened, test_hostile_lines_are_answered_and_closed);
 	tcase_add_test(opened, test_lines_in_pieces_and_many_at_once_are_answered_in_order);
 	tcase_add_test(opened, test_the_seventeenth_client_is_sent_away);
-	tcase_add_test(opened, test_a_child_has_no_part_in_its_parents_control);
+	if (!SUPPORT_THREAD_SANITIZER) /* no threads in children of threads */
+		tcase_add_test(opened, test_a_child_has_no_part_in_its_parents_control);
 	tcase_add_test(tests, test_the_socket_goes_at_exit_and_a_leftover_is_replaced);
 	tcase_add_test(opened, test_another_user_gets_nothing);
 	tcase_add_test(tests, test_the_environment_asks_and_folders_of_others_are_not_used);
 	tcase_add_test(tests, test_a_path_that_cannot_be_is_an_error);
-	tcase_add_test(opened, test_a_program_that_closes_all_loses_control_only);
+	if (!SUPPORT_THREAD_SANITIZER) /* it sees a race between close(2) and a thread that is cancelled in its wait */
+		tcase_add_test(opened, test_a_program_that_closes_all_loses_control_only);
 	suite_add_tcase(suite, tests);
 	suite_add_tcase(suite, opened);
 	return support_run(suite);
