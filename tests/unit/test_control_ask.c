@@ -107,22 +107,22 @@ END_TEST
 
 START_TEST(test_values_are_named_where_they_are_wrong)
 {
-	static const char *const numbers[] = {"-1",
-	                                      "1.5",
-	                                      "1e3",
-	                                      "\"1\"",
-	                                      "null",
-	                                      "true",
-	                                      "9223372036854775808",
-	                                      "18446744073709551616",
-	                                      "[1]",
-	                                      "99999999999999999999999"};
+	static const char *const numbers[] = {"-1", "1.5", "1e3", "\"1\"", "null", "true", "9223372036854775808",
+	                                      "[1]"};
+	/* Beyond 64 bits: no JSON for json-c from 0.17 on, before that it is cut to what fits. */
+	static const char *const beyond[] = {"18446744073709551616", "99999999999999999999999"};
 	char line[200];
 	for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
 		(void)snprintf(line, sizeof(line), "{\"v\":1,\"do\":\"stat\",\"region\":%s}", numbers[i]);
 		EXPECT_REFUSED(line, -EINVAL, "\"region\"");
 		(void)snprintf(line, sizeof(line), "{\"v\":1,\"do\":\"hello\",\"id\":%s}", numbers[i]);
 		EXPECT_REFUSED(line, -EINVAL, "\"id\"");
+	}
+	for (size_t i = 0; i < sizeof(beyond) / sizeof(beyond[0]); i++) {
+		(void)snprintf(line, sizeof(line), "{\"v\":1,\"do\":\"stat\",\"region\":%s}", beyond[i]);
+		int error = parse(line);
+		ck_assert(error == -EINVAL || error == -EPROTO);
+		ck_assert_str_ne(ask.text, "");
 	}
 	EXPECT_REFUSED("{\"v\":1,\"do\":1}", -EINVAL, "\"do\"");
 	EXPECT_REFUSED("{\"v\":1,\"do\":\"snapshot\",\"region\":1,\"path\":\"\"}", -EINVAL, "\"path\"");
