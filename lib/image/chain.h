@@ -87,7 +87,7 @@ struct uffdwp_image {
 	uint64_t bad_at; /* in the link's file */
 };
 
-struct meter; /* meter.h */
+struct gauge; /* gauge.h */
 
 struct chain_options {
 	uint32_t flags; /* UFFDWP_IMAGE_* */
@@ -149,9 +149,9 @@ uint64_t chain_skip_zeros(const struct uffdwp_image *image, uint64_t offset, uin
 int chain_next(const struct uffdwp_image *image, uint64_t offset, struct uffdwp_image_extent *extent);
 void chain_info(const struct uffdwp_image *image, uint32_t link, struct uffdwp_image_info *info);
 
-/* Reads the raw file whole: its id, and -EXDEV where that is not what its child names; judge: when it was read. `meter`
+/* Reads the raw file whole: its id, and -EXDEV where that is not what its child names; judge: when it was read. `gauge`
  * gets all its bytes, holes too. */
-int chain_check_base(struct uffdwp_image *image, struct image_id *id, struct meter *meter);
+int chain_check_base(struct uffdwp_image *image, struct image_id *id, struct gauge *gauge);
 int chain_judge_base(struct uffdwp_image *image, struct image_id id);
 
 /* -EINVAL where `path` is a file of the chain. */

@@ -8,8 +8,8 @@
 #include "base/math.h"
 #include "image/base.h"
 #include "image/chain.h"
+#include "image/gauge.h"
 #include "image/io.h"
-#include "image/meter.h"
 #include "kernel/pages.h"
 
 #define BLOCK_BYTES BASE_BLOCK_BYTES
@@ -23,7 +23,7 @@ struct compare {
 	struct image_id raw_id;      /* of from's base */
 	uint64_t start;              /* of the range that is open */
 	uint64_t end;                /* of it; equal: none is open */
-	struct meter meter; /* counts bytes of the raw images that are checked first, then of what is compared */
+	struct gauge gauge; /* counts bytes of the raw images that are checked first, then of what is compared */
 };
 
 /* Where an image has something that is not known to be zeros; looked for again only where that was passed. */
@@ -110,7 +110,7 @@ static int diff_compare_all(struct compare *compare)
 {
 	struct content from = {.image = compare->from};
 	struct content to = {.image = compare->to};
-	uint64_t before = atomic_load(&compare->meter.done);
+	uint64_t before = atomic_load(&compare->gauge.done);
 	uint64_t offset = 0;
 	int error = 0;
 
@@ -122,11 +122,11 @@ static int diff_compare_all(struct compare *compare)
 		error = diff_compare_block(compare, offset);
 		offset += BLOCK_BYTES;
 		if (!error)
-			error = meter_move(&compare->meter, before + offset);
+			error = gauge_move(&compare->gauge, before + offset);
 	}
 	if (!error)
 		error = diff_end_range(compare);
-	return error ? error : meter_end(&compare->meter);
+	return error ? error : gauge_end(&compare->gauge);
 }
 
 /* The text is from's, whichever image failed. */
@@ -165,10 +165,10 @@ static int diff_check_bases(struct compare *compare)
 	int error = 0;
 
 	if (diff_checks_from(compare))
-		error = chain_check_base(compare->from, &compare->raw_id, &compare->meter);
+		error = chain_check_base(compare->from, &compare->raw_id, &compare->gauge);
 	if (error || !diff_checks_to(compare))
 		return error;
-	error = chain_check_base(compare->to, &id, &compare->meter);
+	error = chain_check_base(compare->to, &id, &compare->gauge);
 	return error ? diff_pass_text(compare, error) : 0;
 }
 
@@ -199,7 +199,7 @@ static int diff_finish(struct compare *compare, int error)
 	struct image_identity identity;
 	struct text *text = &compare->from->text;
 
-	if (meter_was_ended(&compare->meter, text))
+	if (gauge_was_ended(&compare->gauge, text))
 		return error;
 	if (error && atomic_load(&compare->to->bad))
 		return diff_pass_text(compare, error);
@@ -215,7 +215,7 @@ int chain_diff(struct uffdwp_image *from, struct uffdwp_image *to, struct uffdwp
 {
 	struct compare compare = {.from = from, .to = to, .diff = diff};
 
-	meter_begin(&compare.meter, from, diff_total(&compare));
+	gauge_begin(&compare.gauge, from, diff_total(&compare));
 	int error = diff_check_bases(&compare);
 
 	diff->page_bytes = from->links[0].is_raw ? to->page_bytes : from->page_bytes;

@@ -17,8 +17,8 @@
 #include "base/thread.h"
 #include "image/base.h"
 #include "image/chain.h"
+#include "image/gauge.h"
 #include "image/io.h"
-#include "image/meter.h"
 #include "image/zeros.h"
 #include "kernel/pages.h"
 
@@ -33,7 +33,7 @@ struct merge {
 	_Atomic int error;
 	_Atomic int read_failed; /* the error is of the reading */
 	uint64_t end;
-	struct meter meter; /* counts bytes of the result, or of the raw image where that is longer: holes too */
+	struct gauge gauge; /* counts bytes of the result, or of the raw image where that is longer: holes too */
 };
 
 /* ---- a block ---- */
@@ -172,7 +172,7 @@ static void *merge_main(void *argument)
 		int error = merge_block(merge, offset, buffer);
 
 		if (!error)
-			error = meter_add(&merge->meter, passed);
+			error = gauge_add(&merge->gauge, passed);
 		if (error)
 			merge_fail(merge, error);
 	}
@@ -239,15 +239,15 @@ static int merge_raw(struct uffdwp_image *image, const char *path, const struct 
 		return error;
 	if (image->length_bytes > merge.end)
 		merge.end = image->length_bytes;
-	meter_begin(&merge.meter, image, merge.end);
+	gauge_begin(&merge.gauge, image, merge.end);
 	error = merge_open_list(&merge);
 	if (!error)
 		error = merge_set_length(&merge, path);
 	if (!error) {
 		error = merge_run_threads(&merge, options->threads ? options->threads : THREADS_DEFAULT);
 		if (!error)
-			error = meter_end(&merge.meter);
-		if (!meter_was_ended(&merge.meter, &image->text) && error && !atomic_load(&merge.read_failed))
+			error = gauge_end(&merge.gauge);
+		if (!gauge_was_ended(&merge.gauge, &image->text) && error && !atomic_load(&merge.read_failed))
 			text_fail(&image->text, error, "\"%s\" could not be written: %s", path, strerror(-error));
 	}
 	if (!error)
@@ -266,7 +266,7 @@ struct delta_merge {
 	uint64_t hidden; /* the first page that the merged links cut off, wholly or in part */
 	uint64_t shown;  /* the first after the parent's last */
 	unsigned char *buffer;
-	struct meter meter; /* counts the pages that deltas have, each once */
+	struct gauge gauge; /* counts the pages that deltas have, each once */
 };
 
 /* A page of the result: as the chain shows it, zeros beyond its end. */
@@ -318,11 +318,11 @@ static int merge_put_pages(struct delta_merge *merge)
 			error = merge_put_page(merge, page);
 		after = page + 1;
 		if (!error)
-			error = meter_add(&merge->meter, image->page_bytes);
+			error = gauge_add(&merge->gauge, image->page_bytes);
 	}
 	if (!error)
 		error = merge_put_hidden(merge, after, pages);
-	return error ? error : meter_end(&merge->meter);
+	return error ? error : gauge_end(&merge->gauge);
 }
 
 static int merge_write_delta(struct delta_merge *merge, const char *path)
@@ -337,10 +337,10 @@ static int merge_write_delta(struct delta_merge *merge, const char *path)
 	memcpy(parent.name, oldest->parent_name, sizeof(parent.name));
 	merge->hidden = image->links[merge->deltas - 1].clip / image->page_bytes;
 	merge->shown = format_delta_pages(oldest->parent_length_bytes, image->page_bytes);
-	meter_begin(&merge->meter, image, image->piece_count * image->page_bytes);
+	gauge_begin(&merge->gauge, image, image->piece_count * image->page_bytes);
 	int error = merge_put_pages(merge);
 
-	if (meter_was_ended(&merge->meter, &image->text))
+	if (gauge_was_ended(&merge->gauge, &image->text))
 		return error;
 	if (error) {
 		if (!atomic_load(&image->bad))

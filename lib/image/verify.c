@@ -7,9 +7,9 @@
 #include "base/math.h"
 #include "image/base.h"
 #include "image/chain.h"
+#include "image/gauge.h"
 #include "image/hash.h"
 #include "image/io.h"
-#include "image/meter.h"
 #include "kernel/pages.h"
 
 #define BUFFER_BYTES BASE_BLOCK_BYTES
@@ -18,7 +18,7 @@ struct verify {
 	struct uffdwp_image *image;
 	struct uffdwp_image_verified *verified;
 	unsigned char *buffer;
-	struct meter meter; /* counts bytes of files; a delta is read twice, each time counts for half of it */
+	struct gauge gauge; /* counts bytes of files; a delta is read twice, each time counts for half of it */
 	uint64_t before;    /* bytes of the files that are done */
 };
 
@@ -51,7 +51,7 @@ static int verify_pages(struct verify *verify, uint32_t number)
 		error = chain_read_page(image, &piece, verify->buffer);
 		verify->verified->pages += !error;
 		if (!error)
-			error = meter_move(&verify->meter, verify->before + verify_half(link->file_bytes, i, count));
+			error = gauge_move(&verify->gauge, verify->before + verify_half(link->file_bytes, i, count));
 	}
 	return error;
 }
@@ -73,7 +73,7 @@ static int verify_data(struct verify *verify, uint32_t number)
 		if (error)
 			return chain_note_bad(image, error, number, at / image->page_bytes, at);
 		XXH3_128bits_update(&state, buffer, part);
-		error = meter_move(&verify->meter, verify->before + link->file_bytes / 2 + at / 2);
+		error = gauge_move(&verify->gauge, verify->before + link->file_bytes / 2 + at / 2);
 		if (error)
 			return error;
 	}
@@ -116,7 +116,7 @@ static int verify_delta(struct verify *verify, uint32_t number)
 	verify->verified->links++;
 	verify->verified->bytes_read += file_bytes;
 	verify->before += file_bytes;
-	return meter_move(&verify->meter, verify->before);
+	return gauge_move(&verify->gauge, verify->before);
 }
 
 int chain_judge_base(struct uffdwp_image *image, struct image_id id)
@@ -139,7 +139,7 @@ int chain_judge_base(struct uffdwp_image *image, struct image_id id)
 
 /* What the call had counted before, and what the raw file adds. */
 struct verify_base {
-	struct meter *meter;
+	struct gauge *gauge;
 	uint64_t before;
 };
 
@@ -147,13 +147,13 @@ static int verify_note_base(void *user, uint64_t at)
 {
 	const struct verify_base *counted = user;
 
-	return meter_move(counted->meter, counted->before + at);
+	return gauge_move(counted->gauge, counted->before + at);
 }
 
-int chain_check_base(struct uffdwp_image *image, struct image_id *id, struct meter *meter)
+int chain_check_base(struct uffdwp_image *image, struct image_id *id, struct gauge *gauge)
 {
 	const struct image_link *base = chain_base(image);
-	struct verify_base counted = {meter, atomic_load(&meter->done)};
+	struct verify_base counted = {gauge, atomic_load(&gauge->done)};
 	struct base_list list;
 	unsigned char *buffer = pages_new(image->k, BUFFER_BYTES);
 	int error = buffer ? base_open(&list, image->k, base->length_bytes) : -ENOMEM;
@@ -168,8 +168,8 @@ int chain_check_base(struct uffdwp_image *image, struct image_id *id, struct met
 	base_close(&list);
 	pages_free(image->k, buffer, BUFFER_BYTES);
 	if (!error)
-		error = meter_move(meter, counted.before + base->length_bytes);
-	if (meter_was_ended(meter, &image->text))
+		error = gauge_move(gauge, counted.before + base->length_bytes);
+	if (gauge_was_ended(gauge, &image->text))
 		return error;
 	if (error)
 		return text_fail(&image->text, error, "\"%s\" cannot be read: %s", base->path,
@@ -183,18 +183,18 @@ int chain_verify(struct uffdwp_image *image, struct uffdwp_image_verified *verif
 	struct image_id id = {0, 0};
 	int error = verify.buffer ? 0 : text_fail(&image->text, -ENOMEM, "no memory for checking");
 
-	meter_begin(&verify.meter, image, verify_total(image));
+	gauge_begin(&verify.gauge, image, verify_total(image));
 	for (uint32_t i = 0; i + 1 < image->link_count && !error; i++)
 		error = verify_delta(&verify, i);
 	pages_free(image->k, verify.buffer, BUFFER_BYTES);
-	if (meter_was_ended(&verify.meter, &image->text))
+	if (gauge_was_ended(&verify.gauge, &image->text))
 		return error;
 	if (!error)
-		error = chain_check_base(image, &id, &verify.meter);
+		error = chain_check_base(image, &id, &verify.gauge);
 	if (!error) {
 		verified->links++;
 		verified->bytes_read += chain_base(image)->length_bytes;
 	}
 	verified->raw_id = (struct uffdwp_image_id){id.low, id.high};
-	return error ? error : meter_end(&verify.meter);
+	return error ? error : gauge_end(&verify.gauge);
 }

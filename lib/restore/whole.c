@@ -219,7 +219,7 @@ static struct whole *whole_open(struct uffdwp_region *region, struct uffdwp_imag
 	whole->region = region;
 	whole->image = image;
 	whole->base = chain_base(image);
-	meter_begin(&whole->meter, image, image->length_bytes);
+	gauge_begin(&whole->gauge, image, image->length_bytes);
 	whole->direct_fd = -1;
 	lock_init(&whole->lock);
 	pthread_cond_init(&whole->more, NULL);
@@ -254,7 +254,7 @@ static int whole_report(struct whole *whole)
 	struct uffdwp_image *image = whole->image;
 	int error = atomic_load(&whole->error);
 
-	if (meter_was_ended(&whole->meter, whole->region->text))
+	if (gauge_was_ended(&whole->gauge, whole->region->text))
 		return error;
 	if (error && atomic_load(&image->bad))
 		return whole_report_image(whole->region, image, error);
@@ -284,7 +284,7 @@ static void whole_fill_progress(const struct whole *whole, struct uffdwp_restore
 /* The last report, in the caller's thread. */
 static void whole_end_meter(struct whole *whole)
 {
-	int error = atomic_load(&whole->error) ? 0 : meter_end(&whole->meter);
+	int error = atomic_load(&whole->error) ? 0 : gauge_end(&whole->gauge);
 
 	if (error)
 		whole_fail(whole, error, 0);

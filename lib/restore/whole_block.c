@@ -307,7 +307,7 @@ static int whole_block_done(struct whole *whole, const struct block *block, int 
 	if (error)
 		return error;
 	atomic_fetch_add(&whole->bytes_done, block->length);
-	error = meter_add(&whole->meter, block->length);
+	error = gauge_add(&whole->gauge, block->length);
 	return error ? whole_fail(whole, error, block->offset) : 0;
 }
 

@@ -9,7 +9,7 @@
 
 #include "base/lock.h"
 #include "image/base.h"
-#include "image/meter.h"
+#include "image/gauge.h"
 #include "restore/restore.h"
 #include "restore/whole.h"
 
@@ -62,7 +62,7 @@ struct whole {
 	_Atomic uint64_t error_offset;
 	_Atomic uint64_t bytes_read;
 	_Atomic uint64_t bytes_done;
-	struct meter meter; /* counts bytes of the image */
+	struct gauge gauge; /* counts bytes of the image */
 };
 
 /* The first error is what is reported. Returns it as it came. */
