@@ -49,13 +49,15 @@ options_of() {
 	timeout 100 "$@" --help | sed -nE 's/^ {2,6}(-., )?(--[a-z-]+=?).*/\2/p' | sort | paste -sd ' '
 }
 
+live=(abort arm audit disarm list metrics snapshot stat trace watch)
+
 complete_commands() {
-	expect 'dirty doctor fork image version' uffdwp-ctl ''
-	expect 'dirty doctor' uffdwp-ctl d
+	expect 'abort arm audit dirty disarm doctor fork image list metrics snapshot stat trace version watch' uffdwp-ctl ''
+	expect 'dirty disarm doctor' uffdwp-ctl d
 	expect '--help --usage --version' uffdwp-ctl --
 	expect 'diff info merge restore verify' uffdwp-ctl image ''
 	expect "$(options_of "${UFFDWP_CTL%/*}/uffdwp-dirty")" uffdwp-dirty --
-	for command in doctor dirty fork image version; do
+	for command in doctor dirty fork image version "${live[@]}"; do
 		expect "$(options_of "$UFFDWP_CTL" "$command")" uffdwp-ctl "$command" --
 	done
 }
@@ -105,6 +107,25 @@ complete_bench() {
 	expect 'folder' "$UFFDWP_BENCH" disk --dir = f
 }
 
+# Processes and regions come from `list`, here from a program that stands for it. A shell splits words at colons.
+complete_targets() {
+	cat >folder/uffdwp-ctl <<-'END'
+		#!/bin/sh
+		[ "$*" = "list --targets" ] && printf '%s\n' 17:1 17:2 4711:1 4711:12 99
+	END
+	chmod +x folder/uffdwp-ctl
+	expect '17:1 17:2 4711:1 4711:12 99' folder/uffdwp-ctl stat ''
+	expect '17 4711 99' folder/uffdwp-ctl metrics ''
+	expect '4711:1 4711:12' folder/uffdwp-ctl watch 47
+	expect '1 12' folder/uffdwp-ctl trace 4711 : 1
+	expect '1 12' folder/uffdwp-ctl trace --summary 4711 :
+	expect '2' folder/uffdwp-ctl snapshot 17 : 2
+	expect 'folder monday.img tuesday.raw wednesday.delta' folder/uffdwp-ctl snapshot 17 : 2 ''
+	expect 'monday.img' folder/uffdwp-ctl snapshot 17 : 2 new.img --parent = m
+	expect '' folder/uffdwp-ctl arm 17 : 2 ''
+	expect 'auto move rounds' folder/uffdwp-ctl snapshot 17 : 2 --arming = ''
+}
+
 # In a terminal of its own zsh gets each line of standard input and <Tab>, and what the line became is printed.
 in_zsh() {
 	mkdir -p "$scratch/functions"
@@ -150,6 +171,10 @@ uffdwp-ctl dirty --live=li|uffdwp-ctl dirty --live=lines |
 uffdwp-dirty --live=li|uffdwp-dirty --live=lines |
 uffdwp-ctl fork --delivery=inl|uffdwp-ctl fork --delivery=inline |
 uffdwp-ctl fork --check -- cat thu|uffdwp-ctl fork --check -- cat thursday.txt |
+uffdwp-ctl sna|uffdwp-ctl snapshot |
+uffdwp-ctl snapshot --arming=ro|uffdwp-ctl snapshot --arming=rounds |
+$scratch/folder/uffdwp-ctl stat 17|$scratch/folder/uffdwp-ctl stat 17:|
+$scratch/folder/uffdwp-ctl snapshot 17:2 mon|$scratch/folder/uffdwp-ctl snapshot 17:2 monday.img |
 END
 	[[ ! -x $UFFDWP_BENCH ]] || cat >>"$scratch/wanted" <<END
 uffdwp-bench fau|uffdwp-bench faults |
@@ -164,7 +189,7 @@ END
 # Each option that --help names stands in the file for zsh, too.
 look_into_zsh() {
 	local command option
-	for command in doctor dirty fork image; do
+	for command in doctor dirty fork image "${live[@]}"; do
 		for option in $(options_of "$UFFDWP_CTL" "$command"); do
 			grep -qE "[{,')]${option}[}[]" <(sed -n "/^_uffdwp-ctl_$command()/,/^}/p; /^common=/,/^)/p" \
 				"$UFFDWP_SOURCE/tools/uffdwp-ctl/_uffdwp-ctl") || fail "zsh: $command has no $option"
@@ -176,6 +201,7 @@ complete_commands
 complete_values
 complete_images
 complete_programs
+complete_targets
 complete_bench
 look_into_zsh
 complete_in_zsh

@@ -53,10 +53,10 @@ dirty=$UFFDWP_SOURCE/tools/dirty
 compare "$dirty/uffdwp-dirty.1" -- "$UFFDWP_CTL" dirty
 compare "$dirty/uffdwp-dirty.1" -- "${UFFDWP_CTL%/*}/uffdwp-dirty"
 [[ $(<"$dirty/uffdwp-ctl-dirty.1") == ".so man1/uffdwp-dirty.1" ]] || fail "uffdwp-ctl-dirty(1) is not uffdwp-dirty(1)"
-for command in doctor fork image; do
+for command in abort arm audit disarm doctor fork image list metrics snapshot stat trace watch; do
 	compare "$manuals/uffdwp-ctl-$command.1" -- "$UFFDWP_CTL" "$command"
 done
-for command in dirty doctor fork image; do
+for command in abort arm audit dirty disarm doctor fork image list metrics snapshot stat trace watch; do
 	grep -q "^\.BR uffdwp\\\\-ctl\\\\-$command (1)" "$manuals/uffdwp-ctl.1" || fail "uffdwp-ctl(1) does not name $command"
 done
 if [[ -x $UFFDWP_BENCH ]]; then

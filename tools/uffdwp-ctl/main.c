@@ -16,6 +16,7 @@
 #include "doctor.h"
 #include "fork.h"
 #include "image.h"
+#include "live.h"
 
 #define PROGRAM "uffdwp-ctl"
 
@@ -183,8 +184,14 @@ static int main_run_version(int argc, char **argv)
 /* --------------------------------------------------------------------------------------------------------- main -- */
 
 static const struct command commands[] = {
-        {"dirty", run_dirty}, {"doctor", main_run_doctor},   {"fork", run_fork},
-        {"image", run_image}, {"version", main_run_version},
+        {"abort", run_abort},       {"arm", run_arm},
+        {"audit", run_audit},       {"dirty", run_dirty},
+        {"disarm", run_disarm},     {"doctor", main_run_doctor},
+        {"fork", run_fork},         {"image", run_image},
+        {"list", run_list},         {"metrics", run_metrics},
+        {"snapshot", run_snapshot}, {"stat", run_stat},
+        {"trace", run_trace},       {"version", main_run_version},
+        {"watch", run_watch},
 };
 #define COMMANDS (sizeof commands / sizeof commands[0])
 
@@ -192,11 +199,23 @@ static const char main_doc[] =
         "Looks after libuffdwp, the runtime that reports to a program which page is about to be written."
         "\v"
         "Commands:\n"
-        "  dirty    run a program and show what memory it writes, over time\n"
-        "  doctor   what this kernel, user and container can do, and what to change\n"
-        "  fork     run a program whose fork() does not grow with its heap\n"
-        "  image    look at images and deltas, check, merge, restore, compare them\n"
-        "  version  which version this is\n"
+        "  dirty     run a program and show what memory it writes, over time\n"
+        "  doctor    what this kernel, user and container can do, and what to change\n"
+        "  fork      run a program whose fork() does not grow with its heap\n"
+        "  image     look at images and deltas, check, merge, restore, compare them\n"
+        "  version   which version this is\n"
+        "\n"
+        "Commands for live processes, those with a control socket (UFFDWP_CONTROL=1):\n"
+        "  list      which there are, and their regions\n"
+        "  stat      everything about a region\n"
+        "  watch     the same on a screen, again and again\n"
+        "  snapshot  take a snapshot of a region\n"
+        "  abort     end a snapshot without an image\n"
+        "  audit     look for pages that lost their protection\n"
+        "  arm       protect pages\n"
+        "  disarm    unprotect pages\n"
+        "  trace     which thread writes where\n"
+        "  metrics   figures for Prometheus\n"
         "\n"
         "'uffdwp-ctl COMMAND --help' explains a command, its exit codes and its output.\n"
         "\n"
@@ -204,9 +223,12 @@ static const char main_doc[] =
         "  uffdwp-ctl doctor            # can snapshots be taken here?\n"
         "  uffdwp-ctl doctor --json     # the same for a script\n"
         "  uffdwp-ctl dirty --svg heat.svg -- sqlite3 bank.db <load.sql\n"
+        "  uffdwp-ctl watch             # what goes on in live processes?\n"
         "\n"
-        "Exit codes:\n  0  all is well\n  1  nothing works here\n  2  the command line was not understood\n"
-        "  3  it works with limits\n  4  the program could not do its work\n"
+        "Exit codes:\n  0  all is well\n  1  nothing works here; a live process refused it\n  2  the command line was "
+        "not understood\n"
+        "  3  it works with limits; no such process or region\n"
+        "  4  the program could not do its work; a process answers nonsense\n"
         "  (dirty and fork end as the program that they run; image diff ends with 1 where images differ)\n";
 
 struct main_arguments {
@@ -223,24 +245,38 @@ static const struct command *main_find_command(const char *name)
 	return NULL;
 }
 
+/* "abort, arm, ... and watch" */
+static void main_name_commands(char *text, size_t size)
+{
+	size_t used = 0;
+
+	text[0] = '\0';
+	for (size_t i = 0; i < COMMANDS && used < size; i++)
+		used += (size_t)snprintf(text + used, size - used, "%s%s",
+		                         i == 0              ? ""
+		                         : i + 1 == COMMANDS ? " and "
+		                                             : ", ",
+		                         commands[i].name);
+}
+
 /* The first word is the command; all after it is the command's own. */
 static error_t main_parse(int key, char *argument, struct argp_state *state)
 {
 	struct main_arguments *arguments = state->input;
+	char names[256];
 
+	main_name_commands(names, sizeof(names));
 	switch (key) {
 	case ARGP_KEY_ARG:
 		arguments->command = main_find_command(argument);
 		if (!arguments->command)
-			argp_error(state,
-			           "unknown command '%s'; the commands are dirty, doctor, fork, image and version",
-			           argument);
+			argp_error(state, "unknown command '%s'; the commands are %s", argument, names);
 		arguments->argc = state->argc - state->next + 1;
 		arguments->argv = state->argv + state->next - 1;
 		state->next = state->argc;
 		return 0;
 	case ARGP_KEY_NO_ARGS:
-		argp_error(state, "a command is missing: dirty, doctor, fork, image or version");
+		argp_error(state, "a command is missing: %s", names);
 		return 0;
 	default:
 		return ARGP_ERR_UNKNOWN;

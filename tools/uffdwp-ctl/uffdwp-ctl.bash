@@ -28,6 +28,24 @@ _uffdwp_ctl_images() {
 	[[ ${#COMPREPLY[@]} -gt 0 ]] || COMPREPLY=("${all[@]}")
 }
 
+# PID or PID:REGION of live processes, with regions if $1 is 1. Bash takes a colon for the end of a word, so what stands
+# before the last one in the word is left out of what is offered.
+_uffdwp_ctl_targets() {
+	local word=$cur list before i
+	for ((i = COMP_CWORD; i > 1; i--)); do # the words that one with colons was split into
+		[[ ${COMP_WORDS[i]} == : || ${COMP_WORDS[i - 1]} == : ]] || break
+		[[ $i -eq $COMP_CWORD ]] || word=${COMP_WORDS[i]}$word
+	done
+	[[ $i -eq $COMP_CWORD ]] || word=${COMP_WORDS[i]}$word
+	list=$("${COMP_WORDS[0]}" list --targets 2>/dev/null)
+	[[ $1 -eq 1 ]] || list=$(cut -d : -f 1 <<<"$list" | sort -u)
+	mapfile -t COMPREPLY < <(compgen -W "$list" -- "$word")
+	if [[ $word == *:* && $COMP_WORDBREAKS == *:* ]]; then
+		before=${word%:*}:
+		COMPREPLY=("${COMPREPLY[@]#"$before"}")
+	fi
+}
+
 # The value of option $2 of command $1; 1: it takes none.
 _uffdwp_ctl_value() {
 	case $1:$2 in
@@ -47,6 +65,16 @@ _uffdwp_ctl_value() {
 	image:-z | image:--compress) _uffdwp_ctl_words "$(echo {1..19})" ;;
 	image:-d | image:--deltas) COMPREPLY=() ;;
 	image:--progress) _uffdwp_ctl_words 'auto never plain bar' ;;
+	snapshot:--parent) _uffdwp_ctl_images ;;
+	snapshot:-z | snapshot:--compress) _uffdwp_ctl_words "$(echo {1..19})" ;;
+	snapshot:--rate) _uffdwp_ctl_words '10M 100M 1G' ;;
+	snapshot:--pool) _uffdwp_ctl_words '64M 256M 1G' ;;
+	snapshot:--arming) _uffdwp_ctl_words 'auto rounds move' ;;
+	snapshot:--mode) _uffdwp_ctl_words '600 640 644' ;;
+	watch:-i | watch:--interval) _uffdwp_ctl_words '100ms 1s 10s' ;;
+	watch:-n | watch:--count | trace:--per-second | trace:--seconds) COMPREPLY=() ;;
+	abort:--socket | arm:--socket | audit:--socket | disarm:--socket | list:--socket | metrics:--socket | snapshot:--socket | \
+		stat:--socket | trace:--socket | watch:--socket) _uffdwp_ctl_files ;;
 	*) return 1 ;;
 	esac
 }
@@ -58,6 +86,12 @@ _uffdwp_ctl_options() {
 	dirty) echo --interval= --json= --live= --output= --quiet --small-pages --svg= --exclude= ;;
 	fork) echo --capacity= --check --delivery= --follow --from= --malloc= --private= --quiet --small= --verbose --window= ;;
 	image) echo --ancestor= --buffered --deltas= --json --output= --progress= --raw --compress= ;;
+	abort | arm | audit | disarm | stat) echo --json --socket= ;;
+	list) echo --json --socket= --targets ;;
+	metrics) echo --socket= ;;
+	snapshot) echo --arming= --compress= --json --keep --mode= --no-wait --parent= --pool= --rate= --socket= --wait ;;
+	trace) echo --json --per-second= --seconds= --socket= --summary ;;
+	watch) echo --count= --interval= --json --lines --socket= ;;
 	esac
 	echo --help --usage --version
 }
@@ -103,14 +137,35 @@ _uffdwp_ctl_argument() {
 		fi
 		;;
 	dirty | fork) _uffdwp_ctl_program ;;
+	metrics) _uffdwp_ctl_targets 0 ;;
+	snapshot)
+		if _uffdwp_ctl_has_target; then
+			_uffdwp_ctl_images
+		else
+			_uffdwp_ctl_targets 1
+		fi
+		;;
+	abort | arm | audit | disarm | stat | trace | watch) _uffdwp_ctl_has_target || _uffdwp_ctl_targets 1 ;;
 	esac
+}
+
+# A word before this one is PID:REGION.
+_uffdwp_ctl_has_target() {
+	local i
+	for ((i = 2; i + 2 < COMP_CWORD; i++)); do
+		[[ ! ${COMP_WORDS[i]} =~ ^[0-9]+$ || ${COMP_WORDS[i + 1]} != : ]] || return 0
+	done
+	for ((i = 2; i < COMP_CWORD; i++)); do
+		[[ ${COMP_WORDS[i]} != *[0-9]:[0-9]* ]] || return 0
+	done
+	return 1
 }
 
 _uffdwp_ctl() {
 	local cur=${COMP_WORDS[COMP_CWORD]} option=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]} first=0
 	COMPREPLY=()
 	if [[ $COMP_CWORD -eq 1 ]]; then
-		_uffdwp_ctl_words "dirty doctor fork image version $([[ $cur != -* ]] || _uffdwp_ctl_options none)"
+		_uffdwp_ctl_words "abort arm audit dirty disarm doctor fork image list metrics snapshot stat trace version watch $([[ $cur != -* ]] || _uffdwp_ctl_options none)"
 		return
 	fi
 	if [[ $command == dirty || $command == fork ]]; then

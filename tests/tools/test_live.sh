@@ -1,0 +1,381 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+# The commands of uffdwp-ctl for live processes, against a stand-in for such a process (control_stand_in.py): what they
+# print, their exit codes, and that a process that lies is named, costs the others nothing and never writes to the terminal.
+# What the library itself answers is tools_live_library.
+set -euo pipefail
+
+: "${UFFDWP_SOURCE:?run by ctest}" "${UFFDWP_CTL:?}"
+python=${UFFDWP_PYTHON3:-/usr/bin/python3}
+tests=$UFFDWP_SOURCE/tests/tools
+if [[ ! -x $UFFDWP_CTL ]]; then
+	echo "skipped: uffdwp-ctl was not built (UFFDWP_TOOLS?)"
+	exit 77
+fi
+if ! "$python" -c '' 2>/dev/null; then
+	echo "skipped: there is no $python"
+	exit 77
+fi
+
+scratch=$(mktemp -d "${TMPDIR:-/var/tmp}/uffdwp-live.XXXXXX")
+started=()
+cleanup() {
+	if [[ ${#started[@]} -gt 0 ]]; then
+		kill -KILL "${started[@]}" 2>/dev/null || true
+		wait "${started[@]}" 2>/dev/null || true
+	fi
+	rm -rf "$scratch"
+}
+trap cleanup EXIT
+cd "$scratch"
+mkdir run
+export XDG_RUNTIME_DIR=$scratch/run LC_ALL=C.UTF-8
+
+fail() {
+	echo "FAILED: $*" >&2
+	exit 1
+}
+
+# stand_in [LIE]: sets `pid`.
+stand_in() {
+	local name=in.${#started[@]}
+	mkfifo "$name"
+	"$python" "$tests/control_stand_in.py" "$scratch/run" "$@" <"$name" >"$name.pid" &
+	pid=$!
+	started+=("$pid")
+	# shellcheck disable=SC2034 # it is open for as long as this script runs
+	exec {input}>"$name"
+	for _ in {1..1000}; do
+		[[ ! -s $name.pid ]] || break
+		sleep 0.1
+	done
+	[[ $(<"$name.pid") -eq $pid ]] || fail "the stand-in does not begin"
+}
+
+ctl() {
+	timeout 100 "$UFFDWP_CTL" "$@"
+}
+
+# expect CODE PATTERN COMMAND...: ends so, and says so (on either stream).
+expect() {
+	local code=$1 pattern=$2 status=0
+	shift 2
+	ctl "$@" >said 2>&1 || status=$?
+	[[ $status -eq $code ]] || fail "$* ended with $status, expected $code: $(head -c 2000 said)"
+	grep -qE -- "$pattern" said || fail "$* does not say '$pattern': $(head -c 2000 said)"
+	is_clean said "$*"
+}
+
+# For commands that ask all processes: for root these are also those of other programs of this machine, which may refuse.
+expect_of_all() {
+	local pattern=$1
+	shift
+	ctl "$@" >said 2>&1 || true
+	grep -qE -- "$pattern" said || fail "$* does not say '$pattern': $(head -c 2000 said)"
+	is_clean said "$*"
+}
+
+# Valid UTF-8 without control characters, and lines.
+is_clean() {
+	iconv -f UTF-8 -t UTF-8 "$1" >/dev/null || fail "$2: not UTF-8"
+	! LC_ALL=C grep -q '[[:cntrl:]]' <(tr -d '\n' <"$1") || fail "$2: control characters"
+	! grep -qP '[\x{80}-\x{9f}\x{202a}-\x{202e}]' "$1" || fail "$2: control characters of Unicode"
+}
+
+# An expression of Python over `all`, the JSON in a file.
+json() {
+	"$python" -c 'import json, sys
+all = json.load(open(sys.argv[1]))
+result = eval(sys.argv[2])
+print(result if result is not True else "yes")' "$1" "$2"
+}
+
+list_and_stat() {
+	expect_of_all "^ *PID +PROGRAM +REGION +MEMORY +MECHANISM +DELIVERY +LENGTH +STATE" list
+	expect_of_all "^ *$pid +bank +1 +shmem +marker +thread +256 MiB +live, 2 tracks, 1 view, child 4711$" list
+	expect_of_all "^ *$pid +bank +2 +anonymous +rearm +inline +64 KiB +dead: it was unmapped" list
+	expect_of_all "^$pid:2$" list --targets
+	expect 0 "^ *$pid +bank +1 " list "--socket=run/uffdwp/$pid.sock"
+	ctl list --json >list.json 2>err || true
+	[[ $(json list.json "[p['program'] for p in all['processes'] if p['pid'] == $pid]") == "['bank']" ]] || fail "list --json"
+	for row in 'armed +65,536 pages, 100.0 %' 'lost +12 pages: hole 3, swap 9; armed again 12' 'dirty +123 pages, 0.2 %' \
+		'memory +256 MiB at 0x7f0000000000, 65,536 pages of 4 KiB, may grow to 512 MiB' \
+		'latency +thread: mean .* p50 16.4 us, p90 32.8 us, p99 131 us, p99.9 1 ms, most 1 ms' \
+		'restore +running; 25.0 % of 1,000 pages'; do
+		expect 0 "$row" stat "$pid:1"
+	done
+	ctl stat --json "$pid:1" >stat.json
+	[[ $(json stat.json "all['processes'][0]['regions'][0]['lost_by']['swap']") == 9 ]] || fail "stat --json"
+	expect 0 "65,536 pages armed and looked at; 2 of them" audit "$pid:1"
+	expect 0 '"pages_lost":2' audit "$pid:1" --json
+	expect 0 "16 pages are armed now" arm "$pid:1" 0x1000 64K
+	expect 0 " 0 pages are armed now" disarm "$pid:1"
+	expect 0 "65,536 pages are armed now" arm "$pid:1"
+}
+
+refuse() {
+	expect 2 "'x' is no PID or PID:REGION" stat x
+	expect 2 "'$pid:' is no PID:REGION" audit "$pid:"
+	expect 2 "PID:REGION is missing" audit
+	expect 2 "'$pid:1:2' is no" stat "$pid:1:2"
+	expect 2 "is no PID" metrics "$pid:1"
+	expect 2 "where the image goes is missing" snapshot "$pid:1"
+	expect 2 "--compress takes a number from 1 to 19" snapshot "$pid:1" x.img --compress 20
+	expect 2 "--compress needs --parent" snapshot "$pid:1" x.img --compress 2
+	expect 2 "--mode takes an octal number" snapshot "$pid:1" x.img --mode 8
+	expect 2 "--arming takes auto, rounds or move" snapshot "$pid:1" x.img --arming fast
+	expect 2 "--rate takes bytes" snapshot "$pid:1" x.img --rate 9999999T
+	expect 2 "LENGTH is missing" arm "$pid:1" 4096
+	expect 2 "--per-second takes a number from 1 to 100000" trace "$pid" --per-second 0
+	expect 2 "--interval takes a time" watch --interval 1ms
+	expect 3 "there is no process 999999999" stat 999999999
+	expect 3 "process $$ .* has no control socket: start it with UFFDWP_CONTROL=1" stat $$
+	for command in stat audit arm disarm trace abort watch; do
+		expect 3 "process $pid \(.*\) has no region 7: it has 1, 2" $command "$pid:7"
+	done
+	expect 3 "has no region 7: it has 1, 2" snapshot "$pid:7" x.img
+	expect 1 "the range is not of the region: it has 256 MiB \(ERANGE\)" arm "$pid:1" 0 1T
+	expect 3 "No such file" stat --socket=folder/none.sock
+	: >none.sock
+	expect 4 "is none" stat --socket=none.sock
+}
+
+take_snapshots() {
+	expect 0 "$PWD/a.img is complete: 256 MiB of memory, 256 MiB written" snapshot "$pid:1" a.img
+	[[ -s a.img ]] || fail "there is no image"
+	expect 1 "there is no image: writing the image: no space left: free some, and begin again \(ENOSPC\)" \
+		snapshot "$pid:1" nospace.img
+	ctl snapshot "$pid:1" a.img --json >snapshot.json
+	[[ $(json snapshot.json "all['state']") == committed ]] || fail "snapshot --json"
+	expect 0 "snapshot [0-9]+ has begun" snapshot "$pid:1" long-b.img --parent a.img --keep -z 3 --rate 100M --pool 1G \
+		--arming move --mode 640 --no-wait
+	[[ $(json long-b.img.request "[all[k] for k in ('region', 'keep', 'compress', 'rate_bytes', 'pool_bytes', 'arming', 'mode')]") == \
+		"[1, True, 3, 104857600, 1073741824, 'move', 416]" ]] || fail "the request: $(<long-b.img.request)"
+	[[ $(json long-b.img.request "(all['path'], all['parent'])") == "('$PWD/long-b.img', '$PWD/a.img')" ]] || fail "the paths"
+	expect 1 "a snapshot of this region runs: wait for it, or abort it \(EBUSY\)" snapshot "$pid:1" c.img
+	expect 0 "was asked to end without an image" abort "$pid:1"
+	expect 1 "no such snapshot runs|asks for" abort "$pid:1"
+}
+
+# A signal aborts the snapshot; where the process is gone it is not known what became of it.
+abort_by_signal() {
+	local settled=$pid status=0 client
+	stand_in
+	timeout 100 "$UFFDWP_CTL" snapshot "$pid:1" long.img >said 2>&1 &
+	client=$!
+	until_there long.img.request
+	kill -TERM "$client"
+	wait "$client" || status=$?
+	[[ $status -eq 1 ]] || fail "after SIGTERM: $status: $(<said)"
+	grep -q "aborting snapshot 1" said || fail "$(<said)"
+	grep -q "there is no image: it was aborted (ECANCELED)" said || fail "$(<said)"
+	rm long.img.request
+	ctl snapshot "$pid:1" long.img >said 2>&1 &
+	client=$!
+	until_there long.img.request
+	kill -KILL "$pid"
+	wait "$pid" 2>/dev/null || true
+	status=0
+	wait "$client" || status=$?
+	[[ $status -eq 4 ]] || fail "the process was killed: $status: $(<said)"
+	grep -q "Whether there is an image is not known" said || fail "$(<said)"
+	[[ -S run/uffdwp/$pid.sock ]] || fail "the stand-in was to leave its socket"
+	expect_of_all "bank" list
+	[[ ! -S run/uffdwp/$pid.sock ]] || fail "the socket of a process that is gone was left"
+	pid=$settled
+}
+
+until_there() {
+	for _ in {1..1000}; do
+		[[ ! -s $1 ]] || return 0
+		sleep 0.1
+	done
+	fail "$1 does not appear"
+}
+
+trace_and_watch() {
+	expect 0 "^[0-9:.]+ +$pid +.*0x00007f000000[0-9a-f]{4} +1\+0x[0-9a-f]+ +write " trace "$pid:1" --seconds 1
+	grep -qE "[0-9,]+ of [0-9,]+ faults came here; [0-9,]+ were left out by --per-second, [0-9,]+ had no room" said ||
+		fail "trace: $(tail -1 said)"
+	ctl trace "$pid" --seconds 1 --json >trace.json 2>/dev/null
+	tail -n 1 trace.json >line.json # the tick is last
+	[[ $(json line.json "all['seen'] == 4 * all['sent'] and all['dropped'] == 2 * all['sent'] and all['last']") == yes ]] || fail "tick"
+	head -n 1 trace.json >line.json
+	[[ $(json line.json "all['thread'] != '?' and all['offset'] == 0") == yes ]] || fail "trace: $(<line.json)"
+	expect 0 "^ +[0-9,]+ +1  0x0-0x40000$" trace "$pid:1" --seconds 1 --summary
+	expect 0 "^ +[0-9,]+ +$pid  " trace "$pid:1" --seconds 1 --summary
+	ctl trace "$pid" --seconds 1 --summary --json >sum.json
+	[[ $(json sum.json "sum(t['writes'] for t in all['threads']) == all['shown'] == sum(b['writes'] for b in all['blocks'])") == yes ]] ||
+		fail "trace --summary --json: $(<sum.json)"
+	expect 0 "^[0-9:]{8} bank $pid, region 1: .*restore 25.0 %.* [0-9,]+/s faults, armed 65,536, dirty 123, lost 12" \
+		watch "$pid" --count 2 -i 200ms
+	[[ $(wc -l <said) -eq 4 ]] || fail "watch: two looks at two regions: $(<said)"
+	ctl watch --json --count 2 -i 200ms "$pid" >watch.json
+	[[ $(wc -l <watch.json) -eq 2 ]] || fail "watch --json"
+}
+
+print_metrics() {
+	ctl metrics "$pid" >metrics.prom
+	"$python" "$tests/metrics_check.py" <metrics.prom || fail "metrics: $(head -5 metrics.prom)"
+	grep -q "^uffdwp_pages_lost_total{pid=\"$pid\",program=\"bank\",region=\"1\",cause=\"swap\"} 9$" metrics.prom || fail "metrics"
+	ctl metrics >metrics.prom 2>err || true
+	"$python" "$tests/metrics_check.py" <metrics.prom || fail "metrics of all"
+}
+
+# A terminal of its own: the alternate screen is left, keys are read as before, sizes are heeded.
+watch_in_terminal() {
+	local terminal=("$python" "$tests/in_terminal.py")
+	TERM=xterm "${terminal[@]}" 30x100 'wait:q quits' "wait:[####" 'size:8x40' 'wait:bank' 'size:2x10' 'wait:... and' \
+		'size:50x200' 'wait:p99.9' type:q -- "$UFFDWP_CTL" watch "$pid" >said
+	tail -1 said | grep -q '^ended 0, the terminal is as it was' || fail "watch, q: $(tail -1 said)"
+	grep -qF $'\e[?1049h' said || fail "watch has no screen of its own"
+	grep -qF $'\e[?25h\e[?1049l' said || fail "watch does not give the screen back"
+	TERM=xterm "${terminal[@]}" 24x80 'wait:restore' 'type:\x03' -- "$UFFDWP_CTL" watch "$pid" >said
+	tail -1 said | grep -q '^ended 0, the terminal is as it was' || fail "watch, Ctrl-C: $(tail -1 said)"
+	TERM=xterm "${terminal[@]}" 24x80 'wait:restore' 'type:\x1a' 'wait:[?1049l' stopped: signal:18 'wait:[?1049h' 'wait:bank' type:q \
+		-- "$UFFDWP_CTL" watch "$pid" >said
+	tail -1 said | grep -q '^ended 0, the terminal is as it was' || fail "watch, Ctrl-Z: $(tail -1 said)"
+	TERM=dumb "${terminal[@]}" 24x80 'wait:region 1' signal:15 -- "$UFFDWP_CTL" watch "$pid" >said
+	! grep -q $'\e' said || fail "watch writes escapes to a dumb terminal"
+	TERM=xterm "${terminal[@]}" 24x80 'wait:left' 'wait:is complete' -- "$UFFDWP_CTL" snapshot "$pid:1" bar.img >said
+	tail -1 said | grep -q '^ended 0, the terminal is as it was' || fail "snapshot in a terminal: $(tail -1 said)"
+	TERM=xterm "${terminal[@]}" 24x80 'wait:left' 'type:\x03' -- "$UFFDWP_CTL" snapshot "$pid:1" long.img >said
+	tail -1 said | grep -q '^ended 1, the terminal is as it was' || fail "snapshot, Ctrl-C: $(tail -1 said)"
+}
+
+# Each of them is named, and the honest process is listed all the same.
+lie() {
+	local honest=$pid lies=(half megabyte endless deep objects number nul types row missing range float id version noversion \
+		refusal hangup)
+	local -A liars=()
+	for name in "${lies[@]}"; do
+		stand_in "$name"
+		liars[$name]=$pid
+	done
+	for command in list stat metrics "watch --lines --count 1" "watch --json --count 1"; do
+		# shellcheck disable=SC2086 # a command and its options
+		ctl $command >out 2>err || true
+		is_clean out "$command"
+		is_clean err "$command"
+		grep -qE "\b$honest\b" out || fail "$command lost the honest process"
+		[[ $command != metrics ]] || "$python" "$tests/metrics_check.py" <out || fail "metrics beside liars"
+		for name in "${lies[@]}"; do
+			[[ $command == watch* ]] || grep -qE "process ${liars[$name]} \(.*\): ." err || fail "$command does not name $name"
+		done
+	done
+	for name in "${lies[@]}"; do
+		expect 4 "process ${liars[$name]} \(.*\): (its answer|it )" snapshot "${liars[$name]}:1" lie.img
+	done
+	for name in half megabyte types row missing range hangup; do
+		expect 4 "process ${liars[$name]} \(.*\): (its answer|it )" stat "${liars[$name]}"
+		expect 4 "process ${liars[$name]} \(.*\): (its answer|it )" trace "${liars[$name]}" --seconds 5
+		expect 4 "process ${liars[$name]} \(.*\): (its answer|it )" watch "${liars[$name]}:1" --count 1
+	done
+	pid=$honest
+}
+
+# No command waits longer than 5 s for an answer, and the others are listed. All at once: it is only waiting.
+be_silent() {
+	local command honest=$pid waiting=() status name
+	stand_in silent
+	local silent=$pid
+	stand_in unfinished
+	for command in "list" "stat $silent" "stat $pid" "snapshot $silent:1 x.img" "audit $silent:1" "trace $silent" "watch $pid:1" \
+		"watch --lines --count 1" "metrics $pid"; do
+		name=${command//[ \/]/_}
+		# shellcheck disable=SC2086 # a command and its options
+		(status=0; ctl $command >"$name.out" 2>"$name.err" || status=$?; echo "$status" >"$name.status") &
+		waiting+=("$!")
+	done
+	wait "${waiting[@]}"
+	for name in list stat snapshot audit trace "watch_$pid" metrics; do
+		grep -qE "process ($silent|$pid) \(.*\): it does not answer within 5 s" "$name"*.err || fail "$name: silent"
+		grep -qx 4 "$name"*.status || fail "$name: silent: $(cat "$name"*.status)"
+	done
+	grep -q " $honest *bank\|^ *$honest *bank" list.out || fail "list lost the honest process"
+	grep -q "bank $honest, region 1" watch_--lines*.out || fail "watch lost the honest process"
+	grep -q "$pid: it does not answer within 5 s" watch_--lines*.out || fail "watch does not name the silent one"
+	kill -KILL "$silent" "$pid"
+	wait "$silent" "$pid" 2>/dev/null || true
+	pid=$honest
+}
+
+lie_with_controls() {
+	local command honest=$pid
+	stand_in order
+	expect 4 "its regions are not in order" stat "$pid"
+	stand_in many
+	ctl metrics "$pid" >many.out
+	[[ $(grep -c '^uffdwp_faults_total' many.out) -eq 20000 ]] || fail "many regions"
+	ctl list >many.out 2>err || true
+	[[ $(grep -c "^ *$pid " many.out) -eq 20000 ]] || fail "many regions"
+	kill -KILL "$pid"
+	wait "$pid" 2>/dev/null || true
+	stand_in no
+	expect 1 "no.x1b.2J, and .xff" stat "$pid"
+	stand_in evil
+	for command in list "list --json" "list -t" "stat $pid" "stat --json $pid" "metrics $pid" "watch $pid --count 2 -i 100ms" \
+		"watch $pid --count 1 --json" "audit $pid:1" "audit --json $pid:1" "snapshot $pid:1 evil.img"; do
+		# shellcheck disable=SC2086 # a command and its options
+		ctl $command >said 2>err || true
+		is_clean said "$command"
+		is_clean err "$command"
+		[[ -s said || -s err ]] || fail "$command said nothing"
+		[[ $command != *json* ]] || json said "True" >/dev/null || fail "$command is no JSON"
+		[[ $command != metrics* ]] || "$python" "$tests/metrics_check.py" <said || fail "metrics"
+	done
+	stand_in evil trace
+	for command in "trace $pid --seconds 1" "trace $pid --seconds 1 --json" "trace $pid --seconds 1 --summary"; do
+		# shellcheck disable=SC2086 # a command and its options
+		ctl $command >said 2>&1 || fail "$command: $(head -c 500 said)"
+		is_clean said "$command"
+	done
+	pid=$honest
+}
+
+# Names that are no sockets of ours are left alone; a folder that others may write to is not looked into.
+distrust() {
+	mkdir run/uffdwp/1234567.sock
+	: >run/uffdwp/name.sock
+	: >run/uffdwp/99999999.sock
+	ln -s "$pid.sock" run/uffdwp/$$.sock
+	expect 4 "process $$ .*what has the name of its socket is none" stat $$
+	rm run/uffdwp/$$.sock
+	ctl list >said 2>&1 || true
+	[[ -d run/uffdwp/1234567.sock && -e run/uffdwp/name.sock && -e run/uffdwp/99999999.sock ]] || fail "other files were removed"
+	rmdir run/uffdwp/1234567.sock
+	chmod 0750 run/uffdwp
+	expect 3 "has no control socket" stat "$pid"
+	chmod 0700 run/uffdwp
+	expect 0 "region 1" stat "--socket=run/uffdwp/$pid.sock"
+	[[ $(id -u) -eq 0 ]] || return 0
+	# Another user gets nothing of it; root looks into the folders of users.
+	chmod 755 "$scratch"
+	mkdir -m 777 other
+	if ! setpriv --reuid=65534 --clear-groups "$UFFDWP_CTL" version >said 2>&1; then
+		echo "not tested here: another user, which cannot run $UFFDWP_CTL"
+		return 0
+	fi
+	setpriv --reuid=65534 --clear-groups env XDG_RUNTIME_DIR="$scratch/other" "$UFFDWP_CTL" list --targets >said 2>&1 || true
+	! grep -q "^$pid:" said || fail "another user sees: $(<said)"
+	setpriv --reuid=65534 --clear-groups env XDG_RUNTIME_DIR="$scratch/run" "$UFFDWP_CTL" list --targets >said 2>&1 || true
+	! grep -q "^$pid:" said || fail "another user sees: $(<said)"
+	status=0
+	setpriv --reuid=65534 --clear-groups env XDG_RUNTIME_DIR="$scratch/run" "$UFFDWP_CTL" stat "$pid" >said 2>&1 || status=$?
+	[[ $status -eq 3 ]] || fail "another user: $status"
+	grep -q "is user 0's: only that user and root may ask it" said || fail "another user: $(<said)"
+}
+
+stand_in
+list_and_stat
+refuse
+take_snapshots
+trace_and_watch
+print_metrics
+distrust
+abort_by_signal
+be_silent
+lie_with_controls
+lie
+watch_in_terminal
+echo "live: honest and lying processes were asked"
