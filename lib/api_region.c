@@ -118,7 +118,7 @@ UFFDWP_EXPORT int uffdwp_region_close(struct uffdwp_region *region)
 
 UFFDWP_EXPORT void *uffdwp_region_base(const struct uffdwp_region *region)
 {
-	return region_address(region, 0);
+	return region->is_private ? NULL : region_address(region, 0);
 }
 
 UFFDWP_EXPORT struct uffdwp_region *uffdwp_region_locate(const void *address)
@@ -135,7 +135,7 @@ UFFDWP_EXPORT int uffdwp_region_info(const struct uffdwp_region *region, struct 
 		return error;
 	struct uffdwp_region_info answer = {
 	        .sz = sizeof(answer),
-	        .base = region_address(region, 0),
+	        .base = region->is_private ? NULL : region_address(region, 0),
 	        .length_bytes = atomic_load(&region->length_bytes),
 	        .capacity_bytes = region->capacity_bytes,
 	        .page_bytes = region->page_bytes,
@@ -200,6 +200,8 @@ static int api_region_check_pages(const struct uffdwp_region *region, uint64_t o
 		                 (unsigned long long)offset, (unsigned long long)region->page_bytes);
 	int error = plan_check_length(length, region->page_bytes, "length", text);
 
+	if (!error)
+		error = region_refuse_private(region, text);
 	if (!error)
 		error = api_region_range_error(region, offset, length);
 	if (error == -ERANGE || error == -EOVERFLOW)
@@ -292,12 +294,15 @@ UFFDWP_EXPORT int uffdwp_region_punch(struct uffdwp_region *region, uint64_t off
 	return error ? error : barrier_punch(region, offset >> shift, (offset + length) >> shift);
 }
 
-/* The pages that a barrier is for. -ERANGE; -EDEADLK: it may claim the page that the calling thread stands on. */
+/* The pages that a barrier is for. -ERANGE; -EOPNOTSUPP: they are not here; -EDEADLK: it may claim the page that the
+ * calling thread stands on. */
 static int api_region_check_barrier(const struct uffdwp_region *region, uint64_t offset, uint64_t length,
                                     uint64_t *first, uint64_t *end)
 {
 	if (api_region_range_error(region, offset, length))
 		return -ERANGE;
+	if (region->is_private)
+		return -EOPNOTSUPP;
 	if (caller_stack() - atomic_load_explicit(&region->base, memory_order_relaxed) < region->capacity_bytes)
 		return -EDEADLK;
 	*first = offset >> region->page_shift;
@@ -370,7 +375,9 @@ UFFDWP_EXPORT int uffdwp_region_audit(struct uffdwp_region *region, struct uffdw
 		return error;
 	if (atomic_load(&region->dead))
 		return text_fail(region->text, -ESTALE, "the region was unmapped: close it");
-	error = runtime_check_faults(region);
+	error = region_refuse_private(region, region->text);
+	if (!error)
+		error = runtime_check_faults(region);
 	if (!error)
 		error = audit_region(region, &answer);
 	if (!error)

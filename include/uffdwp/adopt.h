@@ -39,10 +39,27 @@ extern "C" {
  * time. A mapper that lies about where it has the memory spoils the region's snapshots, and nothing else.
  *
  * While a lazy restore runs nothing may be read by uffdwp_region_base(): a page that is not there yet would become one
- * of zeros. An adopted region is restored lazily while its first mapper alone maps it, all of it.
+ * of zeros. A page is fetched once, whichever mapper asks for it; the others find it in the memfd. What no mapper has
+ * mapped is written to the memfd.
+ *
+ * Memory that only the mapper has (UFFDWP_REGION_ADOPT_PRIVATE). A monitor whose guest has private anonymous memory, of
+ * small or of huge pages, has no memfd: it registers each mapping for missing pages (UFFDIO_REGISTER_MODE_MISSING) and
+ * sends the userfaultfd. Nothing of such memory is in this process: uffdwp_region_base() is NULL, and -EOPNOTSUPP is
+ * the answer of what would read, protect or discard it (snapshots, views, tracks, uffdwp_region_arm(),
+ * uffdwp_region_punch(), uffdwp_restore(), a second mapper). It is restored lazily, once: uffdwp_restore_begin().
+ *  - Before, its accesses to pages that are not there wait; what the mapper has touched before it registered stays. A
+ *    region that is closed before is left as it was, and the userfaultfd can be adopted again.
+ *  - What the image has is filled as it is asked for; all else is zeros. After the restore was freed a page that is not
+ *    there is one of zeros. When all is there the region may be closed: then the kernel fills what is missing itself.
+ *  - What the mapper discards (MADV_DONTNEED, a balloon) is zeros from then on, fetched, being fetched or not: for that
+ *    its userfaultfd needs UFFD_FEATURE_EVENT_REMOVE. Without it a page that was discarded before it was fetched shows
+ *    the image.
+ *  - A page that could not be fetched raises SIGBUS there, until it is discarded; also when the region was closed.
  *
  * A mapper closes its own copy of the userfaultfd when it has sent it: else the end of this process leaves its threads
- * asleep that wait at a protected page. A userfaultfd for user mode only (UFFD_USER_MODE_ONLY) makes system calls and
+ * asleep that wait at a protected page. One whose memory is restored lazily keeps it: else the end of this process,
+ * before all is there, makes zeros of what is not. Better asleep than wrong: it watches this process by a pidfd or its
+ * socket. A userfaultfd for user mode only (UFFD_USER_MODE_ONLY) makes system calls and
  * virtual CPUs fail at armed pages.
  *
  * This process needs no right to make a userfaultfd of its own.
@@ -78,14 +95,15 @@ struct uffdwp_mapper {
  * on of options->fd, a memfd or a file of tmpfs or hugetlbfs that is open for reading and writing; `mapper` is the
  * first process that maps it. These options are taken, and no others: sz, fd, fd_offset, mechanism (AUTO, MARKER, or
  * REARM, which lazy restores need), delivery (AUTO or THREAD), on_loss, on_loss_user. All of it is mapped in this
- * process, too.
+ * process, too. With the flag UFFDWP_REGION_ADOPT_PRIVATE fd and fd_offset are left out (fd -1 or 0), the mechanism is
+ * AUTO or REARM, and huge_page_bytes is the size of the pages that the mapper has there, if they are huge.
  *
  * Errors, nothing changed: -EBUSY (the userfaultfd serves another region), -EINVAL (a length of 0 or not of whole
- * pages, an option that is for others, mappings that are not aligned, overlap or reach beyond the length), -E2BIG,
- * -EBADF (fd, uffd or pidfd are not open), -EACCES (fd is not open for both), -EMEDIUMTYPE (fd is a file on disk),
- * -ENXIO (the file is shorter), -ENOTTY (uffd is no userfaultfd), -ENOENT (what is registered does not reach so far),
- * -ESRCH (the mapper has ended), -EOPNOTSUPP (nothing that its userfaultfd can protect is mapped there), -ENFILE,
- * -EMFILE, -ENOMEM. Since 0.1.
+ * pages, an option that is for others, mappings that are not aligned, overlap or reach beyond the length, or are not of
+ * such pages as huge_page_bytes has it), -E2BIG, -EBADF (fd, uffd or pidfd are not open), -EACCES (fd is not open for
+ * both), -EMEDIUMTYPE (fd is a file on disk), -ENXIO (the file is shorter), -ENOTTY (uffd is no userfaultfd), -ENOENT
+ * (what is registered does not reach so far), -ESRCH (the mapper has ended), -EOPNOTSUPP (nothing that its userfaultfd
+ * can protect is mapped there), -ENFILE, -EMFILE, -ENOMEM. Since 0.1.
  */
 UFFDWP_MUST_CHECK UFFDWP_EXPORT int uffdwp_region_adopt(struct uffdwp *runtime, uint64_t length,
                                                         const struct uffdwp_region_options *options,
@@ -94,8 +112,9 @@ UFFDWP_MUST_CHECK UFFDWP_EXPORT int uffdwp_region_adopt(struct uffdwp *runtime, 
 /*
  * Adds a process that maps the memory of an adopted region. While nothing of it is armed: -EBUSY while a snapshot or a
  * restore of it has not been freed, or a page of it is protected, for a track, a view, by uffdwp_region_arm() or since
- * a snapshot by UFFDWP_SNAPSHOT_KEEP. Further errors: -EOPNOTSUPP (it is no adopted region), -EMFILE
- * (UFFDWP_MAPPERS_MAX live), -ESTALE (dead), and those of uffdwp_region_adopt() that are about the mapper. Since 0.1.
+ * a snapshot by UFFDWP_SNAPSHOT_KEEP. Further errors: -EOPNOTSUPP (it is no adopted region, or one of private memory),
+ * -EMFILE (UFFDWP_MAPPERS_MAX live), -ESTALE (dead), and those of uffdwp_region_adopt() that are about the mapper.
+ * Since 0.1.
  */
 UFFDWP_EXPORT int uffdwp_region_join(struct uffdwp_region *region, const struct uffdwp_mapper *mapper);
 

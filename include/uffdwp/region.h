@@ -22,6 +22,9 @@ struct uffdwp_region;
 /* take shared memory that has another writable mapping in this process, and say so (uffdwp_region_info(),
  * uffdwp_error_text()) instead of refusing; what is written there is NOT seen */
 #define UFFDWP_REGION_ATTACH_ALIASED (1u << 3)
+/* adopt: the memory is private anonymous memory of the other process, and there is no file of it: it can be restored
+ * lazily, once, and no more; see adopt.h */
+#define UFFDWP_REGION_ADOPT_PRIVATE (1u << 4)
 
 /*
  * Pages were lost: uffdwp_region_losses() now has something to report, and may be called from here. Called in a handler
@@ -45,7 +48,8 @@ struct uffdwp_region_options {
 	uint64_t numa_nodes;      /* bit n: node n, for BIND and INTERLEAVE */
 	uint64_t capacity_bytes;  /* create: address space kept for growth, multiple of the page size; 0: the length.
 	                           * hugetlb: its huge pages are reserved at once */
-	uint64_t huge_page_bytes; /* create, HUGETLB: size of a huge page; 0: the system's default */
+	uint64_t huge_page_bytes; /* create, HUGETLB: size of a huge page; 0: the system's default. ADOPT_PRIVATE: of
+	                           * the process's huge pages; 0: it has none there */
 	const char *name;         /* create: shown in /proc/PID/maps, up to 200 bytes; NULL: "uffdwp" */
 	int32_t fd;         /* attach: the memfd or tmpfs file of the mapping, so that it can be grown, punched and read
 	                     * without touching the mapping; stays the caller's. 0 or -1: none, not known (a file that

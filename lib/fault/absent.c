@@ -16,6 +16,7 @@
 #include "fault/fault.h"
 #include "kernel/abi.h"
 #include "region/lazy.h"
+#include "region/mapper.h"
 
 /* How many pages a thread that waits for a range asks for at a time. */
 #define ASK_PAGES 256
@@ -48,7 +49,10 @@ static int absent_unprotect(const struct fault *fault, enum ledger_state state, 
 static enum fault_verdict absent_poison(const struct fault *fault)
 {
 	struct uffdwp_region *region = fault->region;
-	int error = region->k->uffd_poison(region->uffd, region_registered(region, fault->page), region->page_bytes, 0);
+	int error = region->mappers
+	                    ? mappers_poison(region, fault->page)
+	                    : region->k->uffd_poison(region->uffd, (uintptr_t)region_address(region, fault->page),
+	                                             region->page_bytes, 0);
 
 	if (error == -EAGAIN || error == -ENOMEM)
 		return absent_again(fault);
@@ -67,7 +71,7 @@ static enum fault_verdict absent_refuse(const struct fault *fault, enum phase ph
 		return FAULT_STALLED;
 	if (state == LEDGER_CLAIMED)
 		return FAULT_BUSY;
-	if (absent_unprotect(fault, state, error))
+	if (!region->is_private && absent_unprotect(fault, state, error))
 		return absent_again(fault);
 	return absent_poison(fault);
 }
@@ -114,14 +118,14 @@ void fault_seal_at(struct uffdwp_region *region, uint64_t first, uint64_t end, u
 }
 
 /* Poison alone: mprotect(2) does not reach another process, nor does a failed restore leave a reader asleep there. */
-static void absent_seal_mapper(struct uffdwp_region *region)
+static void absent_seal_mappers(struct uffdwp_region *region)
 {
 	epoch_ticket ticket = epoch_enter(&fault_epoch);
 	const struct lazy *lazy = atomic_load(&region->lazy);
 
 	for (uint64_t page = 0; lazy && page < lazy->end_page; page++) {
 		if (lazy_state(lazy, page) != LAZY_DONE)
-			region->k->uffd_poison(region->uffd, region_registered(region, page), region->page_bytes, 0);
+			(void)mappers_poison(region, page); /* best effort, errors ignored */
 	}
 	epoch_leave(ticket);
 }
@@ -129,7 +133,7 @@ static void absent_seal_mapper(struct uffdwp_region *region)
 void fault_seal(struct uffdwp_region *region)
 {
 	if (region->mappers) {
-		absent_seal_mapper(region);
+		absent_seal_mappers(region);
 		return;
 	}
 	fault_seal_at(region, 0, region->ledger.count, atomic_load(&region->base));

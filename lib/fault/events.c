@@ -228,7 +228,11 @@ static void events_take_remove_of(const struct mapper *mapper, const struct uffd
 
 	atomic_fetch_add_explicit(&mapper->region->counters.events_remove, 1, memory_order_relaxed);
 	for (unsigned i = 0; i < mapper->count; i++) {
-		if (mapper_overlaps(mapper, i, message->arg.remove.start, message->arg.remove.end, &first, &end))
+		if (!mapper_overlaps(mapper, i, message->arg.remove.start, message->arg.remove.end, &first, &end))
+			continue;
+		if (mapper->region->is_private)
+			fault_drop(mapper->region, first, end);
+		else
 			events_discard_pages(mapper->region, first, end);
 	}
 }
@@ -250,7 +254,8 @@ void events_take_of(struct mapper *mapper, const struct uffd_msg *message)
 
 	switch (message->event) {
 	case UFFD_EVENT_REMOVE:
-		events_take_remove_of(mapper, message);
+		if (!region->is_private) /* those were taken first */
+			events_take_remove_of(mapper, message);
 		return;
 	case UFFD_EVENT_FORK:
 		region->k->close((int)message->arg.fork.ufd);
@@ -267,6 +272,14 @@ void events_take_of(struct mapper *mapper, const struct uffd_msg *message)
 		return;
 	}
 	events_lose_sight(region, -ESTALE);
+}
+
+void events_take_discards_of(struct mapper *mapper, const struct uffd_msg *messages, size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		if (messages[i].event == UFFD_EVENT_REMOVE)
+			events_take_remove_of(mapper, &messages[i]);
+	}
 }
 
 /* ---- of this one ---- */

@@ -14,6 +14,10 @@ void events_take(struct uffdwp_region *region, const struct uffd_msg *message);
 /* The same of a process that maps an adopted region. */
 void events_take_of(struct mapper *mapper, const struct uffd_msg *message);
 
+/* All discards among what was read together from a mapper of private memory. They come before the faults of that batch:
+ * a fault on a page that was discarded must not find what was there before. */
+void events_take_discards_of(struct mapper *mapper, const struct uffd_msg *messages, size_t count);
+
 /* A mapper has ended: it writes no more. Without another one the region is dead. */
 void events_lose_mapper(struct mapper *mapper);
 

@@ -163,6 +163,17 @@ int fault_supply(struct uffdwp_region *region, uint64_t first, uint64_t end, con
 /* supply.c: pages [first, end) are there now, or failed with `error`: says so and wakes. */
 void fault_settle(struct uffdwp_region *region, struct lazy *lazy, uint64_t first, uint64_t end, int error);
 
+/* gate.c: copies pages [first, end), FETCHING by the caller, into private memory of another process, but what that has
+ * dropped. As uffd_copy(); -EBUSY: its handler is reading; -EEXIST: a page of several was dropped. Inside the epoch. */
+int fault_copy_gated(struct uffdwp_region *region, uint64_t first, uint64_t end, const void *from, uint64_t mode);
+
+/* gate.c: returns when no thread fills such memory, nor will while events_in_hand is raised. By its handler. */
+void fault_close_gate(struct uffdwp_region *region);
+
+/* gate.c: the mapper of such a region has discarded pages [first, end): they are zeros from now on. By its handler,
+ * while the gate is closed. */
+void fault_drop(struct uffdwp_region *region, uint64_t first, uint64_t end);
+
 /* supply.c: pages [first, end) will be discarded, with the region's lock held: nothing is fetched there any more, and
  * failed ones are forgiven. What a running snapshot needs is fetched first. */
 void fault_begin_punch(struct uffdwp_region *region, uint64_t first, uint64_t end);

@@ -246,6 +246,8 @@ static ssize_t handler_take_messages(struct handler *handler, const struct sourc
 
 	if (announces && !moves)
 		inline_moves_end();
+	if (source->region->is_private)
+		events_take_discards_of(source->mapper, messages, count);
 	handler_take_batch(handler, source, messages, count);
 	if (moves)
 		inline_moves_end();
@@ -263,6 +265,7 @@ static void handler_drain(struct handler *handler, const struct source *source)
 	if (source->mapper) /* the other process shares the open file, and may have made it block */
 		handler->k->change_flags(source->uffd, O_NONBLOCK, 0);
 	atomic_store(&region->events_in_hand, 1);
+	fault_close_gate(region);
 	do {
 		got = handler_take_messages(handler, source);
 		failures += got < 0 && got != -EAGAIN;

@@ -25,7 +25,8 @@ enum fault_verdict fault_resolve(struct fault *fault)
 	PROBE4(fault, fault->region, fault->page, fault->access, fault->by);
 	if (atomic_load(&fault->region->lazy) && fault_meets_restore(fault, phase, &verdict))
 		return verdict;
-	if (phase == PHASE_STALL || (atomic_load(&fault->region->view_stalls) && fault->access != FAULT_READ_EMPTY))
+	if (phase == PHASE_STALL || atomic_load(&fault->region->unbegun) ||
+	    (atomic_load(&fault->region->view_stalls) && fault->access != FAULT_READ_EMPTY))
 		return FAULT_STALLED;
 	return fault->access == FAULT_WRITE ? fault_unprotect(fault, phase) : fault_empty(fault, phase);
 }

@@ -12,6 +12,7 @@
 
 #include "base/invariant.h"
 #include "base/trace.h"
+#include "fault/fault.h"
 #include "fault/inline.h"
 #include "fault/trap.h"
 #include "kernel/abi.h"
@@ -568,7 +569,10 @@ int runtime_plan_adopted(struct uffdwp *runtime, struct region_plan *plan)
 
 	if (error)
 		return error;
-	runtime_try(runtime, plan->memory, &trial);
+	int is_private = (plan->options.flags & UFFDWP_REGION_ADOPT_PRIVATE) != 0;
+
+	if (!is_private) /* that is filled by the oldest calls */
+		runtime_try(runtime, plan->memory, &trial);
 	uint64_t features = 0;
 
 	/* Where this process may not have a userfaultfd it is not known, and lazy restores are refused. */
@@ -577,7 +581,7 @@ int runtime_plan_adopted(struct uffdwp *runtime, struct region_plan *plan)
 	plan->can_poison = (features & UFFD_FEATURE_POISON) != 0;
 	plan->access = runtime->access;
 	int keeps = trial.rungs[UFFDWP_MECHANISM_MARKER].works || !trial.rungs[UFFDWP_MECHANISM_REARM].works;
-	uint32_t best = keeps ? UFFDWP_MECHANISM_MARKER : UFFDWP_MECHANISM_REARM;
+	uint32_t best = keeps && !is_private ? UFFDWP_MECHANISM_MARKER : UFFDWP_MECHANISM_REARM;
 
 	plan->mechanism = mechanism_by_id(plan->options.mechanism ? plan->options.mechanism : best);
 	plan->fills = trial.fills;
@@ -590,6 +594,9 @@ static int runtime_check_join(const struct uffdwp_region *region)
 {
 	if (atomic_load(&region->dead))
 		return text_fail(region->text, -ESTALE, "the region is dead: close it");
+	if (region->is_private)
+		return text_fail(region->text, -EOPNOTSUPP,
+		                 "private memory is of one process: what another one maps is another region");
 	if (region->snapshot_open || region->cut_comes || region->restore_open || atomic_load(&region->lazy) ||
 	    ledger_has(&region->ledger, 0, region_pages(region), LEDGER_BITS_PROTECTED | LEDGER_BIT(CLAIMED)))
 		return text_fail(region->text, -EBUSY,
@@ -783,6 +790,8 @@ int runtime_end(struct uffdwp *runtime, struct uffdwp_region *region)
 	roster_remove(region->k, &region->roster);
 	atomic_store(&region->closing, 1); /* partner: the pins of a thread that makes a child of all regions */
 	view_children_leave(region);
+	if (region->is_private) /* it stays in use there: what could not be fetched shall never be zeros */
+		fault_seal(region);
 	if (!atomic_load(&region->unmapped))
 		region_unregister(region);
 	if (region->handler)

@@ -18,6 +18,10 @@
 #include "fault/handler.h"
 #include "kernel/abi.h"
 #include "region/lazy.h"
+#include "region/mapper.h"
+
+/* What one call copies to another process, if a page is not larger: its handler waits for it. */
+#define GATE_BYTES (64u << 10)
 
 /* Pages [first, end), of one kind. */
 struct run {
@@ -32,17 +36,23 @@ static int supply_copy(const struct run *run, uint64_t first, uint64_t end)
 {
 	const struct uffdwp_region *region = run->region;
 	unsigned shift = region->page_shift;
+	const unsigned char *bytes = run->bytes + ((first - run->first) << shift);
 
-	return region->k->uffd_copy(region->uffd, region_registered(region, first),
-	                            run->bytes + ((first - run->first) << shift), (end - first) << shift, run->mode);
+	if (region->is_private)
+		return fault_copy_gated(run->region, first, end, bytes, run->mode);
+	if (region->mappers)
+		return mappers_copy(run->region, first, end, bytes, run->mode);
+	return region->k->uffd_copy(region->uffd, (uintptr_t)region_address(region, first), bytes,
+	                            (end - first) << shift, run->mode);
 }
 
 /* In one call; should that stop halfway, page by page. An entry that is not empty was filled by the first call, or
  * through the file: it stays. */
 static int supply_copy_run(const struct run *run, uint64_t *until)
 {
-	/* The other process may have neighbours apart. */
-	int error = run->region->mappers ? -EEXIST : supply_copy(run, run->first, run->end);
+	const struct uffdwp_region *region = run->region;
+	int at_once = !region->mappers || (run->end - run->first) << region->page_shift <= GATE_BYTES;
+	int error = at_once ? supply_copy(run, run->first, run->end) : -EEXIST;
 
 	*until = error ? run->first : run->end;
 	if (!error || (run->end - run->first == 1 && error != -EEXIST))

@@ -186,12 +186,25 @@ static void lazy_note_failed(struct lazy *lazy, uint64_t page, uint64_t pages, i
 		atomic_store(&lazy->error_page, page);
 }
 
+/* Counted before the state says so; a page that is dropped between has not failed after all. */
+static void lazy_settle_page(struct lazy *lazy, uint64_t page, int error)
+{
+	unsigned to = error ? (unsigned)((int)LAZY_FAILED - error) : (unsigned)LAZY_DONE;
+	int fails = error && atomic_load(&lazy->pages[page]) != LAZY_DROPPED;
+
+	if (fails)
+		lazy_note_failed(lazy, page, 1, error);
+	if (lazy_move(lazy, page, LAZY_FETCHING, to))
+		return;
+	atomic_store(&lazy->pages[page], LAZY_DONE);
+	if (fails)
+		atomic_fetch_sub(&lazy->failed, 1);
+}
+
 void lazy_settle(struct lazy *lazy, uint64_t first, uint64_t end, int error)
 {
-	if (error)
-		lazy_note_failed(lazy, first, end - first, error);
 	for (uint64_t page = first; page < end; page++)
-		atomic_store(&lazy->pages[page], (uint8_t)(error ? (int)LAZY_FAILED - error : (int)LAZY_DONE));
+		lazy_settle_page(lazy, page, error);
 	lazy_count_out(lazy, end - first);
 }
 
@@ -211,6 +224,23 @@ int lazy_forget(struct lazy *lazy, uint64_t page, int *failed)
 		return lazy_state(lazy, page) == LAZY_DONE;
 	lazy_count_out(lazy, 1);
 	return 1;
+}
+
+void lazy_drop(struct lazy *lazy, uint64_t page)
+{
+	unsigned state = page < lazy->end_page ? atomic_load(&lazy->pages[page]) : (unsigned)LAZY_DONE;
+
+	while (state <= LAZY_FETCHING || state > LAZY_FAILED) {
+		if (!lazy_move(lazy, page, state, state == LAZY_FETCHING ? LAZY_DROPPED : LAZY_DONE)) {
+			state = atomic_load(&lazy->pages[page]);
+			continue;
+		}
+		if (state < LAZY_FETCHING)
+			lazy_count_out(lazy, 1);
+		else if (state > LAZY_FAILED)
+			atomic_fetch_sub(&lazy->failed, 1);
+		return;
+	}
 }
 
 void lazy_end_punch(struct lazy *lazy, uint64_t page, int error)

@@ -4,11 +4,12 @@
  * here waits; system calls beside futexes are made elsewhere (fault/absent.c, fault/supply.c).
  *
  *    PENDING --want--> WANTED --claim--> FETCHING --settle--> DONE, or FAILED
- *       |                                   ^          |
- *       +--------------claim----------------+          +-- FAILED --forget--> DONE (discarded)
- *       +-- forget (also of WANTED) --> DONE
+ *       |                                 ^    |       |
+ *       +--------------claim--------------+    |       +-- FAILED --forget--> DONE (discarded)
+ *       +-- forget (also of WANTED) --> DONE   +-- drop --> DROPPED --settle--> DONE
  *
  * A page is absent until it is DONE or FAILED. DONE is for ever: then the page is as any other, its bytes are memory's.
+ * DROPPED is a page whose memory another process has discarded while it was being fetched: what was read is not wanted.
  *
  * INV-ABSENT: the entry of a page that is absent or FAILED is filled by the restore alone, and no thread saves the
  * page, shows it or unprotects it. So no thread ever sees zeros, or an older content, where the image has something
@@ -35,8 +36,9 @@ enum lazy_state {
 	LAZY_PENDING = 0, /* as memory comes from the kernel */
 	LAZY_WANTED = 1,
 	LAZY_FETCHING = 2,
-	LAZY_DONE = 3,
-	LAZY_PUNCHED = 4,  /* DONE, if the discard that follows goes well */
+	LAZY_DROPPED = 3, /* FETCHING, and discarded since */
+	LAZY_DONE = 4,
+	LAZY_PUNCHED = 5,  /* DONE, if the discard that follows goes well */
 	LAZY_FAILED = 100, /* and above: this and the errno */
 };
 
@@ -106,11 +108,16 @@ int lazy_take_wanted(struct lazy *lazy, uint64_t *page);
 /* 1: it was PENDING or WANTED, and is FETCHING now, by the caller. */
 int lazy_claim(struct lazy *lazy, uint64_t page);
 
-/* Pages [first, end), FETCHING by the caller, are there (0) or failed (negative errno). The caller wakes then. */
+/* Pages [first, end), FETCHING by the caller, are there (0) or failed (negative errno), but those that were DROPPED,
+ * which are zeros. The caller wakes then. */
 void lazy_settle(struct lazy *lazy, uint64_t first, uint64_t end, int error);
 
 /* A page needs no content any more: 1: it is DONE, or PUNCHED; 0: it is FETCHING. What was FAILED sets *failed. */
 int lazy_forget(struct lazy *lazy, uint64_t page, int *failed);
+
+/* Another process has discarded the page: it is zeros, whatever the restore has or reads for it. Waits for nothing. The
+ * caller wakes then. */
+void lazy_drop(struct lazy *lazy, uint64_t page);
 
 /* What became of the discard of a page that was forgotten for it: it is DONE, or failed with that error. */
 void lazy_end_punch(struct lazy *lazy, uint64_t page, int error);

@@ -69,18 +69,23 @@ int mapper_overlaps(const struct mapper *mapper, unsigned number, uint64_t start
 	return 1;
 }
 
-uint64_t mappers_address(const struct uffdwp_region *region, uint64_t page)
+/* A mapper that lives and has bytes [start, end) in one piece, and where; NULL: none. */
+static struct mapper *mapper_having(struct uffdwp_region *region, uint64_t start, uint64_t end, uint64_t *address)
 {
-	const struct mapper *mapper = &region->mappers->at[0];
-	uint64_t offset = page << region->page_shift;
+	for (unsigned i = 0; i < mapper_slots_end(region); i++) {
+		struct mapper *mapper = &region->mappers->at[i];
 
-	for (unsigned i = 0; i < mapper->count; i++) {
-		const struct uffdwp_mapping *mapping = &mapper->mappings[i];
+		for (unsigned at = 0; at < mapper->count && mapper_is_live(mapper); at++) {
+			const struct uffdwp_mapping *mapping = &mapper->mappings[at];
+			uint64_t into = start - mapping->offset;
 
-		if (offset - mapping->offset < mapping->length)
-			return mapping->address + (offset - mapping->offset);
+			if (into >= mapping->length || end - start > mapping->length - into)
+				continue;
+			*address = mapping->address + into;
+			return mapper;
+		}
 	}
-	return 0;
+	return NULL;
 }
 
 /* ---- calls ---- */
@@ -128,7 +133,10 @@ static int mapper_unregister(struct mapper *mapper, uint64_t address, uint64_t l
 	int error = -EAGAIN;
 
 	(void)ignored;
-	for (int i = 0; mapper->is_registered && i < RELEASE_TRIES && error == -EAGAIN; i++) {
+	if (mapper->is_registered && atomic_load(&mapper->region->unbegun)) /* it is left as it was found */
+		return mapper_wake(mapper, address, length, 0);
+	for (int i = 0; mapper->is_registered && !mapper->region->is_private && i < RELEASE_TRIES && error == -EAGAIN;
+	     i++) {
 		error = mapper_writeprotect(mapper, address, length, 0);
 		if (error == -EAGAIN)
 			kernel_back_off(k, &turn);
@@ -255,19 +263,53 @@ int mappers_register(struct uffdwp_region *region, uint64_t modes)
 	return mapper_for_pages(region, 0, region->ledger.count, mapper_register, modes);
 }
 
+/* A page that no mapper has: by this process's own mapping. The kernel writes it, so that a file that was cut is an
+ * error and no signal. */
+static int mapper_write_own(struct uffdwp_region *region, uint64_t page, const void *from)
+{
+	ssize_t done = region->is_private
+	                       ? (ssize_t)region->page_bytes
+	                       : region->k->read_self(region_address(region, page), from, region->page_bytes);
+
+	if (done < 0)
+		return (int)done;
+	return (uint64_t)done == region->page_bytes ? 0 : -EFAULT;
+}
+
+/* The other mappers find it in the file, by a minor fault. */
+int mappers_copy(struct uffdwp_region *region, uint64_t first, uint64_t end, const void *from, uint64_t mode)
+{
+	unsigned shift = region->page_shift;
+	uint64_t address;
+	struct mapper *mapper;
+
+	while ((mapper = mapper_having(region, first << shift, end << shift, &address)) != NULL) {
+		int error = region->k->uffd_copy(mapper->uffd, address, from, (end - first) << shift, mode);
+
+		if (error != -ESRCH)
+			return error;
+		mapper_note_gone(mapper);
+	}
+	if (!mappers_live(region)) {
+		atomic_store(&region->dead, 1);
+		return -ESRCH;
+	}
+	return end - first > 1 ? -EEXIST : mapper_write_own(region, first, from);
+}
+
+static int mapper_poison(struct mapper *mapper, uint64_t address, uint64_t length, uint64_t mode)
+{
+	return mapper->region->k->uffd_poison(mapper->uffd, address, length, mode);
+}
+
+int mappers_poison(struct uffdwp_region *region, uint64_t page)
+{
+	return mapper_for_pages(region, page, page + 1, mapper_poison, 0);
+}
+
 void mappers_give_up_page(struct uffdwp_region *region, uint64_t page)
 {
 	(void)mapper_for_pages(region, page, page + 1, mapper_take_out, 0);
-}
-
-int mappers_are_restorable(const struct uffdwp_region *region)
-{
-	const struct mapper *first = &region->mappers->at[0];
-	uint64_t length = 0;
-
-	for (unsigned i = 0; i < first->count; i++) /* none overlaps another */
-		length += first->mappings[i].length;
-	return mapper_is_live(first) && mappers_count(region) == 1 && length == region->capacity_bytes;
 }
 
 void mappers_unregister(struct uffdwp_region *region)

@@ -4,9 +4,15 @@
  * addresses of its own. The ledger is one for all of them: a page is armed in every mapper or in none, so the first
  * write of any of them claims it, and it is unprotected in all before that write lands.
  *
- * Calls that arm, disarm, wake, register and fill entries go to every mapper that lives; what a restore has read is
- * copied to the first one, so a region that has several of them is not restored. Addresses of this process
- * (region_address()) are those of a mapping of its own, which is not registered: content is read there, or by the file.
+ * Calls that arm, disarm, wake, register, poison and fill entries go to every mapper that lives. What a restore has
+ * read is copied once, to the first mapper that has the page: from then on the file has it, and the entries of the
+ * others are filled by minor faults, as after any other loss of theirs. Addresses of this process (region_address())
+ * are those of a mapping of its own, which is not registered: content is read there, or by the file.
+ *
+ * A region of private memory (is_private) has one mapper and no file. Its memory cannot be read, protected or discarded
+ * from here: empty entries are filled, and that is all. So it has no ledger to speak of (all its pages are FREE), and
+ * its addresses here are a reservation without access, by which the registry knows it. The discards of the mapper race
+ * with what is being fetched: fault/gate.c keeps the two apart.
  *
  * A mapper that has ended is `gone`: the kernel answers -ESRCH, or its pidfd says so. Its slot is used again by the
  * next one, when no thread can be using it any more; the first keeps its descriptors, by which the region is known to
@@ -49,9 +55,6 @@ struct mappers {
 /* -EINVAL, with text: mappings that are not of whole pages of the region, overlap, or reach beyond it. */
 int mapper_check(const struct mapper_plan *plan, uint64_t length_bytes, uint64_t page_bytes, struct text *text);
 
-/* 1: the first mapper lives, and has all of the region: a restore reaches every page there. */
-int mappers_are_restorable(const struct uffdwp_region *region);
-
 /* Takes a page that cannot be filled out of the registration of all, and resumes the threads that wait for it. (signal)
  */
 void mappers_give_up_page(struct uffdwp_region *region, uint64_t page);
@@ -89,6 +92,11 @@ int mappers_wake(struct uffdwp_region *region, uint64_t first, uint64_t end);
 int mappers_continue(struct uffdwp_region *region, uint64_t page, uint64_t mode);
 int mappers_zeropage(struct uffdwp_region *region, uint64_t page, uint64_t mode);
 int mappers_copy_zeros(struct uffdwp_region *region, uint64_t page, uint64_t mode);
+/* What a restore has read, into the first mapper that has pages [first, end); what none has into the file. As
+ * uffd_copy(); -EEXIST also where no mapper has all of them in one piece. */
+int mappers_copy(struct uffdwp_region *region, uint64_t first, uint64_t end, const void *from, uint64_t mode);
+/* A thread that touches the page gets SIGBUS. As uffd_poison(). (signal) */
+int mappers_poison(struct uffdwp_region *region, uint64_t page);
 int mappers_register(struct uffdwp_region *region, uint64_t modes);
 void mappers_unregister(struct uffdwp_region *region);
 

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/math.h"
 #include "kernel/abi.h"
@@ -114,6 +115,11 @@ static int mapper_open_explain(const struct mapper *mapper, int error)
 	case -EBUSY:
 		return text_fail(text, error, "another userfaultfd is registered there");
 	case -EINVAL:
+		if (mapper->region->is_private)
+			return text_fail(text, -EOPNOTSUPP,
+			                 "the process's userfaultfd cannot serve what is mapped there, if anything is: "
+			                 "it has to be private anonymous memory, of system pages or of huge pages as "
+			                 "huge_page_bytes has it");
 		return text_fail(
 		        text, -EOPNOTSUPP,
 		        "the process's userfaultfd cannot protect what is mapped there, if anything is: it has to "
@@ -123,6 +129,51 @@ static int mapper_open_explain(const struct mapper *mapper, int error)
 		return error ? text_fail(text, error, "the process's memory cannot be protected: %s", strerror(-error))
 		             : 0;
 	}
+}
+
+/* Which pages private memory is made of shows in what the kernel says to a copy from where nothing can be read: it
+ * looks at the target first. 0 or -EINVAL; also 0 where a thread there waits until an event of its own is read. */
+static int mapper_open_check_pages(const struct mapper *mapper, const struct uffdwp_mapping *mapping)
+{
+	const struct uffdwp_region *region = mapper->region;
+	const void *unreadable = region_address(region, 0);
+	uint64_t system_page = (uint64_t)sysconf(_SC_PAGESIZE);
+	int whole = region->k->uffd_copy(mapper->uffd, mapping->address, unreadable, region->page_bytes,
+	                                 UFFDIO_COPY_MODE_DONTWAKE);
+	int half = region->page_bytes == system_page
+	                   ? -EINVAL
+	                   : region->k->uffd_copy(mapper->uffd, mapping->address, unreadable, region->page_bytes / 2,
+	                                          UFFDIO_COPY_MODE_DONTWAKE);
+
+	if (whole == -ENOENT || whole == -ESRCH)
+		return whole;
+	if (whole != -EINVAL && (half == -EINVAL || half == -EAGAIN))
+		return 0;
+	return text_fail(region->text, -EINVAL,
+	                 "what the process has mapped at %#llx is not of pages of %llu bytes: huge_page_bytes of the "
+	                 "options is the size of its huge pages, or 0",
+	                 (unsigned long long)mapping->address, (unsigned long long)region->page_bytes);
+}
+
+/* Registered once more, if it is: the kernel says whether it can be. What was registered here is taken back. */
+static int mapper_open_try_private(struct mapper *mapper)
+{
+	struct uffdwp_region *region = mapper->region;
+	int error = region->k->change_flags(mapper->uffd, O_NONBLOCK, 0);
+
+	for (unsigned i = 0; i < mapper->count && !error; i++) {
+		const struct uffdwp_mapping *mapping = &mapper->mappings[i];
+
+		error = region->k->uffd_register(mapper->uffd, mapping->address, mapping->length,
+		                                 UFFDIO_REGISTER_MODE_MISSING);
+		if (error)
+			error = mapper_open_explain(mapper, error);
+		else
+			error = mapper_open_check_pages(mapper, mapping);
+	}
+	if (error)
+		mapper_release(mapper);
+	return error;
 }
 
 /* To unprotect what is not protected shows whether it can be. */
@@ -183,7 +234,8 @@ int mapper_open(struct uffdwp_region *region, const struct mapper_plan *plan, st
 	if (!error && plan->pidfd >= 0)
 		error = mapper_open_take(mapper, plan->pidfd, "pidfd", &mapper->pidfd);
 	if (!error)
-		error = mapper_open_try(mapper, region->mechanism->register_modes[region->memory]);
+		error = region->is_private ? mapper_open_try_private(mapper)
+		                           : mapper_open_try(mapper, region->mechanism->register_modes[region->memory]);
 	if (error) {
 		mapper_open_close_descriptors(mapper);
 		return error;
@@ -196,6 +248,16 @@ int mapper_open(struct uffdwp_region *region, const struct mapper_plan *plan, st
 		atomic_store(&region->mappers->end, number + 1);
 	*out = mapper;
 	return 0;
+}
+
+int region_refuse_private(const struct uffdwp_region *region, struct text *text)
+{
+	return region->is_private
+	               ? text_fail(text, -EOPNOTSUPP,
+	                           "the region's memory is another process's alone, and has no memfd by which this "
+	                           "process could read, protect or discard it: it can be restored lazily, and no "
+	                           "more. Have that process map a memfd, and adopt the region by it")
+	               : 0;
 }
 
 void mapper_close(struct mapper *mapper)

@@ -98,7 +98,7 @@ static int mechanism_fill_file_by_copy(struct uffdwp_region *region, uint64_t pa
 
 int mechanism_fill(struct uffdwp_region *region, uint64_t page, int wp)
 {
-	if (region->memory == UFFDWP_MEMORY_ANON) {
+	if (region->memory == UFFDWP_MEMORY_ANON || region->is_private) {
 		int error = mechanism_fill_hole(region, page, wp);
 
 		if (error == -EEXIST)

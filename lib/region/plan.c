@@ -205,16 +205,24 @@ int plan_attach(struct region_plan *plan)
 
 /* ---- adopted ---- */
 
+static int plan_is_private(const struct uffdwp_region_options *options)
+{
+	return (options->flags & UFFDWP_REGION_ADOPT_PRIVATE) != 0;
+}
+
 static int plan_check_adopt_options(const struct uffdwp_region_options *options, struct text *text)
 {
-	if (options->flags || options->capacity_bytes || options->huge_page_bytes || options->numa ||
-	    options->address || options->name)
+	if (options->flags & ~UFFDWP_REGION_ADOPT_PRIVATE || options->capacity_bytes || options->numa ||
+	    options->address || options->name || (options->huge_page_bytes && !plan_is_private(options)))
 		return text_fail(
 		        text, -EINVAL,
-		        "flags, capacity, huge page size, NUMA placement, name and address are for created and "
-		        "attached regions");
+		        "other flags than UFFDWP_REGION_ADOPT_PRIVATE, capacity, NUMA placement, name and address are "
+		        "for created and attached regions, and a huge page size is not for those of a file");
 	if (options->mechanism > UFFDWP_MECHANISM_REARM)
 		return text_fail(text, -EINVAL, "an adopted region is by mechanism marker or rearm");
+	if (plan_is_private(options) && options->mechanism == UFFDWP_MECHANISM_MARKER)
+		return text_fail(text, -EINVAL,
+		                 "private memory is only restored, which needs mechanism rearm: name it, or none");
 	if (options->delivery > UFFDWP_DELIVERY_INLINE)
 		return text_fail(text, -EINVAL, "unknown delivery %u", (unsigned)options->delivery);
 	if (options->delivery == UFFDWP_DELIVERY_INLINE)
@@ -251,12 +259,35 @@ static int plan_adopt_file(struct region_plan *plan)
 	return error;
 }
 
+/* What is mapped there the caller has to say: nothing of it is here. */
+static int plan_adopt_private(struct region_plan *plan)
+{
+	const struct uffdwp_region_options *options = &plan->options;
+	uint64_t system_page = (uint64_t)sysconf(_SC_PAGESIZE);
+
+	plan->memory = options->huge_page_bytes ? UFFDWP_MEMORY_HUGETLB : UFFDWP_MEMORY_ANON;
+	plan->page_bytes = options->huge_page_bytes ? options->huge_page_bytes : system_page;
+	if (options->fd > 0 || options->fd_offset)
+		return text_fail(plan->text, -EINVAL,
+		                 "private memory has no file: leave fd and fd_offset out, or the flag "
+		                 "UFFDWP_REGION_ADOPT_PRIVATE");
+	plan->options.fd = -1;
+	if (!math_is_power_of_two(plan->page_bytes) || plan->page_bytes < system_page ||
+	    (options->huge_page_bytes && plan->page_bytes == system_page))
+		return text_fail(plan->text, -EINVAL, "huge_page_bytes %llu is not a size of huge pages",
+		                 (unsigned long long)plan->page_bytes);
+	return plan_check_length(plan->length_bytes, plan->page_bytes, "length", plan->text);
+}
+
 int plan_adopt(struct region_plan *plan)
 {
 	int error = plan_check_adopt_options(&plan->options, plan->text);
 
 	if (!error)
-		error = plan_adopt_file(plan);
+		error = plan_is_private(&plan->options) ? plan_adopt_private(plan) : plan_adopt_file(plan);
+	if (!error && plan->length_bytes > INT64_MAX / 2)
+		error = text_fail(plan->text, -EINVAL, "%llu bytes are more than an address space holds",
+		                  (unsigned long long)plan->length_bytes);
 	if (!error && plan->length_bytes / plan->page_bytes > UINT32_MAX)
 		error = text_fail(plan->text, -EINVAL, "a region has at most 2^32 - 1 pages");
 	plan->capacity_bytes = plan->length_bytes;

@@ -169,21 +169,28 @@ static int region_memory_attach(struct uffdwp_region *region, const struct regio
 	return 0;
 }
 
-/* The mapping of this process, by which content is seen; no access to it is an event. */
+/* The mapping of this process, by which content is seen; no access to it is an event. Private memory has none
+ * but addresses alone, by which the registry knows the region. */
 static int region_memory_adopt(struct uffdwp_region *region, const struct region_plan *plan)
 {
-	int error = region_memory_attach(region, plan);
+	int is_private = plan->options.flags & UFFDWP_REGION_ADOPT_PRIVATE;
+	int prot = is_private ? PROT_NONE : PROT_READ | PROT_WRITE;
+	int flags = (is_private ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED) | MAP_NORESERVE;
+	int error = is_private ? 0 : region_memory_attach(region, plan);
 
 	if (error)
 		return error;
+	region->is_private = is_private != 0;
+	atomic_store(&region->unbegun, is_private != 0);
 	region->mappers = pages_new(region->k, sizeof(*region->mappers));
 	if (!region->mappers)
 		return text_fail(region->text, -ENOMEM, "no memory for a region");
-	void *memory = region->k->mmap_unlocked(region->capacity_bytes, PROT_READ | PROT_WRITE,
-	                                        MAP_SHARED | MAP_NORESERVE, region->fd, region->fd_offset, &error);
+	void *memory =
+	        region->k->mmap_unlocked(region->capacity_bytes, prot, flags, region->fd, region->fd_offset, &error);
 
 	if (!memory)
-		return text_fail(region->text, error, "the file cannot be mapped: %s%s", strerror(-error),
+		return text_fail(region->text, error, "the %s cannot be mapped: %s%s",
+		                 is_private ? "region's addresses" : "file", strerror(-error),
 		                 region_limit_advice(error));
 	atomic_store(&region->base, (uintptr_t)memory);
 	region->k->madvise(memory, region->capacity_bytes, MADV_DONTFORK); /* best effort, errors ignored */
@@ -238,7 +245,7 @@ static int region_helpers_open(struct uffdwp_region *region)
 		error = region_open_zeros(region);
 	if (error)
 		return error;
-	if (region->memory != UFFDWP_MEMORY_ANON || region_loses_wp_bits(region))
+	if (region->memory != UFFDWP_MEMORY_ANON || region_loses_wp_bits(region) || region->is_private)
 		return 0;
 	region->pagemap = pagemap_open(region->k);
 	error = region->pagemap < 0 ? region->pagemap : own_take(region->k, region->pagemap, region->tag);

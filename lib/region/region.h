@@ -118,6 +118,7 @@ struct uffdwp_region {
 	int numa_mode; /* of mbind(2); 0: the default */
 	uint64_t numa_nodes;
 	struct mappers *mappers;            /* NULL: the memory is armed in the page tables of this process */
+	int is_private;                     /* 1: the memory is the mapper's alone: nothing of it is here, see mapper.h */
 	struct uffdwp *runtime;             /* opaque here: its error text and handlers */
 	struct text *text;                  /* NULL: texts are those of the thread that calls */
 	void *handler;                      /* the thread that reads our uffd; its own business */
@@ -153,8 +154,10 @@ struct uffdwp_region {
 	_Atomic uintptr_t moved_to;      /* where to, until no event of it can be unread; 0: nowhere */
 	_Atomic uint32_t events_in_hand; /* the handler has read, or is about to, and has not acted on it all */
 	_Atomic uint32_t events_turns;   /* how often it had */
-	_Atomic int64_t maps;            /* mappings that mprotect makes of it, about */
-	_Atomic uint64_t armed_until;    /* mprotect: pages [0, armed_until) were armed one call after the other */
+	_Atomic uint32_t supplying;   /* threads that may fill pages of private memory at this moment: see supply.c */
+	_Atomic uint32_t unbegun;     /* private memory, of which no restore has begun yet: accesses wait for it */
+	_Atomic int64_t maps;         /* mappings that mprotect makes of it, about */
+	_Atomic uint64_t armed_until; /* mprotect: pages [0, armed_until) were armed one call after the other */
 	/* Tracks: a bit for each page that was written although it carries a wp bit now; NULL until the first track. */
 	_Atomic(_Atomic uint64_t *) written;
 	/* Increments: the same since the cut of the last snapshot that kept the protection; NULL until the first. */
@@ -207,6 +210,9 @@ struct uffdwp_region {
 
 /* Creates or attaches by plan: memory, uffd, registration, ledger. Not yet known to a handler nor to the registry. */
 int region_open(const struct region_plan *plan, struct uffdwp_region **out);
+
+/* -EOPNOTSUPP, with text, where the memory is not here: for calls that read, protect or discard it. */
+int region_refuse_private(const struct uffdwp_region *region, struct text *text);
 
 /* Registers all of the region with its uffd, in its mechanism's modes; once more does no harm. 0 or -errno, with text.
  */
@@ -357,9 +363,6 @@ int region_note_changes(struct uffdwp_region *region);
 #define REGION_UNKEPT_DISARMED "the region was disarmed after it"
 #define REGION_UNKEPT_RESTORED "the region was restored after it"
 
-/* mapper.c: where the first mapper of an adopted region has a page. (signal) */
-uint64_t mappers_address(const struct uffdwp_region *region, uint64_t page);
-
 /* What the last snapshot left protected cannot be built on any more. */
 static inline void region_unkeep(struct uffdwp_region *region, const char *why)
 {
@@ -435,7 +438,7 @@ static inline int region_reads_zeros(const struct uffdwp_region *region)
 /* The kernel has a wp bit for each armed page that is there, of small pages, and may show it in the pagemap. */
 static inline int region_has_wp_bits(const struct uffdwp_region *region)
 {
-	return region->uffd >= 0 && region->memory != UFFDWP_MEMORY_HUGETLB &&
+	return region->uffd >= 0 && region->memory != UFFDWP_MEMORY_HUGETLB && !region->is_private &&
 	       (region->mechanism->register_modes[region->memory] & UFFDIO_REGISTER_MODE_WP);
 }
 
@@ -478,12 +481,6 @@ static inline unsigned char *region_address(const struct uffdwp_region *region, 
 {
 	return (unsigned char *)atomic_load_explicit(&region->base, memory_order_acquire) +
 	       (page << region->page_shift);
-}
-
-/* Where its uffd knows a page: at the address here, or that of its first mapper. */
-static inline uint64_t region_registered(const struct uffdwp_region *region, uint64_t page)
-{
-	return region->mappers ? mappers_address(region, page) : (uint64_t)(uintptr_t)region_address(region, page);
 }
 
 /* What the kernel goes through at a time where it holds the lock that faults need: old page tables that are unmapped, a

@@ -13,7 +13,8 @@
 
 static uint64_t region_modes(const struct uffdwp_region *region)
 {
-	uint64_t modes = region->mechanism->register_modes[region->memory];
+	uint64_t modes =
+	        region->is_private ? UFFDIO_REGISTER_MODE_MISSING : region->mechanism->register_modes[region->memory];
 
 	if (region_owns_empty(region) && region->memory == UFFDWP_MEMORY_SHMEM)
 		modes |= UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_MINOR;

@@ -13,7 +13,6 @@
 #include "fault/fault.h"
 #include "fault/handler.h"
 #include "fault/phase.h"
-#include "region/mapper.h"
 
 static int restore_check_region(const struct uffdwp_region *region, struct text *text)
 {
@@ -43,9 +42,11 @@ static int restore_check_idle(const struct uffdwp_region *region, struct text *t
 	if (atomic_load(&region->view_count))
 		return text_fail(text, -EBUSY,
 		                 "a view or a child has this region: uffdwp_view_close(), or wait for the child");
-	if (region->mappers && !mappers_are_restorable(region))
-		return text_fail(text, -EOPNOTSUPP,
-		                 "an adopted region is restored while its first process alone maps it, all of it");
+	if (region->is_private && !atomic_load(&region->unbegun))
+		return text_fail(
+		        text, -EOPNOTSUPP,
+		        "private memory of another process is restored once, while it is empty: what it has got "
+		        "since cannot be discarded from here");
 	return 0;
 }
 
@@ -179,6 +180,8 @@ static int restore_discard(struct uffdwp_region *region, const struct lazy *old)
 {
 	uint64_t length = atomic_load(&region->length_bytes);
 
+	if (region->is_private) /* it is empty: no access was let through */
+		return 0;
 	if (old && atomic_load(&old->failed) && region->memory != UFFDWP_MEMORY_ANON)
 		kernel_discard(region->k, region_address(region, 0), length);
 	int error = region_discard(region, 0, length);
@@ -210,6 +213,8 @@ static int restore_publish(struct uffdwp_restore *restore, struct text *text)
 	}
 	lazy_free(region->k, old);
 	restore_forget_past(region);
+	if (atomic_exchange(&region->unbegun, 0)) /* the accesses that have waited come again, and meet the restore */
+		fault_wake_stalled(region);
 	return 0;
 }
 

@@ -25,6 +25,9 @@ static int whole_check_region(const struct uffdwp_region *region, const struct u
 	struct text *text = region->text;
 	unsigned long long room = atomic_load(&region->length_bytes);
 
+	if (region->is_private)
+		return text_fail(text, -EOPNOTSUPP,
+		                 "private memory of another process is restored lazily only: uffdwp_restore_begin()");
 	if (atomic_load(&region->dead))
 		return text_fail(text, -ESTALE, "the region was unmapped: close it");
 	if (region->snapshot_open || region->cut_comes)

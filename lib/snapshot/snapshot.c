@@ -419,8 +419,10 @@ static int snapshot_reserve_region(struct uffdwp_region *region, const struct uf
                                    struct text *text)
 {
 	unsigned long long length = atomic_load(&region->length_bytes);
-	int error = 0;
+	int error = region_refuse_private(region, text);
 
+	if (error)
+		return error;
 	lock_take(&region->lock);
 	if (atomic_load(&region->dead))
 		error = text_fail(text, -ESTALE, "the region was unmapped: close it");

@@ -310,7 +310,7 @@ int watch_scan(struct uffdwp_region *region, const struct piece *piece, int peek
 int watch_begin(struct uffdwp_region *region, uint64_t first, uint64_t end)
 {
 	lock_take(&region->lock);
-	int error = atomic_load(&region->dead) ? -ESTALE : region_track(region);
+	int error = atomic_load(&region->dead) ? -ESTALE : region->is_private ? -EOPNOTSUPP : region_track(region);
 
 	for (uint64_t page = first; page < end && !error; page++)
 		region_note_uncollected(region, page);

@@ -52,6 +52,10 @@ static void view_open_unreserve(struct uffdwp_region *region)
 
 static int view_open_check(const struct uffdwp_region *region)
 {
+	int error = region_refuse_private(region, region->text);
+
+	if (error)
+		return error;
 	if (region->memory != UFFDWP_MEMORY_SHMEM || region->fd < 0 || !cut_has_rounds(region))
 		return text_fail(
 		        region->text, -EOPNOTSUPP,

@@ -5,7 +5,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
+#include <pthread.h>
 #include <sched.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -19,14 +21,21 @@
 #include "kernel/abi.h"
 #include "support.h"
 
+struct mapper_board *mapper_board_new(size_t length, size_t page_bytes)
+{
+	struct mapper_board *board = mmap(NULL, sizeof(*board) + length, PROT_READ | PROT_WRITE,
+	                                  MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	must(board != MAP_FAILED);
+	board->length = length;
+	board->page_bytes = page_bytes;
+	return board;
+}
+
 int mapper_memory(size_t length, int huge, struct mapper_board **board)
 {
 	int fd = memfd_create("guest", MFD_CLOEXEC | (huge ? MFD_HUGETLB : 0));
 	must(fd >= 0 && ftruncate(fd, (off_t)length) == 0);
-	*board = mmap(NULL, sizeof(**board) + length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	must(*board != MAP_FAILED);
-	(*board)->length = length;
-	(*board)->page_bytes = huge ? 2u << 20 : (size_t)sysconf(_SC_PAGESIZE);
+	*board = mapper_board_new(length, huge ? 2u << 20 : (size_t)sysconf(_SC_PAGESIZE));
 	return fd;
 }
 
@@ -91,6 +100,142 @@ static void count_for_ever(const struct guest *guest, int effects)
 	}
 }
 
+static void wait_for_gate(const struct mapper_board *board)
+{
+	while (!atomic_load(&board->gate)) {
+		sched_yield();
+	}
+}
+
+static void read_once(const struct guest *guest, size_t from, size_t length)
+{
+	struct mapper_board *board = guest->board;
+	for (size_t offset = from; offset < from + length; offset += board->page_bytes) {
+		memcpy(board->shadow + offset, at(guest, offset), board->page_bytes);
+	}
+}
+
+/* --- SIGBUS --- */
+
+static sigjmp_buf bus;
+
+static void jump_out(int signal)
+{
+	(void)signal;
+	siglongjmp(bus, 1);
+}
+
+static void read_page_or_bus(const struct guest *guest, size_t offset)
+{
+	struct mapper_board *board = guest->board;
+	if (sigsetjmp(bus, 1) == 0) {
+		memcpy(board->shadow + offset, at(guest, offset), board->page_bytes);
+	} else {
+		memset(board->shadow + offset, MAPPER_BUS, board->page_bytes);
+	}
+}
+
+/* As often as the test asks for it. */
+static void read_down(const struct guest *guest)
+{
+	struct mapper_board *board = guest->board;
+	must(signal(SIGBUS, jump_out) != SIG_ERR);
+	while (!atomic_load(&board->stop)) {
+		for (size_t offset = board->length; offset > 0; offset -= board->page_bytes) {
+			read_page_or_bus(guest, offset - board->page_bytes);
+		}
+		atomic_store(&board->done[guest->number], 1);
+		while (!atomic_load(&board->stop) && !atomic_exchange(&board->again, 0)) {
+			sched_yield();
+		}
+		for (int i = 0; i < 2 && atomic_load(&board->discard); i++) {
+			must(madvise(guest->half[i], board->length / 2, MADV_DONTNEED) == 0);
+		}
+	}
+}
+
+/* --- a balloon --- */
+
+#define BALLOON_THREADS 4
+#define BALLOON_PAGES 8 /* of a block that one thread has to itself */
+#define BALLOON_NEAR 4  /* blocks of each that are worked on at about the same time */
+
+struct balloon {
+	const struct guest *guest;
+	unsigned number;
+};
+
+static void check_page(const struct guest *guest, size_t offset)
+{
+	if (memcmp(at(guest, offset), guest->board->shadow + offset, guest->board->page_bytes) != 0) {
+		atomic_store(&guest->board->wrong, 1 + offset);
+	}
+}
+
+static void write_page(const struct guest *guest, size_t offset, struct chance *chance)
+{
+	chance_fill(chance, at(guest, offset), MAPPER_STRIPE);
+	memcpy(guest->board->shadow + offset, at(guest, offset), MAPPER_STRIPE);
+}
+
+/* The shadow first: no other thread looks at these pages. */
+static void discard_pages(const struct guest *guest, size_t offset, size_t length)
+{
+	memset(guest->board->shadow + offset, 0, length);
+	must(madvise(at(guest, offset), length, MADV_DONTNEED) == 0);
+	atomic_fetch_add(&guest->board->discards, 1);
+}
+
+static void *inflate(void *argument)
+{
+	const struct balloon *balloon = argument;
+	const struct guest *guest = balloon->guest;
+	const struct mapper_board *board = guest->board;
+	struct chance chance = chance_new(board->seed + balloon->number);
+	size_t blocks = board->length / board->page_bytes / BALLOON_PAGES / BALLOON_THREADS;
+	unsigned rounds = support_rounds(2000, 20000);
+	for (unsigned i = 0; i < rounds && !atomic_load(&board->wrong); i++) {
+		/* All go upwards at about the same pace: what one waits for another discards. */
+		size_t near = (size_t)((uint64_t)i * blocks / rounds) + chance_below(&chance, BALLOON_NEAR);
+		size_t block = near % blocks * BALLOON_THREADS + balloon->number;
+		size_t first = chance_below(&chance, BALLOON_PAGES);
+		size_t pages = 1 + chance_below(&chance, BALLOON_PAGES - first);
+		size_t offset = (block * BALLOON_PAGES + first) * board->page_bytes;
+		switch (chance_below(&chance, 4)) {
+		case 0:
+			discard_pages(guest, offset, pages * board->page_bytes);
+			break;
+		case 1:
+			write_page(guest, offset, &chance);
+			break;
+		case 2: /* at once: what is being fetched for the read may be discarded by the next round */
+			discard_pages(guest, offset, pages * board->page_bytes);
+			check_page(guest, offset);
+			break;
+		default:
+			check_page(guest, offset);
+		}
+	}
+	return NULL;
+}
+
+static void work_balloon(const struct guest *guest)
+{
+	struct balloon balloons[BALLOON_THREADS];
+	pthread_t threads[BALLOON_THREADS];
+	wait_for_gate(guest->board);
+	for (unsigned i = 0; i < BALLOON_THREADS; i++) {
+		balloons[i] = (struct balloon){guest, i};
+		must(pthread_create(&threads[i], NULL, inflate, &balloons[i]) == 0);
+	}
+	for (unsigned i = 0; i < BALLOON_THREADS; i++) {
+		must(pthread_join(threads[i], NULL) == 0);
+	}
+	for (size_t offset = 0; offset < guest->board->length; offset += guest->board->page_bytes) {
+		check_page(guest, offset);
+	}
+}
+
 static void work_as(const struct guest *guest, enum mapper_work work)
 {
 	struct mapper_board *board = guest->board;
@@ -103,12 +248,19 @@ static void work_as(const struct guest *guest, enum mapper_work work)
 		count_for_ever(guest, work == MAPPER_EFFECTS);
 		break;
 	case MAPPER_READS:
-		while (!atomic_load(&board->gate)) {
-			sched_yield();
-		}
-		for (size_t offset = 0; offset < board->length; offset += board->page_bytes) {
-			memcpy(board->shadow + offset, at(guest, offset), board->page_bytes);
-		}
+		wait_for_gate(board);
+		read_once(guest, 0, board->length);
+		break;
+	case MAPPER_READS_HALF:
+		wait_for_gate(board);
+		read_once(guest, guest->number % 2 * (board->length / 2), board->length / 2);
+		break;
+	case MAPPER_READS_DOWN:
+		wait_for_gate(board);
+		read_down(guest);
+		break;
+	case MAPPER_BALLOON:
+		work_balloon(guest);
 		break;
 	case MAPPER_WAITS:
 		break;
@@ -133,10 +285,9 @@ static int open_uffd(void)
 	return uffd;
 }
 
-static int register_half(int uffd, const void *half, size_t length)
+static int register_half(int uffd, const void *half, size_t length, uint64_t mode)
 {
-	struct uffdio_register range = {.range = {.start = (uintptr_t)half, .len = length},
-	                                .mode = UFFDIO_REGISTER_MODE_WP};
+	struct uffdio_register range = {.range = {.start = (uintptr_t)half, .len = length}, .mode = mode};
 	return ioctl(uffd, UFFDIO_REGISTER, &range);
 }
 
@@ -161,9 +312,11 @@ static void send_to(int socket, int fd, const struct uffdwp_mapping mappings[2])
 static void map_halves(struct guest *guest, int memory)
 {
 	size_t half = guest->board->length / 2;
+	int huge = guest->board->page_bytes > (size_t)sysconf(_SC_PAGESIZE) ? MAP_HUGETLB : 0;
+	int flags = memory < 0 ? MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | huge : MAP_SHARED;
 	for (int i = 1; i >= 0; i--) {
-		guest->half[i] =
-		        mmap(NULL, half, PROT_READ | PROT_WRITE, MAP_SHARED, memory, (off_t)((size_t)i * half));
+		guest->half[i] = mmap(NULL, half, PROT_READ | PROT_WRITE, flags, memory,
+		                      memory < 0 ? 0 : (off_t)((size_t)i * half));
 		must(guest->half[i] != MAP_FAILED);
 	}
 }
@@ -173,8 +326,9 @@ static void run_guest(struct guest *guest, int memory, int socket, enum mapper_w
 	size_t half = guest->board->length / 2;
 	map_halves(guest, memory);
 	int uffd = open_uffd();
-	if (uffd >= 0 && registers) {
-		must(register_half(uffd, guest->half[0], half) == 0 && register_half(uffd, guest->half[1], half) == 0);
+	for (int i = 0; i < 2 && uffd >= 0 && registers; i++) {
+		must(register_half(uffd, guest->half[i], half,
+		                   memory < 0 ? UFFDIO_REGISTER_MODE_MISSING : UFFDIO_REGISTER_MODE_WP) == 0);
 	}
 	const struct uffdwp_mapping mappings[2] = {{(uintptr_t)guest->half[0], 0, half},
 	                                           {(uintptr_t)guest->half[1], half, half}};

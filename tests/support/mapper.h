@@ -19,12 +19,20 @@
 
 /* What a mapper does until it is stopped. */
 enum mapper_work {
-	MAPPER_WRITES,  /* at random, with the shadow */
-	MAPPER_CAUSES,  /* counts in the first page */
-	MAPPER_EFFECTS, /* copies that count into the last page */
-	MAPPER_READS,   /* reads all of it once, into the shadow */
+	MAPPER_WRITES,     /* at random, with the shadow */
+	MAPPER_CAUSES,     /* counts in the first page */
+	MAPPER_EFFECTS,    /* copies that count into the last page */
+	MAPPER_READS,      /* reads all of it once, into the shadow, when the gate is closed */
+	MAPPER_READS_DOWN, /* the same from the last page on downwards; a page that raises SIGBUS is of bytes 0xb5 there
+	                    */
+	MAPPER_READS_HALF, /* MAPPER_READS, of the first half or, of odd numbers, of the second */
+	MAPPER_BALLOON, /* several threads read, write and discard when the gate is closed, and compare with the shadow
+	                 */
 	MAPPER_WAITS
 };
+
+/* What a page of the shadow is that could not be read. */
+#define MAPPER_BUS 0xb5
 
 /* Shared by the test and all its mappers. */
 struct mapper_board {
@@ -33,6 +41,11 @@ struct mapper_board {
 	_Atomic int busy[MAPPER_MOST];
 	_Atomic uint64_t writes[MAPPER_MOST];
 	_Atomic int done[MAPPER_MOST];
+	_Atomic uint64_t wrong; /* 1 + the offset of a page that was not as its shadow */
+	_Atomic uint64_t discards;
+	_Atomic int again;   /* of READS_DOWN: do it once more ... */
+	_Atomic int discard; /* ... after all was discarded */
+	uint64_t seed;
 	size_t page_bytes;
 	size_t length;
 	uint8_t shadow[];
@@ -46,12 +59,15 @@ struct mapper_process {
 	struct uffdwp_mapper mapper; /* for the library */
 };
 
+/* The board of memory that mappers have privately (mapper_start() with memory -1, one mapper). */
+struct mapper_board *mapper_board_new(size_t length, size_t page_bytes);
+
 /* A memfd, and its board. huge: of huge pages. */
 int mapper_memory(size_t length, int huge, struct mapper_board **board);
 void mapper_board_free(struct mapper_board *board);
 
 /* Before the test has threads. It maps the memory in two pieces, the later one first. registers: by itself, and says
- * so. -1: no userfaultfd here. */
+ * so. -1: no userfaultfd here. memory -1: private anonymous memory, for missing pages. */
 int mapper_start(struct mapper_process *process, struct mapper_board *board, int memory, unsigned number,
                  enum mapper_work work, int registers);
 
