@@ -431,6 +431,169 @@ START_TEST(test_another_process_reads_what_is_restored)
 }
 END_TEST
 
+static const struct adopt_case restored[] = {{0, 0, UFFDWP_MECHANISM_REARM}, {1, 0, UFFDWP_MECHANISM_REARM}};
+
+/* Memory of several processes, and the image that will be restored into it. */
+static struct uffdwp_restore *begin_restore(const struct adopt_case *which, unsigned count,
+                                            const enum mapper_work *work, unsigned mappings, uint32_t flags)
+{
+	struct uffdwp_restore_options options = UFFDWP_RESTORE_OPTIONS_INIT;
+	struct uffdwp_restore *restore = NULL;
+	char folder[SCRATCH_PATH];
+	char path[SCRATCH_PATH];
+	open_memory(which, count, work);
+	for (unsigned i = 0; i < count && mappings == 1; i++) {
+		processes[i].mapper.mapping_count = 1;
+		processes[i].mapper.mappings = &processes[i].mappings[i % 2];
+	}
+	ck_adopt(which, count);
+	expected = malloc(board->length);
+	struct chance chance = chance_new(78);
+	chance_fill(&chance, expected, board->length);
+	memset(expected + 5 * board->page_bytes, 0, board->page_bytes);
+	scratch_folder(folder);
+	scratch_join(path, folder, "image");
+	scratch_write(path, expected, board->length);
+	options.path = path;
+	options.flags = flags;
+	ck_assert_int_eq(uffdwp_restore_begin(region, &options, &restore), 0);
+	return restore;
+}
+
+static void wait_for_readers(unsigned first, unsigned end)
+{
+	for (unsigned i = first; i < end; i++) {
+		while (!atomic_load(&board->done[i])) {
+			usleep(1000);
+		}
+	}
+}
+
+static void end_restore(struct uffdwp_restore *restore)
+{
+	ck_assert_int_eq(uffdwp_restore_wait(restore, -1, NULL), 0);
+	ck_assert_int_eq(uffdwp_restore_free(restore), 0);
+}
+
+static void ck_memory_is_expected(void)
+{
+	uint8_t *bytes = malloc(board->length);
+	for (size_t at = 0; at < board->length; at += board->page_bytes) {
+		ck_assert_int_eq(pread(memory, bytes + at, board->page_bytes, (off_t)at), (ssize_t)board->page_bytes);
+	}
+	ck_assert_mem_eq(bytes, expected, board->length);
+	free(bytes);
+}
+
+static const enum mapper_work all_read[] = {MAPPER_READS, MAPPER_READS, MAPPER_READS};
+
+/* All read the same pages at once; one of them writes them in the shadow last, which makes no difference. */
+START_TEST(test_several_processes_read_what_is_restored)
+{
+	const struct adopt_case *which = &restored[_i / 2];
+	if (!is_possible(which)) {
+		return;
+	}
+	struct uffdwp_restore *restore =
+	        begin_restore(which, 3, all_read, 2, _i % 2 ? UFFDWP_RESTORE_BEGIN_ON_DEMAND : 0);
+	atomic_store(&board->gate, 1);
+	wait_for_readers(0, 3);
+	ck_assert_mem_eq(board->shadow, expected, board->length);
+	end_restore(restore);
+	ck_memory_is_expected();
+	end_all(3);
+	close_memory();
+	free(expected);
+}
+END_TEST
+
+/* Each half has one mapper, or only the first has one and the other comes by the memfd. */
+START_TEST(test_processes_that_map_a_part_read_what_is_restored)
+{
+	static const enum mapper_work halves[] = {MAPPER_READS_HALF, MAPPER_READS_HALF};
+	const struct adopt_case *which = &restored[_i / 2];
+	unsigned count = 1 + (unsigned)_i % 2;
+	if (!is_possible(which)) {
+		return;
+	}
+	struct uffdwp_restore *restore = begin_restore(which, count, halves, 1, 0);
+	atomic_store(&board->gate, 1);
+	wait_for_readers(0, count);
+	ck_assert_mem_eq(board->shadow, expected, board->length / 2 * count);
+	end_restore(restore);
+	ck_memory_is_expected();
+	end_all(count);
+	close_memory();
+	free(expected);
+}
+END_TEST
+
+/* The first process, which pages were copied to, is killed in the midst. */
+START_TEST(test_a_restore_outlives_a_process)
+{
+	if (!is_possible(&restored[_i])) {
+		return;
+	}
+	struct uffdwp_restore *restore = begin_restore(&restored[_i], 3, all_read, 2, UFFDWP_RESTORE_BEGIN_ON_DEMAND);
+	ck_assert_int_eq(uffdwp_restore_check(restore, 0, 3 * board->page_bytes), 0);
+	mapper_kill(&processes[0], board, 0);
+	atomic_store(&board->gate, 1);
+	wait_for_readers(1, 3);
+	ck_assert_mem_eq(board->shadow, expected, board->length);
+	end_restore(restore);
+	processes[0] = processes[2];
+	end_all(2);
+	close_memory();
+	free(expected);
+}
+END_TEST
+
+/* Pages are filled armed, for all of them. */
+START_TEST(test_a_snapshot_of_what_is_restored_to_several)
+{
+	if (!is_possible(&restored[_i])) {
+		return;
+	}
+	struct uffdwp_restore *restore = begin_restore(&restored[_i], 3, all_read, 2, 0);
+	struct uffdwp_snapshot_options options = UFFDWP_SNAPSHOT_OPTIONS_INIT;
+	struct image image;
+	image_prepare(&image, UFFDWP_SINK_CALLBACK, board->length);
+	ck_assert_int_eq(image_begin(&image, region, &options), 0);
+	atomic_store(&board->gate, 1);
+	wait_for_readers(0, 3);
+	ck_assert_int_eq(image_finish(&image, NULL), 0);
+	ck_assert_uint_eq(image_difference(&image, expected), board->length);
+	image_free(&image);
+	ck_assert_mem_eq(board->shadow, expected, board->length);
+	end_restore(restore);
+	end_all(3);
+	close_memory();
+	free(expected);
+}
+END_TEST
+
+/* What was not fetched raises SIGBUS in each of them. */
+START_TEST(test_an_aborted_restore_raises_sigbus_in_all)
+{
+	static const enum mapper_work down[] = {MAPPER_READS_DOWN, MAPPER_READS_DOWN};
+	if (!is_possible(&restored[_i])) {
+		return;
+	}
+	struct uffdwp_restore *restore = begin_restore(&restored[_i], 2, down, 2, UFFDWP_RESTORE_BEGIN_ON_DEMAND);
+	ck_assert_int_eq(uffdwp_restore_abort(restore), 0);
+	ck_assert_int_eq(uffdwp_restore_wait(restore, -1, NULL), -ECANCELED);
+	atomic_store(&board->gate, 1);
+	wait_for_readers(0, 2);
+	for (size_t at = 0; at < board->length; at += board->page_bytes / 2) {
+		ck_assert_uint_eq(board->shadow[at], MAPPER_BUS);
+	}
+	ck_assert_int_eq(uffdwp_restore_free(restore), 0);
+	end_all(2);
+	close_memory();
+	free(expected);
+}
+END_TEST
+
 /* --- refusals ----------------------------------------------------------------------------------------------------- */
 
 static void expect_adopt(int wanted, const struct uffdwp_region_options *options, const struct uffdwp_mapper *mapper,
@@ -538,6 +701,11 @@ int main(void)
 	tcase_add_loop_test(tests, test_views_and_increments_of_another_process, 0, CASES);
 	tcase_add_loop_test(tests, test_tracks_report_what_other_processes_write, 0, CASES);
 	tcase_add_loop_test(tests, test_another_process_reads_what_is_restored, 0, CASES);
+	tcase_add_loop_test(tests, test_several_processes_read_what_is_restored, 0, 4);
+	tcase_add_loop_test(tests, test_processes_that_map_a_part_read_what_is_restored, 0, 4);
+	tcase_add_loop_test(tests, test_a_restore_outlives_a_process, 0, 2);
+	tcase_add_loop_test(tests, test_a_snapshot_of_what_is_restored_to_several, 0, 2);
+	tcase_add_loop_test(tests, test_an_aborted_restore_raises_sigbus_in_all, 0, 2);
 	tcase_add_test(tests, test_what_is_refused_says_why);
 	suite_add_tcase(suite, tests);
 	return support_run(suite);
