@@ -28,6 +28,10 @@ static int api_restore_take_options(struct text *text, const struct uffdwp_resto
 		if (!options->paths[i])
 			error = text_fail(text, -EINVAL, "paths[%zu] is NULL", i);
 	}
+	if (!error && !(known & UFFDWP_RESTORE_BEGIN_ON_DEMAND) && (options->touches_max || options->first_count))
+		error = text_fail(text, -EINVAL, "touches_max and first are for uffdwp_restore_begin()");
+	if (!error && options->first_count && !options->first)
+		error = text_fail(text, -EINVAL, "first_count is %zu, and first is NULL", options->first_count);
 	if (!options->threads)
 		options->threads = RESTORE_THREADS_DEFAULT;
 	return error;
@@ -100,7 +104,10 @@ UFFDWP_EXPORT int uffdwp_restore_begin(struct uffdwp_region *region, const struc
 	                                  .flags = options.flags,
 	                                  .threads = options.threads,
 	                                  .paths = options.paths,
-	                                  .path_count = options.path_count};
+	                                  .path_count = options.path_count,
+	                                  .touches_max = options.touches_max,
+	                                  .first = options.first,
+	                                  .first_count = options.first_count};
 
 	error = runtime_check_own(region->runtime, region);
 	if (!error)
@@ -184,6 +191,21 @@ UFFDWP_EXPORT int uffdwp_restore_check(struct uffdwp_restore *restore, uint64_t 
 		return 0;
 	return fault_await(region, offset >> region->page_shift, ((offset + length - 1) >> region->page_shift) + 1,
 	                   NULL, NULL);
+}
+
+UFFDWP_EXPORT int uffdwp_restore_touched(struct uffdwp_restore *restore, uint64_t *offsets, size_t capacity,
+                                         size_t *count)
+{
+	API_CALL();
+	const struct uffdwp_region *region = restore->region;
+
+	if (api_is_foreign(region->runtime))
+		return -ECHILD;
+	if (!count || (capacity && !offsets))
+		return text_fail(region->text, -EINVAL, "%s is NULL: there is no place for the answer",
+		                 count ? "offsets" : "count");
+	*count = (size_t)lazy_touches(restore->lazy, region->page_shift, offsets, capacity);
+	return 0;
 }
 
 UFFDWP_EXPORT int uffdwp_restore_free(struct uffdwp_restore *restore)

@@ -30,7 +30,11 @@ struct uffdwp_restore_options {
 	/* uffdwp_restore() only: gets how far it is, of the image's length, as that of uffdwp_image_progress(); it must
 	 * not use the region. NULL: none */
 	uffdwp_progress_fn progress;
-	void *progress_user; /* for progress */
+	void *progress_user;   /* for progress */
+	uint64_t touches_max;  /* _begin(): first accesses that are noted for uffdwp_restore_touched(); 0: none */
+	const uint64_t *first; /* _begin(): offsets whose pages are fetched before all others that no access waits for,
+	                        * in this order; NULL: none. They are copied */
+	size_t first_count;    /* of first, at most the pages of the image */
 };
 #define UFFDWP_RESTORE_OPTIONS_INIT UFFDWP_INIT(struct uffdwp_restore_options)
 
@@ -102,9 +106,15 @@ struct uffdwp_restore;
  * does not notice that it was replaced by another file of the same length, and shows wrong memory. Run
  * uffdwp_image_verify() first if that can have happened; uffdwp_restore() does it.
  *
- * Errors, nothing changed: those of uffdwp_image_open(), -EINVAL, -E2BIG, -ERANGE (the image is longer than the
- * region), -EBUSY (a snapshot or a restore has not been freed, a view is open, or a child lives), -EOPNOTSUPP (the
- * mechanism or delivery, see above), -EPERM (a sealed region), -ESTALE, -EAGAIN (no thread), -ENOMEM. Since 0.1.
+ * With `first` these pages are fetched before the others, each with its neighbours up to 64 KiB, and after what an
+ * access waits for; with UFFDWP_RESTORE_BEGIN_ON_DEMAND they alone come without an access. It costs 8 bytes a page
+ * until the restore is freed.
+ *
+ * Errors, nothing changed: those of uffdwp_image_open(), -EINVAL (also more of `first` than the image has pages),
+ * -E2BIG, -ERANGE (the image is longer than the region, or an offset of `first` lies beyond its end), -EBUSY (a
+ * snapshot or a restore has not been freed, a view is open, or a child lives), -EOPNOTSUPP (the mechanism or delivery,
+ * see above; private memory of another process that was restored already), -EPERM (a sealed region), -ESTALE, -EAGAIN
+ * (no thread), -ENOMEM. Since 0.1.
  */
 UFFDWP_MUST_CHECK UFFDWP_EXPORT int uffdwp_restore_begin(struct uffdwp_region *region,
                                                          const struct uffdwp_restore_options *options,
@@ -144,6 +154,21 @@ UFFDWP_EXPORT size_t uffdwp_restore_text(struct uffdwp_restore *restore, char *b
  * 0.1.
  */
 UFFDWP_EXPORT int uffdwp_restore_check(struct uffdwp_restore *restore, uint64_t offset, uint64_t length);
+
+/*
+ * Gives the order in which pages of a lazy restore were accessed before they were there: the offsets of the first
+ * `capacity` of them, and in *count how many were noted, which may be more. A list for `first` of the next restore of
+ * the same image, in any process. Pages that came along with another, or in the background, before their first access
+ * are not among them; with UFFDWP_RESTORE_BEGIN_ON_DEMAND fewer come unasked. At any time until the restore is freed;
+ * accesses that come at the same moment may be in either order, or in the next answer. Any thread.
+ *
+ * Only so many as touches_max are noted. That costs 8 bytes for each and a bit for each page of the image, taken when
+ * the restore begins, and two atomic operations for each such access.
+ *
+ * Returns 0; -EINVAL (count is NULL, or offsets is with a capacity). Since 0.1.
+ */
+UFFDWP_EXPORT int uffdwp_restore_touched(struct uffdwp_restore *restore, uint64_t *offsets, size_t capacity,
+                                         size_t *count);
 
 /*
  * Ends a restore, with its threads and files. Pages that were not fetched until then fail with -ECANCELED: accessing

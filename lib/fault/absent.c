@@ -88,6 +88,8 @@ int fault_meets_restore(struct fault *fault, enum phase phase, enum fault_verdic
 	if (!lazy || !lazy_is_absent(lazy, fault->page))
 		return 0;
 	lazy_want(lazy, fault->page);
+	if (fault->by != FAULT_BY_PUNCH)
+		lazy_touch(lazy, fault->page);
 	*verdict = FAULT_ABSENT;
 	return 1;
 }

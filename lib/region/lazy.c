@@ -2,6 +2,7 @@
 /* See lazy.h. Part of the fault path. */
 #include "region/lazy.h"
 
+#include <errno.h>
 #include <stddef.h>
 
 #include "base/math.h"
@@ -46,6 +47,8 @@ void lazy_free(const struct kernel_ops *k, struct lazy *lazy)
 
 	own_close(k, fd, lazy->tag);
 	pages_free(k, (void *)lazy->pages, lazy->end_page + 1);
+	pages_free(k, (void *)lazy->touched, (words + 1) * sizeof(*lazy->touched));
+	pages_free(k, (void *)lazy->touches, lazy->touches_max * sizeof(*lazy->touches));
 	pages_free(k, (void *)lazy->wanted, (words + 1) * sizeof(*lazy->wanted));
 	pages_free(k, (void *)lazy->full, (lazy_words_of(words) + 1) * sizeof(*lazy->full));
 	pages_free(k, lazy, sizeof(*lazy));
@@ -119,6 +122,45 @@ void lazy_want(struct lazy *lazy, uint64_t page)
 	atomic_fetch_or(&lazy->wanted[word], 1ull << (page % WORD_BITS));
 	atomic_fetch_or(&lazy->full[word / WORD_BITS], 1ull << (word % WORD_BITS));
 	lazy_kick(lazy, 0);
+}
+
+int lazy_note_touches(struct lazy *lazy, uint64_t max)
+{
+	uint64_t words = lazy_words_of(lazy->end_page);
+
+	if (!max || !lazy->end_page)
+		return 0;
+	lazy->touched = pages_new(lazy->k, (words + 1) * sizeof(*lazy->touched));
+	lazy->touches_max = math_min_u64(max, lazy->end_page);
+	lazy->touches = pages_new(lazy->k, lazy->touches_max * sizeof(*lazy->touches));
+	return lazy->touched && lazy->touches ? 0 : -ENOMEM;
+}
+
+void lazy_touch(struct lazy *lazy, uint64_t page)
+{
+	uint64_t bit = 1ull << (page % WORD_BITS);
+
+	if (!lazy->touches_max || atomic_fetch_or(&lazy->touched[page / WORD_BITS], bit) & bit)
+		return;
+	uint64_t at = atomic_fetch_add(&lazy->touch_count, 1);
+
+	if (at < lazy->touches_max)
+		atomic_store(&lazy->touches[at], page + 1);
+}
+
+uint64_t lazy_touches(const struct lazy *lazy, unsigned page_shift, uint64_t *offsets, uint64_t most)
+{
+	uint64_t count = math_min_u64(atomic_load(&lazy->touch_count), lazy->touches_max);
+
+	for (uint64_t at = 0; at < count; at++) {
+		uint64_t page = atomic_load(&lazy->touches[at]);
+
+		if (!page) /* a thread stores it at this moment: the next call has it */
+			return at;
+		if (at < most)
+			offsets[at] = (page - 1) << page_shift;
+	}
+	return count;
 }
 
 /* The word is empty, perhaps: a bit that came meanwhile is not forgotten. */

@@ -56,6 +56,12 @@ struct lazy {
 	_Atomic uint64_t error_page;
 	_Atomic int stop; /* negative errno: nothing more is fetched, what is absent fails with it */
 
+	/* The order of first accesses; NULL, 0: not asked for. */
+	_Atomic uint64_t *touched; /* a bit for each page that was accessed before it was there */
+	_Atomic uint64_t *touches; /* page + 1, in order; 0: a thread is about to store it */
+	uint64_t touches_max;
+	_Atomic uint64_t touch_count; /* may be more */
+
 	_Atomic uint32_t kicks; /* moves when there is work: threads that fetch sleep on it */
 	_Atomic uint32_t idle;  /* how many do */
 	_Atomic uint32_t ended; /* 1: no page is absent any more; callers sleep on it */
@@ -101,6 +107,13 @@ int region_is_absent(const struct uffdwp_region *region, uint64_t page);
 
 /* Asks for a page, if it is PENDING. (signal) */
 void lazy_want(struct lazy *lazy, uint64_t page);
+
+/* From now on accesses are noted, up to so many. Before it is published. -ENOMEM. */
+int lazy_note_touches(struct lazy *lazy, uint64_t max);
+/* A thread accesses a page that is absent. (signal) */
+void lazy_touch(struct lazy *lazy, uint64_t page);
+/* Gives the first `most` pages in the order of their first access, as byte offsets; how many were noted. */
+uint64_t lazy_touches(const struct lazy *lazy, unsigned page_shift, uint64_t *offsets, uint64_t most);
 
 /* 1: some page that was wanted is FETCHING now, by the caller. */
 int lazy_take_wanted(struct lazy *lazy, uint64_t *page);

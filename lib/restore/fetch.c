@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The threads of a lazy restore. Each takes what was asked for first, together with some pages after it, and else the
- * next run of pages in order, with holes of the image skipped. Where there are several threads the first is kept for
- * what was asked for, so that no access waits for a long read of other pages.
+ * The threads of a lazy restore. Each takes what was asked for first, together with some pages after it, then what the
+ * caller has listed, and else the next run of pages in order, with holes of the image skipped. Where there are several
+ * threads the first is kept for what was asked for, so that no access waits for a long read of other pages.
  *
  * A run that cannot be read is read again page by page: only what is damaged fails. Pages of zeros are not filled: the
  * region has a hole there, which reads the same.
@@ -157,6 +157,19 @@ static uint64_t fetch_window_of(struct uffdwp_restore *restore, uint64_t page)
 	return width;
 }
 
+/* A page, FETCHING, and of those that follow it so many, or more if they were asked for, too. */
+static void fetch_with_next(const struct fetcher *fetcher, uint64_t page, uint64_t width)
+{
+	struct uffdwp_restore *restore = fetcher->restore;
+	struct lazy *lazy = restore->lazy;
+	uint64_t limit = math_min_u64(page + restore->run_pages, lazy->end_page);
+	uint64_t end = page + 1;
+
+	while (end < limit && (end < page + width || lazy_state(lazy, end) == LAZY_WANTED) && lazy_claim(lazy, end))
+		end++;
+	fetch_run(fetcher, page, end);
+}
+
 static int fetch_wanted(const struct fetcher *fetcher)
 {
 	struct uffdwp_restore *restore = fetcher->restore;
@@ -165,13 +178,21 @@ static int fetch_wanted(const struct fetcher *fetcher)
 
 	if (!lazy_take_wanted(lazy, &page))
 		return 0;
-	uint64_t ahead = page + fetch_window_of(restore, page);
-	uint64_t limit = math_min_u64(page + restore->run_pages, lazy->end_page);
-	uint64_t end = page + 1;
+	fetch_with_next(fetcher, page, fetch_window_of(restore, page));
+	return 1;
+}
 
-	while (end < limit && (end < ahead || lazy_state(lazy, end) == LAZY_WANTED) && lazy_claim(lazy, end))
-		end++;
-	fetch_run(fetcher, page, end);
+/* What the caller has listed, each page with what an access to it would take along. */
+static int fetch_first(const struct fetcher *fetcher)
+{
+	struct uffdwp_restore *restore = fetcher->restore;
+
+	if (!fetcher->takes_first || atomic_load(&restore->first_next) >= restore->first_count)
+		return 0;
+	uint64_t at = atomic_fetch_add(&restore->first_next, 1);
+
+	if (at < restore->first_count && lazy_claim(restore->lazy, restore->first[at]))
+		fetch_with_next(fetcher, restore->first[at], RESTORE_AHEAD_BYTES >> restore->region->page_shift);
 	return 1;
 }
 
@@ -229,7 +250,7 @@ static void fetch_serve(const struct fetcher *fetcher)
 	while (!fetch_is_over(lazy)) {
 		uint32_t seen = atomic_load(&lazy->kicks);
 
-		if (!fetch_wanted(fetcher) && !fetch_next(fetcher) && !fetch_is_over(lazy))
+		if (!fetch_wanted(fetcher) && !fetch_first(fetcher) && !fetch_next(fetcher) && !fetch_is_over(lazy))
 			lazy_idle(lazy, seen);
 	}
 }

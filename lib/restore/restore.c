@@ -112,7 +112,32 @@ static int restore_open_memory(struct uffdwp_restore *restore, const struct rest
 	restore->lazy = lazy_new(restore->k, pages);
 	restore->buffer_bytes = request->threads * (restore->run_pages << region->page_shift);
 	restore->buffers = region_pages_new(region, restore->buffer_bytes);
-	return restore->lazy && restore->buffers ? 0 : -ENOMEM;
+	return restore->lazy && restore->buffers ? lazy_note_touches(restore->lazy, request->touches_max) : -ENOMEM;
+}
+
+/* The list of a caller, which may come from a file: each offset is looked at once. */
+static int restore_take_first(struct uffdwp_restore *restore, const struct restore_request *request, struct text *text)
+{
+	uint64_t pages = restore->lazy->end_page;
+
+	if (!request->first_count)
+		return 0;
+	if (request->first_count > pages)
+		return text_fail(text, -EINVAL, "first_count is %zu, and the image has %llu pages",
+		                 request->first_count, (unsigned long long)pages);
+	restore->first = pages_new(restore->k, request->first_count * sizeof(*restore->first));
+	if (!restore->first)
+		return text_fail(text, -ENOMEM, "no memory for a restore");
+	restore->first_count = request->first_count;
+	for (size_t i = 0; i < request->first_count; i++) {
+		uint64_t offset = request->first[i];
+
+		restore->first[i] = offset >> restore->region->page_shift;
+		if (restore->first[i] >= pages)
+			return text_fail(text, -ERANGE, "first[%zu] is %llu, and the image has %llu bytes", i,
+			                 (unsigned long long)offset, (unsigned long long)restore->image->length_bytes);
+	}
+	return 0;
 }
 
 static void restore_join_threads(struct uffdwp_restore *restore)
@@ -130,6 +155,7 @@ static int restore_start_thread(struct uffdwp_restore *restore, const struct res
 	fetcher->restore = restore;
 	fetcher->buffer = restore->buffers + index * (restore->run_pages << restore->region->page_shift);
 	fetcher->on_demand = request->flags & UFFDWP_RESTORE_BEGIN_ON_DEMAND || (index == 0 && request->threads > 1);
+	fetcher->takes_first = index > 0 || request->threads == 1;
 	fetcher->is_nice = !fetcher->on_demand && request->threads > 1;
 	int error = thread_spawn(&fetcher->thread, NULL, fetch_main, fetcher);
 
@@ -155,6 +181,7 @@ static void restore_close_all(struct uffdwp_restore *restore)
 	if (restore->image)
 		chain_close(restore->image);
 	pages_free(restore->k, restore->buffers, restore->buffer_bytes);
+	pages_free(restore->k, restore->first, restore->first_count * sizeof(*restore->first));
 	lazy_free(restore->k, restore->lazy);
 	text_fini(&restore->text);
 	pages_free(restore->k, restore, sizeof(*restore));
@@ -227,7 +254,9 @@ static int restore_start(struct uffdwp_restore *restore, const struct restore_re
 		return error;
 	if (restore_open_memory(restore, request))
 		return text_fail(text, -ENOMEM, "no memory for a restore");
-	error = restore_start_threads(restore, request, text);
+	error = restore_take_first(restore, request, text);
+	if (!error)
+		error = restore_start_threads(restore, request, text);
 	if (error)
 		return error;
 	lock_take(&region->lock);

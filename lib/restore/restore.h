@@ -41,6 +41,7 @@ struct fetcher {
 	pthread_t thread;
 	unsigned char *buffer; /* of run_pages */
 	int on_demand;         /* it only fetches what was asked for */
+	int takes_first;       /* and, before all else that is not, what the caller has listed */
 	int is_nice;           /* another does */
 };
 
@@ -53,7 +54,10 @@ struct uffdwp_restore {
 	uint64_t run_pages;
 	struct order order; /* the threads wait for it at first */
 
-	_Atomic uint64_t cursor; /* pages before it were handed to some thread that fetches in order */
+	uint64_t *first; /* pages that the caller wants first, in order; NULL: none */
+	uint64_t first_count;
+	_Atomic uint64_t first_next; /* those before it were handed to some thread */
+	_Atomic uint64_t cursor;     /* pages before it were handed to some thread that fetches in order */
 	_Atomic uint64_t ahead; /* where the last window of an access ended, and its width: end << 16 | pages; a hint */
 	_Atomic uint64_t bytes_read;
 	uint64_t begun_ns;
@@ -73,6 +77,9 @@ struct restore_request {
 	unsigned threads;
 	const char *const *paths;
 	size_t path_count;
+	uint64_t touches_max;
+	const uint64_t *first;
+	size_t first_count;
 };
 
 int restore_begin(struct uffdwp_region *region, const struct restore_request *request, struct text *text,

@@ -23,7 +23,7 @@
 	SIZE(uffdwp_region_stats, 216), \
 	SIZE(uffdwp_lost_range, 24), \
 	SIZE(uffdwp_audit, 32), \
-	SIZE(uffdwp_restore_options, 56), \
+	SIZE(uffdwp_restore_options, 80), \
 	SIZE(uffdwp_restore_progress, 96), \
 	SIZE(uffdwp_options, 48), \
 	SIZE(uffdwp_snapshot_options, 128), \
@@ -183,6 +183,9 @@
 	FIELD(uffdwp_restore_options, path_count, 32, 8), \
 	FIELD(uffdwp_restore_options, progress, 40, 8), \
 	FIELD(uffdwp_restore_options, progress_user, 48, 8), \
+	FIELD(uffdwp_restore_options, touches_max, 56, 8), \
+	FIELD(uffdwp_restore_options, first, 64, 8), \
+	FIELD(uffdwp_restore_options, first_count, 72, 8), \
 	FIELD(uffdwp_restore_progress, sz, 0, 8), \
 	FIELD(uffdwp_restore_progress, state, 8, 4), \
 	FIELD(uffdwp_restore_progress, error, 12, 4), \

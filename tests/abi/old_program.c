@@ -178,6 +178,28 @@ static void use_restore(struct uffdwp *runtime, const char *path)
 	require(uffdwp_region_close(region) == 0);
 }
 
+/* Where the machine has what it needs. */
+static void use_lazy_restore(struct uffdwp *runtime, const char *path)
+{
+	struct uffdwp_region_options created = {.sz = sizeof(created), .mechanism = UFFDWP_MECHANISM_REARM};
+	const uint64_t first[] = {LENGTH_BYTES - 1};
+	struct uffdwp_restore_options options = {
+	        .sz = sizeof(options), .path = path, .touches_max = 4, .first = first, .first_count = 1};
+	struct uffdwp_region *region;
+	struct uffdwp_restore *restore;
+	uint64_t offset = 1;
+	size_t count = 0;
+
+	if (uffdwp_region_create(runtime, LENGTH_BYTES, &created, &region) != 0)
+		return;
+	if (uffdwp_restore_begin(region, &options, &restore) == 0) {
+		(void)*(volatile char *)uffdwp_region_base(region);
+		require(uffdwp_restore_touched(restore, &offset, 1, &count) == 0 && count <= 4);
+		require(uffdwp_restore_free(restore) == 0);
+	}
+	require(uffdwp_region_close(region) == 0);
+}
+
 static void use_track(struct uffdwp *runtime, struct uffdwp_region *region)
 {
 	struct uffdwp_track_options options = {.sz = sizeof(options)};
@@ -241,6 +263,7 @@ int main(int argc, char **argv)
 	use_snapshot(region, argv[1]);
 	use_image(argv[1], argv[2]);
 	use_restore(runtime, argv[1]);
+	use_lazy_restore(runtime, argv[1]);
 	use_track(runtime, region);
 	use_probe();
 	require(uffdwp_region_close(region) == 0);

@@ -291,6 +291,116 @@ START_TEST(test_what_is_discarded_while_it_is_fetched_is_zeros)
 }
 END_TEST
 
+/* --- the order of accesses ---------------------------------------------------------------------------------------- */
+
+/* The process reads downwards, and what comes along lies above: each page is asked for. */
+START_TEST(test_pages_are_noted_in_the_order_of_their_first_access)
+{
+	if (!is_possible(0)) {
+		return;
+	}
+	size_t most = _i ? PAGES / 4 : 2 * PAGES;
+	size_t noted = most < PAGES ? most : PAGES;
+	uint64_t *offsets = calloc(PAGES + 1, sizeof(*offsets));
+	size_t count = 1;
+	struct uffdwp_restore_options options = UFFDWP_RESTORE_OPTIONS_INIT;
+	open_process(0, PAGES, MAPPER_READS_DOWN);
+	make_image();
+	ck_adopt();
+	options.path = path;
+	options.flags = UFFDWP_RESTORE_BEGIN_ON_DEMAND;
+	options.touches_max = most;
+	ck_call(uffdwp_restore_begin(region, &options, &restore));
+	ck_assert_int_eq(uffdwp_restore_touched(restore, NULL, 0, &count), 0);
+	ck_assert_uint_eq(count, 0);
+	ck_assert_int_eq(uffdwp_restore_touched(restore, NULL, 1, &count), -EINVAL);
+	ck_assert_int_eq(uffdwp_restore_touched(restore, offsets, 1, NULL), -EINVAL);
+	atomic_store(&board->gate, 1);
+	wait_for_done();
+	ck_assert_int_eq(uffdwp_restore_touched(restore, offsets, 2, &count), 0);
+	ck_assert_uint_eq(count, noted);
+	ck_assert_uint_eq(offsets[2], 0);
+	ck_assert_int_eq(uffdwp_restore_touched(restore, offsets, PAGES + 1, &count), 0);
+	for (size_t i = 0; i < noted; i++) {
+		ck_assert_uint_eq(offsets[i], (PAGES - 1 - i) * board->page_bytes);
+	}
+	ck_assert_int_eq(uffdwp_restore_free(restore), 0);
+	end_process();
+	close_all();
+	free(offsets);
+}
+END_TEST
+
+#define COPIES_MOST PAGES
+static uint64_t copied[COPIES_MOST];
+static _Atomic size_t copy_count;
+
+static int noted_copy(int uffd, uint64_t to, const void *from, uint64_t length, uint64_t mode)
+{
+	size_t at = atomic_fetch_add(&copy_count, 1);
+	if (at < COPIES_MOST) {
+		copied[at] = to;
+	}
+	return kernel_real.uffd_copy(uffd, to, from, length, mode);
+}
+
+static size_t copy_of(size_t page)
+{
+	size_t offset = page * board->page_bytes;
+	const struct uffdwp_mapping *mapping = &process.mappings[offset >= process.mappings[0].length];
+	size_t at = 0;
+	while (at < atomic_load(&copy_count) && copied[at] != mapping->address + (offset - mapping->offset)) {
+		at++;
+	}
+	return at;
+}
+
+static int has_come(void *pages)
+{
+	struct uffdwp_restore_progress progress = {.sz = sizeof(progress)};
+	return uffdwp_restore_poll(restore, &progress) == 0 && progress.pages_done == *(const uint64_t *)pages;
+}
+
+/* On demand (_i 1) these alone come, and what lies beside them. */
+START_TEST(test_listed_pages_come_first_and_in_order)
+{
+	if (!is_possible(0)) {
+		return;
+	}
+	struct uffdwp_options opened = UFFDWP_OPTIONS_INIT;
+	struct uffdwp_restore_options options = UFFDWP_RESTORE_OPTIONS_INIT;
+	uint64_t beside = 65536 / (uint64_t)sysconf(_SC_PAGESIZE);
+	uint64_t expect_done = _i ? 3 * (beside ? beside : 1) : PAGES;
+	open_process(0, PAGES, MAPPER_READS_DOWN);
+	make_image();
+	late_kernel = kernel_real;
+	late_kernel.uffd_copy = noted_copy;
+	ck_assert_int_eq(uffdwp_close(runtime), 0);
+	ck_assert_int_eq(runtime_open(&late_kernel, &opened, NULL, &runtime), 0);
+	ck_adopt();
+	atomic_store(&copy_count, 0);
+	const uint64_t first[] = {512 * board->page_bytes, 40 * board->page_bytes + 1, 1000 * board->page_bytes,
+	                          512 * board->page_bytes};
+	options.path = path;
+	options.threads = 1;
+	options.flags = _i ? UFFDWP_RESTORE_BEGIN_ON_DEMAND : 0;
+	options.first = first;
+	options.first_count = 4;
+	ck_call(uffdwp_restore_begin(region, &options, &restore));
+	ck_assert(wait_until(has_come, &expect_done, 20));
+	ck_assert_uint_eq(copy_of(512), 0);
+	ck_assert_uint_lt(copy_of(512), copy_of(40));
+	ck_assert_uint_lt(copy_of(40), copy_of(1000));
+	ck_assert_uint_lt(copy_of(1000), copy_of(1));
+	atomic_store(&board->gate, 1);
+	wait_for_done();
+	ck_shadow();
+	ck_assert_int_eq(uffdwp_restore_free(restore), 0);
+	end_process();
+	close_all();
+}
+END_TEST
+
 /* --- failures ----------------------------------------------------------------------------------------------------- */
 
 static size_t pages_of(uint8_t byte)
@@ -381,6 +491,37 @@ static void expect(int error, int wanted, const char *words)
 	ck_assert_msg(error == wanted && strstr(text, words), "%d, \"%s\" instead of %d, \"%s\"", error, text, wanted,
 	              words);
 }
+
+START_TEST(test_odd_lists_are_refused)
+{
+	if (!is_possible(0)) {
+		return;
+	}
+	open_process(0, PAGES, MAPPER_WAITS);
+	make_image();
+	ck_adopt();
+	struct uffdwp_restore_options options = UFFDWP_RESTORE_OPTIONS_INIT;
+	uint64_t *first = calloc(PAGES + 1, sizeof(*first));
+	options.path = path;
+	options.first_count = 1;
+	expect(uffdwp_restore_begin(region, &options, &restore), -EINVAL, "first is NULL");
+	options.first = first;
+	options.first_count = PAGES + 1;
+	expect(uffdwp_restore_begin(region, &options, &restore), -EINVAL, "first_count is");
+	options.first_count = 3;
+	first[2] = board->length;
+	expect(uffdwp_restore_begin(region, &options, &restore), -ERANGE, "first[2]");
+	first[2] = UINT64_MAX;
+	expect(uffdwp_restore_begin(region, &options, &restore), -ERANGE, "first[2]");
+	expect(uffdwp_restore(region, &options, NULL), -EINVAL, "uffdwp_restore_begin");
+	first[2] = board->length - 1;
+	ck_call(uffdwp_restore_begin(region, &options, &restore));
+	ck_assert_int_eq(uffdwp_restore_free(restore), 0);
+	end_process();
+	close_all();
+	free(first);
+}
+END_TEST
 
 static int adopt_by(const struct uffdwp_region_options *options)
 {
@@ -478,6 +619,9 @@ int main(void)
 	tcase_add_loop_test(tests, test_a_second_region_takes_over_what_the_first_left, 0, 2);
 	tcase_add_test(tests, test_chains_come_back_in_another_process);
 	tcase_add_loop_test(tests, test_what_is_discarded_while_it_is_fetched_is_zeros, 0, 4);
+	tcase_add_loop_test(tests, test_pages_are_noted_in_the_order_of_their_first_access, 0, 2);
+	tcase_add_loop_test(tests, test_listed_pages_come_first_and_in_order, 0, 2);
+	tcase_add_test(tests, test_odd_lists_are_refused);
 	tcase_add_loop_test(tests, test_what_was_not_fetched_is_never_zeros, 0, 2);
 	tcase_add_loop_test(tests, test_a_closed_region_leaves_no_zeros, 0, 2);
 	tcase_add_loop_test(tests, test_a_killed_process_ends_its_restore, 0, 2);
