@@ -143,7 +143,7 @@ UFFDWP_EXPORT int uffdwp_region_info(const struct uffdwp_region *region, struct 
 	        .mechanism = region->mechanism->id,
 	        .delivery = region->delivery,
 	        .fd = region->fd,
-	        .dead = atomic_load(&region->dead),
+	        .dead = atomic_load(&region->dead) != REGION_LIVES,
 	        .aliases = region->aliases,
 	};
 
@@ -194,7 +194,7 @@ static int api_region_check_pages(const struct uffdwp_region *region, uint64_t o
 	if (api_is_foreign(region->runtime))
 		return -ECHILD;
 	if (atomic_load(&region->dead))
-		return text_fail(text, -ESTALE, "the region was unmapped: close it");
+		return text_fail(text, -ESTALE, "%s: close it", region_death(region));
 	if (!math_is_aligned(offset, region->page_bytes))
 		return text_fail(text, -EINVAL, "offset %llu is not a multiple of the page size %llu",
 		                 (unsigned long long)offset, (unsigned long long)region->page_bytes);
@@ -253,7 +253,7 @@ static int api_region_check_grow(const struct uffdwp_region *region, uint64_t le
 	if (api_is_foreign(region->runtime))
 		return -ECHILD;
 	if (atomic_load(&region->dead))
-		return text_fail(region->text, -ESTALE, "the region was unmapped: close it");
+		return text_fail(region->text, -ESTALE, "%s: close it", region_death(region));
 	if (!region->owned)
 		return text_fail(region->text, -EOPNOTSUPP,
 		                 "an attached region cannot grow: attach the larger mapping");
@@ -374,7 +374,7 @@ UFFDWP_EXPORT int uffdwp_region_audit(struct uffdwp_region *region, struct uffdw
 	if (error)
 		return error;
 	if (atomic_load(&region->dead))
-		return text_fail(region->text, -ESTALE, "the region was unmapped: close it");
+		return text_fail(region->text, -ESTALE, "%s: close it", region_death(region));
 	error = region_refuse_private(region, region->text);
 	if (!error)
 		error = runtime_check_faults(region);

@@ -79,7 +79,7 @@ static int prepare_refusal(const struct uffdwp_region *region, struct text *text
 	const struct lazy *lazy = atomic_load(&region->lazy);
 
 	if (atomic_load(&region->dead))
-		return text_fail(text, -ESTALE, "a region was unmapped: close it");
+		return text_fail(text, -ESTALE, "%s: close it", region_death(region));
 	if (region->cut_comes)
 		return text_fail(text, -EBUSY, "a snapshot, or a view, of a region is just being begun");
 	if (region->restore_open)

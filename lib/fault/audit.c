@@ -221,7 +221,7 @@ static void audit_lose_all(struct uffdwp_region *region)
 		if (ledger_is_protected(ledger_get(&region->ledger, page)))
 			loss_note(region, UFFDWP_LOSS_UNKNOWN, page);
 	}
-	events_lose_sight(region, -ESTALE);
+	events_lose_sight(region, REGION_UNREGISTERED, -ESTALE);
 }
 
 int audit_run(struct uffdwp_region *region, int pagemap, struct uffdwp_audit *found)

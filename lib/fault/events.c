@@ -167,7 +167,7 @@ static void events_take_remap(struct uffdwp_region *region, const struct uffd_ms
 	}
 	atomic_store(&region->unmapped, 1);
 	events_lose_mapping(region, 0, region->ledger.count);
-	events_lose_sight(region, -ESTALE);
+	events_lose_sight(region, REGION_UNMAPPED, -ESTALE);
 	events_release_moved(region, &move);
 }
 
@@ -182,7 +182,7 @@ static void events_take_unmap(struct uffdwp_region *region, const struct uffd_ms
 	atomic_fetch_add_explicit(&region->counters.events_unmap, 1, memory_order_relaxed);
 	atomic_store(&region->unmapped, 1);
 	events_lose_mapping(region, first, end);
-	events_die(region, -ESTALE, first);
+	events_die(region, REGION_UNMAPPED, -ESTALE, first);
 }
 
 static void events_stop_restore(struct uffdwp_region *region, int error)
@@ -195,16 +195,16 @@ static void events_stop_restore(struct uffdwp_region *region, int error)
 	epoch_leave(ticket);
 }
 
-void events_lose_sight(struct uffdwp_region *region, int error)
+void events_lose_sight(struct uffdwp_region *region, enum region_death death, int error)
 {
-	events_die(region, error, 0);
+	events_die(region, death, error, 0);
 	view_fail_all(region, error);
 }
 
-void events_die(struct uffdwp_region *region, int error, uint64_t page)
+void events_die(struct uffdwp_region *region, enum region_death death, int error, uint64_t page)
 {
-	TRACE("region %p: dead, %s", (void *)region, strerror(-error));
-	atomic_store(&region->dead, 1);
+	region_die(region, death);
+	TRACE("region %p: dead, %s", (void *)region, region_death(region));
 	events_stop_restore(region, error);
 	fault_fail_running(region, error, page);
 }
@@ -218,7 +218,7 @@ void events_lose_mapper(struct mapper *mapper)
 	TRACE("region %p: a process that maps it has ended", (void *)region);
 	mapper_note_gone(mapper);
 	if (!mappers_live(region) && !atomic_load(&region->dead))
-		events_die(region, -EOWNERDEAD, 0);
+		events_die(region, REGION_ENDED, -EOWNERDEAD, 0);
 }
 
 static void events_take_remove_of(const struct mapper *mapper, const struct uffd_msg *message)
@@ -271,7 +271,7 @@ void events_take_of(struct mapper *mapper, const struct uffd_msg *message)
 	default:
 		return;
 	}
-	events_lose_sight(region, -ESTALE);
+	events_lose_sight(region, REGION_CHANGED, -ESTALE);
 }
 
 void events_take_discards_of(struct mapper *mapper, const struct uffd_msg *messages, size_t count)

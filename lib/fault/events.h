@@ -22,9 +22,9 @@ void events_take_discards_of(struct mapper *mapper, const struct uffd_msg *messa
 void events_lose_mapper(struct mapper *mapper);
 
 /* The mapping is gone (or its handler): a running snapshot fails with `error`; the region stays, to be closed. */
-void events_die(struct uffdwp_region *region, int error, uint64_t page);
+void events_die(struct uffdwp_region *region, enum region_death death, int error, uint64_t page);
 
 /* The same, and writes may go unseen from now on: views of the region fail, too. */
-void events_lose_sight(struct uffdwp_region *region, int error);
+void events_lose_sight(struct uffdwp_region *region, enum region_death death, int error);
 
 #endif

@@ -180,7 +180,7 @@ static void handler_give_up(struct uffdwp_region *region)
 {
 	int lost = region->uffd < 0 ? 0 : own_check(region->k, region->uffd, region->tag);
 
-	events_lose_sight(region, lost ? lost : -EOWNERDEAD);
+	events_lose_sight(region, lost ? REGION_CLOSED : REGION_UNSERVED, lost ? lost : -EOWNERDEAD);
 	fault_seal(region);
 	if (!lost)
 		region_unregister(region);
@@ -273,7 +273,7 @@ static void handler_drain(struct handler *handler, const struct source *source)
 	atomic_fetch_add(&region->events_turns, 1);
 	atomic_store(&region->events_in_hand, 0);
 	if (failures == HANDLER_FAILURES_MAX && source->mapper) {
-		events_lose_sight(region, -EOWNERDEAD);
+		events_lose_sight(region, REGION_UNSERVED, -EOWNERDEAD);
 		mapper_release(source->mapper);
 	} else if (failures == HANDLER_FAILURES_MAX) {
 		handler_give_up(region);
@@ -477,7 +477,7 @@ static int handler_is_memory_gone(struct handler *handler, const struct mapper *
 /* It cannot be served any more: its writers go on, unseen. */
 static void handler_release_mapper(struct handler *handler, struct mapper *mapper, int error)
 {
-	events_lose_sight(mapper->region, error);
+	events_lose_sight(mapper->region, error == -ESTALE ? REGION_SHARED : REGION_UNSERVED, error);
 	mapper_release(mapper);
 	handler_remove_mapper(handler, mapper);
 	mapper_note_gone(mapper);

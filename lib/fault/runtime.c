@@ -593,7 +593,7 @@ int runtime_plan_adopted(struct uffdwp *runtime, struct region_plan *plan)
 static int runtime_check_join(const struct uffdwp_region *region)
 {
 	if (atomic_load(&region->dead))
-		return text_fail(region->text, -ESTALE, "the region is dead: close it");
+		return text_fail(region->text, -ESTALE, "%s: close it", region_death(region));
 	if (region->is_private)
 		return text_fail(region->text, -EOPNOTSUPP,
 		                 "private memory is of one process: what another one maps is another region");

@@ -185,7 +185,7 @@ static int mapper_for_pages(struct uffdwp_region *region, uint64_t first, uint64
 	}
 	if (worst || mappers_live(region))
 		return worst;
-	atomic_store(&region->dead, 1); /* what runs has all that it needs: no thread writes any more */
+	region_die(region, REGION_ENDED); /* what runs has all that it needs: no thread writes any more */
 	return -ESRCH;
 }
 
@@ -291,7 +291,7 @@ int mappers_copy(struct uffdwp_region *region, uint64_t first, uint64_t end, con
 		mapper_note_gone(mapper);
 	}
 	if (!mappers_live(region)) {
-		atomic_store(&region->dead, 1);
+		region_die(region, REGION_ENDED);
 		return -ESRCH;
 	}
 	return end - first > 1 ? -EEXIST : mapper_write_own(region, first, from);

@@ -43,6 +43,18 @@ enum phase {
 	PHASE_RELEASE = 3,  /* a snapshot failed: a fault disarms its page */
 };
 
+/* Why a region is dead. */
+enum region_death {
+	REGION_LIVES = 0,
+	REGION_UNMAPPED = 1,     /* by this process, all or a part, or moved */
+	REGION_ENDED = 2,        /* its last mapper has */
+	REGION_CHANGED = 3,      /* a mapper has unmapped or moved a part, or forked */
+	REGION_SHARED = 4,       /* a mapper has ended, its memory is another process's, too */
+	REGION_UNSERVED = 5,     /* its handler died, or cannot read its uffd */
+	REGION_CLOSED = 6,       /* its uffd, by the program */
+	REGION_UNREGISTERED = 7, /* by the program */
+};
+
 /* Views in this process and in children. */
 #define REGION_VIEWS_MAX (UFFDWP_VIEWS_MAX + UFFDWP_CHILDREN_MAX)
 
@@ -137,7 +149,7 @@ struct uffdwp_region {
 	_Atomic uint32_t starved;            /* the same, for want of pool memory: wake all when some is free */
 	_Atomic uint64_t starved_since_ns;   /* valid while starved; 0: memory was freed since */
 	_Atomic uint64_t starved_page;       /* one that waits */
-	_Atomic uint32_t dead;               /* unmapped outside of the library, or its handler died */
+	_Atomic uint32_t dead;               /* enum region_death */
 	_Atomic uint32_t unmapped;           /* what is mapped there now is not ours */
 	_Atomic(struct preserve *) preserve; /* of the running snapshot; valid inside the epoch while not IDLE */
 	_Atomic(struct lazy *) lazy;         /* of the restore that runs, or has failed; used inside the epoch */
@@ -210,6 +222,11 @@ struct uffdwp_region {
 
 /* Creates or attaches by plan: memory, uffd, registration, ledger. Not yet known to a handler nor to the registry. */
 int region_open(const struct region_plan *plan, struct uffdwp_region **out);
+
+/* The first cause counts. (signal) */
+void region_die(struct uffdwp_region *region, enum region_death death);
+/* The cause, for texts; of a region that lives, what -ESTALE means most often. */
+const char *region_death(const struct uffdwp_region *region);
 
 /* -EOPNOTSUPP, with text, where the memory is not here: for calls that read, protect or discard it. */
 int region_refuse_private(const struct uffdwp_region *region, struct text *text);

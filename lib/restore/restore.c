@@ -36,7 +36,7 @@ static int restore_check_region(const struct uffdwp_region *region, struct text 
 static int restore_check_idle(const struct uffdwp_region *region, struct text *text)
 {
 	if (atomic_load(&region->dead))
-		return text_fail(text, -ESTALE, "the region was unmapped: close it");
+		return text_fail(text, -ESTALE, "%s: close it", region_death(region));
 	if (region->snapshot_open || region->cut_comes)
 		return text_fail(text, -EBUSY, "a snapshot of this region has not been freed: uffdwp_snapshot_free()");
 	if (atomic_load(&region->view_count))

@@ -29,7 +29,7 @@ static int whole_check_region(const struct uffdwp_region *region, const struct u
 		return text_fail(text, -EOPNOTSUPP,
 		                 "private memory of another process is restored lazily only: uffdwp_restore_begin()");
 	if (atomic_load(&region->dead))
-		return text_fail(text, -ESTALE, "the region was unmapped: close it");
+		return text_fail(text, -ESTALE, "%s: close it", region_death(region));
 	if (region->snapshot_open || region->cut_comes)
 		return text_fail(text, -EBUSY, "a snapshot of this region has not been freed: uffdwp_snapshot_free()");
 	if (region->restore_open)

@@ -271,7 +271,7 @@ static void snapshot_announce(struct uffdwp_snapshot *snapshot)
 	snapshot->k->futex_wake((const uint32_t *)&snapshot->changes, INT32_MAX);
 }
 
-static const char *snapshot_meaning(int error)
+static const char *snapshot_meaning(const struct uffdwp_region *region, int error)
 {
 	switch (error) {
 	case -ECANCELED:
@@ -288,14 +288,14 @@ static const char *snapshot_meaning(int error)
 	case -ENOBUFS:
 		return "the pool was full, and the policy is to abort: raise pool_bytes or use a faster sink";
 	case -ESTALE:
-		return "the region was unmapped: close it";
+		return region_death(region);
 	case -EBADF:
 		return "the program has closed descriptors of the library: one that closes what it did not open has to "
 		       "do so before uffdwp_open()";
 	case -EOWNERDEAD:
-		return "the region's handler thread died or stood still; where another one could take its place the "
-		       "next "
-		       "snapshot works, else close the region";
+		return atomic_load(&region->dead) ? region_death(region)
+		                                  : "the region's handler thread ended or stood still: another one has "
+		                                    "taken its place, and the next snapshot works";
 	default:
 		return strerror(-error);
 	}
@@ -307,10 +307,10 @@ static const char *snapshot_cause(const struct uffdwp_snapshot *snapshot, int er
 	const struct sink *sink = &snapshot->sink;
 
 	if (sink->error != error && !(sink->error == -ETIMEDOUT && error == -ETIME))
-		return snapshot_meaning(error);
+		return snapshot_meaning(snapshot->region, error);
 	if (sink->reason[0])
 		return sink->reason;
-	return error == -EBADF ? snapshot_meaning(error) : strerror(-sink->error);
+	return error == -EBADF ? snapshot_meaning(snapshot->region, error) : strerror(-sink->error);
 }
 
 static void snapshot_end_text(struct uffdwp_snapshot *snapshot, int error)
@@ -318,7 +318,7 @@ static void snapshot_end_text(struct uffdwp_snapshot *snapshot, int error)
 	unsigned long long at = atomic_load(&snapshot->preserve.error_page) << snapshot->region->page_shift;
 
 	if (error == -ECANCELED)
-		text_fail(&snapshot->text, error, "the snapshot failed: %s", snapshot_meaning(error));
+		text_fail(&snapshot->text, error, "the snapshot failed: %s", snapshot_meaning(snapshot->region, error));
 	else
 		text_fail(&snapshot->text, error, "the snapshot failed at bytes [%llu, %llu): %s", at,
 		          at + snapshot->region->page_bytes, snapshot_cause(snapshot, error));
@@ -425,7 +425,7 @@ static int snapshot_reserve_region(struct uffdwp_region *region, const struct uf
 		return error;
 	lock_take(&region->lock);
 	if (atomic_load(&region->dead))
-		error = text_fail(text, -ESTALE, "the region was unmapped: close it");
+		error = text_fail(text, -ESTALE, "%s: close it", region_death(region));
 	else if (region->soft_dirty)
 		error = text_fail(text, -EOPNOTSUPP,
 		                  "soft-dirty only reports what was written: this region has no snapshots");
@@ -482,11 +482,14 @@ static void snapshot_lock_regions(struct cut *const *cuts, size_t count)
 
 static const char *snapshot_cut_meaning(struct cut *const *cuts, size_t count, int error)
 {
+	const struct uffdwp_region *region = cuts[0]->region;
 	const char *refused = NULL;
 
-	for (size_t i = 0; i < count && !refused; i++)
+	for (size_t i = 0; i < count && !refused; i++) {
 		refused = cuts[i]->refused ? move_meaning(cuts[i], error) : NULL;
-	return refused ? refused : snapshot_meaning(error);
+		region = atomic_load(&cuts[i]->region->dead) ? cuts[i]->region : region;
+	}
+	return refused ? refused : snapshot_meaning(region, error);
 }
 
 /* The regions' locks are not held while this thread waits for the caller's: the caller's writers may need them to grow

@@ -32,7 +32,7 @@ static int add_of_region(struct uffdwp_track *track, struct uffdwp_region *regio
 	if (error == -EBUSY)
 		return text_fail(track->text, error, "some of the range is tracked already");
 	if (error == -ESTALE)
-		return text_fail(track->text, error, "the region was unmapped: close it");
+		return text_fail(track->text, error, "%s: close it", region_death(region));
 	return error ? text_fail(track->text, error, "the range could not be added: %s", strerror(-error)) : 0;
 }
 

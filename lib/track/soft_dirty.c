@@ -127,7 +127,7 @@ static void soft_dirty_act_protect(struct harvest *harvest, struct uffdwp_track 
 	int error = atomic_load(&region->dead) ? 0 : region->mechanism->arm(region, 0, region_pages(region));
 
 	if (error == -ESTALE)
-		atomic_store(&region->dead, 1);
+		region_die(region, REGION_UNMAPPED);
 	else if (error && !harvest->error)
 		harvest->error = error;
 }

@@ -24,7 +24,7 @@ static int view_open_reserve(struct uffdwp_region *region)
 	const struct lazy *lazy = atomic_load(&region->lazy);
 
 	if (atomic_load(&region->dead))
-		error = text_fail(region->text, -ESTALE, "the region was unmapped: close it");
+		error = text_fail(region->text, -ESTALE, "%s: close it", region_death(region));
 	else if (region->snapshot_open)
 		error = text_fail(region->text, -EBUSY,
 		                  "a view cannot be opened while a snapshot of the region has not been freed");

@@ -239,6 +239,13 @@ START_TEST(test_a_killed_process_stops_no_cut)
 }
 END_TEST
 
+static void expect_death(const char *words)
+{
+	char text[512];
+	(void)uffdwp_error_text(text, sizeof(text));
+	ck_assert_msg(strstr(text, words) != NULL, "\"%s\" lacks \"%s\"", text, words);
+}
+
 static int region_is_dead(void *ignored)
 {
 	struct uffdwp_region_info info = {.sz = sizeof(info)};
@@ -261,6 +268,9 @@ START_TEST(test_the_last_process_takes_the_region_along)
 	struct uffdwp_snapshot_options options = gated_options();
 	ck_assert_int_lt(take_image(&options), 0);
 	ck_assert_int_eq(uffdwp_region_join(region, &processes[0].mapper), -ESTALE);
+	expect_death("no process that maps");
+	ck_assert_int_eq(uffdwp_region_arm(region, 0, board->length), -ESTALE);
+	expect_death("no process that maps");
 	close_memory();
 	free(expected);
 }
@@ -270,6 +280,23 @@ static int mapper_is_gone(void *join)
 {
 	return uffdwp_region_join(region, join) != -EMFILE;
 }
+
+START_TEST(test_a_process_that_unmaps_is_named)
+{
+	static const enum mapper_work unmaps[] = {MAPPER_UNMAPS};
+	if (!is_possible(&cases[0])) {
+		return;
+	}
+	open_memory(&cases[0], 1, unmaps);
+	ck_adopt(&cases[0], 1);
+	atomic_store(&board->gate, 1);
+	ck_assert(wait_until(region_is_dead, NULL, 20));
+	ck_assert_int_eq(uffdwp_region_arm(region, 0, board->length), -ESTALE);
+	expect_death("has unmapped");
+	end_all(1);
+	close_memory();
+}
+END_TEST
 
 /* More than may live at a time, one after the other. */
 START_TEST(test_ended_processes_make_room)
@@ -697,6 +724,7 @@ int main(void)
 	tcase_add_loop_test(tests, test_causality_holds_across_processes, 0, CASES);
 	tcase_add_loop_test(tests, test_a_killed_process_stops_no_cut, 0, CASES);
 	tcase_add_loop_test(tests, test_the_last_process_takes_the_region_along, 0, CASES);
+	tcase_add_test(tests, test_a_process_that_unmaps_is_named);
 	tcase_add_test(tests, test_ended_processes_make_room);
 	tcase_add_loop_test(tests, test_views_and_increments_of_another_process, 0, CASES);
 	tcase_add_loop_test(tests, test_tracks_report_what_other_processes_write, 0, CASES);

@@ -262,6 +262,10 @@ static void work_as(const struct guest *guest, enum mapper_work work)
 	case MAPPER_BALLOON:
 		work_balloon(guest);
 		break;
+	case MAPPER_UNMAPS:
+		wait_for_gate(board);
+		must(munmap(guest->half[1], board->length / 2) == 0);
+		break;
 	case MAPPER_WAITS:
 		break;
 	}

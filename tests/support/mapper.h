@@ -28,6 +28,7 @@ enum mapper_work {
 	MAPPER_READS_HALF, /* MAPPER_READS, of the first half or, of odd numbers, of the second */
 	MAPPER_BALLOON, /* several threads read, write and discard when the gate is closed, and compare with the shadow
 	                 */
+	MAPPER_UNMAPS,  /* the second half, when the gate is closed */
 	MAPPER_WAITS
 };
 
