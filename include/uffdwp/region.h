@@ -213,11 +213,13 @@ struct uffdwp_audit {
  * Looks for pages that lost their protection unnoticed: compares the ledger with the kernel's own view (pagemap bit 57;
  * for mprotect the mappings), arms again what lost its protection without an event, counts and lists it as
  * UFFDWP_LOSS_UNKNOWN, and fails a running snapshot that has not saved it yet (-ENODATA): it may have been written.
- * Writers go on meanwhile.
+ * Writers go on meanwhile. An adopted region is compared with the page tables of each process that maps it
+ * (/proc/PID/pagemap, by its pidfd), which this process needs the right to trace.
  *
- * Errors: -EINVAL (sz too small), -EOPNOTSUPP (an adopted region; this kernel's pagemap does not show uffd-wp bits:
- * Linux before 5.13; there is no answer), -ESTALE (the region is dead, or its registration was taken away: it is dead
- * from now on), -EACCES (no /proc/self/pagemap), -EAGAIN (an event of the kernel waits to be read: once more), -ENOMEM.
+ * Errors: -EINVAL (sz too small), -EOPNOTSUPP (a mapper without a pidfd; private memory of another process; this
+ * kernel's pagemap does not show uffd-wp bits: Linux before 5.13; there is no answer), -ESTALE (the region is dead, or
+ * its registration was taken away: it is dead from now on), -EACCES (no /proc/self/pagemap, or that of a mapper may not
+ * be read), -EAGAIN (an event of the kernel waits to be read: once more), -ENOMEM.
  * Since 0.1.
  */
 UFFDWP_EXPORT int uffdwp_region_audit(struct uffdwp_region *region, struct uffdwp_audit *audit);

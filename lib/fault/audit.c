@@ -10,6 +10,9 @@
 #include "fault/audit.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/invariant.h"
@@ -21,13 +24,16 @@
 #include "kernel/abi.h"
 #include "kernel/backoff.h"
 #include "kernel/maps.h"
+#include "kernel/procfs.h"
 #include "region/lazy.h"
+#include "region/mapper.h"
 
 #define ARM_TRIES 1000
 
 struct audit {
 	struct uffdwp_region *region;
 	struct uffdwp_audit *found;
+	const struct uffdwp_mapping *mapping; /* of a mapper, whose pagemap is read; NULL: this process's */
 	int error;
 };
 
@@ -144,6 +150,17 @@ static void audit_found_lost(struct audit *audit, uint64_t page)
 	fault_count(&region->counters.pages_rearmed, 1);
 }
 
+static int audit_read(const struct audit *audit, int pagemap, uint64_t first, uint64_t end, uint64_t *entries)
+{
+	struct uffdwp_region *region = audit->region;
+
+	if (!audit->mapping)
+		return region_entries(region, pagemap, first, end, entries);
+	uint64_t into = (first << region->page_shift) - audit->mapping->offset;
+
+	return region_entries_at(region, pagemap, audit->mapping->address + into, (size_t)(end - first), entries);
+}
+
 static void audit_entries(struct audit *audit, int pagemap, uint64_t first, uint64_t end)
 {
 	struct uffdwp_region *region = audit->region;
@@ -152,7 +169,7 @@ static void audit_entries(struct audit *audit, int pagemap, uint64_t first, uint
 	uint64_t open = 0;
 
 	INVARIANT_NOTE(open = audit_open_bits(region, first, end));
-	int error = armed ? region_entries(region, pagemap, first, end, entries) : 0;
+	int error = armed ? audit_read(audit, pagemap, first, end, entries) : 0;
 
 	if (error) {
 		audit->error = error;
@@ -246,9 +263,6 @@ int audit_run(struct uffdwp_region *region, int pagemap, struct uffdwp_audit *fo
  * -errno with text. */
 static int audit_witness(struct uffdwp_region *region)
 {
-	if (region->mappers)
-		return text_fail(region->text, -EOPNOTSUPP,
-		                 "the region's page tables are those of other processes, which an audit does not read");
 	int has_bits = region->uffd >= 0 && region->mechanism->register_modes[region->memory] & UFFDIO_REGISTER_MODE_WP;
 	int shows = has_bits ? runtime_shows_wp_bits(region->runtime) : 1;
 
@@ -259,15 +273,88 @@ static int audit_witness(struct uffdwp_region *region)
 		return text_fail(region->text, -EOPNOTSUPP,
 		                 "this kernel's pagemap does not show uffd-wp bits (Linux 5.13 does): an audit "
 		                 "cannot know");
-	int pagemap = runtime_pagemap(region->runtime);
+	int pagemap = region->mappers ? 0 : runtime_pagemap(region->runtime); /* of mappers: one after the other */
 
 	return pagemap < 0
 	               ? text_fail(region->text, pagemap, "/proc/self/pagemap cannot be opened: %s", strerror(-pagemap))
 	               : pagemap;
 }
 
+/* ---- of other processes ---- */
+
+/* The pagemap of a mapper, by its pidfd; -ESRCH: it has ended; -errno, with text. */
+static int audit_open_mapper(const struct mapper *mapper)
+{
+	const struct uffdwp_region *region = mapper->region;
+	uint64_t pid = 0;
+	char path[64];
+
+	(void)snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", mapper->pidfd);
+	if (mapper->pidfd < 0 || procfs_number(region->k, path, "Pid:", &pid) || !pid)
+		return region->k->poll(mapper->pidfd, POLLIN, 0) > 0
+		               ? -ESRCH
+		               : text_fail(region->text, -EOPNOTSUPP,
+		                           "a process that maps the region was adopted without a pidfd, or is in "
+		                           "another PID namespace: its page tables are not found");
+	(void)snprintf(path, sizeof(path), "/proc/%llu/pagemap", (unsigned long long)pid);
+	int pagemap = region->k->open(path, O_RDONLY | O_CLOEXEC, 0);
+	int has_ended = region->k->poll(mapper->pidfd, POLLIN, 0) > 0; /* the number may be another's since */
+
+	if (has_ended && pagemap >= 0)
+		region->k->close(pagemap);
+	if (has_ended)
+		return -ESRCH;
+	if (pagemap == -EPERM || pagemap == -EACCES)
+		return text_fail(region->text, -EACCES,
+		                 "%s may not be read: an audit needs the right to trace the process (the same user, or "
+		                 "CAP_SYS_PTRACE)",
+		                 path);
+	return pagemap < 0 ? text_fail(region->text, pagemap, "%s: %s", path, strerror(-pagemap)) : pagemap;
+}
+
+static int audit_mapper(struct audit *audit, const struct mapper *mapper)
+{
+	unsigned shift = audit->region->page_shift;
+	int pagemap = audit_open_mapper(mapper);
+
+	if (pagemap < 0)
+		return pagemap == -ESRCH ? 0 : pagemap;
+	for (unsigned i = 0; i < mapper->count && !audit->error; i++) {
+		uint64_t end = (mapper->mappings[i].offset + mapper->mappings[i].length) >> shift;
+
+		audit->mapping = &mapper->mappings[i];
+		for (uint64_t page = audit->mapping->offset >> shift; page < end && !audit->error; page += 64)
+			audit_entries(audit, pagemap, page, math_min_u64(page + 64, end));
+	}
+	audit->region->k->close(pagemap);
+	return 0;
+}
+
+/* As audit_run(). What is lost in one of them is armed again in all. A text that says why is formed already. */
+static int audit_run_mappers(struct uffdwp_region *region, struct uffdwp_audit *found, int *has_text)
+{
+	struct audit audit = {.region = region, .found = found};
+	int refused = 0;
+
+	for (unsigned i = 0; i < atomic_load(&region->mappers->end) && !audit.error && !refused; i++) {
+		const struct mapper *mapper = &region->mappers->at[i];
+
+		if (atomic_load(&mapper->used) && !atomic_load(&mapper->gone))
+			refused = audit_mapper(&audit, mapper);
+	}
+	*has_text = refused != 0;
+	found->pages_armed = ledger_count_protected(&region->ledger, 0, region_pages(region));
+	if (!audit.error && !refused)
+		audit.error = audit_check_registration(region);
+	if (audit.error != -ENOENT)
+		return refused ? refused : audit.error;
+	audit_lose_all(region);
+	return -ESTALE;
+}
+
 int audit_region(struct uffdwp_region *region, struct uffdwp_audit *found)
 {
+	int has_text = 0;
 	int pagemap = audit_witness(region);
 	sigset_t before;
 
@@ -275,15 +362,16 @@ int audit_region(struct uffdwp_region *region, struct uffdwp_audit *found)
 		return pagemap;
 	lock_take(&region->lock);
 	signals_block(&before); /* a signal handler that wrote to the region would wait, inside the epoch */
-	int error = audit_run(region, pagemap, found);
+	int error = region->mappers ? audit_run_mappers(region, found, &has_text) : audit_run(region, pagemap, found);
 
 	signals_restore(&before);
 	lock_give(&region->lock);
-	region->k->close(pagemap);
+	if (!region->mappers)
+		region->k->close(pagemap);
 	losses_report(region);
-	if (error)
+	if (error && !has_text)
 		return text_fail(region->text, error, "the audit failed: %s",
 		                 error == -ESTALE ? "the registration was taken away, the region is dead"
 		                                  : strerror(-error));
-	return 0;
+	return error;
 }

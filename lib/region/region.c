@@ -491,16 +491,21 @@ int region_read_empty(struct uffdwp_region *region, uint64_t offset, void *buffe
 }
 
 /* Huge pages have a word for each system page of theirs. */
-int region_entries(struct uffdwp_region *region, int pagemap, uint64_t first, uint64_t end, uint64_t *entries)
+int region_entries_at(const struct uffdwp_region *region, int pagemap, uint64_t address, size_t count,
+                      uint64_t *entries)
 {
-	int is_huge = region->page_bytes > (uint64_t)sysconf(_SC_PAGESIZE);
-	size_t count = is_huge ? 1 : (size_t)(end - first);
+	size_t step = region->page_bytes > (uint64_t)sysconf(_SC_PAGESIZE) ? 1 : count;
 	int error = 0;
 
-	for (uint64_t page = first; page < end && !error; page += count)
-		error = pagemap_read(region->k, pagemap, (uint64_t)(uintptr_t)region_address(region, page), count,
-		                     &entries[page - first]);
+	for (size_t at = 0; at < count && !error; at += step)
+		error = pagemap_read(region->k, pagemap, address + at * region->page_bytes, step, &entries[at]);
 	return error;
+}
+
+int region_entries(struct uffdwp_region *region, int pagemap, uint64_t first, uint64_t end, uint64_t *entries)
+{
+	return region_entries_at(region, pagemap, (uint64_t)(uintptr_t)region_address(region, first),
+	                         (size_t)(end - first), entries);
 }
 
 /* Which of the up to 64 pages [first, end) have one of these bits in their pagemap word; none if that is unreadable. */

@@ -316,6 +316,9 @@ int region_discard(struct uffdwp_region *region, uint64_t offset, uint64_t lengt
 
 /* The pagemap words of the first system page of each of the up to 64 pages [first, end). (signal) 0 or -errno. */
 int region_entries(struct uffdwp_region *region, int pagemap, uint64_t first, uint64_t end, uint64_t *entries);
+/* The same of `count` pages at an address of the process that the pagemap is of. */
+int region_entries_at(const struct uffdwp_region *region, int pagemap, uint64_t address, size_t count,
+                      uint64_t *entries);
 
 /* 1: the page of the file at an empty entry is swapped out. (signal) */
 int region_is_swapped(struct uffdwp_region *region, uint64_t page);

@@ -5,8 +5,10 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/userfaultfd.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -294,6 +296,42 @@ START_TEST(test_a_process_that_unmaps_is_named)
 	ck_assert_int_eq(uffdwp_region_arm(region, 0, board->length), -ESTALE);
 	expect_death("has unmapped");
 	end_all(1);
+	close_memory();
+}
+END_TEST
+
+/* By the pagemaps of the processes: what one of them unprotects by itself is found, and armed again in all. */
+START_TEST(test_an_audit_reads_the_page_tables_of_all)
+{
+	static const enum mapper_work waits[] = {MAPPER_WAITS, MAPPER_WAITS};
+	const struct adopt_case *which = &cases[_i];
+	if (!is_possible(which)) {
+		return;
+	}
+	open_memory(which, 2, waits);
+	processes[1].mapper.pidfd = which->registers ? -1 : processes[1].pidfd;
+	ck_adopt(which, 2);
+	struct uffdwp_audit audit = {.sz = sizeof(audit)};
+	uint64_t pages = board->length / board->page_bytes;
+	ck_assert_int_eq(uffdwp_region_arm(region, 0, board->length), 0);
+	int error = uffdwp_region_audit(region, &audit);
+	if (which->registers) {
+		ck_assert_int_eq(error, -EOPNOTSUPP);
+		expect_death("without a pidfd");
+	} else if (which->mechanism == UFFDWP_MECHANISM_MARKER) { /* by rearm what is not there needs no wp bit */
+		struct uffdio_writeprotect range = {
+		        .range = {.start = processes[1].mappings[0].address, .len = 2 * board->page_bytes}};
+		ck_assert_int_eq(error, 0);
+		ck_assert_uint_eq(audit.pages_armed, pages);
+		ck_assert_uint_eq(audit.pages_lost, 0);
+		ck_assert_int_eq(ioctl(processes[1].uffd, UFFDIO_WRITEPROTECT, &range), 0);
+		ck_assert_int_eq(uffdwp_region_audit(region, &audit), 0);
+		ck_assert_uint_eq(audit.pages_lost, 2);
+		ck_assert_uint_eq(audit.pages_rearmed, 2);
+		ck_assert_int_eq(uffdwp_region_audit(region, &audit), 0);
+		ck_assert_uint_eq(audit.pages_lost, 0);
+	}
+	end_all(2);
 	close_memory();
 }
 END_TEST
@@ -725,6 +763,7 @@ int main(void)
 	tcase_add_loop_test(tests, test_a_killed_process_stops_no_cut, 0, CASES);
 	tcase_add_loop_test(tests, test_the_last_process_takes_the_region_along, 0, CASES);
 	tcase_add_test(tests, test_a_process_that_unmaps_is_named);
+	tcase_add_loop_test(tests, test_an_audit_reads_the_page_tables_of_all, 0, CASES);
 	tcase_add_test(tests, test_ended_processes_make_room);
 	tcase_add_loop_test(tests, test_views_and_increments_of_another_process, 0, CASES);
 	tcase_add_loop_test(tests, test_tracks_report_what_other_processes_write, 0, CASES);
