@@ -577,7 +577,7 @@ START_TEST(test_processes_that_map_a_part_read_what_is_restored)
 {
 	static const enum mapper_work halves[] = {MAPPER_READS_HALF, MAPPER_READS_HALF};
 	const struct adopt_case *which = &restored[_i / 2];
-	unsigned count = 1 + (unsigned)_i % 2;
+	unsigned count = _i % 2 ? 2 : 1;
 	if (!is_possible(which)) {
 		return;
 	}
