@@ -589,67 +589,6 @@ int runtime_plan_adopted(struct uffdwp *runtime, struct region_plan *plan)
 	return 0;
 }
 
-/* While nothing of the region is armed, so that the ledger holds for the mapper, too. With the region's lock held. */
-static int runtime_check_join(const struct uffdwp_region *region)
-{
-	if (atomic_load(&region->dead))
-		return text_fail(region->text, -ESTALE, "%s: close it", region_death(region));
-	if (region->is_private)
-		return text_fail(region->text, -EOPNOTSUPP,
-		                 "private memory is of one process: what another one maps is another region");
-	if (region->snapshot_open || region->cut_comes || region->restore_open || atomic_load(&region->lazy) ||
-	    ledger_has(&region->ledger, 0, region_pages(region), LEDGER_BITS_PROTECTED | LEDGER_BIT(CLAIMED)))
-		return text_fail(region->text, -EBUSY,
-		                 "a snapshot, restore, view or track of the region is open, or it is protected for the "
-		                 "next increment: uffdwp_region_disarm()");
-	return 0;
-}
-
-/* The slots of those that have ended, but for the first, by which the handler knows the region. */
-static void runtime_forget_gone(struct uffdwp_region *region)
-{
-	struct mappers *mappers = region->mappers;
-	uint64_t gone = 0;
-
-	for (unsigned i = 1; i < atomic_load(&mappers->end); i++) {
-		if (!atomic_load(&mappers->at[i].used) || !atomic_load(&mappers->at[i].gone))
-			continue;
-		handler_part(region->handler, &mappers->at[i]);
-		gone |= 1ull << i;
-	}
-	if (gone) {
-		handler_sync(region->handler); /* what it had read of them is acted on */
-		fault_epoch_wait();            /* no thread uses them any more */
-	}
-	for (; gone; gone &= gone - 1)
-		mapper_close(&mappers->at[__builtin_ctzll(gone)]);
-}
-
-int runtime_join_mapper(struct uffdwp_region *region, const struct mapper_plan *plan)
-{
-	struct mapper *mapper = NULL;
-
-	lock_take(&region->lock);
-	int error = runtime_check_join(region);
-
-	if (!error) {
-		runtime_forget_gone(region);
-		error = mapper_open(region, plan, &mapper);
-	}
-	if (!error) {
-		error = handler_join(region->handler, mapper);
-		if (error) {
-			mapper_note_gone(mapper);
-			fault_epoch_wait();
-			mapper_close(mapper);
-			text_fail(region->text, error, "the handler thread did not take the process: %s",
-			          strerror(-error));
-		}
-	}
-	lock_give(&region->lock);
-	return error;
-}
-
 int runtime_shows_wp_bits(struct uffdwp *runtime)
 {
 	lock_take(&runtime->lock);

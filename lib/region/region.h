@@ -129,11 +129,11 @@ struct uffdwp_region {
 	void *on_loss_user;
 	int numa_mode; /* of mbind(2); 0: the default */
 	uint64_t numa_nodes;
-	struct mappers *mappers;            /* NULL: the memory is armed in the page tables of this process */
-	int is_private;                     /* 1: the memory is the mapper's alone: nothing of it is here, see mapper.h */
-	struct uffdwp *runtime;             /* opaque here: its error text and handlers */
-	struct text *text;                  /* NULL: texts are those of the thread that calls */
-	void *handler;                      /* the thread that reads our uffd; its own business */
+	struct mappers *mappers; /* NULL: the memory is armed in the page tables of this process */
+	int is_private;          /* 1: the memory is the mapper's alone: nothing of it is here, see mapper.h */
+	struct uffdwp *runtime;  /* opaque here: its error text and handlers */
+	struct text *text;       /* NULL: texts are those of the thread that calls */
+	void *handler;           /* the thread that reads our uffd; its own business */
 	_Atomic(struct region_bell *) bell; /* rung when something is armed; NULL: no thread listens */
 
 	/* The fault path's. */
