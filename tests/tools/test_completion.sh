@@ -52,12 +52,12 @@ options_of() {
 live=(abort arm audit disarm list metrics snapshot stat trace watch)
 
 complete_commands() {
-	expect 'abort arm audit dirty disarm doctor fork image list metrics snapshot stat trace version watch' uffdwp-ctl ''
+	expect 'abort arm audit dirty disarm doctor fork image list metrics serve snapshot stat trace version watch' uffdwp-ctl ''
 	expect 'dirty disarm doctor' uffdwp-ctl d
 	expect '--help --usage --version' uffdwp-ctl --
 	expect 'diff info merge restore verify' uffdwp-ctl image ''
 	expect "$(options_of "${UFFDWP_CTL%/*}/uffdwp-dirty")" uffdwp-dirty --
-	for command in doctor dirty fork image version "${live[@]}"; do
+	for command in doctor dirty fork image serve version "${live[@]}"; do
 		expect "$(options_of "$UFFDWP_CTL" "$command")" uffdwp-ctl "$command" --
 	done
 }
@@ -82,6 +82,7 @@ complete_images() {
 	expect 'thursday.txt' uffdwp-ctl image info th # there is no image of such a name
 	expect 'wednesday.delta' uffdwp-ctl image restore monday.img -o w
 	expect 'wednesday.delta' uffdwp-ctl image info --ancestor = w
+	expect 'wednesday.delta' uffdwp-ctl serve --image = w
 }
 
 complete_programs() {
@@ -170,6 +171,7 @@ uffdwp-ctl dirty --li|uffdwp-ctl dirty --live=|
 uffdwp-ctl dirty --live=li|uffdwp-ctl dirty --live=lines |
 uffdwp-dirty --live=li|uffdwp-dirty --live=lines |
 uffdwp-ctl fork --delivery=inl|uffdwp-ctl fork --delivery=inline |
+uffdwp-ctl serve --image=we|uffdwp-ctl serve --image=wednesday.delta |
 uffdwp-ctl fork --check -- cat thu|uffdwp-ctl fork --check -- cat thursday.txt |
 uffdwp-ctl sna|uffdwp-ctl snapshot |
 uffdwp-ctl snapshot --arming=ro|uffdwp-ctl snapshot --arming=rounds |
@@ -189,7 +191,7 @@ END
 # Each option that --help names stands in the file for zsh, too.
 look_into_zsh() {
 	local command option
-	for command in doctor dirty fork image "${live[@]}"; do
+	for command in doctor dirty fork image serve "${live[@]}"; do
 		for option in $(options_of "$UFFDWP_CTL" "$command"); do
 			grep -qE "[{,')]${option}[}[]" <(sed -n "/^_uffdwp-ctl_$command()/,/^}/p; /^common=/,/^)/p" \
 				"$UFFDWP_SOURCE/tools/uffdwp-ctl/_uffdwp-ctl") || fail "zsh: $command has no $option"

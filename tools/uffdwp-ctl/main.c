@@ -17,6 +17,7 @@
 #include "fork.h"
 #include "image.h"
 #include "live.h"
+#include "serve.h"
 
 #define PROGRAM "uffdwp-ctl"
 
@@ -184,13 +185,11 @@ static int main_run_version(int argc, char **argv)
 /* --------------------------------------------------------------------------------------------------------- main -- */
 
 static const struct command commands[] = {
-        {"abort", run_abort},       {"arm", run_arm},
-        {"audit", run_audit},       {"dirty", run_dirty},
-        {"disarm", run_disarm},     {"doctor", main_run_doctor},
-        {"fork", run_fork},         {"image", run_image},
-        {"list", run_list},         {"metrics", run_metrics},
-        {"snapshot", run_snapshot}, {"stat", run_stat},
-        {"trace", run_trace},       {"version", main_run_version},
+        {"abort", run_abort},     {"arm", run_arm},       {"audit", run_audit},
+        {"dirty", run_dirty},     {"disarm", run_disarm}, {"doctor", main_run_doctor},
+        {"fork", run_fork},       {"image", run_image},   {"list", run_list},
+        {"metrics", run_metrics}, {"serve", run_serve},   {"snapshot", run_snapshot},
+        {"stat", run_stat},       {"trace", run_trace},   {"version", main_run_version},
         {"watch", run_watch},
 };
 #define COMMANDS (sizeof commands / sizeof commands[0])
@@ -203,6 +202,7 @@ static const char main_doc[] =
         "  doctor    what this kernel, user and container can do, and what to change\n"
         "  fork      run a program whose fork() does not grow with its heap\n"
         "  image     look at images and deltas, check, merge, restore, compare them\n"
+        "  serve     restore and snapshot memory of virtual machine monitors\n"
         "  version   which version this is\n"
         "\n"
         "Commands for live processes, those with a control socket (UFFDWP_CONTROL=1):\n"

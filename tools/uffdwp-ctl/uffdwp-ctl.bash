@@ -75,6 +75,9 @@ _uffdwp_ctl_value() {
 	watch:-n | watch:--count | trace:--per-second | trace:--seconds) COMPREPLY=() ;;
 	abort:--socket | arm:--socket | audit:--socket | disarm:--socket | list:--socket | metrics:--socket | snapshot:--socket | \
 		stat:--socket | trace:--socket | watch:--socket) _uffdwp_ctl_files ;;
+	serve:--image) _uffdwp_ctl_images ;;
+	serve:--images | serve:--snapshots | serve:--socket | serve:--order | serve:--record) _uffdwp_ctl_files ;;
+	serve:--memory-max | serve:--clients-max | serve:--pool | serve:--threads | serve:--handshake | serve:--stop) COMPREPLY=() ;;
 	*) return 1 ;;
 	esac
 }
@@ -92,6 +95,8 @@ _uffdwp_ctl_options() {
 	snapshot) echo --arming= --compress= --json --keep --mode= --no-wait --parent= --pool= --rate= --socket= --wait ;;
 	trace) echo --json --per-second= --seconds= --socket= --summary ;;
 	watch) echo --count= --interval= --json --lines --socket= ;;
+	serve) echo --clients-max= --handshake= --image= --images= --memory-max= --no-order --order= --pool= --quiet --record= --snapshots= --socket= \
+		--spare --stop= --threads= ;;
 	esac
 	echo --help --usage --version
 }
@@ -165,7 +170,7 @@ _uffdwp_ctl() {
 	local cur=${COMP_WORDS[COMP_CWORD]} option=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]} first=0
 	COMPREPLY=()
 	if [[ $COMP_CWORD -eq 1 ]]; then
-		_uffdwp_ctl_words "abort arm audit dirty disarm doctor fork image list metrics snapshot stat trace version watch $([[ $cur != -* ]] || _uffdwp_ctl_options none)"
+		_uffdwp_ctl_words "abort arm audit dirty disarm doctor fork image list metrics serve snapshot stat trace version watch $([[ $cur != -* ]] || _uffdwp_ctl_options none)"
 		return
 	fi
 	if [[ $command == dirty || $command == fork ]]; then
