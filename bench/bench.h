@@ -104,5 +104,6 @@ int track_main(int argc, char **argv);
 int gc_main(int argc, char **argv);
 int fork_main(int argc, char **argv);
 int redis_main(int argc, char **argv);
+int serve_main(int argc, char **argv);
 
 #endif

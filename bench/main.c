@@ -24,6 +24,7 @@ static const struct question questions[] = {
         {"track", "which pages were written: the library against the bare ioctl and the older methods", track_main},
         {"fork", "a child that has all memory: uffdwp_fork() against fork()", fork_main},
         {"redis", "redis-server's saves: plain, and under uffdwp-ctl fork", redis_main},
+        {"serve", "faults of another process: by the library, and by a loop written by hand", serve_main},
         {"gc", "a garbage collector's pauses: with the library's write barrier, with its own, with none", gc_main},
 };
 

@@ -101,8 +101,8 @@ complete_bench() {
 		echo "not tested here: completion of uffdwp-bench: it was not built"
 		return
 	fi
-	expect 'disk faults fork gc handlers redis snapshot track' "$UFFDWP_BENCH" ''
-	for question in disk faults fork gc handlers redis snapshot track; do
+	expect 'disk faults fork gc handlers redis serve snapshot track' "$UFFDWP_BENCH" ''
+	for question in disk faults fork gc handlers redis serve snapshot track; do
 		expect "$(options_of "$UFFDWP_BENCH" "$question")" "$UFFDWP_BENCH" "$question" --
 	done
 	expect 'folder' "$UFFDWP_BENCH" disk --dir = f

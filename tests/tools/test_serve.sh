@@ -85,7 +85,7 @@ start_monitor() { # name, VALUE...
 	shift
 	"$monitor" socket=socket name="$name" snapshots=snapshots seed="$seed" "$@" >"$name.out" 2>&1 &
 	children+=($!)
-	started=$!
+	started=$! started_name=$name
 }
 
 finish() { # pid, name
@@ -193,13 +193,13 @@ test_eight() {
 		echo "not tested here: huge pages: too few are free"
 		start_monitor vm6 image=base.raw raw=images/base.raw until="$scratch/enough" interval=200
 	fi
-	pids+=("$started") names+=("$([[ -e huge.out ]] && echo huge || echo vm6)")
+	pids+=("$started") names+=("$started_name")
 	if [[ -n $has_private ]]; then
 		start_monitor firecracker raw=images/base.raw until="$scratch/enough" interval=200 firecracker
 	else
 		start_monitor vm7 image=base.raw raw=images/base.raw until="$scratch/enough" interval=200
 	fi
-	pids+=("$started") names+=("$([[ -n $has_private ]] && echo firecracker || echo vm7)")
+	pids+=("$started") names+=("$started_name")
 	await test -e snapshots/vm1-1.delta
 	sleep "$seconds"
 	kill -USR1 "${pids[@]}"
