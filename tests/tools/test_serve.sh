@@ -28,7 +28,6 @@ scratch=$(mktemp -d "${TMPDIR:-/var/tmp}/uffdwp-serve.XXXXXX")
 server=
 children=()
 mounted=
-has_private=
 # Ends processes of this script alone.
 cleanup() {
 	local pid
@@ -135,6 +134,14 @@ test_socket() {
 	stop_server
 }
 
+# Huge pages that are free are used by one of the eight.
+huge_pages() {
+	local page_kb free
+	page_kb=$(awk '/^Hugepagesize:/ { print $2 }' /proc/meminfo)
+	free=$(awk '/^HugePages_Free:/ { free = $2 } /^HugePages_Rsvd:/ { free -= $2 } END { print free + 0 }' /proc/meminfo)
+	[[ $page_kb == 2048 && $free -ge $((megabytes / 2 + 4)) ]]
+}
+
 # ---- clients ----
 
 # Where nothing disturbs it.
@@ -154,27 +161,18 @@ test_alone() {
 	stop_server
 }
 
-# Huge pages that are free are used by one of the eight.
-huge_pages() {
-	local page_kb free
-	page_kb=$(awk '/^Hugepagesize:/ { print $2 }' /proc/meminfo)
-	free=$(awk '/^HugePages_Free:/ { free = $2 } /^HugePages_Rsvd:/ { free -= $2 } END { print free + 0 }' /proc/meminfo)
-	[[ $page_kb == 2048 && $free -ge $((megabytes / 2 + 4)) ]]
-}
-
-# Firecracker's handshake, where the library restores memory that is not shared.
+# Firecracker's handshake: private memory, a balloon, of small and of huge pages.
 test_firecracker() {
 	start_server --image images/base.raw --no-order
 	start_monitor firecracker raw=images/base.raw rounds=5 interval=20 firecracker
-	local pid=$started
-	await log_has 'restored from|refused'
-	if log_has refused; then
-		echo "not tested here: Firecracker's handshake: $(grep refused log)"
-		wait "$pid" || true
+	finish "$started" firecracker
+	if huge_pages; then
+		start_monitor huge raw=images/base.raw rounds=5 interval=20 firecracker huge
+		finish "$started" huge
 	else
-		finish "$pid" firecracker
-		has_private=1
+		echo "not tested here: huge pages of Firecracker: too few are free"
 	fi
+	await has_no_handlers
 	stop_server
 }
 
@@ -194,11 +192,7 @@ test_eight() {
 		start_monitor vm6 image=base.raw raw=images/base.raw until="$scratch/enough" interval=200
 	fi
 	pids+=("$started") names+=("$started_name")
-	if [[ -n $has_private ]]; then
-		start_monitor firecracker raw=images/base.raw until="$scratch/enough" interval=200 firecracker
-	else
-		start_monitor vm7 image=base.raw raw=images/base.raw until="$scratch/enough" interval=200
-	fi
+	start_monitor firecracker raw=images/base.raw until="$scratch/enough" interval=200 firecracker
 	pids+=("$started") names+=("$started_name")
 	await test -e snapshots/vm1-1.delta
 	sleep "$seconds"
@@ -293,7 +287,9 @@ test_handler_killed() {
 	await log_has 'lost, process .* restored from'
 	kill -SEGV "$(ps --no-headers -o pid --ppid "$server" | tr -d ' ')"
 	wait "$pid" || status=$?
-	[[ $status -eq 137 ]] || fail "the client of a handler that was killed ended with $status: $(cat lost.out)"
+	# Killed, or its connection has ended just before: never has it read what is not the image's.
+	[[ $status -eq 137 ]] || grep -qE 'no answer|does not take' lost.out ||
+		fail "the client of a handler that was killed ended with $status: $(cat lost.out)"
 	await log_has 'was killed: content'
 	stop_server
 }
@@ -310,6 +306,15 @@ test_stop_in_restore() {
 	grep -qE 'no answer|does not take' late.out || fail "the client: $(cat late.out)"
 }
 
+# Discards while pages are being fetched.
+test_discard_in_restore() {
+	start_server --image slow/base.raw --no-order
+	start_monitor balloon raw=images/base.raw rounds=10 interval=5 firecracker
+	finish "$started" balloon
+	await has_no_handlers
+	stop_server
+}
+
 test_slow_disk() {
 	if ! mount_slow 20; then
 		echo "not tested here: a slow disk: nbdkit or nbdfuse is missing or cannot mount: $(cat nbdfuse.out 2>/dev/null)"
@@ -317,6 +322,7 @@ test_slow_disk() {
 	fi
 	test_handler_killed
 	test_stop_in_restore
+	test_discard_in_restore
 	unmount_slow
 }
 

@@ -200,6 +200,10 @@ static int serve_region_adopt(struct serve_client *client, const int found[SERVE
 	struct uffdwp_region_options options = UFFDWP_REGION_OPTIONS_INIT;
 	struct uffdwp_mapper mapper = UFFDWP_MAPPER_INIT;
 
+	if (found[SERVE_KIND_MEMFD] < 0) {
+		options.flags = UFFDWP_REGION_ADOPT_PRIVATE;
+		options.huge_page_bytes = memory->page_bytes > (uint64_t)sysconf(_SC_PAGESIZE) ? memory->page_bytes : 0;
+	}
 	options.fd = found[SERVE_KIND_MEMFD];
 	options.fd_offset = memory->memfd_offset;
 	options.mechanism = client->handshake.restores ? UFFDWP_MECHANISM_REARM : UFFDWP_MECHANISM_AUTO;

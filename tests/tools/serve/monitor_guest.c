@@ -151,17 +151,17 @@ void monitor_check_memory(const struct monitor *monitor)
 void monitor_discard(struct monitor *monitor, uint64_t seed)
 {
 	struct chance chance = chance_new((uint32_t)seed);
-	size_t pages = monitor->length / monitor->page_bytes;
+	size_t count = monitor->page_count > 64 ? 16 : 1;
 
 	for (int i = 0; i < 8; i++) {
-		size_t first = chance_below(&chance, pages - 16);
+		size_t first = chance_below(&chance, monitor->page_count - count);
 		size_t offset = first * monitor->page_bytes;
 
 		(void)pthread_mutex_lock(&monitor->lock);
-		if (madvise(monitor->memory + offset, 16 * monitor->page_bytes, MADV_DONTNEED) != 0)
+		if (madvise(monitor->memory + offset, count * monitor->page_bytes, MADV_DONTNEED) != 0)
 			monitor_fail("a discard failed: %s", strerror(errno));
-		memset(monitor->shadow + offset, 0, 16 * monitor->page_bytes);
-		for (size_t page = first; page < first + 16; page++)
+		memset(monitor->shadow + offset, 0, count * monitor->page_bytes);
+		for (size_t page = first; page < first + count; page++)
 			monitor_check_page(monitor, page);
 		(void)pthread_mutex_unlock(&monitor->lock);
 	}

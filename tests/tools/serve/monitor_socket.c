@@ -123,7 +123,7 @@ static void monitor_map(struct monitor *monitor)
 	int flags = MAP_SHARED;
 
 	if (monitor->options.is_firecracker) {
-		flags = MAP_PRIVATE | MAP_ANONYMOUS;
+		flags = MAP_PRIVATE | MAP_ANONYMOUS | (monitor->options.is_huge ? MAP_HUGETLB : 0);
 		monitor->memfd = -1;
 	} else {
 		monitor->memfd = memfd_create("guest", MFD_CLOEXEC | (monitor->options.is_huge ? MFD_HUGETLB : 0));
