@@ -102,15 +102,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	if (size < 1 || size > SERVE_MESSAGE_MAX)
 		return 0;
-	switch (data[0] % 3) {
-	case 0:
-		try_handshake(data + 1, size - 1);
-		break;
-	case 1:
-		try_command(data + 1, size - 1);
-		break;
-	default:
-		try_order(data + 1, size - 1);
-	}
+	static void (*const parsers[])(const uint8_t *data, size_t size) = {try_handshake, try_command, try_order};
+
+	parsers[data[0] % 3](data + 1, size - 1);
 	return 0;
 }

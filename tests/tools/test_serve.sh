@@ -306,6 +306,56 @@ test_stop_in_restore() {
 	grep -qE 'no answer|does not take' late.out || fail "the client: $(cat late.out)"
 }
 
+# What was used first is recorded, and followed: in order, checked, and never content.
+test_order() {
+	start_server --image slow/base.raw --images slow --record recorded --threads 2
+	start_monitor recording raw=images/base.raw rounds=5 interval=5 firecracker
+	finish "$started" recording
+	await has_no_handlers
+	stop_server
+	head -n 1 recorded | grep -qx 'uffdwp-order 1' || fail "no order was recorded: $(head recorded)"
+	tail -n 1 recorded | grep -qx "end $(($(wc -l <recorded) - 4))" || fail "the order's end: $(tail -n 1 recorded)"
+	sed -n '3q;2p' recorded | grep -qx "length $((megabytes << 20))" || fail "the order's length: $(head recorded)"
+	start_server --image slow/base.raw --order recorded
+	start_monitor following raw=images/base.raw rounds=5 interval=5 firecracker
+	finish "$started" following
+	log_has 'no order is followed' && fail "the order was not followed: $(cat log)"
+	stop_server
+}
+
+# Orders that are no orders: said, and content is what it is.
+test_wrong_orders() {
+	local good wrong i=0
+	good=$(printf 'uffdwp-order 1\nlength %s\npage %s' $((megabytes << 20)) "$(getconf PAGESIZE)")
+	for wrong in '' 'garbage' "$good" "$good"$'\nend 1' "$good"$'\n0 4096\nend 2' "$good"$'\n1 4096\nend 1' "$good"$'\n0 0\nend 1' \
+		"$good"$'\n99999999999999999999 4096\nend 1' "$good"$'\n-4096 4096\nend 1' "$good"$'\n18446744073709547520 8192\nend 1' \
+		"$good"$'\n0 4096\nend 1\nmore' $'uffdwp-order 1\nlength 4096\npage 4096\nend 0' $'uffdwp-order 1\nlength 0\npage 0\nend 0'; do
+		printf '%s\n' "$wrong" >wrong
+		start_server --image images/base.raw --order wrong
+		start_monitor "wrong$((++i))" image=base.raw raw=images/base.raw rounds=1 interval=1
+		finish "$started" "wrong$i" >/dev/null
+		log_has 'no order is followed: "wrong" is no order' || fail "a wrong order was followed: $wrong"
+		stop_server
+	done
+	echo "serve: $i wrong orders were not followed"
+}
+
+# Beside the image, where none is there.
+test_order_beside() {
+	cp --sparse=always images/base.raw images/other.raw
+	start_server --images images
+	start_monitor beside image=other.raw raw=images/base.raw rounds=1 interval=1
+	finish "$started" beside
+	[[ -s images/other.raw.order ]] || echo "not tested here: an order beside the image: nothing was waited for"
+	stop_server
+	start_server --images images --no-order
+	rm -f images/other.raw.order
+	start_monitor none image=other.raw raw=images/base.raw rounds=1 interval=1
+	finish "$started" none
+	[[ ! -e images/other.raw.order ]] || fail "--no-order recorded one"
+	stop_server
+}
+
 # Discards while pages are being fetched.
 test_discard_in_restore() {
 	start_server --image slow/base.raw --no-order
@@ -323,6 +373,7 @@ test_slow_disk() {
 	test_handler_killed
 	test_stop_in_restore
 	test_discard_in_restore
+	test_order
 	unmount_slow
 }
 
@@ -336,5 +387,7 @@ test_firecracker
 test_eight
 test_server_killed
 test_limits
+test_wrong_orders
+test_order_beside
 test_slow_disk
 echo "serve: all is as the stand-ins say"

@@ -177,6 +177,19 @@ int serve_names_reserve(const char *folder, const char *name, int is_own, char p
 
 #define SERVE_OWN_MAX 1024 /* snapshots whose names a client may use again */
 
+/* Of serve_order.h. */
+struct serve_order_range {
+	uint64_t offset;
+	uint64_t length;
+};
+
+struct serve_order {
+	uint64_t length; /* of the memory */
+	uint64_t page_bytes;
+	size_t count;
+	struct serve_order_range *ranges;
+};
+
 struct serve_client {
 	const struct serve_settings *settings;
 	struct serve_slot *slot;
@@ -193,6 +206,11 @@ struct serve_client {
 	uint64_t missing_pages; /* of a restore that failed */
 	struct uffdwp_track *track;
 	char image[PATH_MAX];
+	uint64_t image_length;
+	uint64_t page_bytes;
+	struct serve_order order; /* that is followed; count 0: none */
+	int records;              /* what is used first goes to --record, or to `record` */
+	char record[PATH_MAX];
 	struct uffdwp_snapshot *snapshot; /* NULL: none runs */
 	int64_t snapshot_number;          /* of the last one; 0: none */
 	int snapshot_error;

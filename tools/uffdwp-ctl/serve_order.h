@@ -24,18 +24,6 @@
 #define SERVE_ORDER_RANGES_MAX (1u << 20)
 #define SERVE_ORDER_BYTES_MAX (64u << 20)
 
-struct serve_order_range {
-	uint64_t offset;
-	uint64_t length;
-};
-
-struct serve_order {
-	uint64_t length;
-	uint64_t page_bytes;
-	size_t count;
-	struct serve_order_range *ranges;
-};
-
 /* Reads a file. -ENOENT; -EBADMSG, with text: it is not such a file, or not of memory like this. */
 int serve_order_load(const char *path, uint64_t length, uint64_t page_bytes, struct serve_order *order,
                      char text[SERVE_TEXT]);
@@ -43,8 +31,9 @@ int serve_order_load(const char *path, uint64_t length, uint64_t page_bytes, str
 int serve_order_save(const char *path, const struct serve_order *order, char text[SERVE_TEXT]);
 void serve_order_free(struct serve_order *order);
 
-/* Right after a restore began: what is to be fetched first. */
-void serve_order_begin(struct serve_client *client);
+/* Before a restore begins: what is to be fetched first, and whether accesses are noted. Gives what is to be freed when
+ * it has begun. */
+uint64_t *serve_order_begin(struct serve_client *client, struct uffdwp_restore_options *options);
 /* Before it is freed: what was used first is recorded. */
 void serve_order_end(struct serve_client *client, int error);
 

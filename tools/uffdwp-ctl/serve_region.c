@@ -136,6 +136,7 @@ static int serve_region_check_image(struct serve_client *client)
 	(void)uffdwp_image_close(image);
 	if (error)
 		return serve_fail_library(client->text, error);
+	client->image_length = info.length_bytes;
 	if (info.length_bytes > length || (client->handshake.is_firecracker && info.length_bytes != length))
 		return serve_fail(client->text, -ERANGE, "the image \"%s\" has %llu bytes, and the memory %llu",
 		                  client->image, (unsigned long long)info.length_bytes, (unsigned long long)length);
@@ -150,13 +151,12 @@ static int serve_region_begin_restore(struct serve_client *client)
 		return 0;
 	options.path = client->image;
 	options.threads = client->settings->threads;
+	uint64_t *first = serve_order_begin(client, &options);
 	int error = uffdwp_restore_begin(client->region, &options, &client->restore);
 
-	if (error)
-		return serve_fail_library(client->text, error);
+	free(first);
 	client->restore_begin_ms = serve_now_ms();
-	serve_order_begin(client);
-	return 0;
+	return error ? serve_fail_library(client->text, error) : 0;
 }
 
 /* The first process gets the userfaultfd before content can be missing: see serve_loop.c. */
