@@ -9,6 +9,7 @@
  *  - fill: the first read of a page that is not there, one of each 64 KiB; all: as long as it takes to read all pages
  * in random order. Both fetch on demand alone, from a file that is in memory. The library brings 64 KiB at a time, the
  *    bare loop a page: `fill` is more work for the library, and `all` says what it is good for;
+ *  - order: pages that a guest has used a second after a lazy restore from a slow disk began (serve_slow.h);
  *  - first: from the call that begins a lazy restore until the guest has read a first page.
  *
  * Threads: the main one sends guests to work, and waits.
@@ -27,6 +28,7 @@
 #include "contender.h"
 #include "report.h"
 #include "rounds.h"
+#include "serve_slow.h"
 
 #define WINDOW 64
 #define BLOCK_BYTES (64u << 10) /* what the library fetches for one access */
@@ -398,6 +400,7 @@ int serve_main(int argc, char **argv)
 	make_image(&settings);
 	if (!settings.common.json)
 		report_print_notes(&report);
+	serve_slow_measure(&report, &settings.common, folder);
 	measure_writes(&report, &settings, "write.same_cpu", bench_cpu(0));
 	if (bench_cpus() > 1)
 		measure_writes(&report, &settings, "write.other_cpu", bench_cpu(1));
