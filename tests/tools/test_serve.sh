@@ -21,8 +21,8 @@ skip() {
 
 seed=${UFFDWP_SEED:-$(date +%s)}
 echo "serve: UFFDWP_SEED=$seed"
-megabytes=16 seconds=3
-[[ -z ${UFFDWP_TEST_LONG:-} ]] || megabytes=256 seconds=60
+megabytes=16 half=1.5 # of the time that eight run
+[[ -z ${UFFDWP_TEST_LONG:-} ]] || megabytes=256 half=30
 
 scratch=$(mktemp -d "${TMPDIR:-/var/tmp}/uffdwp-serve.XXXXXX")
 server=
@@ -195,7 +195,7 @@ test_eight() {
 	start_monitor firecracker raw=images/base.raw until="$scratch/enough" interval=200 firecracker
 	pids+=("$started") names+=("$started_name")
 	await test -e snapshots/vm1-1.delta
-	sleep "$seconds"
+	sleep "$half"
 	kill -USR1 "${pids[@]}"
 	"$hostile" socket vm1-0.raw "$seed" "$scratch/enough" >hostile.out 2>&1 &
 	children+=($!)
@@ -205,7 +205,7 @@ test_eight() {
 	await test -e snapshots/victim-1.delta
 	kill -KILL "$victim"
 	wait "$victim" || true
-	sleep "$seconds"
+	sleep "$half"
 	touch enough
 	for i in "${!pids[@]}"; do
 		finish "${pids[i]}" "${names[i]}"

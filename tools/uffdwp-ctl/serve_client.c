@@ -223,8 +223,9 @@ static int serve_client_leaves_waiting(const struct serve_client *client)
 	int found[SERVE_KINDS];
 	char text[SERVE_TEXT];
 
-	return client->stream.bytes[0] != '{' && !client->handshake.memory.memfd_offset &&
-	       serve_region_check_descriptors(&client->stream, &any, found, text) == 0;
+	if (!client->handshake.is_firecracker && !(client->stream.used && client->stream.bytes[0] == '['))
+		return 0;
+	return serve_region_check_descriptors(&client->stream, &any, found, text) == 0;
 }
 
 static int serve_client_refuse(struct serve_client *client, int error)

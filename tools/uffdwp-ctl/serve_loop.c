@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -365,6 +366,17 @@ static void serve_loop_stop(struct serve_server *server)
 	}
 }
 
+/* Three descriptors a client, here. */
+static void serve_loop_raise_limit(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+		return;
+	limit.rlim_cur = limit.rlim_max;
+	(void)setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 static int serve_loop_open(struct serve_server *server)
 {
 	size_t count = server->settings->clients_max;
@@ -399,6 +411,7 @@ int serve_loop(const struct serve_settings *settings, int listener)
 		return EXIT_BROKEN;
 	}
 	serve_loop_take_signals(&server);
+	serve_loop_raise_limit();
 	if (!settings->quiet)
 		serve_say("listens at %s", settings->socket);
 	while (!serve_loop_ends)

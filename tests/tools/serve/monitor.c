@@ -14,7 +14,7 @@
 
 #include "uffdwp.h"
 
-#define CHAIN 32 /* deltas until a raw image again */
+#define CHAIN 16 /* deltas until a raw image again */
 #define NAME_BYTES 64
 
 /* SIGUSR1: from now on others disturb it. 2: said. */
