@@ -197,7 +197,8 @@ test_eight() {
 	await test -e snapshots/vm1-1.delta
 	sleep "$half"
 	kill -USR1 "${pids[@]}"
-	"$hostile" socket vm1-0.raw "$seed" "$scratch/enough" >hostile.out 2>&1 &
+	echo mine >snapshots/taken
+	"$hostile" socket taken "$seed" "$scratch/enough" >hostile.out 2>&1 &
 	children+=($!)
 	pids+=($!) names+=(hostile)
 	start_monitor victim image=base.raw raw=images/base.raw rounds=100000 interval=0
@@ -212,6 +213,7 @@ test_eight() {
 	done
 	rm enough
 	await has_no_handlers
+	[[ $(<snapshots/taken) == mine ]] || fail "a client has replaced a file that is not its own"
 	for i in 1 2 3 4 5; do
 		"$UFFDWP_CTL" image restore "snapshots/$(sed -nE 's/.*the last is ([^,]*),.*/\1/p' "vm$i.out")" -o restored
 		cmp restored "snapshots/vm$i.expected" || fail "the chain of vm$i is not the memory at its cut"
@@ -262,12 +264,12 @@ test_limits() {
 mount_slow() { # milliseconds a read
 	command -v nbdkit nbdfuse >/dev/null && [[ -e /dev/fuse ]] || return 1
 	mkdir -p slow
-	nbdfuse slow/base.raw --command nbdkit -s --exit-with-parent --filter=delay file images/base.raw "delay-read=${1}ms" \
+	nbdfuse slow/small.raw --command nbdkit -s --exit-with-parent --filter=delay file images/small.raw "delay-read=${1}ms" \
 		>nbdfuse.out 2>&1 &
 	children+=($!)
 	mounted=$scratch/slow
 	local tries=200
-	until [[ -s slow/base.raw ]]; do
+	until [[ -s slow/small.raw ]]; do
 		((tries--)) && kill -0 "${children[-1]}" 2>/dev/null || return 1
 		sleep 0.05
 	done
@@ -281,8 +283,8 @@ unmount_slow() {
 # The guest of a handler that dies before all is there would see zeros: its process is ended.
 test_handler_killed() {
 	local pid status=0
-	start_server --image slow/base.raw --threads 1 --no-order
-	start_monitor lost image=base.raw raw=images/base.raw rounds=100000 interval=10
+	start_server --image slow/small.raw --threads 1 --no-order
+	start_monitor lost image=small.raw raw=images/small.raw rounds=100000 interval=10
 	pid=$started
 	await log_has 'lost, process .* restored from'
 	kill -SEGV "$(ps --no-headers -o pid --ppid "$server" | tr -d ' ')"
@@ -294,10 +296,34 @@ test_handler_killed() {
 	stop_server
 }
 
+has_place() {
+	start_monitor next raw=images/small.raw image=small.raw rounds=1 interval=1
+	wait "$started"
+}
+
+# With --spare it is not: its threads sleep, and its place is free when it has ended.
+test_handler_killed_spared() {
+	local status=0
+	start_server --image slow/small.raw --images images --threads 1 --no-order --spare --clients-max 1
+	start_monitor spared raw=images/small.raw rounds=100000 interval=10 firecracker
+	local pid=$started
+	await log_has 'process .* restored from'
+	kill -SEGV "$(ps --no-headers -o pid --ppid "$server" | tr -d ' ')"
+	await log_has 'its threads sleep where its memory is missing'
+	log_has 'was killed' && fail "a client was killed, --spare notwithstanding"
+	kill -0 "$pid" || fail "the client has ended: $(cat spared.out)"
+	has_place && fail "a place is free while the client's memory is kept"
+	kill -KILL "$pid"
+	wait "$pid" || status=$?
+	[[ $status -eq 137 ]] || fail "the client ended before: $status"
+	await has_place
+	stop_server
+}
+
 # What is not there yet is fetched before the server ends.
 test_stop_in_restore() {
-	start_server --image slow/base.raw --threads 16 --stop 3600 --no-order
-	start_monitor late image=base.raw raw=images/base.raw rounds=100000 interval=100
+	start_server --image slow/small.raw --threads 16 --stop 3600 --no-order
+	start_monitor late image=small.raw raw=images/small.raw rounds=100000 interval=100
 	local pid=$started
 	await log_has 'late, process .* restored from'
 	stop_server
@@ -308,16 +334,16 @@ test_stop_in_restore() {
 
 # What was used first is recorded, and followed: in order, checked, and never content.
 test_order() {
-	start_server --image slow/base.raw --images slow --record recorded --threads 2
-	start_monitor recording raw=images/base.raw rounds=5 interval=5 firecracker
+	start_server --image slow/small.raw --images slow --record recorded --threads 2
+	start_monitor recording raw=images/small.raw rounds=5 interval=5 firecracker
 	finish "$started" recording
 	await has_no_handlers
 	stop_server
 	head -n 1 recorded | grep -qx 'uffdwp-order 1' || fail "no order was recorded: $(head recorded)"
 	tail -n 1 recorded | grep -qx "end $(($(wc -l <recorded) - 4))" || fail "the order's end: $(tail -n 1 recorded)"
-	sed -n '3q;2p' recorded | grep -qx "length $((megabytes << 20))" || fail "the order's length: $(head recorded)"
-	start_server --image slow/base.raw --order recorded
-	start_monitor following raw=images/base.raw rounds=5 interval=5 firecracker
+	sed -n '3q;2p' recorded | grep -qx "length $((16 << 20))" || fail "the order's length: $(head recorded)"
+	start_server --image slow/small.raw --order recorded
+	start_monitor following raw=images/small.raw rounds=5 interval=5 firecracker
 	finish "$started" following
 	log_has 'no order is followed' && fail "the order was not followed: $(cat log)"
 	stop_server
@@ -358,8 +384,8 @@ test_order_beside() {
 
 # Discards while pages are being fetched.
 test_discard_in_restore() {
-	start_server --image slow/base.raw --no-order
-	start_monitor balloon raw=images/base.raw rounds=10 interval=5 firecracker
+	start_server --image slow/small.raw --no-order
+	start_monitor balloon raw=images/small.raw rounds=10 interval=5 firecracker
 	finish "$started" balloon
 	await has_no_handlers
 	stop_server
@@ -371,6 +397,7 @@ test_slow_disk() {
 		return
 	fi
 	test_handler_killed
+	test_handler_killed_spared
 	test_stop_in_restore
 	test_discard_in_restore
 	test_order
@@ -380,6 +407,8 @@ test_slow_disk() {
 dd if=/dev/urandom of=images/base.raw bs=1M count=$((megabytes / 2)) status=none
 truncate -s "${megabytes}M" images/base.raw
 truncate -s "${megabytes}M" zeros.raw
+cp --sparse=always images/base.raw images/small.raw
+truncate -s 16M images/small.raw
 test_command_line
 test_socket
 test_alone
