@@ -14,8 +14,8 @@
  *  - the first process is small, has one thread and reads nothing of clients: little of it can break. Where it is
  *    killed, clients are served on by their processes, and a new one can listen in its place.
  *  - the kernel counts, limits and shows processes: a control group, top(1) and /proc say what a client costs.
- * It costs a fork of a small process and 1 to 2 MiB a client. Several connections of one monitor are clients, each
- * with its own memory; processes that map one memory join one client.
+ * It costs a fork of a small process and about 1 MiB a client, and the pool of its snapshots (SERVE.md). Several
+ * connections of one monitor are clients, each with its own memory; processes that map one memory join one client.
  *
  * What must never happen: a byte of a client that is used before its length was checked; a file outside of the folders
  * that the command line names; a wait of the first process for a client; a guest that reads zeros in place of
