@@ -43,7 +43,7 @@ count=$(wc -l <"$scratch/inner")
 	done <"$scratch/inner"
 } >"$scratch/names.c"
 
-read -ra libraries <<<"$(pkg-config --libs liburing numa libzstd)"
+read -ra libraries <<<"$(pkg-config --libs liburing numa libzstd json-c)"
 "$CC" -std=c99 -fno-builtin -I"$UFFDWP_SOURCE/include" "$UFFDWP_SOURCE/tests/consumer/consumer.c" "$scratch/names.c" \
 	-o "$scratch/program" "$archive" "${libraries[@]}" -pthread -ldl
 status=0

@@ -20,7 +20,8 @@ fail() {
 	exit 1
 }
 
-mapfile -t pages < <(find "$folder" -type f | sort)
+# Those that are another one by a second name (.so) are not looked at twice.
+mapfile -t pages < <(find "$folder" -type f -exec grep -L '^\.so ' {} + | sort)
 mapfile -t functions < <(find "$folder/man3" -type f | sort)
 
 # Names of pages against names of the map.

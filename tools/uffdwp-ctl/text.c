@@ -115,14 +115,35 @@ static void text_print_huge_pages(const struct page *page, const struct found *p
 	(void)fputc('\n', page->out);
 }
 
-/* "io_uring yes, zstd no" */
+static uint32_t text_all_parts(void)
+{
+	uint32_t all = 0;
+
+	for (unsigned i = 0; i < part_count; i++)
+		all |= part_table[i].bit;
+	return all;
+}
+
+/* "io_uring, zstd" */
+static void text_print_parts(const struct page *page, const char *label, uint32_t bits)
+{
+	const char *before = "";
+
+	text_label(page, label);
+	for (unsigned i = 0; i < part_count; i++) {
+		if (!(bits & part_table[i].bit))
+			continue;
+		(void)fprintf(page->out, "%s%s", before, part_table[i].name);
+		before = ", ";
+	}
+	(void)fputc('\n', page->out);
+}
+
 static void text_print_built(const struct page *page)
 {
-	text_label(page, "library built with");
-	for (unsigned i = 0; i < part_count; i++)
-		(void)fprintf(page->out, "%s%s %s", i ? ", " : "", part_table[i].name,
-		              uffdwp_built() & part_table[i].bit ? "yes" : "no");
-	(void)fputc('\n', page->out);
+	text_print_parts(page, "library built with", uffdwp_built());
+	if (~uffdwp_built() & text_all_parts())
+		text_print_parts(page, "library built without", ~uffdwp_built());
 }
 
 static void text_print_system(const struct page *page, const struct doctor *doctor)
