@@ -20,10 +20,25 @@ ask() {
 	[[ $code -le 3 ]]
 }
 
-text="io_uring yes, zstd $(option ZSTD yes no), numa $(option NUMA yes no), nbd $(option NBD yes no), control $(option CONTROL yes no)"
+# Those that are ON, or OFF, with commas between.
+parts() {
+	local name listed=""
+	[[ $1 == OFF ]] || listed=io_uring
+	for name in zstd numa nbd control; do
+		[[ $(option "${name^^}" ON OFF) != "$1" ]] || listed+="${listed:+, }$name"
+	done
+	echo "$listed"
+}
+
 said=$(ask)
-grep -qE "^ *library built with +$text$" <<<"$said" || {
-	echo "the text does not say: $text"
+with=$(parts ON)
+without=$(parts OFF)
+grep -qE "^ *library built with +$with$" <<<"$said" || {
+	echo "the text does not say: $with"
+	exit 1
+}
+[[ -z $without ]] || grep -qE "^ *library built without +$without$" <<<"$said" || {
+	echo "the text does not say what is left out: $without"
 	exit 1
 }
 json="{\"io_uring\":true,\"zstd\":$(option ZSTD true false),\"numa\":$(option NUMA true false),\"nbd\":$(option NBD true false),\"control\":$(option CONTROL true false)}"
@@ -32,4 +47,4 @@ grep -qF "\"built\":$json" <<<"$said" || {
 	echo "the JSON does not say: $json"
 	exit 1
 }
-echo "$text"
+echo "with $with; without ${without:-nothing}"
