@@ -35,7 +35,8 @@
 /* Between two looks. A handler is lost at the fourth look that finds it still. */
 #define GUARD_TICK_NS 100000000ull
 #define GUARD_STILL 4u
-/* The same where /proc does not say what the thread does. */
+/* The same where /proc does not say what the thread does, or the thread waits for a disk (its own pages may have been
+ * swapped out). */
 #define GUARD_STILL_UNKNOWN 30u
 
 #define GUARD_HANDLERS_MAX 64

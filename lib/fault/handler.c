@@ -315,7 +315,7 @@ static int handler_add_mapper(struct loop *loop, struct mapper *mapper)
 		if (error)
 			loop_remove(loop, mapper->uffd, token);
 	}
-	return error;
+	return error == -EEXIST ? 0 : error; /* added when this thread took the handler's place */
 }
 
 static void handler_remove_mappers(struct handler *handler, struct uffdwp_region *region)
@@ -333,7 +333,7 @@ int handler_watch_region(struct loop *loop, struct uffdwp_region *region)
 	if (!region->mappers)
 		return loop_add(loop, region->uffd, (uint64_t)(uintptr_t)region);
 	for (unsigned i = 0; i < atomic_load(&region->mappers->end) && !error; i++) {
-		if (atomic_load(&region->mappers->at[i].used))
+		if (atomic_load(&region->mappers->at[i].used) && !atomic_load(&region->mappers->at[i].gone))
 			error = handler_add_mapper(loop, &region->mappers->at[i]);
 	}
 	return error;

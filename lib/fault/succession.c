@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* See handler.h: another thread takes the place of a handler's. */
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <string.h>
 #include <time.h>
@@ -28,16 +29,29 @@ void handler_guard(struct handler *handler, struct region_bell *bell)
 
 /* ---- a look ---- */
 
+/* POLLERR is the answer of a userfaultfd that blocks: one that is shared with a mapper, which has cleared O_NONBLOCK.
+ */
+static int succession_has_faults(const struct kernel_ops *k, int uffd)
+{
+	int events = k->poll(uffd, POLLIN, 0);
+
+	if (events > 0 && events & POLLERR) {
+		k->change_flags(uffd, O_NONBLOCK, 0);
+		events = k->poll(uffd, POLLIN, 0);
+	}
+	return events > 0 && (events & POLLIN) != 0;
+}
+
 static int succession_is_readable(const struct uffdwp_region *region)
 {
 	const struct kernel_ops *k = region->k;
 
 	if (!region->mappers)
-		return own_check(k, region->uffd, region->tag) == 0 && k->poll(region->uffd, POLLIN, 0) > 0;
+		return own_check(k, region->uffd, region->tag) == 0 && succession_has_faults(k, region->uffd);
 	for (unsigned i = 0; i < atomic_load(&region->mappers->end); i++) {
 		const struct mapper *mapper = &region->mappers->at[i];
 
-		if (atomic_load(&mapper->used) && !atomic_load(&mapper->gone) && k->poll(mapper->uffd, POLLIN, 0) > 0)
+		if (atomic_load(&mapper->used) && !atomic_load(&mapper->gone) && succession_has_faults(k, mapper->uffd))
 			return 1;
 	}
 	return 0;
@@ -87,7 +101,7 @@ static unsigned succession_looks(const struct handler *handler, int has_run)
 
 	if (state == 'R' && !has_run)
 		return 0;
-	return state < 0 ? GUARD_STILL_UNKNOWN : GUARD_STILL;
+	return state < 0 || state == 'D' ? GUARD_STILL_UNKNOWN : GUARD_STILL;
 }
 
 /* With the lock held. 1: the thread stands still, for the so manieth time. */
