@@ -233,14 +233,18 @@ class Snapshots(Case):
         del array
         region.close()
         text = """
+            import os
             import sys
             import numpy as np
             import uffdwp
             with uffdwp.open() as runtime:
                 region = runtime.region_create(int(sys.argv[2]), mechanism=uffdwp.MECHANISM_REARM)
                 array = np.frombuffer(region.buffer, dtype=np.uint64)
-                with region.restore_begin(sys.argv[1], flags=uffdwp.RESTORE_BEGIN_ON_DEMAND) as restore:
+                with region.restore_begin(sys.argv[1], flags=uffdwp.RESTORE_BEGIN_ON_DEMAND, first=[0],
+                                          touches_max=100) as restore:
                     assert array[77777] == 77777
+                    page = os.sysconf("SC_PAGESIZE")
+                    assert restore.touched() == [77777 * 8 // page * page], restore.touched()
                     restore.check(0, 4096)
                     progress = restore.poll()
                     assert 0 < progress.pages_done < progress.pages_total, progress

@@ -153,5 +153,5 @@ class Region(Handle):
         return restore(self, path, options)
 
     def restore_begin(self, path, **options):
-        """Begins to read an image lazily: see Restore."""
+        """Begins to read an image lazily: see Restore. Options: flags, threads, paths, touches_max, first."""
         return Restore(self, path, options)

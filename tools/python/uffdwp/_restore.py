@@ -27,6 +27,9 @@ class Restore(Job):
     _noun = "restore"
 
     def __init__(self, region, path, options):
+        if options.get("first") is not None:
+            first = list(options["first"])
+            options.update(first=ffi.new("uint64_t[]", first), first_count=len(first))
         made, kept = _options(path, options)
         out = ffi.new("struct uffdwp_restore **")
         check(lib.uffdwp_restore_begin(region._pointer, made, out))
@@ -35,3 +38,12 @@ class Restore(Job):
     def check(self, offset, length):
         """Waits until the pages of a range are there; raises what went wrong with the first that cannot be."""
         check(lib.uffdwp_restore_check(self._pointer, offset, length), "")
+
+    def touched(self):
+        """The offsets of pages in the order in which they were accessed before they were there, as many as the option
+        touches_max has noted: for first=... of the next restore of the image."""
+        count = ffi.new("size_t *")
+        check(lib.uffdwp_restore_touched(self._pointer, ffi.NULL, 0, count))
+        offsets = ffi.new("uint64_t[]", max(count[0], 1))
+        check(lib.uffdwp_restore_touched(self._pointer, offsets, count[0], count))
+        return list(offsets[0:min(count[0], len(offsets))])
