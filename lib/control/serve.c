@@ -31,6 +31,9 @@
 #define SERVE_REAP_NS 50000000ull
 #define SERVE_LOOK_NS 1000000000ull
 
+/* What is done for one client in a turn, reads and lines together; and how many are accepted. */
+#define SERVE_TURN_MOST 16
+
 /* An answer's memory is kept for the next one up to this. */
 #define SERVE_KEEP_BYTES ((size_t)64 << 10)
 
@@ -56,7 +59,7 @@ struct serve {
 	int kick;
 	int listening;
 	_Atomic int is_stopping;
-	int has_more; /* a client may wait that could not be accepted */
+	uint64_t accept_ns; /* from now, a client may wait that was not accepted; UINT64_MAX: none that is known of */
 	struct client clients[SERVE_CLIENTS_MOST];
 };
 
@@ -160,18 +163,26 @@ static int serve_read(struct serve *serve, struct client *client, uint64_t now_n
 	return 1;
 }
 
-/* Lines are answered one after the other: the next one when the client has its answer. */
-static void serve_client(struct serve *serve, struct client *client, uint64_t now_ns)
+/* The client may be served a line, or more of one. */
+static int serve_is_ready(const struct serve *serve, const struct client *client)
+{
+	return client->fd >= 0 && !client->say.length && !client->is_leaving && !atomic_load(&serve->is_stopping);
+}
+
+/* Lines are answered one after the other: the next one when the client has its answer. 1: there may be more to do for
+ * it at once, after the others' turn. */
+static int serve_client(struct serve *serve, struct client *client, uint64_t now_ns)
 {
 	serve_flush(serve, client, now_ns);
-	while (client->fd >= 0 && !client->say.length && !client->is_leaving) {
+	for (int i = 0; i < SERVE_TURN_MOST && serve_is_ready(serve, client); i++) {
 		int answered = serve_take_line(serve, client, now_ns);
 
 		if (client->say.length)
 			serve_flush(serve, client, now_ns);
 		else if (!answered && (!client->is_readable || !serve_read(serve, client, now_ns)))
-			return;
+			return 0;
 	}
+	return serve_is_ready(serve, client);
 }
 
 static int serve_is_late(const struct client *client, uint64_t now_ns)
@@ -232,12 +243,12 @@ static void serve_take_client(struct serve *serve, int fd, uint32_t uid)
 	client->fd = fd;
 }
 
-/* Until there is none: the socket is reported when it becomes readable. A refusal, for want of descriptors, is tried
+/* Until there is none, which is when the socket is reported the next time. A refusal, for want of descriptors, is tried
  * again after a while. */
 static void serve_accept(struct serve *serve)
 {
-	serve->has_more = 0;
-	for (;;) {
+	serve->accept_ns = 0;
+	for (int i = 0; i < SERVE_TURN_MOST && !atomic_load(&serve->is_stopping); i++) {
 		uint32_t uid = 0;
 		int fd = own_check(serve->k, serve->listening, serve->tag) ? -EBADF
 		                                                           : serve->k->accept(serve->listening, &uid);
@@ -245,7 +256,7 @@ static void serve_accept(struct serve *serve)
 		if (fd >= 0) {
 			serve_take_client(serve, fd, uid);
 		} else if (fd != -ECONNABORTED && fd != -EINTR) {
-			serve->has_more = fd != -EAGAIN;
+			serve->accept_ns = fd == -EAGAIN ? UINT64_MAX : SERVE_SOON_NS;
 			return;
 		}
 	}
@@ -261,7 +272,7 @@ static void serve_take_event(struct serve *serve, const struct loop_event *event
 		if (own_check(serve->k, serve->kick, serve->tag) == 0)
 			serve->k->read(serve->kick, &kicks, sizeof(kicks));
 	} else if (event->token == SERVE_LISTEN) {
-		serve_accept(serve);
+		serve->accept_ns = 0;
 	} else if (event->token < SERVE_FIRST + SERVE_CLIENTS_MOST) {
 		serve->clients[event->token - SERVE_FIRST].is_readable = 1;
 	}
@@ -271,15 +282,15 @@ static void serve_take_event(struct serve *serve, const struct loop_event *event
 static uint64_t serve_turn(struct serve *serve)
 {
 	uint64_t now_ns = kernel_now_ns();
-	uint64_t wait_ns = UINT64_MAX;
+	uint64_t wait_ns = serve->accept_ns;
 
 	for (unsigned i = 0; i < SERVE_CLIENTS_MOST; i++) {
 		struct client *client = &serve->clients[i];
 
 		if (client->fd >= 0 && client->tapped.tap >= 0 && !client->is_leaving)
 			tapped_pass(&client->tapped, &client->say, client->say.length - client->sent, now_ns);
-		if (client->fd >= 0)
-			serve_client(serve, client, now_ns);
+		if (client->fd >= 0 && serve_client(serve, client, now_ns))
+			wait_ns = 0;
 		if (client->fd >= 0 && serve_is_late(client, now_ns))
 			serve_close_client(serve, client);
 		if (client->fd >= 0)
@@ -287,8 +298,6 @@ static uint64_t serve_turn(struct serve *serve)
 		if (client->fd >= 0 && client->tapped.tap >= 0)
 			wait_ns = math_min_u64(wait_ns, TAPPED_TURN_NS);
 	}
-	if (serve->has_more)
-		wait_ns = math_min_u64(wait_ns, SERVE_SOON_NS);
 	if (acts_reap(serve->k))
 		wait_ns = math_min_u64(wait_ns, SERVE_REAP_NS);
 	return wait_ns;
@@ -317,7 +326,7 @@ static void serve_run(struct serve *serve)
 			return;
 		for (int i = 0; i < count; i++)
 			serve_take_event(serve, &events[i]);
-		if (serve->has_more)
+		if (serve->accept_ns != UINT64_MAX)
 			serve_accept(serve);
 	}
 }
@@ -358,6 +367,7 @@ int serve_start(const struct kernel_ops *k, int listening)
 	}
 	serve->k = k;
 	serve->tag = own_new();
+	serve->accept_ns = UINT64_MAX;
 	serve->kick = -1;
 	for (unsigned i = 0; i < SERVE_CLIENTS_MOST; i++)
 		serve->clients[i] = (struct client){.fd = -1, .say = {.k = k}, .tapped = {.tap = -1}};

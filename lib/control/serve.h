@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The thread that serves the socket's clients. It waits for none of them: what a client does not read stays in memory
- * up to a bound and for a time, and what it sends is read up to the end of a line.
+ * up to a bound and for a time, and what it sends is read up to the end of a line. Nor does one that sends without end
+ * keep the others waiting, or the thread from ending: in a turn each gets a few answers.
  *
  * Threads: serve_start() and serve_stop() one at a time; uffdwp-control for all else. When the program has closed the
  * library's descriptors the thread ends, and with it control.

@@ -82,6 +82,60 @@ START_TEST(test_lines_in_pieces_and_many_at_once_are_answered_in_order)
 }
 END_TEST
 
+/* A client that asks without end, and reads what is answered. */
+struct flood {
+	int fd;
+	_Atomic uint64_t answers;
+	_Atomic int has_ended; /* no more can be sent */
+};
+
+static void *flood_send(void *argument)
+{
+	static const char line[] = "{\"v\":1,\"do\":\"hello\"}\n";
+	static char lines[4000 * (sizeof(line) - 1)];
+	struct flood *flood = argument;
+	for (size_t i = 0; i < sizeof(lines); i++)
+		lines[i] = line[i % (sizeof(line) - 1)];
+	while (send(flood->fd, lines, sizeof(lines), MSG_NOSIGNAL) == (ssize_t)sizeof(lines))
+		continue;
+	atomic_store(&flood->has_ended, 1);
+	return NULL;
+}
+
+static void *flood_read(void *argument)
+{
+	static char bytes[64 << 10];
+	struct flood *flood = argument;
+	ssize_t got;
+	while ((got = recv(flood->fd, bytes, sizeof(bytes), 0)) > 0) {
+		for (ssize_t i = 0; i < got; i++)
+			flood->answers += bytes[i] == '\n';
+	}
+	return NULL;
+}
+
+static int flood_has_begun(void *argument)
+{
+	return atomic_load(&((struct flood *)argument)->answers) >= 1000;
+}
+
+START_TEST(test_a_client_that_asks_without_end_keeps_nobody_waiting)
+{
+	struct flood flood = {.fd = connect_to(path)};
+	must(flood.fd >= 0);
+	pthread_t reader = thread_start(flood_read, &flood);
+	pthread_t sender = thread_start(flood_send, &flood);
+	ck_assert(wait_until(flood_has_begun, &flood, 60));
+	for (int i = 0; i < 20; i++)
+		json_object_put(ask_well("\"do\":\"hello\""));
+	ck_assert(!atomic_load(&flood.has_ended));
+	close_place_now();
+	thread_join(sender);
+	thread_join(reader);
+	close(flood.fd);
+}
+END_TEST
+
 static int client_fits(void *argument)
 {
 	struct client *client = client_new();
@@ -313,6 +367,7 @@ int main(void)
 	tcase_add_checked_fixture(opened, setup_open, NULL);
 	tcase_add_test(opened, test_hostile_lines_are_answered_and_closed);
 	tcase_add_test(opened, test_lines_in_pieces_and_many_at_once_are_answered_in_order);
+	tcase_add_test(opened, test_a_client_that_asks_without_end_keeps_nobody_waiting);
 	tcase_add_test(opened, test_the_seventeenth_client_is_sent_away);
 	if (!SUPPORT_THREAD_SANITIZER) /* no threads in children of threads */
 		tcase_add_test(opened, test_a_child_has_no_part_in_its_parents_control);
