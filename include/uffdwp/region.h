@@ -107,8 +107,8 @@ UFFDWP_MUST_CHECK UFFDWP_EXPORT int uffdwp_region_attach(struct uffdwp *runtime,
 /*
  * Closes a region: disarms it, resumes every waiting writer, unregisters; unmaps and closes what create made. -EBUSY
  * while a snapshot or a restore of it has not been freed, a view of it is open, a child of it is just being made, or a
- * track watches it: nothing happened then, but that a snapshot which a client began (UFFDWP_OPEN_CONTROL) is aborted.
- * -ECHILD. Since 0.1.
+ * track watches it: nothing happened then. A snapshot that a client began (UFFDWP_OPEN_CONTROL) refuses no close: the
+ * close that succeeds aborts it. -ECHILD. Since 0.1.
  */
 UFFDWP_EXPORT int uffdwp_region_close(struct uffdwp_region *region);
 

@@ -202,6 +202,7 @@ static void acts_end(struct act *act)
 	memcpy(ended->path, act->path, sizeof(ended->path));
 	memcpy(ended->text, text, sizeof(ended->text));
 	act->number = 0;
+	act->snapshot = NULL;
 	lock_give(&acts_lock);
 }
 
@@ -224,19 +225,28 @@ static int acts_has_ended(struct uffdwp_snapshot *snapshot)
 	return progress.state != UFFDWP_SNAPSHOT_STATE_RUNNING;
 }
 
+/* 1: the slot has what it had before the entry was taken. A thread that closed the region meanwhile may have ended it,
+ * and shown the region again. The thread that closes a region takes care of its snapshots: then another was taken. */
+static int acts_is_still(unsigned slot, uint64_t number, const struct roster_entry *entry)
+{
+	uint64_t region;
+
+	return entry && acts_number_at(slot, &region) == number && entry->number == region;
+}
+
 unsigned acts_reap(const struct kernel_ops *k)
 {
 	unsigned running = 0;
 
 	for (unsigned i = 0; i < ACTS_SNAPSHOTS_MOST; i++) {
 		uint64_t region;
+		uint64_t number = acts_number_at(i, &region);
 
-		if (!acts_number_at(i, &region))
+		if (!number)
 			continue;
 		struct roster_entry *entry = roster_take(ROSTER_REGION, region, NULL);
 
-		/* The thread that closes a region takes care of its snapshots. */
-		if (entry && entry->number == region && acts_has_ended(acts_running[i].snapshot))
+		if (acts_is_still(i, number, entry) && acts_has_ended(acts_running[i].snapshot))
 			acts_end(&acts_running[i]);
 		else
 			running++;

@@ -249,10 +249,13 @@ int control_open_region(struct uffdwp *runtime, struct region_plan *plan, struct
 int control_close_region(struct uffdwp_region *region)
 {
 	roster_hide(region->k, &region->roster);
-	if (roster_has(&region->roster))
-		acts_leave(region);
-	int error = runtime_end(region->runtime, region);
+	int error = runtime_check_users(region);
 
+	/* Only now: a close that is refused shall end nothing. */
+	if (!error && roster_has(&region->roster))
+		acts_leave(region);
+	if (!error)
+		error = runtime_end(region->runtime, region);
 	if (error)
 		roster_show(&region->roster);
 	return error;

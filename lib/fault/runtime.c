@@ -696,10 +696,9 @@ int runtime_start(struct uffdwp *runtime, const struct region_plan *plan, struct
 	return 0;
 }
 
-static int runtime_check_unused(struct uffdwp_region *region)
+int runtime_check_users(struct uffdwp_region *region)
 {
 	lock_take(&region->lock);
-	int snapshot_open = region->snapshot_open;
 	int cut_comes = region->cut_comes;
 	int restore_open = region->restore_open;
 
@@ -712,18 +711,28 @@ static int runtime_check_unused(struct uffdwp_region *region)
 		                 "a track watches this region: uffdwp_track_remove() or uffdwp_track_stop()");
 	if (atomic_load(&region->view_count) > atomic_load(&region->child_count))
 		return text_fail(region->text, -EBUSY, "a view of this region is open: uffdwp_view_close()");
-	if (snapshot_open)
-		return text_fail(region->text, -EBUSY,
-		                 "a snapshot of this region has not been freed: uffdwp_snapshot_free()");
 	if (cut_comes)
-		return text_fail(region->text, -EBUSY, "a view or a child of this region is just being made");
+		return text_fail(region->text, -EBUSY, "a snapshot, view or child of this region is just being made");
 	return 0;
+}
+
+static int runtime_check_snapshot(struct uffdwp_region *region)
+{
+	lock_take(&region->lock);
+	int snapshot_open = region->snapshot_open;
+
+	lock_give(&region->lock);
+	return snapshot_open ? text_fail(region->text, -EBUSY,
+	                                 "a snapshot of this region has not been freed: uffdwp_snapshot_free()")
+	                     : 0;
 }
 
 int runtime_end(struct uffdwp *runtime, struct uffdwp_region *region)
 {
-	int error = runtime_check_unused(region);
+	int error = runtime_check_users(region);
 
+	if (!error)
+		error = runtime_check_snapshot(region);
 	if (error)
 		return error;
 	roster_remove(region->k, &region->roster);

@@ -112,6 +112,9 @@ int runtime_shows_wp_bits(struct uffdwp *runtime);
  * text. */
 int runtime_start(struct uffdwp *runtime, const struct region_plan *plan, struct uffdwp_region **out);
 
+/* -EBUSY, with text: a restore, track or view of the region is open, or a cut is just being made. Threads: any. */
+int runtime_check_users(struct uffdwp_region *region);
+
 /* Closes and frees a region. -EBUSY, with text: a snapshot, restore, track or view of it is open. */
 int runtime_end(struct uffdwp *runtime, struct uffdwp_region *region);
 

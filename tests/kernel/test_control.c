@@ -51,6 +51,70 @@ START_TEST(test_a_client_reads_what_the_interface_says)
 }
 END_TEST
 
+/* More than are counted at a stretch. */
+#define DIRTY_PAGES (4096 + 100)
+
+static struct uffdwp_snapshot *keep_one(struct uffdwp_region *region)
+{
+	struct uffdwp_snapshot_options options = UFFDWP_SNAPSHOT_OPTIONS_INIT;
+	struct uffdwp_snapshot *snapshot;
+	char image[SCRATCH_PATH];
+	scratch_join(image, folder, "kept.img");
+	options.path = image;
+	options.flags = UFFDWP_SNAPSHOT_KEEP;
+	ck_assert_int_eq(uffdwp_snapshot_begin(region, &options, &snapshot), 0);
+	ck_assert_int_eq(uffdwp_snapshot_wait(snapshot, -1, NULL), 0);
+	return snapshot;
+}
+
+/* -1: it is not known. */
+static int64_t dirty_pages(void)
+{
+	struct json_object *answer = ask_well("\"do\":\"stat\",\"region\":2");
+	struct json_object *dirty = NULL;
+	must(json_object_object_get_ex(first_region(answer), "dirty_pages", &dirty) == 1);
+	int64_t count = dirty ? json_object_get_int64(dirty) : -1;
+	json_object_put(answer);
+	return count;
+}
+
+static void *count_dirty_for_ever(void *argument)
+{
+	_Atomic int *stop = argument;
+	while (!atomic_load(stop))
+		must(dirty_pages() <= DIRTY_PAGES);
+	return NULL;
+}
+
+START_TEST(test_dirty_pages_are_counted_while_snapshots_come_and_go)
+{
+	static const size_t written[] = {0, 63, 64, 4095, 4096, DIRTY_PAGES - 1};
+	struct uffdwp_region *region;
+	_Atomic int stop = 0;
+	ck_assert_int_eq(uffdwp_region_create(place.runtime, DIRTY_PAGES * place.page_bytes, NULL, &region), 0);
+	volatile uint8_t *base = uffdwp_region_base(region);
+	ck_assert_int_eq(dirty_pages(), -1);
+	struct uffdwp_snapshot *snapshot = keep_one(region);
+	ck_assert_int_eq(dirty_pages(), -1);
+	ck_assert_int_eq(uffdwp_snapshot_free(snapshot), 0);
+	ck_assert_int_eq(dirty_pages(), 0);
+	for (size_t i = 0; i < sizeof(written) / sizeof(written[0]); i++) {
+		base[written[i] * place.page_bytes] = 5;
+		ck_assert_int_eq(dirty_pages(), (int64_t)i + 1);
+	}
+	pthread_t thread = thread_start(count_dirty_for_ever, &stop);
+	for (unsigned round = 0; round < support_rounds(50, 1000); round++) {
+		for (size_t i = 0; i < 64; i++)
+			base[(round * 64 + i) % DIRTY_PAGES * place.page_bytes] = (uint8_t)round;
+		ck_assert_int_eq(uffdwp_snapshot_free(keep_one(region)), 0);
+	}
+	atomic_store(&stop, 1);
+	thread_join(thread);
+	ck_assert_int_eq(uffdwp_region_close(region), 0);
+	close_place_now();
+}
+END_TEST
+
 static uint64_t latencies(struct json_object *region, const char *which, uint64_t *sum)
 {
 	struct json_object *histogram = member(member(region, "latency"), which);
@@ -242,6 +306,42 @@ START_TEST(test_a_snapshot_of_a_client_holds_its_region_until_it_is_aborted)
 	begin_slow("last.img");
 	close_place_now();
 	ck_assert_uint_eq(scratch_entries(folder), 0);
+}
+END_TEST
+
+/* About a second, in small pieces: what is done meanwhile is done while it runs, or a moment after. */
+static void begin_for_a_second(const char *image)
+{
+	char request[SCRATCH_PATH + 200];
+	(void)snprintf(request, sizeof(request),
+	               "\"do\":\"snapshot\",\"region\":1,\"path\":\"%s\",\"rate_bytes\":%zu,\"pool_bytes\":%zu", image,
+	               place.length_bytes, 16 * place.page_bytes);
+	json_object_put(ask_well(request));
+}
+
+START_TEST(test_a_close_that_is_refused_leaves_the_snapshot_of_a_client_alone)
+{
+	struct uffdwp_view *view = NULL;
+	char image[SCRATCH_PATH];
+	uint8_t *found = malloc(place.length_bytes);
+	must(found != NULL);
+	int error = uffdwp_view_open(place.region, NULL, &view);
+	if (error)
+		support_note(__func__, "no view can be opened here");
+	else {
+		scratch_join(image, folder, "slow.img");
+		begin_for_a_second(image);
+		ck_assert_int_eq(uffdwp_region_close(place.region), -EBUSY);
+		memset(place.base, 2, place.length_bytes);
+		ck_assert_int_eq(uffdwp_region_close(place.region), -EBUSY);
+		expect_ended(1, "committed", "null");
+		ck_assert_int_eq(scratch_read(image, found, place.length_bytes), 1);
+		for (size_t i = 0; i < place.length_bytes; i++)
+			ck_assert_uint_eq(found[i], 1);
+		ck_assert_int_eq(uffdwp_view_close(view), 0);
+	}
+	free(found);
+	close_place_now();
 }
 END_TEST
 
@@ -444,9 +544,11 @@ int main(void)
 	tcase_add_checked_fixture(tests, setup, NULL);
 	tcase_add_checked_fixture(opened, setup_open, NULL);
 	tcase_add_test(opened, test_a_client_reads_what_the_interface_says);
+	tcase_add_test(opened, test_dirty_pages_are_counted_while_snapshots_come_and_go);
 	tcase_add_loop_test(tests, test_each_fault_has_its_latency, 0, PLACE_CASES);
 	tcase_add_test(opened, test_a_snapshot_is_the_region_of_one_instant);
 	tcase_add_test(opened, test_a_snapshot_of_a_client_holds_its_region_until_it_is_aborted);
+	tcase_add_test(opened, test_a_close_that_is_refused_leaves_the_snapshot_of_a_client_alone);
 	tcase_add_test(opened, test_pages_are_armed_and_disarmed);
 	tcase_add_test(tests, test_what_the_program_does_not_allow_is_refused);
 	tcase_add_test(opened, test_a_trace_shows_the_writes_that_there_are);
