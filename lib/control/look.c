@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "base/math.h"
 #include "base/signals.h"
 #include "control/acts.h"
 #include "fault/fault.h"
@@ -17,6 +18,9 @@
 #include "region/meter.h"
 #include "region/view.h"
 #include "snapshot/snapshot.h"
+
+/* Pages that are counted at a stretch, inside the epoch: a cut waits so long. */
+#define LOOK_PAGES 4096
 
 static const struct control_calls *look_calls;
 
@@ -239,31 +243,61 @@ static void look_say_stats(const struct uffdwp_region *region, struct say *say)
 	say_number(say, "pages_filled", stats.pages_filled);
 }
 
-static uint64_t look_count_dirty(const struct uffdwp_region *region)
+/* The region is protected since a snapshot: what was written since can be counted. No slow call is waited for. */
+static int look_is_kept(struct uffdwp_region *region)
 {
-	const _Atomic uint64_t *changed = atomic_load(&region->changed);
-	uint64_t pages = region_pages(region);
+	int is_kept = 0;
+
+	if (lock_try(&region->lock)) {
+		is_kept = region->kept && !region->snapshot_open;
+		lock_give(&region->lock);
+	}
+	return is_kept;
+}
+
+static uint64_t look_count_dirty(const struct uffdwp_region *region, const _Atomic uint64_t *changed, uint64_t first,
+                                 uint64_t end)
+{
 	uint64_t dirty = 0;
 
-	for (uint64_t page = 0; page < pages; page++) {
-		uint64_t word = changed ? atomic_load_explicit(&changed[page / 64], memory_order_relaxed) : 0;
+	for (uint64_t page = first; page < end; page++) {
+		uint64_t word = atomic_load_explicit(&changed[page / 64], memory_order_relaxed);
 
 		dirty += !ledger_is_protected(ledger_get(&region->ledger, page)) || (word >> (page % 64) & 1);
 	}
 	return dirty;
 }
 
-/* Known while the region is protected since a snapshot; no slow call is waited for. */
+/* Adds those of [first, end). 0: there is no bitmap of changed pages. Inside the epoch: a cut gives it to its snapshot,
+ * which frees it. */
+static int look_add_dirty(const struct uffdwp_region *region, uint64_t first, uint64_t end, uint64_t *dirty)
+{
+	sigset_t before;
+
+	signals_block(&before);
+	epoch_ticket ticket = epoch_enter(&fault_epoch);
+	const _Atomic uint64_t *changed = atomic_load(&region->changed);
+
+	if (changed)
+		*dirty += look_count_dirty(region, changed, first, end);
+	epoch_leave(ticket);
+	signals_restore(&before);
+	return changed != NULL;
+}
+
+/* Not known as soon as another snapshot has begun: what was counted is of the one before. */
 static void look_say_dirty(struct uffdwp_region *region, struct say *say)
 {
-	int is_known = 0;
+	uint64_t snapshots = atomic_load(&region->counters.snapshots);
+	uint64_t pages = region_pages(region);
+	uint64_t dirty = 0;
+	int is_known = look_is_kept(region);
 
-	if (lock_try(&region->lock)) {
-		is_known = region->kept && !region->snapshot_open;
-		lock_give(&region->lock);
-	}
-	if (is_known)
-		say_number(say, "dirty_pages", look_count_dirty(region));
+	for (uint64_t page = 0; page < pages && is_known; page += LOOK_PAGES)
+		is_known = snapshots == atomic_load(&region->counters.snapshots) &&
+		           look_add_dirty(region, page, math_min_u64(page + LOOK_PAGES, pages), &dirty);
+	if (is_known && look_is_kept(region) && snapshots == atomic_load(&region->counters.snapshots))
+		say_number(say, "dirty_pages", dirty);
 	else
 		say_null(say, "dirty_pages");
 }
