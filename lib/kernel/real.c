@@ -136,8 +136,13 @@ static int real_uffd_register(int uffd, uint64_t start, uint64_t length, uint64_
 static int real_uffd_unregister(int uffd, uint64_t start, uint64_t length)
 {
 	struct uffdio_range arg = {.start = start, .len = length};
+	int error = (int)CALL(SYS_ioctl, uffd, UFFDIO_UNREGISTER, &arg);
 
-	return (int)CALL(SYS_ioctl, uffd, UFFDIO_UNREGISTER, &arg);
+	/* The kernel wakes threads that wait for missing pages, and leaves those asleep that wait at a wp bit
+	 * (fs/userfaultfd.c, userfaultfd_unregister(), seen on Linux 6.18). */
+	if (!error)
+		(void)CALL(SYS_ioctl, uffd, UFFDIO_WAKE, &arg);
+	return error;
 }
 
 static int real_uffd_writeprotect(int uffd, uint64_t start, uint64_t length, uint64_t mode)

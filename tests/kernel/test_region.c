@@ -7,10 +7,16 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/userfaultfd.h>
+#include <poll.h>
+#include <pthread.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
+#include "kernel/kernel.h"
 #include "place.h"
 #include "scratch.h"
 #include "support.h"
@@ -682,6 +688,41 @@ static void add_matrix(TCase *tests)
 	tcase_add_loop_test(tests, test_open_and_close_leak_no_descriptor, 0, PLACE_CASES);
 }
 
+/* --- the kernel --------------------------------------------------------------------------------------------------- */
+
+static void *write_byte(void *to)
+{
+	*(volatile uint8_t *)to = 1;
+	return NULL;
+}
+
+/* The kernel itself wakes only those that wait for missing pages. */
+START_TEST(test_a_thread_that_waits_at_a_wp_bit_goes_on_when_the_page_is_unregistered)
+{
+	size_t length = (size_t)sysconf(_SC_PAGESIZE);
+	int uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+	struct uffdio_api api = {.api = UFFD_API, .features = UFFD_FEATURE_PAGEFAULT_FLAG_WP};
+	pthread_t writer;
+	if (uffd < 0 || ioctl(uffd, UFFDIO_API, &api) != 0) {
+		support_note(__func__, "no userfaultfd with wp bits");
+		return;
+	}
+	uint8_t *page = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	must(page != MAP_FAILED);
+	*page = 0;
+	uintptr_t start = (uintptr_t)page;
+	ck_assert_int_eq(kernel_real.uffd_register(uffd, start, length, UFFDIO_REGISTER_MODE_WP), 0);
+	ck_assert_int_eq(kernel_real.uffd_writeprotect(uffd, start, length, UFFDIO_WRITEPROTECT_MODE_WP), 0);
+	must(pthread_create(&writer, NULL, write_byte, page) == 0);
+	struct pollfd fault = {.fd = uffd, .events = POLLIN};
+	ck_assert_int_eq(poll(&fault, 1, 20000), 1); /* it waits */
+	ck_assert_int_eq(kernel_real.uffd_unregister(uffd, start, length), 0);
+	must(pthread_join(writer, NULL) == 0);
+	ck_assert_uint_eq(*page, 1);
+	must(munmap(page, length) == 0 && close(uffd) == 0);
+}
+END_TEST
+
 int main(void)
 {
 	support_begin("test_region", &(struct support_needs){.huge_pages = 24, .swap = 1});
@@ -695,6 +736,7 @@ int main(void)
 	tcase_add_test(tests, test_several_runtimes_work_side_by_side);
 	tcase_add_loop_test(tests, test_runtime_with_many_handlers_and_no_uring_works, 0, 8);
 	tcase_add_test(tests, test_numa_placement_is_taken);
+	tcase_add_test(tests, test_a_thread_that_waits_at_a_wp_bit_goes_on_when_the_page_is_unregistered);
 	suite_add_tcase(suite, tests);
 	return support_run(suite);
 }
