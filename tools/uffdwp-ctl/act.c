@@ -174,9 +174,9 @@ int run_abort(int argc, char **argv)
 	end = act_find_snapshot(&command, request);
 	if (end) {
 		json_object_put(request);
-		return end;
+		return (int)end;
 	}
-	return act_run(&command, request, answer_none, act_print_abort);
+	return (int)act_run(&command, request, answer_none, act_print_abort);
 }
 
 /* ------------------------------------------------------------------------------------------------------- audit -- */
@@ -209,7 +209,7 @@ int run_audit(int argc, char **argv)
 
 	if (argp_parse(&argp, argc, argv, 0, NULL, &command) != 0)
 		return LIVE_USAGE;
-	return act_run(&command, live_request("audit"), answer_audit, act_print_audit);
+	return (int)(act_run(&command, live_request("audit"), answer_audit, act_print_audit));
 }
 
 /* --------------------------------------------------------------------------------------------------------- arm -- */
@@ -231,7 +231,7 @@ static int act_run_range(const struct argp *argp, const char *name, int argc, ch
 	request = live_request(name);
 	live_request_number(request, "offset", command.offset);
 	live_request_number(request, "length", command.length);
-	return act_run(&command, request, answer_pages, act_print_pages);
+	return (int)act_run(&command, request, answer_pages, act_print_pages);
 }
 
 #define ACT_RANGE_DOC                                                                                                  \

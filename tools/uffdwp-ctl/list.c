@@ -306,5 +306,5 @@ int run_list(int argc, char **argv)
 		end = list_run(&command, &peers);
 	}
 	live_peers_free(&peers);
-	return end;
+	return (int)end;
 }

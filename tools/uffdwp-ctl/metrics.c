@@ -405,5 +405,5 @@ int run_metrics(int argc, char **argv)
 	if (!end)
 		end = metrics_run(&command, &peers);
 	live_peers_free(&peers);
-	return end;
+	return (int)end;
 }

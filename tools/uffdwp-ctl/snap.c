@@ -424,7 +424,7 @@ int run_snapshot(int argc, char **argv)
 	end = live_meet(&command.live, &peers);
 	if (end) {
 		json_object_put(request);
-		return end;
+		return (int)end;
 	}
 	end = live_greet(&command.live, &peers.peers[0]);
 	if (!end && !command.no_wait)
@@ -434,5 +434,5 @@ int run_snapshot(int argc, char **argv)
 	else
 		json_object_put(request);
 	live_peers_free(&peers);
-	return end;
+	return (int)end;
 }

@@ -328,12 +328,12 @@ int run_stat(int argc, char **argv)
 		return LIVE_USAGE;
 	end = live_meet(&command, &peers);
 	if (end)
-		return end;
+		return (int)end;
 	live_report_init(&report);
 	end = stat_run(&command, &peers, &report);
 	if (command.json && live_report_print(&report))
 		end = LIVE_BROKEN;
 	live_report_fini(&report);
 	live_peers_free(&peers);
-	return end;
+	return (int)end;
 }

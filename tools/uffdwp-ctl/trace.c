@@ -454,8 +454,8 @@ int run_trace(int argc, char **argv)
 		return LIVE_USAGE;
 	end = live_meet(&command.live, &peers);
 	if (end)
-		return end;
+		return (int)end;
 	end = trace_run(&command, &peers.peers[0]);
 	live_peers_free(&peers);
-	return end;
+	return (int)end;
 }
