@@ -51,9 +51,9 @@ extern "C" {
  *    region that is closed before is left as it was, and the userfaultfd can be adopted again.
  *  - What the image has is filled as it is asked for; all else is zeros. After the restore was freed a page that is not
  *    there is one of zeros. When all is there the region may be closed: then the kernel fills what is missing itself.
- *  - What the mapper discards (MADV_DONTNEED, a balloon) is zeros from then on, fetched, being fetched or not: for that
- *    its userfaultfd needs UFFD_FEATURE_EVENT_REMOVE. Without it a page that was discarded before it was fetched shows
- *    the image.
+ *  - What the mapper discards (MADV_DONTNEED, a balloon) is zeros from then on, before a restore has begun,
+ *    fetched, being fetched or not: for that its userfaultfd needs UFFD_FEATURE_EVENT_REMOVE. Without it a page that
+ *    was discarded before it was fetched shows the image.
  *  - A page that could not be fetched raises SIGBUS there, until it is discarded; also when the region was closed.
  *
  * A mapper closes its own copy of the userfaultfd when it has sent it: else the end of this process leaves its threads

@@ -7,7 +7,8 @@
  * So there is a gate between fills and reads of events. The handler raises events_in_hand, waits until no thread is
  * filling, and only then reads; it lowers the flag when it has noted all discards that it has read. A fill comes either
  * before the event of a discard is read, and is discarded with all else; or after it was noted, and sees that: what was
- * dropped is left empty, and reads as zeros.
+ * dropped is left empty, and reads as zeros. What is discarded before a restore begins is noted among the changed
+ * pages, for which such a region has no other use; restore_drop_discarded() reads them.
  *
  * A handler waits for one call of UFFDIO_COPY by each thread that fetches: of 64 KiB at most, or of one huge page.
  */
@@ -53,6 +54,8 @@ void fault_close_gate(struct uffdwp_region *region)
 void fault_drop(struct uffdwp_region *region, uint64_t first, uint64_t end)
 {
 	epoch_ticket ticket = epoch_enter(&fault_epoch);
+
+	region_note_changed_range(region, first, end); /* before it looks for a restore; partner: restore_publish() */
 	struct lazy *lazy = atomic_load(&region->lazy);
 
 	for (uint64_t page = first; lazy && page < end; page++)

@@ -331,6 +331,8 @@ int region_open(const struct region_plan *plan, struct uffdwp_region **out)
 
 	if (!error)
 		error = region_ledger_open(region);
+	if (!error && region->is_private) /* what is discarded before a restore begins */
+		error = region_note_changes(region);
 	if (!error)
 		error = region_helpers_open(region);
 	if (!error)

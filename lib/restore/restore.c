@@ -217,6 +217,18 @@ static int restore_discard(struct uffdwp_region *region, const struct lazy *old)
 	return error;
 }
 
+/* Private memory of another process, which has discarded some of it since it was adopted: that is zeros. The threads
+ * that fetch have not begun. Partner: fault_drop(). */
+static void restore_drop_discarded(struct uffdwp_region *region, struct lazy *lazy)
+{
+	const _Atomic uint64_t *discarded = atomic_load(&region->changed);
+
+	for (uint64_t page = 0; region->is_private && page < lazy->end_page; page++) {
+		if (atomic_load(&discarded[page / 64]) >> (page % 64) & 1)
+			lazy_drop(lazy, page);
+	}
+}
+
 /* From now on no thread sees a page that was not fetched. With the region's lock held. */
 static int restore_publish(struct uffdwp_restore *restore, struct text *text)
 {
@@ -239,6 +251,7 @@ static int restore_publish(struct uffdwp_restore *restore, struct text *text)
 		return error;
 	}
 	lazy_free(region->k, old);
+	restore_drop_discarded(region, restore->lazy);
 	restore_forget_past(region);
 	if (atomic_exchange(&region->unbegun, 0)) /* the accesses that have waited come again, and meet the restore */
 		fault_wake_stalled(region);

@@ -184,6 +184,31 @@ START_TEST(test_an_access_before_the_restore_waits)
 }
 END_TEST
 
+/* What it discards before the restore begins is zeros, as what it discards later. */
+START_TEST(test_what_is_discarded_before_the_restore_is_zeros)
+{
+	if (!is_possible(_i)) {
+		return;
+	}
+	open_process(_i, is_huge(_i) ? HUGE_PAGES : PAGES, MAPPER_READS_DOWN);
+	make_image();
+	memset(expected, 0, board->length);
+	atomic_store(&board->discard, 1);
+	atomic_store(&board->gate, 1);
+	ck_adopt();
+	while (atomic_load(&board->discards) < 2) {
+		sleep_us(1000);
+	}
+	ck_begin(_i & 4 ? UFFDWP_RESTORE_BEGIN_ON_DEMAND : 0);
+	wait_for_done();
+	ck_shadow();
+	ck_assert_int_eq(uffdwp_restore_wait(restore, -1, NULL), 0);
+	ck_assert_int_eq(uffdwp_restore_free(restore), 0);
+	end_process();
+	close_all();
+}
+END_TEST
+
 /* A region that is closed before any restore leaves the process as it was: it can be adopted once more. */
 START_TEST(test_a_second_region_takes_over_what_the_first_left)
 {
@@ -615,6 +640,7 @@ int main(void)
 	TCase *tests = tcase_create("adopt_private");
 	tcase_set_timeout(tests, 300);
 	tcase_add_loop_test(tests, test_the_process_reads_what_is_restored, 0, 8);
+	tcase_add_loop_test(tests, test_what_is_discarded_before_the_restore_is_zeros, 0, 8);
 	tcase_add_loop_test(tests, test_an_access_before_the_restore_waits, 0, 2);
 	tcase_add_loop_test(tests, test_a_second_region_takes_over_what_the_first_left, 0, 2);
 	tcase_add_test(tests, test_chains_come_back_in_another_process);

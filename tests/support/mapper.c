@@ -141,15 +141,16 @@ static void read_down(const struct guest *guest)
 	struct mapper_board *board = guest->board;
 	must(signal(SIGBUS, jump_out) != SIG_ERR);
 	while (!atomic_load(&board->stop)) {
+		for (int i = 0; i < 2 && atomic_load(&board->discard); i++) {
+			must(madvise(guest->half[i], board->length / 2, MADV_DONTNEED) == 0);
+			atomic_fetch_add(&board->discards, 1);
+		}
 		for (size_t offset = board->length; offset > 0; offset -= board->page_bytes) {
 			read_page_or_bus(guest, offset - board->page_bytes);
 		}
 		atomic_store(&board->done[guest->number], 1);
 		while (!atomic_load(&board->stop) && !atomic_exchange(&board->again, 0)) {
 			sched_yield();
-		}
-		for (int i = 0; i < 2 && atomic_load(&board->discard); i++) {
-			must(madvise(guest->half[i], board->length / 2, MADV_DONTNEED) == 0);
 		}
 	}
 }

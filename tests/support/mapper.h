@@ -45,7 +45,7 @@ struct mapper_board {
 	_Atomic uint64_t wrong; /* 1 + the offset of a page that was not as its shadow */
 	_Atomic uint64_t discards;
 	_Atomic int again;   /* of READS_DOWN: do it once more ... */
-	_Atomic int discard; /* ... after all was discarded */
+	_Atomic int discard; /* of READS_DOWN: before it reads, all is discarded, in two halves */
 	uint64_t seed;
 	size_t page_bytes;
 	size_t length;
