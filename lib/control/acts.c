@@ -31,6 +31,9 @@ struct act_ended {
 
 static const struct control_calls *acts_calls;
 static struct lock acts_lock = LOCK_INIT;
+/* How long a request waits for a snapshot that it has aborted. */
+#define ACTS_ABORT_MS 1000
+
 static struct act acts_running[ACTS_SNAPSHOTS_MOST];
 static struct act_ended acts_ended[ACTS_ENDED_MOST];
 static unsigned acts_ended_count; /* ever */
@@ -364,7 +367,8 @@ int acts_snapshot(struct ask *ask, struct uffdwp_region *region, struct say *say
 	return 0;
 }
 
-/* The region is taken, so that none of its snapshots of ours ends meanwhile; the program's are taken by themselves. */
+/* The region is taken, so that none of its snapshots of ours ends meanwhile; the program's are taken by themselves. The
+ * answer comes when it has ended, so that the next one can begin; a sink that is stuck is not waited for. */
 int acts_abort(struct ask *ask, struct uffdwp_region *region, struct say *say)
 {
 	struct roster_entry *entry = roster_take(ROSTER_SNAPSHOT, 0, &region->roster);
@@ -373,10 +377,14 @@ int acts_abort(struct ask *ask, struct uffdwp_region *region, struct say *say)
 	(void)say;
 	int found = entry && (!wanted || entry->number == wanted);
 
-	if (found)
+	if (found) {
 		acts_calls->snapshot_abort(entry->thing);
+		snapshot_wait(entry->thing, ACTS_ABORT_MS);
+	}
 	if (entry)
 		roster_give(region->k, entry);
+	if (found)
+		(void)acts_reap(region->k);
 	return found ? 0 : acts_refuse(ask, -ESRCH, "no such snapshot runs: \"stat\" lists those that do");
 }
 

@@ -194,8 +194,8 @@ START_TEST(test_what_is_discarded_before_the_restore_is_zeros)
 	make_image();
 	memset(expected, 0, board->length);
 	atomic_store(&board->discard, 1);
-	atomic_store(&board->gate, 1);
 	ck_adopt();
+	atomic_store(&board->gate, 1); /* registered by now, by whichever process */
 	while (atomic_load(&board->discards) < 2) {
 		sleep_us(1000);
 	}

@@ -155,7 +155,7 @@ static enum live_end talk_send(struct live_peer *peer, const char *line, size_t 
 		if (more >= 0)
 			sent += (size_t)more;
 		else if (errno == EPIPE || errno == ECONNRESET)
-			return talk_fail(peer, LIVE_BROKEN, "it closed the connection");
+			return LIVE_DONE; /* the answer that it gave before says why */
 		else if (errno != EAGAIN && errno != EINTR)
 			return talk_fail(peer, LIVE_BROKEN, "sending to it fails: %s", strerror(errno));
 		else if (talk_waited(peer, live_wait(peer->fd, POLLOUT, until_ms), LIVE_LIMIT_MS))
