@@ -34,7 +34,7 @@ static uint64_t verify_total(const struct uffdwp_image *image)
 /* So much of the half of a file that its pages count for is done with page i of count. */
 static uint64_t verify_half(uint64_t file_bytes, uint64_t i, uint64_t count)
 {
-	return (uint64_t)((double)(file_bytes / 2) * (double)(i + 1) / (double)count);
+	return (uint64_t)((double)file_bytes / 2 * (double)(i + 1) / (double)count);
 }
 
 static int verify_pages(struct verify *verify, uint32_t number)

@@ -514,7 +514,7 @@ int region_entries(struct uffdwp_region *region, int pagemap, uint64_t first, ui
 static uint64_t region_pages_with(struct uffdwp_region *region, int pagemap, uint64_t first, uint64_t end,
                                   uint64_t bits)
 {
-	uint64_t entries[64];
+	uint64_t entries[64] = {0};
 	uint64_t found = 0;
 
 	if (region_entries(region, pagemap, first, end, entries))

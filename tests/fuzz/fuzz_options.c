@@ -529,6 +529,13 @@ static void do_collect(struct forge_input *input)
 	given_free(&given);
 }
 
+static int note_progress(void *user, uint64_t done, uint64_t total)
+{
+	(void)user;
+	forge_must(done <= total, "no more is done than there is");
+	return 0;
+}
+
 static void do_restore(struct forge_input *input)
 {
 	struct uffdwp_restore *out = NONE(struct uffdwp_restore);
@@ -542,6 +549,14 @@ static void do_restore(struct forge_input *input)
 	GIVEN_PUT(&given, struct uffdwp_restore_options, path, choose_path(input));
 	GIVEN_PUT(&given, struct uffdwp_restore_options, paths, choose_paths(input, &count));
 	GIVEN_PUT(&given, struct uffdwp_restore_options, path_count, count);
+	uint8_t choice = forge_take8(input);
+	uint64_t first[4];
+
+	for (size_t i = 0; i < 4; i++)
+		first[i] = forge_take_number(input);
+	GIVEN_PUT(&given, struct uffdwp_restore_options, progress, choice & 1 ? note_progress : NULL);
+	GIVEN_PUT(&given, struct uffdwp_restore_options, first, choice & 2 ? first : NULL);
+	GIVEN_PUT(&given, struct uffdwp_restore_options, first_count, choice & 4 ? choice % 5 : 0);
 	void *options = given_end(&given, input);
 
 	error = lazily ? uffdwp_restore_begin(region, options, &out) : uffdwp_restore(region, options, NULL);
