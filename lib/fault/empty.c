@@ -27,8 +27,9 @@
 #include "fault/fill.h"
 #include "region/view.h"
 
-/* Pages, aligned, that a read takes along after a move of the page tables: what the kernel's own fault-around does. */
-#define AROUND_PAGES 16
+/* Pages, aligned, that a read takes along after a move of the page tables: an event costs as much as mapping a hundred.
+ */
+#define AROUND_PAGES 64
 
 /* What lies beside is empty as well, and a reader that goes on would fault at each page. */
 static void empty_rearm_around(struct uffdwp_region *region, uint64_t page)
