@@ -29,6 +29,9 @@
 /* Looked at, and broken off, at a time: a cut waits so long. */
 #define WATCH_BREAK_PAGES 64
 
+/* Between two pieces that are released. */
+#define WATCH_PAUSE_NS 20000
+
 /* How long another cut may take. */
 #define WATCH_STALL_NS 100000
 
@@ -250,6 +253,9 @@ static void watch_release(struct uffdwp_region *region)
 		}
 		lock_give(&region->lock);
 		page += step;
+		if (goes_on)
+			kernel_sleep(region->k,
+			             WATCH_PAUSE_NS); /* a thread that waits for the lock gets it: the next cut */
 	}
 }
 
