@@ -259,6 +259,15 @@ static void watch_release(struct uffdwp_region *region)
 	}
 }
 
+/* The kernel's lock of the address space is not fair either. */
+static void watch_drop(struct cut *cut)
+{
+	while (cut->old.at) {
+		move_drop_some(cut);
+		kernel_sleep(cut->k, WATCH_PAUSE_NS);
+	}
+}
+
 static void watch_end(struct uffdwp_child *child)
 {
 	int stays[UFFDWP_FORK_REGIONS_MAX] = {0};
@@ -278,7 +287,7 @@ static void watch_end(struct uffdwp_child *child)
 
 		if (!stays[i])
 			continue;
-		move_drop(&child->cuts[i]);
+		watch_drop(&child->cuts[i]);
 		if (!atomic_load(&child->views[i].leaves)) { /* what is being closed needs no rest */
 			watch_release(region);
 			atomic_fetch_sub(&region->leftovers, 1);

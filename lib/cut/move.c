@@ -36,6 +36,9 @@
 /* Pages that are filled at a time, a word of the content's bits: a writer that meets one waits until all are. */
 #define MOVE_FILL_PAGES 64
 
+/* Between two pieces that are taken out of the registration. */
+#define MOVE_PAUSE_NS 20000
+
 /* Why the region, as it is, or what is wanted of the cut does not allow it. NULL: it does. */
 static const char *move_refusal(const struct cut *cut)
 {
@@ -300,6 +303,9 @@ void move_rest(struct uffdwp_region *region)
 		                                         LEDGER_BITS_PROTECTED | LEDGER_BIT(CLAIMED)));
 		goes_on = goes_on && region_disown_piece(region, &offset);
 		lock_give(&region->lock);
+		if (goes_on)
+			kernel_sleep(region->k,
+			             MOVE_PAUSE_NS); /* a thread that waits for the lock gets it: the next cut */
 	}
 }
 
