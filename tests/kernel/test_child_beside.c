@@ -648,32 +648,12 @@ START_TEST(test_children_and_snapshots_at_random)
 }
 END_TEST
 
-/* A kernel without uffd-wp for shared memory has no children. In a child of fork(2): Check is not running yet. */
-static void try_child(void *argument)
-{
-	struct uffdwp *runtime = NULL;
-	struct uffdwp_region *region = NULL;
-	int status = 0;
-	(void)argument;
-	must(uffdwp_open(NULL, &runtime) == 0);
-	must(uffdwp_region_create(runtime, PAGES * place_page_bytes(UFFDWP_MEMORY_SHMEM), NULL, &region) == 0);
-	pid_t pid = uffdwp_fork(runtime, NULL, NULL);
-	if (pid == 0) {
-		_exit(RIGHT);
-	}
-	must(pid > 0 && waitpid(pid, &status, 0) == pid && status == RIGHT << 8);
-	must(uffdwp_region_close(region) == 0);
-	must(uffdwp_close(runtime) == 0);
-}
-
 int main(void)
 {
 	support_begin("test_child_beside", &(struct support_needs){.huge_pages = 0, .swap = 0});
 	place_begin();
-	if (child_run(try_child, NULL) != 0) {
-		return support_skip(
-		        "a child with a region cannot be made here: no uffd-wp for shared memory, or a process "
-		        "may not trace its children");
+	if (!place_has_children()) {
+		return support_skip(PLACE_NO_CHILDREN);
 	}
 	Suite *suite = suite_create("child_beside");
 	TCase *tests = tcase_create("child_beside");

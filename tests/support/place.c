@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "api.h"
@@ -538,4 +539,27 @@ void place_close(struct place *place)
 		struct patch patch = {place->base, place->page_bytes, place->length_bytes, place->fd};
 		patch_unmap(&patch);
 	}
+}
+
+/* A kernel without uffd-wp for shared memory has no children. In a child of fork(2): Check is not running yet. */
+static void place_try_child(void *argument)
+{
+	struct uffdwp *runtime = NULL;
+	struct uffdwp_region *region = NULL;
+	int status = 0;
+	(void)argument;
+	must(uffdwp_open(NULL, &runtime) == 0);
+	must(uffdwp_region_create(runtime, 256 * place_page_bytes(UFFDWP_MEMORY_SHMEM), NULL, &region) == 0);
+	pid_t pid = uffdwp_fork(runtime, NULL, NULL);
+	if (pid == 0) {
+		_exit(7);
+	}
+	must(pid > 0 && waitpid(pid, &status, 0) == pid && status == 7 << 8);
+	must(uffdwp_region_close(region) == 0);
+	must(uffdwp_close(runtime) == 0);
+}
+
+int place_has_children(void)
+{
+	return child_run(place_try_child, NULL) == 0;
 }

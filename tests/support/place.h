@@ -105,6 +105,11 @@ int place_has_increments(struct place_case which);
 int place_moves(struct place_case which);
 /* 1: they are, where nothing else is asked for. */
 int place_moves_unasked(struct place_case which);
+/* 1: uffdwp_fork() makes a child with a region here. Before Check runs. */
+int place_has_children(void);
+#define PLACE_NO_CHILDREN                                                                                              \
+	"a child with a region cannot be made here: no uffd-wp for shared memory, or a process may not trace its "     \
+	"children"
 /* 1: MADV_DONTNEED takes such memory (hugetlb: Linux 5.18). */
 int place_takes_dontneed(enum uffdwp_memory memory);
 /* 1: images are restored lazily: by rearm, and by a thread only where the kernel has UFFDIO_POISON. */
