@@ -137,6 +137,13 @@ static void read_once_more(void)
 	wait_for_done();
 }
 
+/* All of it is there. */
+static void end_restored(void)
+{
+	ck_assert_int_eq(uffdwp_restore_wait(restore, -1, NULL), 0);
+	ck_assert_int_eq(uffdwp_restore_free(restore), 0);
+}
+
 /* --- restores ----------------------------------------------------------------------------------------------------- */
 
 START_TEST(test_the_process_reads_what_is_restored)
@@ -151,8 +158,7 @@ START_TEST(test_the_process_reads_what_is_restored)
 	atomic_store(&board->gate, 1);
 	wait_for_done();
 	ck_shadow();
-	ck_assert_int_eq(uffdwp_restore_wait(restore, -1, NULL), 0);
-	ck_assert_int_eq(uffdwp_restore_free(restore), 0);
+	end_restored();
 	/* What it discards is zeros from now on. */
 	atomic_store(&board->discard, 1);
 	read_once_more();
@@ -177,8 +183,7 @@ START_TEST(test_an_access_before_the_restore_waits)
 	ck_begin(0);
 	wait_for_done();
 	ck_shadow();
-	ck_assert_int_eq(uffdwp_restore_wait(restore, -1, NULL), 0);
-	ck_assert_int_eq(uffdwp_restore_free(restore), 0);
+	end_restored();
 	end_process();
 	close_all();
 }
@@ -202,8 +207,7 @@ START_TEST(test_what_is_discarded_before_the_restore_is_zeros)
 	ck_begin(_i & 4 ? UFFDWP_RESTORE_BEGIN_ON_DEMAND : 0);
 	wait_for_done();
 	ck_shadow();
-	ck_assert_int_eq(uffdwp_restore_wait(restore, -1, NULL), 0);
-	ck_assert_int_eq(uffdwp_restore_free(restore), 0);
+	end_restored();
 	end_process();
 	close_all();
 }
@@ -309,8 +313,7 @@ START_TEST(test_what_is_discarded_while_it_is_fetched_is_zeros)
 	struct uffdwp_region_stats stats = {.sz = sizeof(stats)};
 	ck_assert_int_eq(uffdwp_region_stats(region, &stats), 0);
 	ck_assert_uint_eq(stats.events_remove, atomic_load(&board->discards));
-	ck_assert_int_eq(uffdwp_restore_wait(restore, -1, NULL), 0);
-	ck_assert_int_eq(uffdwp_restore_free(restore), 0);
+	end_restored();
 	end_process();
 	close_all();
 }
