@@ -142,26 +142,27 @@ static void arrive_take_alike(struct arrive_take *take, uint64_t start, uint64_t
 	arrive_take_run(take, from, end, hole, writable);
 }
 
-static uint64_t arrive_seek(const struct arrive_take *take, uint64_t address, uint64_t end, int hole)
+static uint64_t arrive_seek(const struct arrive_take *take, uint64_t address, uint64_t end, enum region_seek what)
 {
 	const struct uffdwp_region *region = take->range->region;
 	uint64_t start = take->range->start;
 
 	if (region_check_file(region))
-		return hole ? end : address; /* closed meanwhile: all counts as data */
-	return start + math_round_up(region_seek((struct uffdwp_region *)region, address - start, end - start, hole),
+		return what == REGION_SEEK_HOLE ? end : address; /* closed meanwhile: all counts as data */
+	return start + math_round_up(region_seek((struct uffdwp_region *)region, address - start, end - start, what),
 	                             take->page_bytes);
 }
 
 static void arrive_take_part(struct arrive_take *take, uint64_t start, uint64_t end, int writable)
 {
 	while (start < end) {
-		uint64_t data = math_min_u64(arrive_seek(take, start, end, 0) & ~(take->page_bytes - 1), end);
+		uint64_t data =
+		        math_min_u64(arrive_seek(take, start, end, REGION_SEEK_DATA) & ~(take->page_bytes - 1), end);
 
 		if (data > start)
 			arrive_take_alike(take, start, data, 1, writable);
 		start = data;
-		uint64_t hole = math_min_u64(arrive_seek(take, start, end, 1), end);
+		uint64_t hole = math_min_u64(arrive_seek(take, start, end, REGION_SEEK_HOLE), end);
 
 		if (hole > start)
 			arrive_take_alike(take, start, hole, 0, writable);

@@ -40,7 +40,9 @@ static uint64_t content_look_at(struct cut *cut, uint64_t first, uint64_t end)
 
 	if ((atomic_load(word) & all) == all)
 		return end;
-	uint64_t next = region_seek(region, first << region->page_shift, UINT64_MAX, 0) >> region->page_shift;
+	uint64_t next =
+	        region_seek(region, first << region->page_shift, region->capacity_bytes, REGION_SEEK_DATA_HINT) >>
+	        region->page_shift;
 
 	if (next >= end) /* a hole, which may be very large */
 		return next;

@@ -243,8 +243,8 @@ uint64_t move_fill(struct cut *cut, uint64_t page, int fills)
 		return cut->end_page;
 	uint64_t there = page < cut->data_end ? all : mechanism_in_memory(region, page, end);
 
-	if (cut->looks_late)
-		move_note_content(cut, page, there);
+	if (cut->looks_late) /* what is being moved in memory is not there, and has content */
+		move_note_content(cut, page, there == all ? all : region_data(region, page, end));
 	if (!fills)
 		return end;
 	cut->filled_end = end;
@@ -259,8 +259,8 @@ uint64_t move_skip_holes(struct cut *cut, uint64_t page)
 
 	if (cut->swap_on || page < cut->data_end) /* what is swapped out is not to be read back */
 		return page;
-	uint64_t data = region_seek(region, page << region->page_shift, end, 0);
-	uint64_t hole = data < end ? region_seek(region, data, end, 1) : end;
+	uint64_t data = region_seek(region, page << region->page_shift, end, REGION_SEEK_DATA_HINT);
+	uint64_t hole = data < end ? region_seek(region, data, end, REGION_SEEK_HOLE) : end;
 
 	cut->data_end = hole >> region->page_shift;
 	cut->filled_end = data >> region->page_shift;

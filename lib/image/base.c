@@ -9,6 +9,7 @@
 #include "base/math.h"
 #include "image/hash.h"
 #include "image/io.h"
+#include "kernel/holes.h"
 #include "kernel/pages.h"
 
 /* Blocks whose hashes go into the id by one call. */
@@ -111,7 +112,7 @@ int base_put_file(struct base_list *list, int fd, uint64_t length_bytes, unsigne
                   void *user)
 {
 	for (uint64_t at = 0; at < length_bytes; at += BASE_BLOCK_BYTES) {
-		at = io_next_data(list->k, fd, at, length_bytes);
+		at = holes_next_data(list->k, fd, at, length_bytes);
 		if (at == length_bytes)
 			break;
 		at -= at % BASE_BLOCK_BYTES;

@@ -20,6 +20,7 @@
 #include "image/gauge.h"
 #include "image/io.h"
 #include "image/zeros.h"
+#include "kernel/holes.h"
 #include "kernel/pages.h"
 
 #define THREADS_DEFAULT 4
@@ -46,7 +47,7 @@ static int merge_read_base_block(struct merge *merge, uint64_t offset, unsigned 
 	        offset < base->length_bytes ? (size_t)math_min_u64(BASE_BLOCK_BYTES, base->length_bytes - offset) : 0;
 	int error = 0;
 
-	if (part && io_is_hole(image->k, base->fd, offset, part)) {
+	if (part && holes_next_data(image->k, base->fd, offset, offset + part) == offset + part) {
 		part = 0;
 	} else if (part) {
 		error = io_read(image->k, base->fd, buffer, part, offset);
@@ -127,7 +128,7 @@ static uint64_t merge_next_block(const struct merge *merge, uint64_t offset)
 	if (number < image->piece_count)
 		next = math_min_u64(next, image->pieces[number].page * image->page_bytes);
 	if (offset < base->length_bytes) {
-		uint64_t data = io_next_data(image->k, base->fd, offset, base->length_bytes);
+		uint64_t data = holes_next_data(image->k, base->fd, offset, base->length_bytes);
 
 		next = data < base->length_bytes ? math_min_u64(next, data) : next;
 	}
@@ -292,7 +293,7 @@ static int merge_put_hidden(struct delta_merge *merge, uint64_t page, uint64_t e
 	page = page > merge->hidden ? page : merge->hidden;
 	end = math_min_u64(math_min_u64(end, merge->shown), format_delta_pages(base->length_bytes, page_bytes));
 	while (!error && page < end) {
-		uint64_t data = io_next_data(image->k, base->fd, page * page_bytes, base->length_bytes);
+		uint64_t data = holes_next_data(image->k, base->fd, page * page_bytes, base->length_bytes);
 
 		page = data < base->length_bytes ? data / page_bytes : end;
 		if (page < end)

@@ -8,6 +8,7 @@
 #include "image/hash.h"
 #include "image/io.h"
 #include "image/zeros.h"
+#include "kernel/holes.h"
 
 /* What one system call reads of pages that follow each other in the file. */
 #define RUN_BYTES_MOST (1u << 20)
@@ -239,7 +240,7 @@ static uint64_t read_base_data(const struct uffdwp_image *image, uint64_t offset
 {
 	const struct image_link *base = chain_base(image);
 
-	return offset < base->clip ? io_next_data(image->k, base->fd, offset, end) : end;
+	return offset < base->clip ? holes_next_data(image->k, base->fd, offset, end) : end;
 }
 
 uint64_t chain_skip_zeros(const struct uffdwp_image *image, uint64_t offset, uint64_t end)
@@ -270,21 +271,21 @@ static void read_base_extent(const struct uffdwp_image *image, uint64_t end, str
 {
 	const struct image_link *base = chain_base(image);
 	uint64_t offset = extent->offset;
-	int64_t data = offset < base->clip ? image->k->seek(base->fd, offset, SEEK_DATA) : -ENXIO;
+	uint64_t limit = math_min_u64(end, base->clip);
+	uint64_t data = offset < limit ? holes_next_data(image->k, base->fd, offset, limit) : limit;
 
 	extent->link = image->link_count - 1;
 	extent->length = end - offset;
-	if (data == -ENXIO || (data >= 0 && (uint64_t)data >= end))
+	if (data >= limit)
 		return;
-	if (data > 0 && (uint64_t)data > offset) {
-		extent->length = (uint64_t)data - offset;
+	if (data > offset) {
+		extent->length = data - offset;
 		return;
 	}
-	int64_t hole = data < 0 ? -1 : image->k->seek(base->fd, offset, SEEK_HOLE);
-	uint64_t until = math_min_u64(hole > (int64_t)offset ? (uint64_t)hole : end, math_min_u64(end, base->clip));
+	uint64_t hole = holes_next(image->k, base->fd, offset, limit);
 
 	extent->kind = UFFDWP_EXTENT_DATA;
-	extent->length = until - offset;
+	extent->length = (hole > offset ? hole : limit) - offset;
 	extent->fd = base->fd;
 	extent->file_offset = offset;
 }

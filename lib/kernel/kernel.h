@@ -80,9 +80,9 @@ struct kernel_ops {
 	/* (signal) mincore(2): bit 0 of each byte says that the page is in memory; swapped pages and holes look alike.
 	 */
 	int (*mincore)(void *address, size_t length, unsigned char *pages);
-	/* (signal) cachestat(2) of a range of a file (6.5): *evicted: pages that are swapped out, also while the swap
-	 * cache still has them. 0, -ENOSYS, ... */
-	int (*cachestat)(int fd, uint64_t offset, uint64_t length, uint64_t *evicted);
+	/* (signal) cachestat(2) of a range of a file (6.5): *cached: pages in memory, *evicted: pages that are swapped
+	 * out, also while the swap cache still has them. 0, -ENOSYS, -EPERM: the file is another user's, ... */
+	int (*cachestat)(int fd, uint64_t offset, uint64_t length, uint64_t *cached, uint64_t *evicted);
 	int (*mbind)(void *address, size_t length, int mode, uint64_t nodes);
 	/* (signal) futex FUTEX_WAIT_PRIVATE with a relative timeout (0: none): 0, -EAGAIN, -ETIMEDOUT, -EINTR. */
 	int (*futex_wait)(const uint32_t *word, uint32_t expected, uint64_t timeout_ns);

@@ -266,14 +266,16 @@ static int real_madvise(void *address, size_t length, int advice)
 	return (int)CALL(SYS_madvise, address, length, advice);
 }
 
-static int real_cachestat(int fd, uint64_t offset, uint64_t length, uint64_t *evicted)
+static int real_cachestat(int fd, uint64_t offset, uint64_t length, uint64_t *cached, uint64_t *evicted)
 {
 	struct cachestat_range_now range = {.off = offset, .len = length};
 	struct cachestat_now found = {0};
 	int error = (int)CALL(SYS_CACHESTAT_NOW, fd, &range, &found, 0u);
 
-	if (error == 0)
+	if (error == 0) {
+		*cached = found.nr_cache;
 		*evicted = found.nr_evicted;
+	}
 	return error;
 }
 

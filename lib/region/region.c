@@ -20,6 +20,7 @@
 #include "base/math.h"
 #include "kernel/abi.h"
 #include "kernel/backoff.h"
+#include "kernel/holes.h"
 #include "kernel/own.h"
 #include "kernel/pagemap.h"
 #include "kernel/process.h"
@@ -560,28 +561,25 @@ void region_note_bare(struct uffdwp_region *region)
 	atomic_store(&region->merges, 1);
 }
 
-uint64_t region_seek(struct uffdwp_region *region, uint64_t offset, uint64_t end, int hole)
+uint64_t region_seek(struct uffdwp_region *region, uint64_t offset, uint64_t end, enum region_seek what)
 {
-	uint64_t all_data = hole ? end : offset;
+	uint64_t base = region->fd_offset;
+	uint64_t found;
 
 	if (region->fd < 0 || region->memory != UFFDWP_MEMORY_SHMEM)
-		return all_data;
-	int64_t at = region->k->seek(region->fd, region->fd_offset + offset, hole ? SEEK_HOLE : SEEK_DATA);
-
-	if (at == -ENXIO)
-		return hole ? offset : end;
-	if (at < 0)
-		return all_data;
-	uint64_t found = (uint64_t)at - region->fd_offset;
-
-	if ((uint64_t)at < region->fd_offset + offset) /* callers step from answer to answer: none goes back */
-		return all_data;
-	return found < end ? found : end;
+		return what == REGION_SEEK_HOLE ? end : offset;
+	if (what == REGION_SEEK_HOLE)
+		found = holes_next(region->k, region->fd, base + offset, base + end);
+	else if (what == REGION_SEEK_DATA)
+		found = holes_next_data(region->k, region->fd, base + offset, base + end);
+	else
+		found = holes_next_data_hint(region->k, region->fd, base + offset, base + end);
+	return found - base;
 }
 
 /* Whether pages are in memory is cheap to ask; only of those that are not, a seek distinguishes swapped ones from
  * holes. (Never SEEK_HOLE here: it walks to the end of the data, whatever its size.) */
-uint64_t region_data(struct uffdwp_region *region, uint64_t first, uint64_t end)
+static uint64_t region_look_for_data(struct uffdwp_region *region, uint64_t first, uint64_t end, enum region_seek what)
 {
 	uint64_t data = math_low_bits(end - first);
 	unsigned char in_memory[64];
@@ -593,12 +591,17 @@ uint64_t region_data(struct uffdwp_region *region, uint64_t first, uint64_t end)
 	for (uint64_t page = first; page < end; page++) {
 		if (in_memory[page - first] & 1)
 			continue;
-		uint64_t next = region_seek(region, page << shift, end << shift, 0) >> shift;
+		uint64_t next = region_seek(region, page << shift, end << shift, what) >> shift;
 
 		for (; page < next; page++)
 			data &= ~(1ull << (page - first));
 	}
 	return data;
+}
+
+uint64_t region_data(struct uffdwp_region *region, uint64_t first, uint64_t end)
+{
+	return region_look_for_data(region, first, end, REGION_SEEK_DATA);
 }
 
 int region_is_mapped(struct uffdwp_region *region, uint64_t page)
@@ -612,12 +615,13 @@ int region_is_mapped(struct uffdwp_region *region, uint64_t page)
 int region_is_swapped(struct uffdwp_region *region, uint64_t page)
 {
 	unsigned char in_memory = 1;
+	uint64_t cached;
 	uint64_t evicted;
 
 	if (region->memory != UFFDWP_MEMORY_SHMEM || region->fd < 0)
 		return 0;
 	if (!region->k->cachestat(region->fd, region->fd_offset + (page << region->page_shift), region->page_bytes,
-	                          &evicted))
+	                          &cached, &evicted))
 		return evicted != 0;
 	region->k->mincore(region_address(region, page), 1, &in_memory);
 	return !(in_memory & 1);
@@ -651,7 +655,7 @@ uint64_t region_content(struct uffdwp_region *region, uint64_t first, uint64_t e
 	unsigned char mapped;
 
 	if (region->memory == UFFDWP_MEMORY_SHMEM && region->fd >= 0)
-		return region_data(region, first, end);
+		return region_look_for_data(region, first, end, claimed ? REGION_SEEK_DATA : REGION_SEEK_DATA_HINT);
 	if (region->memory == UFFDWP_MEMORY_ANON && region->pagemap >= 0)
 		return region_pages_with(region, region->pagemap, first, end, PAGEMAP_PRESENT | PAGEMAP_SWAPPED);
 	if (region->memory != UFFDWP_MEMORY_HUGETLB)

@@ -268,9 +268,15 @@ int region_read(struct uffdwp_region *region, uint64_t offset, void *buffer, siz
 /* The same, where the caller knows that an entry without a page is one that had none at the cut. (signal) */
 int region_read_empty(struct uffdwp_region *region, uint64_t offset, void *buffer, size_t length);
 
-/* Next byte at or after `offset` that is data (hole = 0) or hole (hole = 1), at most `end`; without SEEK_DATA all is
- * data. */
-uint64_t region_seek(struct uffdwp_region *region, uint64_t offset, uint64_t end, int hole);
+enum region_seek {
+	REGION_SEEK_HOLE, /* may be too early, never too late */
+	REGION_SEEK_DATA,
+	REGION_SEEK_DATA_HINT, /* may pass a page that the kernel is moving: for hints, and while faults are stalled */
+};
+
+/* Next byte at or after `offset` that is data or hole, at most `end`; where the file system does not say, all is data:
+ * see kernel/holes.h. */
+uint64_t region_seek(struct uffdwp_region *region, uint64_t offset, uint64_t end, enum region_seek what);
 
 /* Which of the up to 64 pages [first, end) are as good as known to have content, to be compared later: with the
  * region's lock held, or `claimed`: of pages that the caller has claimed and read. For shmem those that have data; for

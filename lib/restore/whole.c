@@ -124,8 +124,8 @@ static void whole_reserve_place(struct whole *whole)
 /* For memory that the kernel does not take back: a sealed file, one that is not known, locked pages. */
 static void whole_write_zeros(struct uffdwp_region *region, uint64_t at, uint64_t end)
 {
-	for (at = region_seek(region, at, end, 0); at < end; at = region_seek(region, at, end, 0)) {
-		uint64_t until = region_seek(region, at, end, 1);
+	while ((at = region_seek(region, at, end, REGION_SEEK_DATA)) < end) {
+		uint64_t until = region_seek(region, at, end, REGION_SEEK_HOLE);
 
 		memset(region_address(region, 0) + at, 0, until - at);
 		at = until;

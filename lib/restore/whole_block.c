@@ -14,6 +14,7 @@
 #include "base/math.h"
 #include "image/io.h"
 #include "image/zeros.h"
+#include "kernel/holes.h"
 #include "restore/whole_private.h"
 
 int whole_fail(struct whole *whole, int error, uint64_t offset)
@@ -26,17 +27,6 @@ int whole_fail(struct whole *whole, int error, uint64_t offset)
 }
 
 /* ---- what there is ---- */
-
-/* The next data (or hole) of the raw file at or after `at`, at most `end`: whatever the file system answers, never
- * before `at`. Where the file system does not know, all is data. */
-static uint64_t whole_block_seek(const struct whole *whole, uint64_t at, uint64_t end, int whence)
-{
-	if (whence == SEEK_DATA)
-		return io_next_data(whole->k, whole->base->fd, at, end);
-	int64_t found = whole->k->seek(whole->base->fd, at, whence);
-
-	return found < 0 || (uint64_t)found < at ? end : math_min_u64((uint64_t)found, end);
-}
 
 /* Data in [start, end) of the block: joins the last run, or begins one. A file system with blocks below BLOCK_ALIGN has
  * data and holes within one of ours, so `start` may lie before the last run's end; and when no run is left, the last
@@ -57,8 +47,8 @@ static void whole_block_look_for_runs(const struct whole *whole, struct block *b
 	uint64_t end = block->offset + block->part;
 	uint64_t at = block->offset;
 
-	while ((at = whole_block_seek(whole, at, end, SEEK_DATA)) < end) {
-		uint64_t until = whole_block_seek(whole, at, end, SEEK_HOLE);
+	while ((at = holes_next_data(whole->k, whole->base->fd, at, end)) < end) {
+		uint64_t until = holes_next(whole->k, whole->base->fd, at, end);
 
 		if (until <= at) /* it became a hole meanwhile */
 			until = end;
@@ -93,7 +83,7 @@ uint64_t block_next(const struct whole *whole, uint64_t number)
 
 	if (offset < whole->image->length_bytes || offset >= base->length_bytes)
 		return number;
-	uint64_t data = io_next_data(whole->k, base->fd, offset, base->length_bytes);
+	uint64_t data = holes_next_data(whole->k, base->fd, offset, base->length_bytes);
 
 	return data < base->length_bytes ? data / BLOCK_BYTES : whole->block_count;
 }
@@ -204,7 +194,7 @@ static int whole_block_overlay_group(struct whole *whole, uint64_t number, uint6
 	int zeros = chain_piece_entry(image, &image->pieces[number]).kind == DELTA_ZEROS;
 	int in_place = whole->place && to == whole->place + offset;
 
-	if (zeros && io_is_hole(whole->k, whole->base->fd, offset, length))
+	if (zeros && holes_next_data(whole->k, whole->base->fd, offset, offset + length) == offset + length)
 		return 0;
 	int error = in_place ? whole_block_populate(whole, to, length) : 0;
 

@@ -281,7 +281,8 @@ static const char *snapshot_meaning(const struct uffdwp_region *region, int erro
 		       "before";
 	case -ENODATA:
 		return "content was discarded outside of the library: use uffdwp_region_punch(); or something took "
-		       "the protection of pages: KSM, mprotect(2), another userfaultfd";
+		       "the protection of pages: KSM, mprotect(2), another userfaultfd; or swap was switched on "
+		       "meanwhile, and the kernel dropped pages of zeros";
 	case -ETIME:
 		return "the sink took too long, and a writer waited for pool memory longer than wait_ns: raise wait_ns "
 		       "or pool_bytes, or use a faster sink";

@@ -4,6 +4,9 @@
  * with their stacks on it; a bound region, its ledger, the pre-images and buffers of its snapshot lie on its node, and
  * an interleaved region on both.
  *
+ * And an image is right although the kernel moves the region's pages from node to node all the time: they look like
+ * holes meanwhile (lib/kernel/holes.h).
+ *
  * The thread that touches the memory is on the other node each time: where the library does nothing, memory would come
  * from there. Witnesses are move_pages(2), which says where a page is, and /proc/self/numa_maps, which knows of the
  * mappings that the library keeps to itself, by their policy.
@@ -14,12 +17,15 @@
 #include <errno.h>
 #include <numa.h>
 #include <numaif.h>
+#include <pthread.h>
 #include <sched.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "gate.h"
@@ -265,6 +271,96 @@ static void check_interleaved(struct uffdwp *runtime)
 	need(uffdwp_region_close(region), "close");
 }
 
+/* --- pages that are being moved ------------------------------------------------------------------------------- */
+
+#define MOVED_PAGES 64
+#define MOVED_SNAPSHOTS 300
+
+struct mover {
+	uint8_t *base; /* another mapping of the file: the region's entries are the library's */
+	_Atomic int stop;
+	uint64_t moved;
+};
+
+static void *move_for_ever(void *argument)
+{
+	struct mover *mover = argument;
+	void *pages[MOVED_PAGES];
+	int nodes[MOVED_PAGES];
+	int found[MOVED_PAGES];
+
+	for (size_t i = 0; i < MOVED_PAGES; i++)
+		pages[i] = mover->base + i * page_bytes;
+	for (int node = 0; !atomic_load(&mover->stop); node = !node) {
+		for (size_t i = 0; i < MOVED_PAGES; i++)
+			nodes[i] = node;
+		need(move_pages(0, MOVED_PAGES, pages, nodes, found, MPOL_MF_MOVE_ALL) < 0 ? -errno : 0, "move_pages");
+		for (size_t i = 0; i < MOVED_PAGES; i++) {
+			mover->moved += found[i] == node;
+			(void)*(volatile uint8_t *)pages[i]; /* what is not mapped is not moved */
+		}
+	}
+	return NULL;
+}
+
+static int take_image(void *user, uint64_t offset, const void *data, uint64_t length)
+{
+	memcpy((uint8_t *)user + offset, data, length);
+	return 0;
+}
+
+/* Pages of the image that are not what the region had. 1: the snapshot failed. */
+static size_t count_wrong(struct uffdwp_region *region, const uint8_t *expected, uint8_t *image)
+{
+	struct uffdwp_snapshot_options options = UFFDWP_SNAPSHOT_OPTIONS_INIT;
+	struct uffdwp_snapshot *snapshot = NULL;
+	size_t wrong = 0;
+
+	options.sink = UFFDWP_SINK_CALLBACK;
+	options.callback = take_image;
+	options.user = image;
+	memset(image, 0, MOVED_PAGES * page_bytes);
+	need(uffdwp_snapshot_begin(region, &options, &snapshot), "begin");
+	if (uffdwp_snapshot_wait(snapshot, -1, NULL))
+		wrong = 1;
+	(void)uffdwp_snapshot_free(snapshot);
+	for (size_t page = 0; page < MOVED_PAGES && !wrong; page++)
+		wrong += memcmp(image + page * page_bytes, expected + page * page_bytes, page_bytes) != 0;
+	return wrong;
+}
+
+static void check_moving(void)
+{
+	struct uffdwp_region_options options = UFFDWP_REGION_OPTIONS_INIT;
+	size_t length = MOVED_PAGES * page_bytes;
+	uint8_t *image = malloc(length);
+	struct uffdwp *runtime = NULL;
+	struct uffdwp_region *region = NULL;
+	struct mover mover = {.moved = 0};
+	pthread_t thread;
+	size_t wrong = 0;
+
+	options.fd = memfd_create("moving", MFD_CLOEXEC);
+	need(image && options.fd >= 0 && !ftruncate(options.fd, (off_t)length) ? 0 : -errno, "memfd");
+	uint8_t *base = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_SHARED, options.fd, 0);
+	need(base != MAP_FAILED ? 0 : -errno, "mmap");
+	memset(base, 7, length);
+	need(uffdwp_open(NULL, &runtime), "open");
+	need(uffdwp_region_attach(runtime, base, length, &options, &region), "attach");
+	mover.base = mmap(NULL, length, PROT_READ, MAP_SHARED, options.fd, 0);
+	need(mover.base != MAP_FAILED ? 0 : -errno, "mmap");
+	need(-pthread_create(&thread, NULL, move_for_ever, &mover), "pthread_create");
+	for (int i = 0; i < MOVED_SNAPSHOTS; i++)
+		wrong += count_wrong(region, mover.base, image);
+	atomic_store(&mover.stop, 1);
+	need(-pthread_join(thread, NULL), "pthread_join");
+	say(!wrong && mover.moved > 0, "moving", NODES, "snapshots=%d wrong=%zu moves=%llu", MOVED_SNAPSHOTS, wrong,
+	    (unsigned long long)mover.moved);
+	need(uffdwp_region_close(region), "close");
+	need(uffdwp_close(runtime), "close");
+	free(image);
+}
+
 static void check_node(int node)
 {
 	struct uffdwp_options options = UFFDWP_OPTIONS_INIT;
@@ -290,5 +386,7 @@ int main(void)
 	}
 	for (int node = 0; node < NODES; node++)
 		check_node(node);
+	need(numa_run_on_node(-1) ? -errno : 0, "numa_run_on_node");
+	check_moving();
 	return failures != 0;
 }
