@@ -110,9 +110,16 @@ test_reports() {
 
 test_refusals() {
 	expect 2 'subcommand is missing'
-	expect 2 'no such subcommand' frobnicate
-	expect 2 'takes one image' info
-	expect 2 'takes two images' diff base
+	expect 2 "'frobnicate' is no subcommand: info, verify" frobnicate base
+	expect 2 "'--json' stands where the subcommand does" --json verify base
+	expect 2 'IMAGE is missing: it takes one image, uffdwp-ctl image restore IMAGE -o FILE' restore -o x
+	expect 2 'TO is missing: it takes two images, uffdwp-ctl image diff FROM TO' diff base
+	expect 2 "'more' is one image too many: it compares two" diff base delta-1 more another
+	for command in info verify merge restore; do
+		expect 2 "'base' is one image too many: it takes one image, the newest of a chain" $command delta-1 base more
+		grep -q "Try .uffdwp-ctl image --help" said || fail "$command: no hint: $(<said)"
+	done
+	expect 2 "--output takes the name of a file, not ''" restore delta-1 -o ''
 	expect 2 'result goes is missing' restore delta-1
 	expect 2 'only deltas are compressed' merge -z 3 delta-1 -o x
 	expect 2 'number from 1 to 19' merge -d 1 -z 20 delta-1 -o x

@@ -9,12 +9,16 @@
 
 #include <argp.h>
 #include <errno.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/escape.h"
 #include "doctor.h"
 
 #define COMPRESS_MOST 19
+#define IMAGE_LINE 4600 /* bytes of a complaint, with a path */
+#define IMAGE_SUBCOMMANDS "info, verify, merge, restore or diff"
 
 /* ------------------------------------------------------------------------------------------------ command lines -- */
 
@@ -57,11 +61,10 @@ static error_t image_take_ancestor(struct argp_state *state, struct image_comman
 	return 0;
 }
 
-static error_t image_take(struct argp_state *state, struct image_command *command, const char *path)
+/* How many there should be is the subcommand's to say: image_check(). */
+static error_t image_take(struct image_command *command, const char *path)
 {
-	if (command->image_count == 2)
-		argp_error(state, "'%s' is one image too many", path);
-	else
+	if (command->image_count < IMAGE_IMAGES_MAX)
 		command->images[command->image_count++] = path;
 	return 0;
 }
@@ -85,6 +88,8 @@ static error_t image_parse(int key, char *argument, struct argp_state *state)
 		command->json = 1;
 		return 0;
 	case 'o':
+		if (!*argument)
+			argp_error(state, "--output takes the name of a file, not ''");
 		command->output = argument;
 		return 0;
 	case 'd':
@@ -102,7 +107,7 @@ static error_t image_parse(int key, char *argument, struct argp_state *state)
 	case KEY_PROGRESS:
 		return image_take_progress(state, command, argument);
 	case ARGP_KEY_ARG:
-		return image_take(state, command, argument);
+		return image_take(command, argument);
 	default:
 		return ARGP_ERR_UNKNOWN;
 	}
@@ -325,11 +330,41 @@ static const struct subcommand *image_find_subcommand(const char *name)
 	return NULL;
 }
 
-static int image_refuse(const char *name, const char *what)
+/* `name` is a subcommand's, or NULL: there is none. */
+__attribute__((format(printf, 2, 3))) static int image_refuse(const char *name, const char *format, ...)
 {
-	(void)fprintf(stderr, "uffdwp-ctl image %s: %s\nTry `uffdwp-ctl image --help' for more information.\n", name,
-	              what);
+	char what[IMAGE_LINE];
+	char plain[4 * IMAGE_LINE];
+	va_list arguments;
+
+	va_start(arguments, format);
+	(void)vsnprintf(what, sizeof(what), format, arguments);
+	va_end(arguments);
+	(void)escape_text(plain, sizeof(plain), what, 0);
+	(void)fprintf(stderr, "uffdwp-ctl image%s%s: %s\nTry `uffdwp-ctl image --help' for more information.\n",
+	              name ? " " : "", name ? name : "", plain);
 	return EXIT_USAGE;
+}
+
+static int image_refuse_count(const struct subcommand *subcommand, const struct image_command *command)
+{
+	const char *name = subcommand->name;
+	unsigned images = subcommand->images;
+
+	if (command->image_count > images && images == 2)
+		return image_refuse(name, "'%s' is one image too many: it compares two, FROM and TO",
+		                    command->images[images]);
+	if (command->image_count > images)
+		return image_refuse(
+		        name,
+		        "'%s' is one image too many: it takes one image, the newest of a chain, whose ancestors "
+		        "are found by the names in it or by --ancestor=FILE; other images take a command each",
+		        command->images[images]);
+	if (images == 2)
+		return image_refuse(name, "%s is missing: it takes two images, uffdwp-ctl image %s FROM TO",
+		                    command->image_count ? "TO" : "FROM", name);
+	return image_refuse(name, "IMAGE is missing: it takes one image, uffdwp-ctl image %s IMAGE%s", name,
+	                    subcommand->takes & NEEDS_OUTPUT ? " -o FILE" : "");
 }
 
 /* 0, or an exit code after a complaint: before anything is opened. */
@@ -339,7 +374,7 @@ static int image_check(const struct subcommand *subcommand, const struct image_c
 	unsigned takes = subcommand->takes;
 
 	if (command->image_count != subcommand->images)
-		return image_refuse(name, subcommand->images == 2 ? "it takes two images" : "it takes one image");
+		return image_refuse_count(subcommand, command);
 	if ((takes & NEEDS_OUTPUT) && !command->output)
 		return image_refuse(name, "where the result goes is missing: -o FILE");
 	if (command->output && !(takes & TAKES_OUTPUT))
@@ -368,7 +403,7 @@ int run_image(int argc, char **argv)
 	const struct subcommand *subcommand = argc > 1 ? image_find_subcommand(argv[1]) : NULL;
 
 	if (argc > 1 && !subcommand && argv[1][0] != '-')
-		return image_refuse(argv[1], "there is no such subcommand: info, verify, merge, restore or diff");
+		return image_refuse(NULL, "'%s' is no subcommand: " IMAGE_SUBCOMMANDS, argv[1]);
 	if (subcommand) {
 		argv[1] = argv[0];
 		argc--;
@@ -377,7 +412,9 @@ int run_image(int argc, char **argv)
 	if (argp_parse(&argp, argc, argv, 0, NULL, &command) != 0)
 		return EXIT_USAGE;
 	if (!subcommand)
-		return image_refuse("", "a subcommand is missing, first: info, verify, merge, restore or diff");
+		return argc > 1 ? image_refuse(NULL, "'%s' stands where the subcommand does, first: " IMAGE_SUBCOMMANDS,
+		                               argv[1])
+		                : image_refuse(NULL, "a subcommand is missing: " IMAGE_SUBCOMMANDS);
 	command.name = subcommand->name;
 	int code = image_check(subcommand, &command);
 

@@ -12,9 +12,12 @@
 #define IMAGE_PATHS_MAX 512
 
 /* What a command line of any of the subcommands says. */
+/* One more than any subcommand takes, to name it. */
+#define IMAGE_IMAGES_MAX 3
+
 struct image_command {
 	const char *name; /* of the subcommand */
-	const char *images[2];
+	const char *images[IMAGE_IMAGES_MAX];
 	unsigned image_count;
 	const char *output;
 	const char *paths[IMAGE_PATHS_MAX]; /* where ancestors may be */

@@ -66,6 +66,8 @@ static error_t live_parse(int key, char *argument, struct argp_state *state)
 		command->json = 1;
 		return 0;
 	case KEY_SOCKET:
+		if (!*argument)
+			argp_error(state, "--socket takes the path of a socket, not ''");
 		command->socket = argument;
 		return 0;
 	case ARGP_KEY_ARG:

@@ -123,6 +123,8 @@ static error_t snap_parse(int key, char *argument, struct argp_state *state)
 		live_parse_init(state);
 		return 0;
 	case KEY_PARENT:
+		if (!*argument)
+			argp_error(state, "--parent takes the name of an image, not ''");
 		command->parent = argument;
 		return 0;
 	case KEY_KEEP:
