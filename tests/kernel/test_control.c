@@ -392,6 +392,66 @@ START_TEST(test_what_the_program_does_not_allow_is_refused)
 }
 END_TEST
 
+/* The table of rights in PROTOCOL.md. */
+static const struct {
+	const char *members;
+	uint32_t needs;
+} rights[] = {
+        {"\"do\":\"hello\"", 0},
+        {"\"do\":\"list\"", UFFDWP_CONTROL_LOOK},
+        {"\"do\":\"stat\"", UFFDWP_CONTROL_LOOK},
+        {"\"do\":\"stat\",\"region\":%u", UFFDWP_CONTROL_LOOK},
+        {"\"do\":\"trace\",\"seconds\":1", UFFDWP_CONTROL_LOOK},
+        {"\"do\":\"trace\",\"seconds\":1,\"region\":%u", UFFDWP_CONTROL_LOOK},
+        {"\"do\":\"snapshot\",\"path\":\"no/such/folder\",\"region\":%u", UFFDWP_CONTROL_SNAPSHOT},
+        {"\"do\":\"audit\",\"region\":%u", UFFDWP_CONTROL_SNAPSHOT},
+        {"\"do\":\"abort\",\"region\":%u", UFFDWP_CONTROL_SNAPSHOT | UFFDWP_CONTROL_ARM},
+        {"\"do\":\"arm\",\"region\":%u", UFFDWP_CONTROL_ARM},
+        {"\"do\":\"disarm\",\"region\":%u", UFFDWP_CONTROL_ARM},
+};
+
+static void expect_rights(uint32_t control, unsigned region)
+{
+	for (size_t i = 0; i < sizeof(rights) / sizeof(rights[0]); i++) {
+		char members[256];
+		char *at = strstr(strcpy(members, rights[i].members), "%u");
+		if (at)
+			(void)snprintf(at, 16, "%u", region);
+		struct json_object *answer = ask(members);
+		struct json_object *error = NULL;
+		int refused = json_object_object_get_ex(answer, "error", &error) &&
+		              strcmp(json_object_get_string(error), "EPERM") == 0;
+		ck_assert_msg(refused == ((rights[i].needs & ~control) != 0), "rights %#x, %s: %s", control, members,
+		              json_object_to_json_string(answer));
+		json_object_put(answer);
+	}
+}
+
+/* What a client has begun it ends by its number, without the right to end what the program began. */
+static void expect_abort_by_number(unsigned region)
+{
+	char members[SCRATCH_PATH + 128];
+	(void)snprintf(members, sizeof(members),
+	               "\"do\":\"snapshot\",\"path\":\"%s/a.img\",\"rate_bytes\":1,\"region\":%u", folder, region);
+	struct json_object *answer = ask_well(members);
+	(void)snprintf(members, sizeof(members), "\"do\":\"abort\",\"snapshot\":%u",
+	               (unsigned)number(answer, "snapshot"));
+	json_object_put(answer);
+	json_object_put(ask_well(members));
+}
+
+START_TEST(test_each_right_allows_what_its_table_says)
+{
+	for (uint32_t control = 1; control <= ALL; control++) {
+		open_place(UFFDWP_DELIVERY_AUTO, control);
+		expect_rights(control, control); /* the n-th region of this process */
+		if (control & UFFDWP_CONTROL_SNAPSHOT)
+			expect_abort_by_number(control);
+		close_place_now();
+	}
+}
+END_TEST
+
 /* --- trace ---------------------------------------------------------------------------------------------------- */
 
 START_TEST(test_a_trace_shows_the_writes_that_there_are)
@@ -425,6 +485,38 @@ START_TEST(test_a_trace_shows_the_writes_that_there_are)
 	ck_assert(is_last);
 	ck_assert_uint_gt(seen, 0);
 	client_free(client);
+	close_place_now();
+}
+END_TEST
+
+START_TEST(test_a_trace_of_all_leaves_out_what_may_not_be_looked_at)
+{
+	struct uffdwp *closed;
+	struct uffdwp_region *region;
+	struct client *client = client_new();
+	struct json_object *line;
+	uint64_t seen = 0;
+	ck_assert_int_eq(open_runtime(UFFDWP_CONTROL_SNAPSHOT | UFFDWP_CONTROL_ARM, &closed), 0);
+	ck_assert_int_eq(uffdwp_region_create(closed, place.length_bytes, NULL, &region), 0);
+	json_object_put(ask_well("\"do\":\"arm\",\"region\":2"));
+	ck_assert_int_eq(uffdwp_region_arm(place.region, 0, place.length_bytes), 0);
+	client_send(client, "{\"v\":1,\"do\":\"trace\",\"per_second\":100000,\"seconds\":1}\n");
+	json_object_put(client_read(client));
+	for (size_t page = 0; page < 16; page++) {
+		((volatile uint8_t *)uffdwp_region_base(region))[page * place.page_bytes] = 9;
+		((volatile uint8_t *)place.base)[page * place.page_bytes] = 9;
+	}
+	for (int is_last = 0; !is_last && (line = client_read(client)) != NULL; json_object_put(line)) {
+		if (strcmp(words(line, "event"), "write") == 0)
+			ck_assert_uint_eq(number(line, "region"), 1);
+		else if ((is_last = json_object_get_boolean(member(line, "last"))))
+			seen = number(line, "seen");
+	}
+	ck_assert_uint_ge(seen, 16);
+	ck_assert_uint_lt(seen, 32);
+	client_free(client);
+	ck_assert_int_eq(uffdwp_region_close(region), 0);
+	ck_assert_int_eq(uffdwp_close(closed), 0);
 	close_place_now();
 }
 END_TEST
@@ -551,6 +643,8 @@ int main(void)
 	tcase_add_test(opened, test_a_close_that_is_refused_leaves_the_snapshot_of_a_client_alone);
 	tcase_add_test(opened, test_pages_are_armed_and_disarmed);
 	tcase_add_test(tests, test_what_the_program_does_not_allow_is_refused);
+	tcase_add_test(tests, test_each_right_allows_what_its_table_says);
+	tcase_add_test(opened, test_a_trace_of_all_leaves_out_what_may_not_be_looked_at);
 	tcase_add_test(opened, test_a_trace_shows_the_writes_that_there_are);
 	tcase_add_loop_test(tests, test_a_client_that_never_reads_stops_no_writer, 0, PLACE_CASES);
 	tcase_add_test(opened, test_regions_close_while_clients_use_them);
