@@ -235,7 +235,7 @@ def trace(client, request):
     sent = 0
     tick = {"last": False}
     while not tick["last"]:
-        for i in range(50):
+        for i in range(0 if LIE in ("quiet", "full") else 50):
             page = (sent * 7 + i) % 256
             event = {"v": 1, "event": "write", "ns": now_ns(), "region": 1, "offset": page * PAGE,
                      "address": hex(0x7F0000000000 + page * PAGE), "tid": os.getpid(), "kind": "write"}
@@ -244,8 +244,9 @@ def trace(client, request):
             if LIE == "types":
                 event["offset"] = "far"
             client.sendall(json.dumps(event).encode() + b"\n")
-        sent += 50
-        tick = {"v": 1, "event": "tick", "ns": now_ns(), "seen": 4 * sent, "sent": sent, "dropped": 2 * sent,
+        sent += 0 if LIE in ("quiet", "full") else 50
+        seen = 1000 if LIE == "full" else 4 * sent
+        tick = {"v": 1, "event": "tick", "ns": now_ns(), "seen": seen, "sent": sent, "dropped": 2 * sent,
                 "last": time.monotonic() >= end}
         client.sendall(json.dumps(tick).encode() + b"\n")
         if select.select([client], [], [], 0.1)[0]:
@@ -275,8 +276,8 @@ def serve_lines(client):
                 result = {"v": 1, "id": request["id"], "ok": True, **answer(request)}
         except Refusal as refusal:
             result = {"v": 1, "id": request["id"], "ok": False, "error": refusal.args[0], "text": refusal.args[1]}
-        # A liar in a trace is honest before.
-        honest = LIE == "none" or (LIE in ("evil", "types") and request["do"] in ("trace", "hello") and "trace" in sys.argv)
+        # A liar in a trace is honest before; in a quiet one nothing is written.
+        honest = LIE in ("none", "quiet", "full") or (LIE in ("evil", "types") and request["do"] in ("trace", "hello") and "trace" in sys.argv)
         client.sendall(json.dumps(result).encode() + b"\n" if honest else lie(json.dumps(result), request))
         if LIE == "half":
             time.sleep(0.05)

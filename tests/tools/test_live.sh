@@ -207,11 +207,32 @@ trace_and_watch() {
 	ctl trace "$pid" --seconds 1 --summary --json >sum.json
 	[[ $(json sum.json "sum(t['writes'] for t in all['threads']) == all['shown'] == sum(b['writes'] for b in all['blocks'])") == yes ]] ||
 		fail "trace --summary --json: $(<sum.json)"
+	trace_quietly
 	expect 0 "^[0-9:]{8} bank $pid, region 1: .*restore 25.0 %.* [0-9,]+/s faults, armed 65,536, dirty 123, lost 12" \
 		watch "$pid" --count 2 -i 200ms
 	[[ $(wc -l <said) -eq 4 ]] || fail "watch: two looks at two regions: $(<said)"
 	ctl watch --json --count 2 -i 200ms "$pid" >watch.json
 	[[ $(wc -l <watch.json) -eq 2 ]] || fail "watch --json"
+}
+
+# Where nothing is written there is one line, and no table; JSON is what it always is.
+trace_quietly() {
+	local honest=$pid options
+	stand_in quiet
+	for options in "" "--summary"; do
+		# shellcheck disable=SC2086 # an option, or none
+		expect 0 "^(bank|python3) $pid: no fault within .*nothing wrote to an armed page .*uffdwp-ctl arm" trace "$pid" --seconds 1 $options
+		[[ $(wc -l <said) -eq 1 ]] || fail "trace of nothing $options: $(<said)"
+	done
+	ctl trace "$pid" --seconds 1 --summary --json >sum.json 2>err
+	[[ $(json sum.json "all['threads'] == [] and all['blocks'] == [] and all['shown'] == 0") == yes ]] || fail "$(<sum.json)"
+	[[ ! -s err ]] || fail "trace --json says: $(<err)"
+	ctl trace "$pid:1" --seconds 1 --json | tail -n 1 >line.json
+	[[ $(json line.json "all['event'] == 'tick' and all['seen'] == 0") == yes ]] || fail "$(<line.json)"
+	stand_in full
+	expect 0 "1,000 faults within .*none of them came here" trace "$pid" --seconds 1 --summary
+	[[ $(wc -l <said) -eq 1 ]] || fail "trace of nothing: $(<said)"
+	pid=$honest
 }
 
 print_metrics() {

@@ -36,6 +36,7 @@ struct trace {
 	uint64_t sent;
 	uint64_t dropped; /* those that were to be sent and had no room */
 	int is_last;      /* the process says that it is over */
+	int is_begun;     /* the table has its head */
 	struct trace_names names;
 	struct trace_table threads;
 	struct trace_table blocks;
@@ -111,11 +112,13 @@ static uint64_t trace_address(struct json_object *event)
 	return strtoull(shape_text(event, "address"), NULL, 16);
 }
 
-static void trace_print_head(const struct trace_command *command)
+/* Once there is something to show: a table of nothing says less than a line. */
+static void trace_print_head(struct trace *trace)
 {
-	if (!command->live.json && !command->summary)
+	if (!trace->is_begun)
 		(void)printf("%-15s  %8s  %-15s  %-18s  %-20s  %-5s  %s\n", "TIME", "TID", "THREAD", "ADDRESS",
 		             "REGION+OFFSET", "KIND", "MAPPING");
+	trace->is_begun = 1;
 }
 
 static void trace_print_event(struct trace *trace, struct json_object *event)
@@ -125,6 +128,7 @@ static void trace_print_event(struct trace *trace, struct json_object *event)
 	char place[LIVE_WORD];
 	char when[LIVE_WORD];
 
+	trace_print_head(trace);
 	(void)snprintf(place, sizeof(place), "%llu+0x%llx", (unsigned long long)shape_number(event, "region"),
 	               (unsigned long long)shape_number(event, "offset"));
 	(void)printf("%s  %8llu  %-15s  0x%016llx  %-20s  %-5s  %s\n",
@@ -347,8 +351,31 @@ static void trace_print_counts(const struct trace *trace)
 	              live_say_count(dropped, trace->dropped));
 }
 
+/* Where nothing came: a fault is an access to a page that is armed, so the first thing to know is whether one is. */
+static void trace_print_none(const struct trace *trace)
+{
+	char time[LIVE_WORD];
+	char seen[LIVE_WORD];
+
+	(void)live_say_time(time, (uint64_t)(live_wait_now_ms() - trace->begin_ms) * 1000000);
+	if (trace->seen)
+		(void)printf(
+		        "%s %lld: %s faults within %s, and none of them came here: --per-second left out, or had no "
+		        "room for, all\n",
+		        trace->peer->program, (long long)trace->peer->pid, live_say_count(seen, trace->seen), time);
+	else
+		(void)printf(
+		        "%s %lld: no fault within %s: nothing wrote to an armed page (uffdwp-ctl stat shows how many "
+		        "are armed; a snapshot arms them, or uffdwp-ctl arm)\n",
+		        trace->peer->program, (long long)trace->peer->pid, time);
+}
+
 static enum live_end trace_report(struct trace *trace)
 {
+	if (!trace->shown && !trace->command->live.json) {
+		trace_print_none(trace);
+		return LIVE_DONE;
+	}
 	if (trace->command->summary) {
 		size_t threads = trace_table_top(&trace->threads, TRACE_TOP);
 		size_t blocks = trace_table_top(&trace->blocks, TRACE_TOP);
@@ -407,8 +434,6 @@ static enum live_end trace_run(const struct trace_command *command, struct live_
 	live_wait_catch(0);
 	end = trace_begin(&trace);
 	if (!end) {
-		trace_print_head(command);
-		(void)fflush(stdout);
 		end = trace_follow(&trace);
 		end = live_worse(end, trace_report(&trace));
 	}
@@ -427,7 +452,7 @@ static const char trace_doc[] =
         "Where there are more than --per-second, the process sends a sample of them and counts the rest; the end says "
         "how many, and how many of the sample had no room. KIND is \"write\"; or \"read\" and \"empty\" for the "
         "accesses that come to the library where page "
-        "tables were moved away. --json prints a line for each.\n"
+        "tables were moved away. Where nothing came, one line says so. --json prints a line for each.\n"
         "\n"
         "Exit codes:\n"
         "  0  done, also when ended by Ctrl-C\n"
