@@ -13,6 +13,7 @@
 #include "handlers.h"
 #include "heap.h"
 #include "raw.h"
+#include "reword.h"
 #include "rights.h"
 #include "say.h"
 #include "settings.h"
@@ -219,9 +220,11 @@ static pid_t forks_copy(pid_t answer, struct forks_bare *bare)
 {
 	static _Atomic(int) said;
 	char text[300] = "";
+	char said_there[300] = "";
 	pid_t pid;
 
-	(void)uffdwp_error_text(text, sizeof(text));
+	(void)uffdwp_error_text(said_there, sizeof(said_there));
+	(void)reword(REWORD_FORK, said_there, text, sizeof(text));
 	pid = forks_around(bare, copy_fork);
 	if (pid)
 		say_once(&said, "%s (%s)",

@@ -20,6 +20,7 @@
 #include "heap.h"
 #include "names.h"
 #include "raw.h"
+#include "reword.h"
 #include "say.h"
 #include "settings.h"
 
@@ -141,8 +142,10 @@ static int start_check_rights(const char **why)
 static int start_refuse(int error, const char *why)
 {
 	char text[START_TEXT_BYTES] = "";
+	char said[START_TEXT_BYTES] = "";
 
-	(void)uffdwp_error_text(text, sizeof(text));
+	(void)uffdwp_error_text(said, sizeof(said));
+	(void)reword(REWORD_FORK, said, text, sizeof(text));
 	if (!why)
 		why = text[0] ? text : strerror(-error);
 	start_was_refused = 1;

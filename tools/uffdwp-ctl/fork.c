@@ -25,6 +25,7 @@
 #include "launch_codes.h"
 #include "loadable.h"
 #include "names.h"
+#include "reword.h"
 #include "uffdwp.h"
 
 #define OBJECT "libuffdwp-fork.so"
@@ -445,14 +446,18 @@ static int fork_try(const struct fork *fork, char *text, size_t size)
 	                                                                                    : UFFDWP_DELIVERY_THREAD};
 	struct uffdwp_region *region = NULL;
 	struct uffdwp *runtime = NULL;
+	char said[REWORD_BYTES];
 	int error = uffdwp_open(NULL, &runtime);
 
 	if (!error)
 		error = uffdwp_region_create(runtime, (uint64_t)2 << 20, &options, &region);
 	if (!error)
 		error = fork_try_once(runtime);
-	if (error && !uffdwp_error_text(text, size))
-		(void)snprintf(text, size, "%s", strerror(-error));
+	if (error) {
+		if (!uffdwp_error_text(said, sizeof(said)))
+			(void)snprintf(said, sizeof(said), "%s", strerror(-error));
+		(void)reword(REWORD_FORK, said, text, size);
+	}
 	(void)uffdwp_region_close(region);
 	(void)uffdwp_close(runtime);
 	return error;

@@ -15,6 +15,7 @@
 
 #include "base/escape.h"
 #include "doctor.h"
+#include "reword.h"
 
 #define COMPRESS_MOST 19
 #define IMAGE_LINE 4600 /* bytes of a complaint, with a path */
@@ -117,10 +118,11 @@ static error_t image_parse(int key, char *argument, struct argp_state *state)
 
 static int image_complain(void)
 {
-	char text[1024];
+	char text[1024] = "";
+	char said[REWORD_BYTES];
 
 	(void)uffdwp_error_text(text, sizeof(text));
-	(void)fprintf(stderr, "uffdwp-ctl image: %s\n", text);
+	(void)fprintf(stderr, "uffdwp-ctl image: %s\n", reword(REWORD_IMAGE, text, said, sizeof(said)));
 	return EXIT_BROKEN;
 }
 

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "live_say.h"
+#include "reword.h"
 
 /* ------------------------------------------------------------------------------------------------ command line -- */
 
@@ -130,11 +131,16 @@ enum live_end live_meet(const struct live_command *command, struct live_peers *p
 
 enum live_end live_fail(const struct live_command *command, struct live_peer *peer)
 {
+	char text[REWORD_BYTES];
+	const char *said = peer->text;
+
 	if (peer->pid == 0) { /* --socket, and no process there */
 		live_complain(command->name, "%s: %s", command->socket, peer->text);
 		return peer->end;
 	}
-	live_complain(command->name, "process %lld (%s): %s%s%s%s", (long long)peer->pid, peer->program, peer->text,
+	if (peer->error[0]) /* what the library said there */
+		said = reword(REWORD_LIVE, peer->text, text, sizeof(text));
+	live_complain(command->name, "process %lld (%s): %s%s%s%s", (long long)peer->pid, peer->program, said,
 	              peer->error[0] ? " (" : "", peer->error, peer->error[0] ? ")" : "");
 	return peer->end;
 }

@@ -207,8 +207,10 @@ static int serve_check_image(const char *path)
 
 	if (!path)
 		return 0;
-	if (uffdwp_image_open(path, &options, &image) != 0) {
-		(void)uffdwp_error_text(text, sizeof(text));
+	int error = uffdwp_image_open(path, &options, &image);
+
+	if (error) {
+		(void)serve_fail_library(text, error);
 		serve_say("--image: %s", text);
 		return -1;
 	}

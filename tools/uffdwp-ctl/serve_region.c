@@ -16,6 +16,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include "reword.h"
 #include "serve.h"
 #include "serve_order.h"
 
@@ -315,6 +316,7 @@ void serve_region_end_restore(struct serve_client *client)
 {
 	struct uffdwp_restore_progress progress = {.sz = sizeof(progress)};
 	char text[SERVE_TEXT] = "";
+	char said[SERVE_TEXT];
 	int error = uffdwp_restore_wait(client->restore, 0, &progress);
 
 	if (error == -ETIMEDOUT)
@@ -323,7 +325,8 @@ void serve_region_end_restore(struct serve_client *client)
 	if (error) {
 		(void)uffdwp_restore_text(client->restore, text, sizeof(text));
 		if (!client->is_gone)
-			serve_say("%s: the restore failed: %s", client->slot->name, text[0] ? text : strerror(-error));
+			serve_say("%s: the restore failed: %s", client->slot->name,
+			          text[0] ? reword(REWORD_SERVE, text, said, sizeof(said)) : strerror(-error));
 	} else if (!client->settings->quiet) {
 		serve_say("%s: restored in %llu ms, %llu of %llu pages when they were used", client->slot->name,
 		          (unsigned long long)(serve_now_ms() - client->restore_begin_ms),
@@ -337,6 +340,7 @@ void serve_region_end_restore(struct serve_client *client)
 
 void serve_region_end_snapshot(struct serve_client *client)
 {
+	char text[SERVE_TEXT] = "";
 	int error = uffdwp_snapshot_wait(client->snapshot, 0, NULL);
 
 	if (error == -ETIMEDOUT)
@@ -346,9 +350,9 @@ void serve_region_end_snapshot(struct serve_client *client)
 	client->snapshot_error = error;
 	client->snapshot_text[0] = '\0';
 	if (error) {
-		(void)uffdwp_snapshot_text(client->snapshot, client->snapshot_text, sizeof(client->snapshot_text));
-		if (!client->snapshot_text[0])
-			(void)serve_fail(client->snapshot_text, error, "%s", strerror(-error));
+		(void)uffdwp_snapshot_text(client->snapshot, text, sizeof(text));
+		(void)reword(REWORD_SERVE, text[0] ? text : strerror(-error), client->snapshot_text,
+		             sizeof(client->snapshot_text));
 		serve_say("%s: snapshot \"%s\" failed: %s", client->slot->name, client->snapshot_name,
 		          client->snapshot_text);
 	}

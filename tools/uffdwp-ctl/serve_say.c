@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/escape.h"
+#include "reword.h"
 #include "serve.h"
 
 void serve_say(const char *format, ...)
@@ -38,8 +39,11 @@ int serve_fail(char text[SERVE_TEXT], int error, const char *format, ...)
 
 int serve_fail_library(char text[SERVE_TEXT], int error)
 {
-	if (uffdwp_error_text(text, SERVE_TEXT) == 0)
-		(void)snprintf(text, SERVE_TEXT, "%s", strerror(-error));
+	char said[SERVE_TEXT];
+
+	if (uffdwp_error_text(said, sizeof(said)) == 0)
+		(void)snprintf(said, sizeof(said), "%s", strerror(-error));
+	(void)reword(REWORD_SERVE, said, text, SERVE_TEXT);
 	return error;
 }
 

@@ -14,6 +14,7 @@
 #include "live_report.h"
 #include "live_say.h"
 #include "live_wait.h"
+#include "reword.h"
 #include "snap_bar.h"
 
 #define SNAP_PATH 4096
@@ -328,8 +329,10 @@ static enum live_end snap_report(struct snap *snap, struct json_object *progress
 {
 	int committed = strcmp(shape_text(progress, "state"), "committed") == 0;
 	char title[LIVE_TITLE];
+	char text[REWORD_BYTES];
 
 	(void)live_title(title, snap->peer, (uint64_t)snap->command->live.region);
+	(void)reword(REWORD_LIVE, shape_text(progress, "text"), text, sizeof(text));
 	if (snap->command->live.json) {
 		live_request_number(progress, "pid", (uint64_t)snap->peer->pid);
 		if (shape_print(progress))
@@ -338,8 +341,7 @@ static enum live_end snap_report(struct snap *snap, struct json_object *progress
 		snap_print_committed(progress, title);
 	}
 	if (!committed)
-		live_complain("snapshot", "%s: there is no image: %s (%s)", title, shape_text(progress, "text"),
-		              shape_text(progress, "error"));
+		live_complain("snapshot", "%s: there is no image: %s (%s)", title, text, shape_text(progress, "error"));
 	return committed ? LIVE_DONE : LIVE_REFUSED;
 }
 

@@ -6,6 +6,7 @@
 #include "live.h"
 #include "live_report.h"
 #include "live_say.h"
+#include "reword.h"
 
 /* A row's name, and what follows it. */
 #define STAT_NAME "  %-10s  "
@@ -167,6 +168,8 @@ static void stat_print_threads(struct json_object *stat)
 
 static void stat_print_result(struct json_object *snapshot)
 {
+	char text[REWORD_BYTES];
+
 	(void)printf("%s", shape_text(snapshot, "state"));
 	if (shape_has(snapshot, "by"))
 		(void)printf(", begun by %s", shape_text(snapshot, "by"));
@@ -174,7 +177,9 @@ static void stat_print_result(struct json_object *snapshot)
 		(void)printf(": %s", shape_text(snapshot, "path"));
 	(void)putchar('\n');
 	if (shape_has(snapshot, "error") || shape_text(snapshot, "text")[0])
-		(void)printf("              %s (%s)\n", shape_text(snapshot, "text"), shape_text(snapshot, "error"));
+		(void)printf("              %s (%s)\n",
+		             reword(REWORD_LIVE, shape_text(snapshot, "text"), text, sizeof(text)),
+		             shape_text(snapshot, "error"));
 }
 
 static void stat_print_snapshot(struct json_object *snapshot, const char *name)

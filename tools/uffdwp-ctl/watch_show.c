@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "live_say.h"
+#include "reword.h"
 
 #define SHOW_NAME "  %-9s "
 #define SHOW_BAR 26
@@ -186,6 +187,7 @@ static void watch_show_snapshot(FILE *out, const struct watch_view *view, struct
 {
 	struct json_object *snapshot = shape_object(stat, "snapshot");
 	char pace[LIVE_WORD];
+	char text[REWORD_BYTES];
 
 	if (!snapshot)
 		return;
@@ -196,7 +198,8 @@ static void watch_show_snapshot(FILE *out, const struct watch_view *view, struct
 		              shape_text(snapshot, "path"));
 	} else {
 		(void)fprintf(out, SHOW_NAME "%s   %s %s\n", "snapshot", shape_text(snapshot, "state"),
-		              shape_text(snapshot, "path"), shape_text(snapshot, "text"));
+		              shape_text(snapshot, "path"),
+		              reword(REWORD_LIVE, shape_text(snapshot, "text"), text, sizeof(text)));
 	}
 }
 
