@@ -54,11 +54,14 @@ class Process:
         elapsed = snapshot.get("end", time.monotonic()) - snapshot["begin"]
         share = min(elapsed / self.takes(snapshot), 1)
         saved = int(PAGES * share)
+        faults, written = saved // 4, saved
+        if LIE == "preserve":  # most of it is preserved for writers, and a tenth written
+            saved, faults, written = PAGES * 7 // 10, PAGES * 6 // 10, PAGES // 10
         return {"snapshot": snapshot["number"], "region": 1, "path": snapshot["path"], "by": "control",
                 "state": snapshot["state"], "error": snapshot["error"], "text": snapshot["text"],
-                "length_bytes": PAGES * PAGE, "pages_total": PAGES, "pages_fault": saved // 4, "pages_prepare": 0,
-                "pages_sweep": saved - saved // 4, "pages_hole": 0, "faults": saved // 8, "waits": 0,
-                "pool_peak_bytes": 40 << 20, "bytes_written": saved * PAGE, "pause_ns": 1234567,
+                "length_bytes": PAGES * PAGE, "pages_total": PAGES, "pages_fault": faults, "pages_prepare": 0,
+                "pages_sweep": saved - faults, "pages_hole": 0, "faults": saved // 8, "waits": 0,
+                "pool_peak_bytes": 40 << 20, "bytes_written": written * PAGE, "pause_ns": 1234567,
                 "elapsed_ns": int(elapsed * 1e9), "direct": 1, "uring": 1, "arming": 1}
 
     def takes(self, snapshot):
@@ -101,6 +104,10 @@ class Process:
                  "latency": {"thread": self.histogram(1), "inline": {"count": 0, "sum_ns": 0, "max_ns": 0, "p50_ns": 0,
                              "p90_ns": 0, "p99_ns": 0, "p999_ns": 0, "buckets": []}},
                  "threads": [{"tid": 4712, "faults": faults}]}
+        if LIE == "preserve":
+            first["dirty_pages"] = PAGES // 5
+            if self.running:
+                first["pool"]["used_bytes"] = PAGES * 6 // 10 * PAGE
         second = dict(first, region=2, snapshot=None, pool=None, restore=None, dirty_pages=None, threads=[])
         regions = [first, second]
         if region is not None:
@@ -277,7 +284,7 @@ def serve_lines(client):
         except Refusal as refusal:
             result = {"v": 1, "id": request["id"], "ok": False, "error": refusal.args[0], "text": refusal.args[1]}
         # A liar in a trace is honest before; in a quiet one nothing is written.
-        honest = LIE in ("none", "quiet", "full") or (LIE in ("evil", "types") and request["do"] in ("trace", "hello") and "trace" in sys.argv)
+        honest = LIE in ("none", "quiet", "full", "preserve") or (LIE in ("evil", "types") and request["do"] in ("trace", "hello") and "trace" in sys.argv)
         client.sendall(json.dumps(result).encode() + b"\n" if honest else lie(json.dumps(result), request))
         if LIE == "half":
             time.sleep(0.05)

@@ -264,6 +264,23 @@ watch_in_terminal() {
 	tail -1 said | grep -q '^ended 1, the terminal is as it was' || fail "snapshot, Ctrl-C: $(tail -1 said)"
 }
 
+# What is preserved for writers is not written yet: neither the bar nor watch counts it, and for a delta the whole is
+# what was written since its parent.
+show_what_is_written() {
+	local terminal=("$python" "$tests/in_terminal.py") honest=$pid
+	stand_in preserve
+	TERM=xterm "${terminal[@]}" 24x100 'wait: 10.0 %' 'wait: written, 154 MiB preserved' 'type:\x03' -- "$UFFDWP_CTL" snapshot "$pid:1" long.img >said
+	tail -1 said | grep -q '^ended 1' || fail "snapshot of much that is preserved: $(tail -1 said)"
+	! grep -q ' [67]0.0 %' said || fail "the bar counts what is preserved: $(<said)"
+	TERM=xterm "${terminal[@]}" 24x100 'wait: 50.0 %' 'type:\x03' -- "$UFFDWP_CTL" snapshot "$pid:1" long.img --parent a.img >said
+	tail -1 said | grep -q '^ended 1' || fail "a delta: $(tail -1 said)"
+	expect 0 "has begun" snapshot "$pid:1" long.img --no-wait
+	expect 0 "snapshot 10.0 %" watch "$pid" --count 1
+	expect 0 "45,87. of 65,536 pages saved or preserved, 70.0 %" stat "$pid"
+	expect 0 "was asked" abort "$pid:1"
+	pid=$honest
+}
+
 # Each of them is named, and the honest process is listed all the same.
 lie() {
 	local honest=$pid lies=(half megabyte endless deep objects number nul types row missing range float id version noversion \
@@ -399,4 +416,5 @@ be_silent
 lie_with_controls
 lie
 watch_in_terminal
+show_what_is_written
 echo "live: honest and lying processes were asked"

@@ -279,3 +279,22 @@ uint64_t live_saved(struct json_object *progress)
 	}
 	return saved;
 }
+
+/* length_bytes of the snapshot may end within its last page: pages have a power of two of bytes. */
+static uint64_t live_page_bytes(struct json_object *progress)
+{
+	uint64_t total = shape_number(progress, "pages_total");
+	uint64_t page = 1;
+
+	while (total && page < (uint64_t)1 << 40 && page < shape_number(progress, "length_bytes") / total)
+		page *= 2;
+	return page;
+}
+
+uint64_t live_written(struct json_object *progress, struct json_object *pool)
+{
+	uint64_t saved = live_saved(progress);
+	uint64_t waiting = shape_number(pool, "used_bytes") / live_page_bytes(progress);
+
+	return saved > waiting ? saved - waiting : 0;
+}

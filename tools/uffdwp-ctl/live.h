@@ -69,8 +69,10 @@ struct json_object *live_stat_row(const struct live_state *state, uint64_t regio
 #define LIVE_TITLE 192
 const char *live_title(char *title, const struct live_peer *peer, uint64_t region);
 
-/* Pages of a snapshot that are saved. */
+/* Pages of a snapshot that are saved: in the image, or preserved for it in the pool. */
 uint64_t live_saved(struct json_object *progress);
+/* Of these, those that the sink has: all but what waits in the pool. `pool` may be NULL. */
+uint64_t live_written(struct json_object *progress, struct json_object *pool);
 
 /* The commands. Each ends with an enum live_end. */
 int run_list(int argc, char **argv);

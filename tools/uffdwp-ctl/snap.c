@@ -38,6 +38,8 @@ struct snap {
 	const struct snap_command *command;
 	struct live_peer *peer;
 	uint64_t number;
+	uint64_t expected; /* pages of a delta, as far as they are known; 0: all of the region */
+	struct snap_bar_figures figures;
 	int aborted;
 	struct snap_bar bar;
 };
@@ -50,7 +52,9 @@ static const struct argp_option snap_options[] = {
         {"parent", KEY_PARENT, "FILE", 0, "OUT becomes a delta: what was written since that image, kept by --keep", 0},
         {"keep", KEY_KEEP, NULL, 0, "Afterwards go on noting what is written: the next one may be a delta", 0},
         {"compress", 'z', "LEVEL", 0, "With --parent: compress the delta's pages by zstd, 1 to 19", 0},
-        {"rate", KEY_RATE, "BYTES", 0, "Write so many bytes a second at most, such as 100M", 0},
+        {"rate", KEY_RATE, "BYTES", 0,
+         "Write so many bytes a second to OUT.img at most, such as 100M; what is preserved for writers comes on top",
+         0},
         {"pool", KEY_POOL, "BYTES", 0, "Memory for pages that are written before they are saved; 64M", 0},
         {"arming", KEY_ARMING, "METHOD", 0, "How pages come to be protected: auto, rounds, move", 0},
         {"mode", KEY_MODE, "OCTAL", 0, "Permissions of OUT, from which the process's umask takes; 600", 0},
@@ -215,14 +219,28 @@ static struct json_object *snap_form_request(const struct snap_command *command)
 
 /* ----------------------------------------------------------------------------------------------------- waiting -- */
 
-static struct json_object *snap_search(struct json_object *stat, const struct snap *snap)
+/* What is preserved for writers is no progress of the image: it waits in the pool. */
+static void snap_take_figures(struct snap *snap, struct json_object *progress, struct json_object *pool)
+{
+	snap->figures = (struct snap_bar_figures){.part = live_written(progress, pool),
+	                                          .whole = snap->expected ? snap->expected
+	                                                                  : shape_number(progress, "pages_total"),
+	                                          .written_bytes = shape_number(progress, "bytes_written"),
+	                                          .waiting_bytes = shape_number(pool, "used_bytes"),
+	                                          .elapsed_ns = shape_number(progress, "elapsed_ns")};
+}
+
+static struct json_object *snap_search(struct json_object *stat, struct snap *snap)
 {
 	for (size_t i = 0; i < shape_length(stat, "regions"); i++) {
-		struct json_object *running = shape_object(shape_item(stat, "regions", i), "snapshot");
+		struct json_object *region = shape_item(stat, "regions", i);
+		struct json_object *running = shape_object(region, "snapshot");
 
 		if (running && shape_number(running, "snapshot") == snap->number &&
-		    shape_number(running, "region") == (uint64_t)snap->command->live.region)
+		    shape_number(running, "region") == (uint64_t)snap->command->live.region) {
+			snap_take_figures(snap, running, shape_object(region, "pool"));
 			return running;
+		}
 	}
 	for (size_t i = shape_length(stat, "ended"); i > 0; i--) {
 		struct json_object *ended = shape_item(stat, "ended", i - 1);
@@ -274,8 +292,7 @@ static enum live_end snap_wait(struct snap *snap, struct json_object **progress)
 	snap_bar_begin(&snap->bar);
 	while ((end = snap_look(snap, progress)) == LIVE_DONE &&
 	       strcmp(shape_text(*progress, "state"), "running") == 0) {
-		snap_bar_at(&snap->bar, live_saved(*progress), shape_number(*progress, "pages_total"),
-		            shape_number(*progress, "bytes_written"), shape_number(*progress, "elapsed_ns"));
+		snap_bar_at(&snap->bar, &snap->figures);
 		json_object_put(*progress);
 		*progress = NULL;
 		if (live_wait_stops() && !snap->aborted)
@@ -373,12 +390,25 @@ static enum live_end snap_follow(struct snap *snap)
 	return end;
 }
 
+/* A delta has what was written since its parent, and that is known only before it begins. Best effort: 0. */
+static uint64_t snap_expect(const struct snap_command *command, struct live_peer *peer)
+{
+	struct live_state state = {0};
+	uint64_t pages = 0;
+
+	if (command->parent && live_look(&command->live, peer, &state) == LIVE_DONE)
+		pages = shape_number(live_stat_row(&state, (uint64_t)command->live.region), "dirty_pages");
+	live_state_free(&state);
+	return pages;
+}
+
 static enum live_end snap_run(const struct snap_command *command, struct live_peer *peer, struct json_object *request)
 {
 	struct snap snap = {.command = command, .peer = peer};
 	struct json_object *answer;
 	enum live_end end;
 
+	snap.expected = snap_expect(command, peer);
 	peer->stops = 1; /* the first signal aborts the snapshot, once its number is known */
 	if (live_ask(peer, request, LIVE_LIMIT_WORK_MS, answer_snapshot, &answer) != LIVE_DONE)
 		return live_fail_region(&command->live, peer);
@@ -397,6 +427,11 @@ static const char snap_doc[] =
         "SIGTERM) "
         "aborts the snapshot; once more, and this program ends without waiting for that. A process in "
         "another root folder or mount namespace takes OUT.img as a name in there.\n"
+        "\n"
+        "--rate bounds what goes to OUT.img. It holds no writer back: pages that are written before they were saved "
+        "are preserved in memory at once, on top of it; and while less than half of --pool is left OUT.img is written "
+        "as fast as it can be, and slower afterwards, until the rate is kept again. How far it is counts what "
+        "is in OUT.img; what is preserved and waits for that is named beside it.\n"
         "\n"
         "Exit codes:\n"
         "  0  the image is there; with --no-wait: it has begun\n"

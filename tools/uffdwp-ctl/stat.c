@@ -197,7 +197,7 @@ static void stat_print_snapshot(struct json_object *snapshot, const char *name)
 	(void)snprintf(title, sizeof(title), "%s %llu", name, (unsigned long long)shape_number(snapshot, "snapshot"));
 	(void)printf(STAT_NAME, title);
 	stat_print_result(snapshot);
-	(void)printf("              %s of %s pages saved%s%s, %s written in %s; pause %s\n",
+	(void)printf("              %s of %s pages saved or preserved%s%s, %s written in %s; pause %s\n",
 	             live_say_count(saved, live_saved(snapshot)), stat_count(total, snapshot, "pages_total"),
 	             running ? ", " : "", /* a delta never saves all of them */
 	             running ? live_say_percent(percent, live_saved(snapshot), shape_number(snapshot, "pages_total"))

@@ -192,8 +192,8 @@ static void watch_show_snapshot(FILE *out, const struct watch_view *view, struct
 	if (!snapshot)
 		return;
 	if (watch_show_runs(snapshot)) {
-		watch_show_progress(out, "snapshot", live_saved(snapshot), shape_number(snapshot, "pages_total"),
-		                    shape_number(snapshot, "elapsed_ns"));
+		watch_show_progress(out, "snapshot", live_written(snapshot, shape_object(stat, "pool")),
+		                    shape_number(snapshot, "pages_total"), shape_number(snapshot, "elapsed_ns"));
 		(void)fprintf(out, "   %s/s   %s\n", watch_show_pace(pace, view, stat, snapshot),
 		              shape_text(snapshot, "path"));
 	} else {
@@ -267,7 +267,7 @@ void watch_show_line(FILE *out, const struct watch_view *view, struct json_objec
 
 	(void)fprintf(out, "%s: ", live_title(title, view->peer, shape_number(stat, "region")));
 	watch_show_line_progress(out, "snapshot", shape_object(stat, "snapshot"),
-	                         live_saved(shape_object(stat, "snapshot")));
+	                         live_written(shape_object(stat, "snapshot"), pool));
 	watch_show_line_progress(out, "restore", shape_object(stat, "restore"),
 	                         shape_number(shape_object(stat, "restore"), "pages_done"));
 	(void)fprintf(out, "%s faults", watch_show_per_second(word, view, stat, "faults"));
