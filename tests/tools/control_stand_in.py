@@ -33,6 +33,10 @@ class Process:
         self.running = None  # {number, path, begin}
         self.ended = []
         self.armed = PAGES
+        self.cuts = {"forks": 3, "fork": 1 << 30}.get(LIE, 0)  # requests that meet one
+        if LIE == "own":  # a snapshot of the program's own, which has ended
+            self.running = {"number": 7, "path": None, "begin": time.monotonic(), "state": "committed", "error": None,
+                            "text": "", "end": time.monotonic()}
 
     def list(self):
         regions = [
@@ -57,7 +61,7 @@ class Process:
         faults, written = saved // 4, saved
         if LIE == "preserve":  # most of it is preserved for writers, and a tenth written
             saved, faults, written = PAGES * 7 // 10, PAGES * 6 // 10, PAGES // 10
-        return {"snapshot": snapshot["number"], "region": 1, "path": snapshot["path"], "by": "control",
+        return {"snapshot": snapshot["number"], "region": 1, "path": snapshot["path"], "by": "control" if snapshot["path"] else "program",
                 "state": snapshot["state"], "error": snapshot["error"], "text": snapshot["text"],
                 "length_bytes": PAGES * PAGE, "pages_total": PAGES, "pages_fault": faults, "pages_prepare": 0,
                 "pages_sweep": saved - faults, "pages_hole": 0, "faults": saved // 8, "waits": 0,
@@ -65,7 +69,7 @@ class Process:
                 "elapsed_ns": int(elapsed * 1e9), "direct": 1, "uring": 1, "arming": 1}
 
     def takes(self, snapshot):
-        return 1e6 if "long" in snapshot["path"] else self.SNAPSHOT_S
+        return 1e6 if not snapshot["path"] or "long" in snapshot["path"] else self.SNAPSHOT_S
 
     def advance(self):
         running = self.running
@@ -120,7 +124,10 @@ class Process:
         if request["region"] != 1:
             raise Refusal("ENOENT", "there is no such region")
         if self.running:
-            raise Refusal("EBUSY", "a snapshot of this region runs: wait for it, or abort it")
+            raise Refusal("EBUSY", "a snapshot of this region has not been freed: uffdwp_snapshot_free()")
+        if self.cuts:
+            self.cuts -= 1
+            raise Refusal("EBUSY", "a view or a child of this region is just being made")
         if not request["path"].startswith("/"):
             raise Refusal("EINVAL", "path must be absolute")
         self.number += 1
@@ -284,7 +291,7 @@ def serve_lines(client):
         except Refusal as refusal:
             result = {"v": 1, "id": request["id"], "ok": False, "error": refusal.args[0], "text": refusal.args[1]}
         # A liar in a trace is honest before; in a quiet one nothing is written.
-        honest = LIE in ("none", "quiet", "full", "preserve") or (LIE in ("evil", "types") and request["do"] in ("trace", "hello") and "trace" in sys.argv)
+        honest = LIE in ("none", "quiet", "full", "preserve", "forks", "fork", "own") or (LIE in ("evil", "types") and request["do"] in ("trace", "hello") and "trace" in sys.argv)
         client.sendall(json.dumps(result).encode() + b"\n" if honest else lie(json.dumps(result), request))
         if LIE == "half":
             time.sleep(0.05)

@@ -152,9 +152,22 @@ take_snapshots() {
 	[[ $(json long-b.img.request "[all[k] for k in ('region', 'keep', 'compress', 'rate_bytes', 'pool_bytes', 'arming', 'mode')]") == \
 		"[1, True, 3, 104857600, 1073741824, 'move', 416]" ]] || fail "the request: $(<long-b.img.request)"
 	[[ $(json long-b.img.request "(all['path'], all['parent'])") == "('$PWD/long-b.img', '$PWD/a.img')" ]] || fail "the paths"
-	expect 1 "a snapshot of this region runs: wait for it, or abort it \(EBUSY\)" snapshot "$pid:1" c.img
+	expect 1 "bank $pid, region 1: snapshot [0-9]+ of it is under way \($PWD/long-b.img, begun by uffdwp-ctl; 0.0 % are written\): wait .*abort $pid:1 \(EBUSY\)" \
+		snapshot "$pid:1" c.img
 	expect 0 "was asked to end without an image" abort "$pid:1"
 	expect 1 "no such snapshot runs|asks for" abort "$pid:1"
+}
+
+# While a fork makes its cut the process is asked again; what does not end is refused after a while, in words of the tool's.
+snapshot_beside_cuts() {
+	local honest=$pid
+	stand_in forks
+	expect 0 "is complete" snapshot "$pid:1" fork.img
+	stand_in fork
+	expect 1 "a view or a child of this region is just being made \(EBUSY\)" snapshot "$pid:1" fork.img
+	stand_in own
+	expect 1 "snapshot 7 of it has ended \(begun by the program\), and the program has not released it within 5 s" snapshot "$pid:1" own.img
+	pid=$honest
 }
 
 # A signal aborts the snapshot; where the process is gone it is not known what became of it.
@@ -408,6 +421,7 @@ stand_in
 list_and_stat
 refuse
 take_snapshots
+snapshot_beside_cuts
 trace_and_watch
 print_metrics
 distrust

@@ -177,6 +177,70 @@ START_TEST(test_a_snapshot_has_the_memory)
 }
 END_TEST
 
+START_TEST(test_a_snapshot_beside_one_of_the_program_is_refused_in_words_of_the_tool)
+{
+	struct uffdwp_snapshot_options options = UFFDWP_SNAPSHOT_OPTIONS_INIT;
+	struct uffdwp_snapshot *snapshot;
+	char path[SCRATCH_PATH];
+	char image[SCRATCH_PATH];
+
+	scratch_join(path, folder, "own.raw");
+	scratch_join(image, folder, "image.raw");
+	options.path = path;
+	options.rate_bytes = 1;
+	memset(place.base, 1, place.length_bytes);
+	ck_assert_int_eq(uffdwp_snapshot_begin(place.region, &options, &snapshot), 0);
+	expect(ctl("snapshot %d:%llu '%s'", (int)getpid(), region, image), 1, "is under way (begun by the program;");
+	ck_assert_ptr_null(strstr(output, "uffdwp_"));
+	expect(ctl("abort %d:%llu", (int)getpid(), region), 0, "asked to end");
+	(void)uffdwp_snapshot_wait(snapshot, -1, NULL);
+	expect(ctl("snapshot %d:%llu '%s'", (int)getpid(), region, image), 1, "the program has not released it");
+	ck_assert_int_eq(uffdwp_snapshot_free(snapshot), 0);
+	expect(ctl("snapshot %d:%llu '%s'", (int)getpid(), region, image), 0, "is complete");
+}
+END_TEST
+
+static atomic_int in_cut;
+
+static int stay_in_cut(void *user)
+{
+	(void)user;
+	atomic_store(&in_cut, 1);
+	sleep_us(1500000); /* longer than the tool takes to ask, as a rule: it asks again */
+	return 0;
+}
+
+static void leave_cut(void *user)
+{
+	(void)user;
+}
+
+static void *view_slowly(void *argument)
+{
+	struct uffdwp_view_options options = UFFDWP_VIEW_OPTIONS_INIT;
+	struct uffdwp_view *view;
+
+	(void)argument;
+	options.cut_enter = stay_in_cut;
+	options.cut_leave = leave_cut;
+	must(uffdwp_view_open(place.region, &options, &view) == 0);
+	must(uffdwp_view_close(view) == 0);
+	return NULL;
+}
+
+START_TEST(test_a_snapshot_begins_once_the_cut_of_a_view_is_over)
+{
+	char path[SCRATCH_PATH];
+	pthread_t thread = thread_start(view_slowly, NULL);
+
+	while (!atomic_load(&in_cut))
+		sleep_us(1000);
+	scratch_join(path, folder, "image.raw");
+	expect(ctl("snapshot %d:%llu '%s'", (int)getpid(), region, path), 0, "is complete");
+	thread_join(thread);
+}
+END_TEST
+
 static atomic_int traced;
 
 static void *trace(void *argument)
@@ -240,6 +304,8 @@ static Suite *suite_new(void)
 	tcase_add_test(all, test_its_figures_are_those_of_the_interface);
 	tcase_add_test(all, test_pages_are_armed_and_disarmed);
 	tcase_add_test(all, test_a_snapshot_has_the_memory);
+	tcase_add_test(all, test_a_snapshot_beside_one_of_the_program_is_refused_in_words_of_the_tool);
+	tcase_add_test(all, test_a_snapshot_begins_once_the_cut_of_a_view_is_over);
 	tcase_add_test(all, test_a_trace_names_thread_and_place_of_a_write);
 	if (access("/usr/bin/python3", X_OK) == 0 || getenv("UFFDWP_PYTHON3"))
 		tcase_add_test(all, test_metrics_can_be_read);

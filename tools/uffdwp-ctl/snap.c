@@ -16,6 +16,7 @@
 #include "live_wait.h"
 #include "reword.h"
 #include "snap_bar.h"
+#include "snap_busy.h"
 
 #define SNAP_PATH 4096
 #define SNAP_LOOK_MS 200
@@ -410,8 +411,9 @@ static enum live_end snap_run(const struct snap_command *command, struct live_pe
 
 	snap.expected = snap_expect(command, peer);
 	peer->stops = 1; /* the first signal aborts the snapshot, once its number is known */
-	if (live_ask(peer, request, LIVE_LIMIT_WORK_MS, answer_snapshot, &answer) != LIVE_DONE)
-		return live_fail_region(&command->live, peer);
+	end = snap_busy_ask(&command->live, peer, request, &answer);
+	if (end)
+		return end;
 	snap.number = shape_number(answer, "snapshot");
 	end = command->no_wait ? snap_report_begun(&snap, answer) : snap_follow(&snap);
 	json_object_put(answer);
@@ -426,7 +428,8 @@ static const char snap_doc[] =
         "This program waits until it has ended, and shows how far it is where standard error is a terminal. Ctrl-C (or "
         "SIGTERM) "
         "aborts the snapshot; once more, and this program ends without waiting for that. A process in "
-        "another root folder or mount namespace takes OUT.img as a name in there.\n"
+        "another root folder or mount namespace takes OUT.img as a name in there. While the program forks, or makes a "
+        "view, it is asked again for 5 s.\n"
         "\n"
         "--rate bounds what goes to OUT.img. It holds no writer back: pages that are written before they were saved "
         "are preserved in memory at once, on top of it; and while less than half of --pool is left OUT.img is written "
@@ -435,7 +438,8 @@ static const char snap_doc[] =
         "\n"
         "Exit codes:\n"
         "  0  the image is there; with --no-wait: it has begun\n"
-        "  1  there is no image: it was refused, failed, or was aborted\n"
+        "  1  there is no image: it was refused (also where another snapshot of the\n"
+        "     region runs), failed, or was aborted\n"
         "  2  the command line was not understood\n"
         "  3  no such process, socket or region, or no right to it\n"
         "  4  the process answers nothing or nonsense, or has ended; output not\n"
