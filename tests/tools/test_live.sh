@@ -351,6 +351,82 @@ be_silent() {
 	pid=$honest
 }
 
+until_says() {
+	for _ in {1..1000}; do
+		! grep -qE -- "$2" "$1" || return 0
+		sleep 0.1
+	done
+	fail "$1 does not say '$2': $(head -c 2000 "$1")"
+}
+
+# A process that is stopped is named as such, and what was begun goes on when it does.
+stop_and_go() {
+	local honest=$pid command client status=0 stopped
+	STAND_IN_SNAPSHOT_S=3 stand_in
+	stopped=$pid
+	kill -STOP "$stopped"
+	for command in "stat $pid" "snapshot $pid:1 x.img" "audit $pid:1" "arm $pid:1" "abort $pid:1" "trace $pid" "watch $pid" "metrics $pid"; do
+		# shellcheck disable=SC2086 # a command and its options
+		expect 4 "process $pid \(.*\): it does not answer: it is stopped, by a signal or a debugger \(kill -CONT $pid\)" $command
+	done
+	[[ ! -e x.img.request ]] || fail "a process that is stopped was asked for a snapshot"
+	for command in list stat "watch --lines --count 3 -i 100ms"; do
+		# shellcheck disable=SC2086 # a command and its options
+		expect_of_all "$pid\b.*: it does not answer: it is stopped" $command
+		grep -qE "\b$honest\b.*\b(region )?1\b" said || fail "$command lost the honest process"
+	done
+	kill -CONT "$pid"
+	ctl snapshot "$pid:1" stopped.img >said 2>&1 &
+	client=$!
+	until_there stopped.img.request
+	kill -STOP "$pid"
+	until_says said "process $pid \(.*\) is stopped, by a signal or a debugger: waiting until it goes on"
+	kill -CONT "$pid"
+	wait "$client" || status=$?
+	[[ $status -eq 0 ]] || fail "the snapshot of a process that was stopped: $status: $(<said)"
+	grep -q "is complete" said || fail "the snapshot of a process that was stopped: $(<said)"
+	timeout 100 "$UFFDWP_CTL" watch "$pid" --lines -i 200ms >watched 2>&1 &
+	client=$!
+	until_says watched "bank $pid, region 1"
+	kill -STOP "$pid"
+	until_says watched "$pid: it does not answer: it is stopped"
+	kill -CONT "$pid"
+	for _ in {1..1000}; do
+		! sed '1,/it is stopped/d' watched | grep -q "bank $pid, region 1" || break
+		sleep 0.1
+	done
+	kill -TERM "$client"
+	wait "$client" || fail "watch of a process that was stopped: $(tail -3 watched)"
+	sed '1,/it is stopped/d' watched | grep -q "bank $pid, region 1" || fail "watch does not go on: $(tail -3 watched)"
+	trace_stopped
+	pid=$honest
+}
+
+# A trace goes on when the process does; and may be ended before.
+trace_stopped() {
+	local client status=0
+	timeout 100 "$UFFDWP_CTL" trace "$pid:1" --json >traced 2>said &
+	client=$!
+	until_says traced '"event":"tick"'
+	kill -STOP "$pid"
+	until_says said "process $pid \(.*\) is stopped, by a signal or a debugger: waiting"
+	wc -l <traced >before
+	kill -CONT "$pid"
+	for _ in {1..1000}; do
+		[[ $(wc -l <traced) -le $(<before) ]] || break
+		sleep 0.1
+	done
+	[[ $(wc -l <traced) -gt $(<before) ]] || fail "a trace does not go on: $(<said)"
+	: >said
+	kill -STOP "$pid"
+	until_says said "is stopped"
+	kill -TERM "$client"
+	wait "$client" || status=$?
+	[[ $status -eq 0 ]] || fail "a trace of a process that stays stopped: $status: $(<said)"
+	kill -KILL "$pid"
+	wait "$pid" 2>/dev/null || true
+}
+
 lie_with_controls() {
 	local command honest=$pid
 	stand_in order
@@ -390,7 +466,8 @@ distrust() {
 	: >run/uffdwp/name.sock
 	: >run/uffdwp/99999999.sock
 	ln -s "$pid.sock" run/uffdwp/$$.sock
-	expect 4 "process $$ .*what has the name of its socket is none" stat $$
+	expect 3 "uffdwp/$$.sock: what has the name of a socket is none: left out" stat $$
+	grep -q "process $$ .* has no control socket" said || fail "a link: $(<said)"
 	rm run/uffdwp/$$.sock
 	ctl list >said 2>&1 || true
 	[[ -d run/uffdwp/1234567.sock && -e run/uffdwp/name.sock && -e run/uffdwp/99999999.sock ]] || fail "other files were removed"
@@ -427,6 +504,7 @@ print_metrics
 distrust
 abort_by_signal
 be_silent
+stop_and_go
 lie_with_controls
 lie
 watch_in_terminal

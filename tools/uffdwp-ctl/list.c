@@ -200,7 +200,7 @@ static enum live_end list_ask_all(const struct list_command *command, struct liv
 		if (peer->fd >= 0)
 			end = live_ask(peer, live_request("list"), LIVE_LIMIT_MS, answer_list, &list);
 		if (end) {
-			worst = live_worse(worst, live_fail(&command->live, peer));
+			worst = live_worse(worst, live_weigh(peer, live_fail(&command->live, peer)));
 			live_report_fail(report, peer);
 			continue;
 		}
@@ -276,14 +276,16 @@ static const char list_doc[] =
         "STATE is what runs in the region: a snapshot that is not freed, a restore, tracks, views, the children of "
         "uffdwp_fork(), and the processes whose memory it is where it was adopted. The socket of a process that is "
         "gone "
-        "is removed. A process that does not answer within 5 s, or answers nonsense, is named on standard error, and "
+        "is removed. A process that does not answer within 5 s, is stopped, or answers nonsense, is named on standard "
+        "error, as is a file that is not the socket that its name says, and "
         "the others are listed.\n"
         "\n"
         "Exit codes:\n"
         "  0  all were listed, or there is none\n"
         "  2  the command line was not understood\n"
         "  3  there is no such socket (--socket), or it is another user's\n"
-        "  4  a process answers nothing or nonsense; output not writable\n"
+        "  4  a process of this user's answers nothing or nonsense; output not\n"
+        "     writable. What is wrong with those of other users is only named\n"
         "\n"
         "Examples:\n"
         "  uffdwp-ctl list\n"
@@ -303,6 +305,7 @@ int run_list(int argc, char **argv)
 		live_complain("list", "no memory");
 		end = LIVE_BROKEN;
 	} else {
+		live_find_say_strays("list", &peers);
 		end = list_run(&command, &peers);
 	}
 	live_peers_free(&peers);

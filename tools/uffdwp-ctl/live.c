@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "live_say.h"
 #include "reword.h"
@@ -95,6 +96,11 @@ enum live_end live_worse(enum live_end a, enum live_end b)
 	return a > b ? a : b;
 }
 
+enum live_end live_weigh(const struct live_peer *peer, enum live_end end)
+{
+	return peer->is_one_of_all && peer->uid != geteuid() ? LIVE_DONE : end;
+}
+
 static enum live_end live_meet_one(const struct live_command *command, struct live_peers *peers)
 {
 	char text[512];
@@ -113,8 +119,11 @@ enum live_end live_meet(const struct live_command *command, struct live_peers *p
 
 	if (live_find(peers, command->pid, command->socket)) {
 		live_complain(command->name, "no memory");
-		end = LIVE_BROKEN;
-	} else if (command->socket && peers->count && peers->peers[0].fd < 0) {
+		live_peers_free(peers);
+		return LIVE_BROKEN;
+	}
+	live_find_say_strays(command->name, peers);
+	if (command->socket && peers->count && peers->peers[0].fd < 0) {
 		live_complain(command->name, "%s: %s", command->socket, peers->peers[0].text);
 		end = peers->peers[0].end;
 	} else if (command->pid) {

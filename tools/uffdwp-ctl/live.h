@@ -51,6 +51,10 @@ enum live_end live_fail_region(const struct live_command *command, struct live_p
  * said. */
 enum live_end live_greet(const struct live_command *command, struct live_peer *peer);
 
+/* What a process makes of the end of a command: nothing, where it is one of all and another user's, for no user can
+ * make root's command fail. It is named all the same. */
+enum live_end live_weigh(const struct live_peer *peer, enum live_end end);
+
 /* The worse of two ends: what the process did is worse than what is not there. */
 enum live_end live_worse(enum live_end a, enum live_end b);
 

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,19 +15,31 @@
 
 #include "base/escape.h"
 #include "live_say.h"
+#include "live_stopped.h"
 #include "live_wait.h"
 
 #define FIND_FOLDERS 1024
+#define FIND_OTHERS_MOST 256    /* processes in a folder of another user: each takes a descriptor here */
+#define FIND_OTHERS_NAMES 65536 /* names in such a folder that are looked at */
 
 struct find {
 	struct live_peers *peers;
 	int64_t pid;
+	int is_of_all; /* for a command that asks all */
 	unsigned folders;
 	struct {
 		dev_t dev;
 		ino_t ino;
 	} seen[FIND_FOLDERS]; /* one may have two names */
 	int failed;
+};
+
+/* The folder that is looked into. */
+struct find_folder {
+	const char *path;
+	int fd;
+	uid_t owner;
+	unsigned met;
 };
 
 /* ------------------------------------------------------------------------------------------------------- peers -- */
@@ -97,6 +110,22 @@ static int64_t find_pid_of_name(const char *name)
 	return live_parse_number(digits, &pid) || pid > INT32_MAX ? -1 : (int64_t)pid;
 }
 
+__attribute__((format(printf, 4, 5))) static void find_leave_out(struct find *find, const struct find_folder *folder,
+                                                                 const char *name, const char *format, ...)
+{
+	struct live_peers *peers = find->peers;
+	char why[256];
+	va_list arguments;
+
+	va_start(arguments, format);
+	(void)vsnprintf(why, sizeof(why), format, arguments);
+	va_end(arguments);
+	if (peers->strays < LIVE_STRAYS_MOST)
+		(void)snprintf(peers->stray_texts[peers->strays], LIVE_STRAY_TEXT, "%.*s/%s: %s", LIVE_STRAY_TEXT - 320,
+		               folder->path, name, why);
+	peers->strays++;
+}
+
 static int find_is_gone(int64_t pid)
 {
 	return kill((pid_t)pid, 0) && errno == ESRCH;
@@ -113,35 +142,63 @@ static void find_remove(int folder, const char *name, const struct stat *looked)
 		(void)unlinkat(folder, name, 0);
 }
 
-static void find_meet(struct find *find, int folder, const char *name, uid_t owner, int64_t pid)
+/* Nothing to connect to: it is connected, or did not answer a moment ago, or is stopped still. (One more connection to
+ * it would wait in its queue, which is full after some.) */
+static int find_is_settled(const struct live_peer *peer)
 {
-	struct live_peer *peer;
-	struct stat looked;
+	return peer->fd >= 0 ||
+	       (peer->is_stopped ? live_is_stopped(peer->pid) : live_wait_now_ms() < peer->silent_until);
+}
 
-	if (fstatat(folder, name, &looked, AT_SYMLINK_NOFOLLOW))
-		return;
-	if (find_is_gone(pid)) {
-		find_remove(folder, name, &looked);
-		return;
-	}
-	peer = find_known(find->peers, pid);
-	if (peer && (peer->fd >= 0 || live_wait_now_ms() < peer->silent_until)) {
-		peer->seen = 1;
-		return;
-	}
-	if (!peer)
-		peer = find_add(find->peers, pid);
-	if (!peer) {
-		find->failed = 1;
-		return;
-	}
-	peer->seen = 1;
+static void find_connect(struct find *find, const struct find_folder *folder, const char *name, struct live_peer *peer,
+                         const struct stat *looked)
+{
+	enum live_end end;
+
+	peer->is_one_of_all = find->is_of_all;
 	find_name_program(peer);
-	if (live_connect(peer, folder, name, &owner) == LIVE_ABSENT) {
-		if (strstr(peer->text, "listens"))
-			find_remove(folder, name, &looked);
-		peer->seen = 0;
+	end = live_connect(peer, folder->fd, name, &folder->owner);
+	peer->seen = end != LIVE_ABSENT && !peer->is_planted;
+	if (peer->is_planted)
+		find_leave_out(find, folder, name, "%s", peer->text);
+	else if (end == LIVE_ABSENT && strstr(peer->text, "listens"))
+		find_remove(folder->fd, name, looked);
+}
+
+/* A socket of a process that is there, and is the folder's owner's. */
+static void find_meet_process(struct find *find, struct find_folder *folder, const char *name, int64_t pid,
+                              const struct stat *looked)
+{
+	struct live_peer *peer = find_known(find->peers, pid);
+
+	if (folder->owner != geteuid() && ++folder->met > FIND_OTHERS_MOST) {
+		find_leave_out(find, folder, name, "user %u has more than %d sockets there", (unsigned)folder->owner,
+		               FIND_OTHERS_MOST);
+	} else if (peer && find_is_settled(peer)) {
+		peer->seen = 1;
+	} else if (peer || (peer = find_add(find->peers, pid)) != NULL) {
+		find_connect(find, folder, name, peer, looked);
+	} else {
+		find->failed = 1;
 	}
+}
+
+static void find_meet(struct find *find, struct find_folder *folder, const char *name, int64_t pid)
+{
+	struct stat looked;
+	uid_t other;
+
+	if (fstatat(folder->fd, name, &looked, AT_SYMLINK_NOFOLLOW))
+		return;
+	if (!S_ISSOCK(looked.st_mode))
+		find_leave_out(find, folder, name, "what has the name of a socket is none");
+	else if (find_is_gone(pid))
+		find_remove(folder->fd, name, &looked);
+	else if (!live_is_of_user(pid, folder->owner, &other))
+		find_leave_out(find, folder, name, "process %lld is user %u's, and not user %u's", (long long)pid,
+		               (unsigned)other, (unsigned)folder->owner);
+	else
+		find_meet_process(find, folder, name, pid, &looked);
 }
 
 /* ----------------------------------------------------------------------------------------------------- folders -- */
@@ -159,30 +216,41 @@ static int find_was_seen(struct find *find, const struct stat *facts)
 	return 0;
 }
 
-static void find_look_into(struct find *find, const char *path, uid_t owner)
+static void find_look_at_names(struct find *find, struct find_folder *folder, DIR *list)
 {
-	int folder = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	unsigned names = 0;
 	struct dirent *entry;
-	struct stat facts;
-	DIR *list;
 
-	if (folder < 0)
-		return;
-	if (fstat(folder, &facts) || facts.st_uid != owner || (facts.st_mode & 077) || find_was_seen(find, &facts)) {
-		(void)close(folder);
-		return;
-	}
-	list = fdopendir(folder);
-	if (!list) {
-		(void)close(folder);
-		return;
-	}
-	while ((entry = readdir(list))) {
+	while ((entry = readdir(list)) && !live_wait_stops()) {
 		int64_t pid = find_pid_of_name(entry->d_name);
 
+		if (folder->owner != geteuid() && ++names > FIND_OTHERS_NAMES) {
+			find_leave_out(find, folder, "...", "user %u has more than %d names there",
+			               (unsigned)folder->owner, FIND_OTHERS_NAMES);
+			return;
+		}
 		if (pid > 0 && (!find->pid || pid == find->pid))
-			find_meet(find, folder, entry->d_name, owner, pid);
+			find_meet(find, folder, entry->d_name, pid);
 	}
+}
+
+static void find_look_into(struct find *find, const char *path, uid_t owner)
+{
+	struct find_folder folder = {
+	        .path = path, .fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), .owner = owner};
+	struct stat facts;
+	DIR *list = NULL;
+
+	if (folder.fd < 0)
+		return;
+	if (!fstat(folder.fd, &facts) && facts.st_uid == owner && !(facts.st_mode & 077) &&
+	    !find_was_seen(find, &facts))
+		list = fdopendir(folder.fd);
+	if (!list) {
+		(void)close(folder.fd);
+		return;
+	}
+	find_look_at_names(find, &folder, list);
 	(void)closedir(list);
 }
 
@@ -238,7 +306,7 @@ static void find_meet_path(struct find *find, const char *path)
 	if (!peer)
 		return;
 	peer->seen = 1;
-	if (peer->fd >= 0 || live_wait_now_ms() < peer->silent_until)
+	if (find_is_settled(peer))
 		return;
 	if (slash)
 		(void)snprintf(above, sizeof(above), "%.*s", slash == path ? 1 : (int)(slash - path), path);
@@ -270,7 +338,9 @@ int live_find(struct live_peers *peers, int64_t pid, const char *socket)
 {
 	static struct find find;
 
-	find = (struct find){.peers = peers, .pid = pid};
+	find = (struct find){.peers = peers, .pid = pid, .is_of_all = !pid && !socket};
+	live_talk_begin();
+	peers->strays = 0;
 	for (size_t i = 0; i < peers->count; i++)
 		peers->peers[i].seen = 0;
 	if (socket)
@@ -289,6 +359,16 @@ void live_peers_free(struct live_peers *peers)
 		live_disconnect(&peers->peers[i]);
 	free(peers->peers);
 	*peers = (struct live_peers){0};
+}
+
+void live_find_say_strays(const char *command, const struct live_peers *peers)
+{
+	size_t named = peers->strays < LIVE_STRAYS_MOST ? peers->strays : LIVE_STRAYS_MOST;
+
+	for (size_t i = 0; i < named; i++)
+		live_complain(command, "%s: left out", peers->stray_texts[i]);
+	if (peers->strays > named)
+		live_complain(command, "left out %zu more of that kind", peers->strays - named);
 }
 
 void live_find_explain(int64_t pid, char *text, size_t size)

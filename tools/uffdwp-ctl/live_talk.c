@@ -14,11 +14,15 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "live_say.h"
+#include "live_stopped.h"
 #include "live_wait.h"
 
 #define TALK_RETRY_MS 20
 #define TALK_REQUEST_MAX 4096
 #define TALK_PIECE 65536
+#define TALK_OTHERS 64    /* users with an account of their own; what are more share the last one */
+#define TALK_SLICE_MS 500 /* after which a wait looks whether the process is stopped */
 
 __attribute__((format(printf, 3, 4))) static enum live_end talk_fail(struct live_peer *peer, enum live_end end,
                                                                      const char *format, ...)
@@ -34,6 +38,61 @@ __attribute__((format(printf, 3, 4))) static enum live_end talk_fail(struct live
 	return end;
 }
 
+/* ------------------------------------------------------------------------------------------------ other users -- */
+
+static struct talk_account {
+	uid_t uid;
+	int is_used;
+	int64_t spent_ms;
+	uint64_t bytes;
+} talk_accounts[TALK_OTHERS];
+
+void live_talk_begin(void)
+{
+	memset(talk_accounts, 0, sizeof(talk_accounts));
+}
+
+/* NULL: this process may take what any may. */
+static struct talk_account *talk_account_of(const struct live_peer *peer)
+{
+	size_t i = 0;
+
+	if (!peer->is_one_of_all || peer->uid == geteuid())
+		return NULL;
+	while (i + 1 < TALK_OTHERS && talk_accounts[i].is_used && talk_accounts[i].uid != peer->uid)
+		i++;
+	talk_accounts[i].is_used = 1;
+	talk_accounts[i].uid = peer->uid;
+	return &talk_accounts[i];
+}
+
+/* How long an answer may take; 0: no longer. */
+static int talk_limit(const struct live_peer *peer, int limit_ms)
+{
+	const struct talk_account *account = talk_account_of(peer);
+	int64_t left_ms = account ? LIVE_OTHERS_MS - account->spent_ms : limit_ms;
+
+	if (account && account->bytes > LIVE_OTHERS_BYTES)
+		return 0;
+	return left_ms < limit_ms ? (left_ms > 0 ? (int)left_ms : 0) : limit_ms;
+}
+
+static void talk_charge(const struct live_peer *peer, int64_t since_ms)
+{
+	struct talk_account *account = talk_account_of(peer);
+
+	if (account)
+		account->spent_ms += live_wait_now_ms() - since_ms;
+}
+
+static enum live_end talk_fail_others(struct live_peer *peer)
+{
+	return talk_fail(peer, LIVE_BROKEN,
+	                 "it is not asked: processes of user %u have taken the %d s, or the %llu MiB, that each other "
+	                 "user's are given",
+	                 (unsigned)peer->uid, LIVE_OTHERS_MS / 1000, (unsigned long long)(LIVE_OTHERS_BYTES >> 20));
+}
+
 void live_disconnect(struct live_peer *peer)
 {
 	if (peer->fd >= 0)
@@ -46,28 +105,52 @@ void live_disconnect(struct live_peer *peer)
 
 /* ------------------------------------------------------------------------------------------------- connecting -- */
 
-/* By the open folder, since its path may be longer than an address takes. */
-static int talk_connect_once(int fd, int folder, const char *name)
+/* By the file that was looked at, since its path may be longer than an address takes, and lead elsewhere by now. */
+static int talk_connect_once(int fd, int file)
 {
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
 
-	if (snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/%s", folder, name) >=
-	    (int)sizeof(address.sun_path))
-		return -ENAMETOOLONG;
+	(void)snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d", file);
 	return connect(fd, (const struct sockaddr *)&address, sizeof(address)) ? -errno : 0;
 }
 
 /* A queue of connections that is full answers EAGAIN, and cannot be polled for. */
-static int talk_connect(int fd, int folder, const char *name)
+static int talk_connect(const struct live_peer *peer, int file)
 {
-	int64_t until_ms = live_wait_now_ms() + LIVE_LIMIT_MS;
-	int error = talk_connect_once(fd, folder, name);
+	int64_t begin_ms = live_wait_now_ms();
+	int64_t until_ms = begin_ms + talk_limit(peer, LIVE_LIMIT_MS);
+	int error = talk_connect_once(peer->fd, file);
 
-	while (error == -EAGAIN && live_wait_now_ms() < until_ms && !live_wait_stops()) {
+	while (error == -EAGAIN && live_wait_now_ms() < until_ms && !live_wait_stops() && !live_is_stopped(peer->pid)) {
 		(void)live_wait(-1, 0, live_wait_now_ms() + TALK_RETRY_MS);
-		error = talk_connect_once(fd, folder, name);
+		error = talk_connect_once(peer->fd, file);
 	}
+	talk_charge(peer, begin_ms);
 	return error;
+}
+
+static enum live_end talk_fail_stopped(struct live_peer *peer)
+{
+	(void)talk_fail(peer, LIVE_BROKEN,
+	                "it does not answer: it is stopped, by a signal or a debugger (kill -CONT %lld)",
+	                (long long)peer->pid);
+	peer->is_stopped = 1;
+	return peer->end;
+}
+
+/* Not what its name says: no fault of the process that has that name. */
+__attribute__((format(printf, 2, 3))) static enum live_end talk_fail_planted(struct live_peer *peer, const char *format,
+                                                                             ...)
+{
+	char text[256];
+	va_list arguments;
+
+	va_start(arguments, format);
+	(void)vsnprintf(text, sizeof(text), format, arguments);
+	va_end(arguments);
+	(void)talk_fail(peer, LIVE_BROKEN, "%s", text);
+	peer->is_planted = 1;
+	return peer->end;
 }
 
 /* Whether the process at the other end is of the folder's owner: a name may lead elsewhere, and nothing was sent yet.
@@ -80,39 +163,58 @@ static enum live_end talk_check_peer(struct live_peer *peer, uid_t owner)
 	if (getsockopt(peer->fd, SOL_SOCKET, SO_PEERCRED, &other, &length))
 		return talk_fail(peer, LIVE_BROKEN, "the other end of its socket is not known: %s", strerror(errno));
 	if (other.uid != owner)
-		return talk_fail(peer, LIVE_BROKEN, "user %u listens at its socket, which must be user %u's",
-		                 (unsigned)other.uid, (unsigned)owner);
+		return talk_fail_planted(peer, "user %u listens at its socket, which must be user %u's",
+		                         (unsigned)other.uid, (unsigned)owner);
 	if (peer->pid == 0)
 		peer->pid = other.pid;
 	if (other.pid != 0 && other.pid != peer->pid)
-		return talk_fail(peer, LIVE_BROKEN, "process %d has its socket: it is not what its name says",
-		                 (int)other.pid);
+		return talk_fail_planted(peer, "process %d has its socket: it is not what its name says",
+		                         (int)other.pid);
 	peer->uid = owner;
 	return LIVE_DONE;
 }
 
-enum live_end live_connect(struct live_peer *peer, int folder, const char *name, const uid_t *owner)
+static enum live_end talk_connect_to(struct live_peer *peer, int file, const uid_t *owner)
 {
 	struct stat facts;
 	int error;
 
-	if (fstatat(folder, name, &facts, AT_SYMLINK_NOFOLLOW))
+	if (fstat(file, &facts))
 		return talk_fail(peer, LIVE_ABSENT, "its socket is gone");
 	if (!S_ISSOCK(facts.st_mode))
-		return talk_fail(peer, LIVE_BROKEN, "what has the name of its socket is none");
+		return talk_fail_planted(peer, "what has the name of its socket is none");
+	peer->uid = owner ? *owner : facts.st_uid;
+	if (!talk_limit(peer, LIVE_LIMIT_MS))
+		return talk_fail_others(peer);
 	peer->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (peer->fd < 0)
 		return talk_fail(peer, LIVE_BROKEN, "no socket can be made: %s", strerror(errno));
-	error = talk_connect(peer->fd, folder, name);
+	error = talk_connect(peer, file);
 	if (error == -ECONNREFUSED || error == -ENOENT)
 		return talk_fail(peer, LIVE_ABSENT, "nothing listens at its socket");
 	if (error == -EACCES || error == -EPERM)
 		return talk_fail(peer, LIVE_ABSENT, "this user may not connect to its socket");
+	if (error == -EAGAIN && live_is_stopped(peer->pid))
+		return talk_fail_stopped(peer);
 	if (error == -EAGAIN)
 		return talk_fail(peer, LIVE_BROKEN, "it takes no connection within %d s", LIVE_LIMIT_MS / 1000);
 	if (error)
 		return talk_fail(peer, LIVE_BROKEN, "connecting to its socket fails: %s", strerror(-error));
-	return talk_check_peer(peer, owner ? *owner : facts.st_uid);
+	return talk_check_peer(peer, peer->uid);
+}
+
+enum live_end live_connect(struct live_peer *peer, int folder, const char *name, const uid_t *owner)
+{
+	int file = openat(folder, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	enum live_end end;
+
+	peer->is_planted = 0;
+	peer->is_stopped = 0;
+	if (file < 0)
+		return talk_fail(peer, LIVE_ABSENT, "its socket is gone");
+	end = talk_connect_to(peer, file, owner);
+	(void)close(file);
+	return end;
 }
 
 /* --------------------------------------------------------------------------------------------------- requests -- */
@@ -136,18 +238,59 @@ void live_request_text(struct json_object *request, const char *key, const char 
 	(void)json_object_object_add(request, key, json_object_new_string(text));
 }
 
-static enum live_end talk_waited(struct live_peer *peer, int ready, int limit_ms)
+static void talk_set_limit(struct live_peer *peer, int limit_ms)
 {
-	if (ready > 0)
-		return LIVE_DONE;
-	if (ready == 0)
-		return talk_fail(peer, LIVE_BROKEN, "it does not answer within %d s", limit_ms / 1000);
-	if (live_wait_stops() > peer->stops)
-		return talk_fail(peer, LIVE_BROKEN, "interrupted");
-	return LIVE_DONE;
+	peer->limit_ms = limit_ms;
+	peer->until_ms = live_wait_now_ms() + limit_ms;
 }
 
-static enum live_end talk_send(struct live_peer *peer, const char *line, size_t length, int64_t until_ms)
+static enum live_end talk_fail_late(struct live_peer *peer)
+{
+	return talk_fail(peer, LIVE_BROKEN, "it does not answer within %d s", (peer->limit_ms + 999) / 1000);
+}
+
+/* Says once that a process is stopped, and gives it the time that it lost; until the patience ends. */
+static void talk_have_patience(struct live_peer *peer)
+{
+	int64_t until_ms = peer->until_ms + TALK_SLICE_MS;
+
+	if (!peer->is_stopped)
+		live_complain(
+		        peer->patient,
+		        "process %lld (%s) is stopped, by a signal or a debugger: waiting until it goes on (kill -CONT "
+		        "%lld)",
+		        (long long)peer->pid, peer->program, (long long)peer->pid);
+	peer->is_stopped = 1;
+	peer->until_ms = until_ms < peer->patient_until_ms ? until_ms : peer->patient_until_ms;
+}
+
+/* As live_wait(), until the answer is due; it takes a process for stopped that is so at two looks in a row. */
+static enum live_end talk_wait(struct live_peer *peer, int events)
+{
+	int stopped = 0;
+
+	for (;;) {
+		int64_t slice_ms = live_wait_now_ms() + TALK_SLICE_MS;
+		int ready = live_wait(peer->fd, events, slice_ms < peer->until_ms ? slice_ms : peer->until_ms);
+
+		if (ready > 0)
+			return LIVE_DONE;
+		if (ready < 0)
+			return live_wait_stops() > peer->stops ? talk_fail(peer, LIVE_BROKEN, "interrupted")
+			                                       : LIVE_DONE;
+		stopped = live_is_stopped(peer->pid) ? stopped + 1 : 0;
+		if (stopped && peer->patient)
+			talk_have_patience(peer);
+		else if (stopped > 1)
+			return talk_fail_stopped(peer);
+		else if (!stopped)
+			peer->is_stopped = 0;
+		if (live_wait_now_ms() >= peer->until_ms)
+			return stopped ? talk_fail_stopped(peer) : talk_fail_late(peer);
+	}
+}
+
+static enum live_end talk_send(struct live_peer *peer, const char *line, size_t length)
 {
 	for (size_t sent = 0; sent < length;) {
 		ssize_t more = send(peer->fd, line + sent, length - sent, MSG_NOSIGNAL);
@@ -158,13 +301,13 @@ static enum live_end talk_send(struct live_peer *peer, const char *line, size_t 
 			return LIVE_DONE; /* the answer that it gave before says why */
 		else if (errno != EAGAIN && errno != EINTR)
 			return talk_fail(peer, LIVE_BROKEN, "sending to it fails: %s", strerror(errno));
-		else if (talk_waited(peer, live_wait(peer->fd, POLLOUT, until_ms), LIVE_LIMIT_MS))
+		else if (talk_wait(peer, POLLOUT))
 			return LIVE_BROKEN;
 	}
 	return LIVE_DONE;
 }
 
-static enum live_end talk_send_request(struct live_peer *peer, struct json_object *request, int64_t until_ms)
+static enum live_end talk_send_request(struct live_peer *peer, struct json_object *request)
 {
 	char line[TALK_REQUEST_MAX + 1];
 	const char *text;
@@ -180,7 +323,7 @@ static enum live_end talk_send_request(struct live_peer *peer, struct json_objec
 		return talk_fail(peer, LIVE_USAGE,
 		                 "a request takes %d bytes at most, and this one has %d: shorten its paths",
 		                 TALK_REQUEST_MAX, length);
-	return talk_send(peer, line, (size_t)length, until_ms);
+	return talk_send(peer, line, (size_t)length);
 }
 
 /* ---------------------------------------------------------------------------------------------------- answers -- */
@@ -206,8 +349,9 @@ static int talk_make_room(struct live_peer *peer)
 }
 
 /* Receives a piece, or waits for one. */
-static enum live_end talk_receive(struct live_peer *peer, int64_t until_ms, int limit_ms)
+static enum live_end talk_receive(struct live_peer *peer)
 {
+	struct talk_account *account = talk_account_of(peer);
 	ssize_t more;
 
 	if (peer->used - peer->start > SHAPE_LINE_MAX)
@@ -220,17 +364,19 @@ static enum live_end talk_receive(struct live_peer *peer, int64_t until_ms, int 
 		                 peer->used > peer->start ? " within a line" : " without an answer");
 	if (more > 0) {
 		peer->used += (size_t)more;
+		peer->is_stopped = 0;
+		if (account && (account->bytes += (uint64_t)more) > LIVE_OTHERS_BYTES)
+			return talk_fail_others(peer);
 		/* The bound counts also for a process that never stops sending. */
-		return live_wait_now_ms() < until_ms ? LIVE_DONE : talk_waited(peer, 0, limit_ms);
+		return live_wait_now_ms() < peer->until_ms ? LIVE_DONE : talk_fail_late(peer);
 	}
 	if (errno != EAGAIN && errno != EINTR)
 		return talk_fail(peer, LIVE_BROKEN, "it closed the connection: %s", strerror(errno));
-	return talk_waited(peer, live_wait(peer->fd, POLLIN, until_ms), limit_ms);
+	return talk_wait(peer, POLLIN);
 }
 
 /* The next line, without its newline. */
-static enum live_end talk_line(struct live_peer *peer, int64_t until_ms, int limit_ms, const char **line,
-                               size_t *length)
+static enum live_end talk_line(struct live_peer *peer, const char **line, size_t *length)
 {
 	size_t looked = peer->start;
 
@@ -244,7 +390,7 @@ static enum live_end talk_line(struct live_peer *peer, int64_t until_ms, int lim
 			peer->start += *length + 1;
 			return LIVE_DONE;
 		}
-		if (talk_receive(peer, until_ms, limit_ms))
+		if (talk_receive(peer))
 			return peer->end;
 		looked = peer->start + before;
 	}
@@ -279,13 +425,13 @@ static enum live_end talk_check(struct live_peer *peer, struct json_object *answ
 	return refusal ? talk_refused(peer, answer) : LIVE_DONE;
 }
 
-static enum live_end talk_take(struct live_peer *peer, int64_t until_ms, int limit_ms, struct json_object **answer)
+static enum live_end talk_take(struct live_peer *peer, struct json_object **answer)
 {
 	char wrong[512];
 	const char *line = NULL;
 	size_t length = 0;
 
-	if (talk_line(peer, until_ms, limit_ms, &line, &length))
+	if (talk_line(peer, &line, &length))
 		return peer->end;
 	*answer = shape_read(line, length, wrong, sizeof(wrong));
 	return *answer ? LIVE_DONE : talk_fail(peer, LIVE_BROKEN, "its answer is none: %s", wrong);
@@ -297,10 +443,9 @@ static void talk_drop(struct json_object **answer)
 	*answer = NULL;
 }
 
-static enum live_end talk_answer(struct live_peer *peer, int64_t until_ms, int limit_ms, const struct shape *shape,
-                                 struct json_object **answer)
+static enum live_end talk_answer(struct live_peer *peer, const struct shape *shape, struct json_object **answer)
 {
-	if (talk_take(peer, until_ms, limit_ms, answer))
+	if (talk_take(peer, answer))
 		return peer->end;
 	if (!shape_has(*answer, "ok"))
 		(void)talk_fail(peer, LIVE_BROKEN, "its answer is none: ok is missing");
@@ -314,7 +459,7 @@ static enum live_end talk_answer(struct live_peer *peer, int64_t until_ms, int l
 enum live_end live_ask(struct live_peer *peer, struct json_object *request, int limit_ms, const struct shape *shape,
                        struct json_object **answer)
 {
-	int64_t until_ms = live_wait_now_ms() + limit_ms;
+	int64_t begin_ms = live_wait_now_ms();
 
 	*answer = NULL;
 	if (peer->fd < 0) { /* it has failed before */
@@ -322,16 +467,23 @@ enum live_end live_ask(struct live_peer *peer, struct json_object *request, int 
 		return peer->end ? peer->end : LIVE_BROKEN;
 	}
 	peer->end = LIVE_DONE;
-	if (talk_send_request(peer, request, until_ms))
-		return peer->end;
-	return talk_answer(peer, until_ms, limit_ms, shape, answer);
+	talk_set_limit(peer, talk_limit(peer, limit_ms));
+	if (!peer->limit_ms) {
+		json_object_put(request);
+		return talk_fail_others(peer);
+	}
+	if (talk_send_request(peer, request) == LIVE_DONE)
+		(void)talk_answer(peer, shape, answer);
+	talk_charge(peer, begin_ms);
+	return peer->end;
 }
 
 enum live_end live_next(struct live_peer *peer, int limit_ms, const struct shape *shape, struct json_object **line)
 {
 	*line = NULL;
 	peer->end = LIVE_DONE;
-	if (talk_take(peer, live_wait_now_ms() + limit_ms, limit_ms, line))
+	talk_set_limit(peer, limit_ms);
+	if (talk_take(peer, line))
 		return live_wait_stops() > peer->stops ? LIVE_DONE : peer->end;
 	if (talk_check(peer, *line, shape))
 		talk_drop(line);

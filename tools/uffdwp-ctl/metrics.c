@@ -338,7 +338,7 @@ static enum live_end metrics_ask_all(const struct live_command *command, struct 
 
 		process->peer = &peers->peers[i];
 		if (peers->peers[i].fd < 0 || live_look(command, &peers->peers[i], &process->state) != LIVE_DONE)
-			worst = live_worse(worst, live_fail(command, &peers->peers[i]));
+			worst = live_worse(worst, live_weigh(&peers->peers[i], live_fail(command, &peers->peers[i])));
 		live_disconnect(&peers->peers[i]);
 	}
 	return worst;
@@ -384,7 +384,8 @@ static const char metrics_doc[] =
         "  1  a process refused it\n"
         "  2  the command line was not understood\n"
         "  3  PID: no such process or socket, or no right to it\n"
-        "  4  a process answers nothing or nonsense; output not writable\n"
+        "  4  a process (of all: one of this user's) answers nothing or nonsense;\n"
+        "     output not writable\n"
         "\n"
         "Example:\n"
         "  uffdwp-ctl metrics >uffdwp.tmp; mv uffdwp.tmp textfiles/uffdwp.prom\n";
@@ -402,6 +403,8 @@ int run_metrics(int argc, char **argv)
 		end = live_meet(&command, &peers);
 	else if (live_find(&peers, 0, NULL))
 		end = LIVE_BROKEN;
+	else
+		live_find_say_strays("metrics", &peers);
 	if (!end)
 		end = metrics_run(&command, &peers);
 	live_peers_free(&peers);

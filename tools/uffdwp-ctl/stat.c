@@ -281,7 +281,7 @@ static enum live_end stat_run(const struct live_command *command, struct live_pe
 		struct live_state state = {0};
 
 		if (peer->fd < 0 || live_look(command, peer, &state) != LIVE_DONE) {
-			worst = live_worse(worst, live_fail_region(command, peer));
+			worst = live_worse(worst, live_weigh(peer, live_fail_region(command, peer)));
 			live_report_fail(report, peer);
 		} else if (command->json) {
 			live_report_add(report, peer, json_object_get(state.stat));
@@ -315,7 +315,8 @@ static const char stat_doc[] =
         "  1  the process refused it\n"
         "  2  the command line was not understood\n"
         "  3  no such process, socket or region, or no right to it\n"
-        "  4  a process answers nothing or nonsense; output not writable\n"
+        "  4  a process (of all: one of this user's) answers nothing or nonsense;\n"
+        "     output not writable\n"
         "\n"
         "Examples:\n"
         "  uffdwp-ctl stat 4711:1\n"

@@ -127,7 +127,7 @@ static void watch_ask(struct watch *watch, struct live_peer *peer, struct watch_
 		return;
 	if (live_look(&watch->command->live, peer, &process->now) == LIVE_REFUSED && watch->command->live.region >= 0)
 		watch->over = 1;
-	else if (peer->fd < 0)
+	else if (peer->fd < 0 && !peer->is_stopped)
 		peer->silent_until = live_wait_now_ms() + WATCH_SILENT_MS;
 	else if (watch->command->interval_s > WATCH_IDLE_S) /* processes close idle connections after some minutes */
 		live_disconnect(peer);
@@ -333,6 +333,13 @@ static int watch_wait(struct watch *watch, int64_t until_ms)
 	return live_wait_stops() > 0;
 }
 
+/* Once, and not on a screen: after it. Of one process they were said when it was met. */
+static void watch_say_strays(const struct watch *watch)
+{
+	if (!watch->command->live.pid && !watch->command->live.socket)
+		live_find_say_strays("watch", &watch->peers);
+}
+
 static enum live_end watch_run(struct watch *watch)
 {
 	const struct watch_command *command = watch->command;
@@ -343,6 +350,8 @@ static enum live_end watch_run(struct watch *watch)
 			return LIVE_BROKEN;
 		if (watch->over || live_wait_stops())
 			return LIVE_DONE;
+		if (looks == 1 && !watch->on_screen)
+			watch_say_strays(watch);
 		if (watch_show(watch))
 			return LIVE_BROKEN;
 		if (looks == command->count)
@@ -377,7 +386,7 @@ static const char watch_doc[] =
         "\v"
         "On a terminal it has the screen for itself; q or Ctrl-C ends it. Where blocks do not fit, each region has a "
         "line. Into a pipe, with TERM=dumb or with --lines, each look is a line a region; with --json, a line a "
-        "look.\n"
+        "look. A process that is stopped, or does not answer, is named in its place, and shown again when it does.\n"
         "\n"
         "Exit codes:\n"
         "  0  ended by q, Ctrl-C, --count, or because what was watched has ended\n"
@@ -410,6 +419,8 @@ int run_watch(int argc, char **argv)
 			watch_screen_open(&watch.screen);
 		watch.end = watch_run(&watch);
 		watch_screen_close(&watch.screen);
+		if (watch.on_screen)
+			watch_say_strays(&watch);
 	}
 	if (watch.over)
 		live_complain("watch", "what was watched has ended");
