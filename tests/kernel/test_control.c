@@ -414,7 +414,8 @@ static void expect_rights(uint32_t control, unsigned region)
 {
 	for (size_t i = 0; i < sizeof(rights) / sizeof(rights[0]); i++) {
 		char members[256];
-		char *at = strstr(strcpy(members, rights[i].members), "%u");
+		(void)snprintf(members, sizeof(members), "%s", rights[i].members);
+		char *at = strstr(members, "%u");
 		if (at)
 			(void)snprintf(at, 16, "%u", region);
 		struct json_object *answer = ask(members);

@@ -291,7 +291,7 @@ def serve_lines(client):
         except Refusal as refusal:
             result = {"v": 1, "id": request["id"], "ok": False, "error": refusal.args[0], "text": refusal.args[1]}
         # A liar in a trace is honest before; in a quiet one nothing is written.
-        honest = LIE in ("none", "quiet", "full", "preserve", "forks", "fork", "own") or (LIE in ("evil", "types") and request["do"] in ("trace", "hello") and "trace" in sys.argv)
+        honest = LIE in ("none", "quiet", "full", "preserve", "forks", "fork", "own", "drops") or (LIE in ("evil", "types") and request["do"] in ("trace", "hello") and "trace" in sys.argv)
         client.sendall(json.dumps(result).encode() + b"\n" if honest else lie(json.dumps(result), request))
         if LIE == "half":
             time.sleep(0.05)
@@ -307,6 +307,8 @@ def main():
     server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     server.bind(path)
     server.listen(16)
+    if LIE == "drops":  # gives up its user, as servers do
+        os.setuid(65534)
     print(os.getpid(), flush=True)
     clients = [server, sys.stdin]
     while True:

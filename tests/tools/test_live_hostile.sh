@@ -91,6 +91,8 @@ sys.stdin.read()' "$@"
 
 begin "$python" control_stand_in.py "$scratch/run"
 honest=$pid
+begin "$python" control_stand_in.py "$scratch/run" drops
+dropped=$pid
 as_user mkdir -m 700 "$folder"
 mkdir others
 ln -s "$folder" others/uffdwp
@@ -112,6 +114,7 @@ plant() {
 	neighbour=$pid
 	ends 0 list
 	grep -q "^ *$neighbour " out || fail "an honest process of another user is not listed: $(<out)"
+	grep -q "^ *$dropped " out || fail "a process of root's that gave up its user is not listed: $(<out)"
 	[[ ! -s err ]] || fail "honest processes: $(<err)"
 	listen_at "$folder/1.sock" "$folder/$honest.sock" "$folder/$$.sock"
 	deceiver=$pid

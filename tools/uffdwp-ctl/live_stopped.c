@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* See live_stopped.h. A name in /proc/PID/stat may have anything in it, so its end is searched from behind. */
+/* See live_stopped.h. A name in /proc/PID/stat may have anything in it, so its end is the last bracket. */
 #include "live_stopped.h"
 
 #include <stdio.h>

@@ -249,19 +249,19 @@ static enum live_end talk_fail_late(struct live_peer *peer)
 	return talk_fail(peer, LIVE_BROKEN, "it does not answer within %d s", (peer->limit_ms + 999) / 1000);
 }
 
-/* Says once that a process is stopped, and gives it the time that it lost; until the patience ends. */
-static void talk_have_patience(struct live_peer *peer)
+/* Says once that a process is stopped, and gives it the time that it lost; until the command wants no more. */
+static void talk_wait_longer(struct live_peer *peer)
 {
 	int64_t until_ms = peer->until_ms + TALK_SLICE_MS;
 
 	if (!peer->is_stopped)
 		live_complain(
-		        peer->patient,
+		        peer->outwaits,
 		        "process %lld (%s) is stopped, by a signal or a debugger: waiting until it goes on (kill -CONT "
 		        "%lld)",
 		        (long long)peer->pid, peer->program, (long long)peer->pid);
 	peer->is_stopped = 1;
-	peer->until_ms = until_ms < peer->patient_until_ms ? until_ms : peer->patient_until_ms;
+	peer->until_ms = until_ms < peer->outwait_until_ms ? until_ms : peer->outwait_until_ms;
 }
 
 /* As live_wait(), until the answer is due; it takes a process for stopped that is so at two looks in a row. */
@@ -279,8 +279,8 @@ static enum live_end talk_wait(struct live_peer *peer, int events)
 			return live_wait_stops() > peer->stops ? talk_fail(peer, LIVE_BROKEN, "interrupted")
 			                                       : LIVE_DONE;
 		stopped = live_is_stopped(peer->pid) ? stopped + 1 : 0;
-		if (stopped && peer->patient)
-			talk_have_patience(peer);
+		if (stopped && peer->outwaits)
+			talk_wait_longer(peer);
 		else if (stopped > 1)
 			return talk_fail_stopped(peer);
 		else if (!stopped)

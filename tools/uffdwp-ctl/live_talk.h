@@ -2,8 +2,8 @@
 /*
  * A conversation with one process by its control socket. What the process sends is hostile until it was checked: a line
  * has a bound in bytes and in time, and whatever is wrong with it ends the conversation with a text that names the
- * process. No call here waits longer than it says, but for a process that is stopped where the command has patience
- * with it.
+ * process. No call here waits longer than it says, but for a process that is stopped, where the command waits until it
+ * goes on.
  *
  * Commands that ask all processes, as root those of all users, give each other user LIVE_OTHERS_MS and
  * LIVE_OTHERS_BYTES for all of its processes: no user can keep them waiting for as many processes as it may have, or
@@ -41,17 +41,17 @@ struct live_peer {
 	size_t start;
 	size_t used;
 	size_t room;
-	uint64_t id;         /* of the last request */
-	int stops;           /* signals that end a wait; 0: one does */
-	enum live_end end;   /* why the last call failed */
-	char error[24];      /* a refusal's name, "ENODATA" */
-	char text[1024];     /* what was wrong */
-	int seen;            /* live_find(): it is there still */
-	int is_one_of_all;   /* found by a command that asks all */
-	int is_planted;      /* what has the name of its socket is not its socket */
-	int is_stopped;      /* why it does not answer */
-	const char *patient; /* the command that waits while it is stopped, and says so; NULL: none does */
-	int64_t patient_until_ms;
+	uint64_t id;          /* of the last request */
+	int stops;            /* signals that end a wait; 0: one does */
+	enum live_end end;    /* why the last call failed */
+	char error[24];       /* a refusal's name, "ENODATA" */
+	char text[1024];      /* what was wrong */
+	int seen;             /* live_find(): it is there still */
+	int is_one_of_all;    /* found by a command that asks all */
+	int is_planted;       /* what has the name of its socket is not its socket */
+	int is_stopped;       /* why it does not answer */
+	const char *outwaits; /* the command that waits while it is stopped, and says so; NULL: none does */
+	int64_t outwait_until_ms;
 	int64_t until_ms;     /* the answer is to be there */
 	int limit_ms;         /* and how long that is in all */
 	int64_t silent_until; /* not connected to again before; 0: at once */

@@ -415,8 +415,8 @@ static enum live_end snap_run(const struct snap_command *command, struct live_pe
 	if (end)
 		return end;
 	snap.number = shape_number(answer, "snapshot");
-	peer->patient = "snapshot"; /* what has begun goes on when the process does */
-	peer->patient_until_ms = INT64_MAX;
+	peer->outwaits = "snapshot"; /* what has begun goes on when the process does */
+	peer->outwait_until_ms = INT64_MAX;
 	end = command->no_wait ? snap_report_begun(&snap, answer) : snap_follow(&snap);
 	json_object_put(answer);
 	return end;

@@ -415,8 +415,8 @@ static enum live_end trace_begin(struct trace *trace)
 		return live_fail_region(&trace->command->live, trace->peer);
 	json_object_put(answer);
 	trace->begin_ms = live_wait_now_ms();
-	trace->peer->patient = "trace"; /* it goes on when the process does */
-	trace->peer->patient_until_ms =
+	trace->peer->outwaits = "trace"; /* it goes on when the process does */
+	trace->peer->outwait_until_ms =
 	        trace->command->seconds ? trace->begin_ms + (int64_t)trace->command->seconds * 1000 : INT64_MAX;
 	trace->to_wall_ns = trace_clock_ns(CLOCK_REALTIME) - trace_clock_ns(CLOCK_MONOTONIC);
 	return LIVE_DONE;

@@ -333,7 +333,7 @@ static int watch_wait(struct watch *watch, int64_t until_ms)
 	return live_wait_stops() > 0;
 }
 
-/* Once, and not on a screen: after it. Of one process they were said when it was met. */
+/* Once, and not on a screen: after it. Where one process is watched they were said when it was met. */
 static void watch_say_strays(const struct watch *watch)
 {
 	if (!watch->command->live.pid && !watch->command->live.socket)
