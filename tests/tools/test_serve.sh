@@ -176,6 +176,17 @@ test_firecracker() {
 	stop_server
 }
 
+# Each hostile client once, one after the other: what is wrong is answered.
+test_hostile() {
+	start_server --handshake 1
+	echo mine >snapshots/taken
+	"$hostile" socket taken "$seed" each >hostile.out 2>&1 || fail "a hostile client: $(cat hostile.out)"
+	cat hostile.out
+	await has_no_handlers
+	stop_server
+	rm -f snapshots/*
+}
+
 test_eight() {
 	local pids=() names=() i victim
 	start_server --image images/base.raw --images images --handshake 1
@@ -413,6 +424,7 @@ test_command_line
 test_socket
 test_alone
 test_firecracker
+test_hostile
 test_eight
 test_server_killed
 test_limits

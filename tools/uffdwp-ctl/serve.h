@@ -220,11 +220,16 @@ struct serve_client {
 	struct uffdwp_snapshot_progress snapshot_progress;
 	uint64_t own[SERVE_OWN_MAX]; /* hashes of the names of its snapshots */
 	unsigned own_count;
-	int waits; /* "wait" or "bye" is answered when the snapshot ended; 2: bye */
+	int uffd;              /* of the memory, for looks alone; -1: none */
+	int memfd;             /* likewise */
+	int lost_error;        /* 0: the memory is as it was handed over */
+	char lost[SERVE_TEXT]; /* what became of it */
+	int waits;             /* "wait" or "bye" is answered when the snapshot ended; 2: bye */
 	int64_t wait_id;
 	int leaves;            /* when nothing runs any more */
 	uint64_t stop_at_ms;   /* what runs is aborted then; 0: never */
-	int is_gone;           /* its process */
+	int is_other;          /* another process than the one that connected has the memory */
+	int is_gone;           /* the process that connected */
 	char text[SERVE_TEXT]; /* of the last error */
 };
 
@@ -246,6 +251,15 @@ void serve_region_close(struct serve_client *client);
 /* Descriptors of the stream that are of the right number and kinds; -1 where there is none. -errno, with text. */
 int serve_region_check_descriptors(const struct serve_stream *stream, const struct serve_memory *memory,
                                    int found[SERVE_KINDS], char text[SERVE_TEXT]);
+
+/* -------------------------------------------------------------------------------------------- serve_lost.c -- */
+
+/* Keeps descriptors of its own for looks, and answers by a signal handler where a read of the memory raises SIGBUS. */
+void serve_lost_watch(struct serve_client *client, int uffd, int memfd);
+/* What that answer has as its id, from then on; -1: none. */
+void serve_lost_prepare(const struct serve_client *client, int64_t id);
+/* 0: the memory is as it was handed over; else an error, the same ever after, and its text in client->lost. */
+int serve_lost_look(struct serve_client *client);
 
 /* -------------------------------------------------------------------------------------- serve_command.c -- */
 

@@ -45,17 +45,24 @@ static void serve_client_on_signal(struct serve_client *client)
 	client->leaves = 1;
 }
 
-static void serve_client_on_end(struct serve_client *client)
+static void serve_client_abort(const struct serve_client *client)
 {
-	client->is_gone = 1;
-	if (!client->settings->quiet || client->snapshot || client->restore)
-		serve_say("%s: its process has ended%s%s", client->slot->name,
-		          client->snapshot ? ", and the snapshot that runs fails" : "",
-		          client->restore ? ", before all of its memory was restored" : "");
 	if (client->snapshot)
 		(void)uffdwp_snapshot_abort(client->snapshot);
 	if (client->restore)
 		(void)uffdwp_restore_abort(client->restore);
+}
+
+static void serve_client_on_end(struct serve_client *client)
+{
+	client->is_gone = !client->is_other;
+	if (!client->settings->quiet || client->snapshot || client->restore)
+		serve_say("%s: its process has ended%s%s", client->slot->name,
+		          client->snapshot ? ", and the snapshot that runs fails" : "",
+		          client->restore ? ", before all of its memory was restored" : "");
+	if (!client->lost_error)
+		client->lost_error = serve_fail(client->lost, -EOWNERDEAD, "the process that had the memory has ended");
+	serve_client_abort(client);
 	(void)close(client->pidfd);
 	client->pidfd = -1;
 }
@@ -63,10 +70,18 @@ static void serve_client_on_end(struct serve_client *client)
 static void serve_client_on_time(struct serve_client *client)
 {
 	client->stop_at_ms = UINT64_MAX;
-	if (client->snapshot)
-		(void)uffdwp_snapshot_abort(client->snapshot);
-	if (client->restore)
-		(void)uffdwp_restore_abort(client->restore);
+	serve_client_abort(client);
+}
+
+/* What runs is ended where the memory was lost. The connection stays, for answers that say so; Firecracker asks
+ * nothing. */
+static void serve_client_look(struct serve_client *client)
+{
+	if (client->lost_error || serve_lost_look(client) == 0)
+		return;
+	serve_say("%s: %s", client->slot->name, client->lost);
+	serve_client_abort(client);
+	client->leaves |= client->handshake.is_firecracker;
 }
 
 /* Commands that are there; none while one of them waits for a snapshot. */
@@ -76,6 +91,7 @@ static void serve_client_run_commands(struct serve_client *client)
 	char *line;
 
 	while (!client->waits && !client->leaves && (line = serve_stream_line(&client->stream, &length)) != NULL) {
+		serve_client_look(client);
 		serve_command_run(client, line);
 		serve_stream_close_descriptors(&client->stream);
 		serve_stream_drop(&client->stream, length);
@@ -99,18 +115,6 @@ static void serve_client_on_bytes(struct serve_client *client)
 		serve_stream_close(&client->stream);
 	}
 	serve_client_run_commands(client);
-}
-
-static void serve_client_look(struct serve_client *client)
-{
-	struct uffdwp_region_info info = {.sz = sizeof(info)};
-
-	if (client->is_gone || uffdwp_region_info(client->region, &info) != 0 || !info.dead)
-		return;
-	serve_say("%s: its memory is not as it was handed over any more (its process has ended, or unmapped a part)",
-	          client->slot->name);
-	client->is_gone = 1;
-	serve_client_on_time(client);
 }
 
 /* ---- the loop ---- */
@@ -291,6 +295,8 @@ int serve_client(const struct serve_settings *settings, struct serve_slot *slot,
 	client.channel = channel;
 	client.peer = peer;
 	client.pidfd = -1;
+	client.uffd = -1;
+	client.memfd = -1;
 	client.snapshot_lock = -1;
 	int error = serve_client_open(&client);
 

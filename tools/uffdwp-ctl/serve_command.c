@@ -164,7 +164,11 @@ static int serve_command_status(struct serve_client *client, const struct serve_
 
 	(void)uffdwp_region_stats(client->region, &stats);
 	(void)json_object_object_add(answer, "state",
-	                             json_object_new_string(client->restore ? "restoring" : "serving"));
+	                             json_object_new_string(client->lost_error ? "lost"
+	                                                    : client->restore  ? "restoring"
+	                                                                       : "serving"));
+	if (client->lost_error)
+		(void)json_object_object_add(answer, "text", json_object_new_string(client->lost));
 	serve_command_add(answer, "faults", stats.faults);
 	serve_command_add(answer, "pages_lost", stats.pages_lost);
 	serve_command_add(answer, "events_remove", stats.events_remove);
@@ -257,10 +261,11 @@ void serve_command_run(struct serve_client *client, const char *line)
 		const char *what;
 		int (*run)(struct serve_client *client, const struct serve_command *command);
 		int has_descriptors;
+		int needs_memory;
 	} commands[] = {
-	        {"snapshot", serve_command_snapshot, 0}, {"status", serve_command_status, 0},
-	        {"wait", serve_command_wait, 0},         {"join", serve_command_join, 1},
-	        {"dirty", serve_command_dirty, 0},       {"bye", serve_command_bye, 0},
+	        {"snapshot", serve_command_snapshot, 0, 1}, {"status", serve_command_status, 0, 0},
+	        {"wait", serve_command_wait, 0, 0},         {"join", serve_command_join, 1, 1},
+	        {"dirty", serve_command_dirty, 0, 1},       {"bye", serve_command_bye, 0, 0},
 	};
 	struct serve_command command;
 	int error = serve_message_command(line, &command, client->text);
@@ -274,6 +279,9 @@ void serve_command_run(struct serve_client *client, const char *line)
 		                   "there is no such command: snapshot, status, wait, join, dirty or bye");
 	if (!error && !commands[number].has_descriptors && client->stream.descriptor_count)
 		error = serve_fail(client->text, -EBADF, "a descriptor came with a command that takes none");
+	if (!error && client->lost_error && commands[number].needs_memory)
+		error = serve_fail(client->text, client->lost_error, "%s", client->lost);
+	serve_lost_prepare(client, command.id);
 	if (!error)
 		error = commands[number].run(client, &command);
 	if (error)

@@ -46,20 +46,28 @@ static int serve_region_is_memory(int fd)
 	       ((unsigned long)system.f_type == TMPFS || (unsigned long)system.f_type == HUGETLBFS);
 }
 
-static int serve_region_is_process(int fd)
+/* The pid that a pidfd is of; 0: it is no pidfd. (-1: of a process that has ended.) */
+static long serve_region_process_of(int fd)
 {
 	char path[64];
 	char line[128];
-	int found = 0;
+	long pid = 0;
 
 	(void)snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
 	FILE *file = fopen(path, "re");
 
-	while (file && !found && fgets(line, sizeof(line), file))
-		found = strncmp(line, "Pid:", 4) == 0;
+	while (file && !pid && fgets(line, sizeof(line), file)) {
+		if (strncmp(line, "Pid:", 4) == 0)
+			pid = strtol(line + 4, NULL, 10);
+	}
 	if (file)
 		(void)fclose(file);
-	return found;
+	return pid;
+}
+
+static int serve_region_is_process(int fd)
+{
+	return serve_region_process_of(fd) != 0;
 }
 
 int serve_region_check_descriptors(const struct serve_stream *stream, const struct serve_memory *memory,
@@ -92,6 +100,7 @@ static void serve_region_take_process(struct serve_client *client, int given)
 
 	if (own < 0)
 		return;
+	client->is_other = serve_region_process_of(own) != client->peer;
 	if (client->pidfd >= 0)
 		(void)close(client->pidfd);
 	client->pidfd = own;
@@ -280,6 +289,8 @@ int serve_region_open(struct serve_client *client)
 		error = serve_region_adopt(client, found);
 	if (!error)
 		error = serve_region_check_pages(client);
+	if (!error)
+		serve_lost_watch(client, found[SERVE_KIND_UFFD], found[SERVE_KIND_MEMFD]);
 	if (!error)
 		error = serve_region_pass_guard(client, found);
 	if (!error)

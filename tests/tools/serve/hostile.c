@@ -20,42 +20,31 @@
 #include <unistd.h>
 
 #include "chance.h"
+#include "hostile.h"
 #include "monitor.h"
 
-#define LENGTH ((size_t)4 << 20)
-#define PAGE ((size_t)sysconf(_SC_PAGESIZE))
 #define ANSWER_MS 600000 /* against hanging alone */
-
-struct hostile {
-	const char *path;
-	const char *victim; /* an image of another client */
-	struct chance chance;
-	int socket;
-	uint8_t *memory;
-	int memfd;
-	int uffd;
-};
 
 /* ---- parts ---- */
 
-static void hostile_connect(struct hostile *hostile)
+void hostile_connect(struct hostile *hostile)
 {
 	hostile->socket = monitor_connect(hostile->path);
 	if (hostile->socket < 0)
 		_exit(0); /* the queue is full, or the server is gone: the script looks for it */
 }
 
-static void hostile_map(struct hostile *hostile)
+void hostile_map(struct hostile *hostile)
 {
 	hostile->memfd = memfd_create("hostile", MFD_CLOEXEC);
-	if (hostile->memfd < 0 || ftruncate(hostile->memfd, (off_t)LENGTH) != 0)
+	if (hostile->memfd < 0 || ftruncate(hostile->memfd, (off_t)HOSTILE_LENGTH) != 0)
 		monitor_fail("no memory");
-	hostile->memory = mmap(NULL, LENGTH, PROT_READ | PROT_WRITE, MAP_SHARED, hostile->memfd, 0);
+	hostile->memory = mmap(NULL, HOSTILE_LENGTH, PROT_READ | PROT_WRITE, MAP_SHARED, hostile->memfd, 0);
 	hostile->uffd = monitor_open_uffd();
 }
 
 /* A line of the answer; empty: the connection was closed. */
-static const char *hostile_answer(const struct hostile *hostile)
+const char *hostile_answer(const struct hostile *hostile)
 {
 	static char line[65536];
 	size_t used = 0;
@@ -72,7 +61,7 @@ static const char *hostile_answer(const struct hostile *hostile)
 	return line;
 }
 
-static void hostile_send(const struct hostile *hostile, const char *text, const int *descriptors, unsigned count)
+void hostile_send(const struct hostile *hostile, const char *text, const int *descriptors, unsigned count)
 {
 	(void)monitor_send(hostile->socket, text, strlen(text), descriptors, count);
 }
@@ -85,8 +74,8 @@ static void hostile_expect(const struct hostile *hostile, const char *error, con
 		monitor_fail("hostile: %s: the answer is %s", what, answer);
 }
 
-static void hostile_hello(const struct hostile *hostile, uint64_t offset, uint64_t length, const char *more,
-                          const int *descriptors, unsigned count)
+void hostile_hello(const struct hostile *hostile, uint64_t offset, uint64_t length, const char *more,
+                   const int *descriptors, unsigned count)
 {
 	char line[512];
 
@@ -98,13 +87,13 @@ static void hostile_hello(const struct hostile *hostile, uint64_t offset, uint64
 }
 
 /* A handshake that is right. */
-static void hostile_begin(struct hostile *hostile, const char *more)
+long hostile_begin(struct hostile *hostile, const char *more)
 {
 	hostile_map(hostile);
 	const int descriptors[2] = {hostile->uffd, hostile->memfd};
 
 	hostile_connect(hostile);
-	hostile_hello(hostile, 0, LENGTH, more, descriptors, 2);
+	hostile_hello(hostile, 0, HOSTILE_LENGTH, more, descriptors, 2);
 	const char *answer = hostile_answer(hostile);
 
 	if (strncmp(answer, "{\"ok\":true", 10) != 0 && !strstr(answer, "EUSERS"))
@@ -112,6 +101,9 @@ static void hostile_begin(struct hostile *hostile, const char *more)
 	(void)close(hostile->uffd);
 	if (strstr(answer, "EUSERS"))
 		_exit(0);
+	const char *pid = strstr(answer, "\"pid\":");
+
+	return pid ? strtol(pid + strlen("\"pid\":"), NULL, 10) : 0;
 }
 
 /* ---- before a handshake ---- */
@@ -162,7 +154,7 @@ static void hostile_no_descriptor(struct hostile *hostile)
 {
 	hostile_map(hostile);
 	hostile_connect(hostile);
-	hostile_hello(hostile, 0, LENGTH, "", NULL, 0);
+	hostile_hello(hostile, 0, HOSTILE_LENGTH, "", NULL, 0);
 	hostile_expect(hostile, "EBADF", "no descriptor");
 }
 
@@ -175,7 +167,7 @@ static void hostile_wrong_descriptors(struct hostile *hostile)
 	                         {hostile->uffd, socket(AF_UNIX, SOCK_STREAM, 0)}};
 
 	hostile_connect(hostile);
-	hostile_hello(hostile, 0, LENGTH, "", wrong[chance_below(&hostile->chance, 4)], 2);
+	hostile_hello(hostile, 0, HOSTILE_LENGTH, "", wrong[chance_below(&hostile->chance, 4)], 2);
 	hostile_expect(hostile, "EBADF", "a wrong descriptor");
 }
 
@@ -188,7 +180,7 @@ static void hostile_many_descriptors(struct hostile *hostile)
 	for (unsigned i = 0; i < 60; i++)
 		many[i] = i % 2 ? hostile->memfd : hostile->uffd;
 	hostile_connect(hostile);
-	hostile_hello(hostile, 0, LENGTH, "", many, count);
+	hostile_hello(hostile, 0, HOSTILE_LENGTH, "", many, count);
 	hostile_expect(hostile, "E", "too many descriptors");
 }
 
@@ -245,12 +237,12 @@ static void hostile_overlap(struct hostile *hostile)
 	hostile_map(hostile);
 	const int descriptors[2] = {hostile->uffd, hostile->memfd};
 	unsigned long long first = (uintptr_t)hostile->memory;
-	unsigned long long second = by_address ? first + PAGE : first + 4 * PAGE;
+	unsigned long long second = by_address ? first + HOSTILE_PAGE : first + 4 * HOSTILE_PAGE;
 
 	(void)snprintf(line, sizeof(line),
 	               "{\"uffdwp\":1,\"mappings\":[{\"address\":%llu,\"offset\":0,\"length\":%zu},"
 	               "{\"address\":%llu,\"offset\":%zu,\"length\":%zu}]}\n",
-	               first, 2 * PAGE, second, by_address ? 2 * PAGE : PAGE, 2 * PAGE);
+	               first, 2 * HOSTILE_PAGE, second, by_address ? 2 * HOSTILE_PAGE : HOSTILE_PAGE, 2 * HOSTILE_PAGE);
 	hostile_connect(hostile);
 	hostile_send(hostile, line, descriptors, 2);
 	hostile_expect(hostile, "overlap", "mappings that overlap");
@@ -263,9 +255,10 @@ static void hostile_many_mappings(struct hostile *hostile)
 
 	hostile_map(hostile);
 	for (unsigned i = 0; i < 17; i++)
-		length += (size_t)snprintf(
-		        line + length, sizeof(line) - length, "%s{\"address\":%llu,\"offset\":%zu,\"length\":%zu}",
-		        i ? "," : "", (unsigned long long)(uintptr_t)hostile->memory + 2 * i * PAGE, i * PAGE, PAGE);
+		length += (size_t)snprintf(line + length, sizeof(line) - length,
+		                           "%s{\"address\":%llu,\"offset\":%zu,\"length\":%zu}", i ? "," : "",
+		                           (unsigned long long)(uintptr_t)hostile->memory + 2 * i * HOSTILE_PAGE,
+		                           i * HOSTILE_PAGE, HOSTILE_PAGE);
 	(void)snprintf(line + length, sizeof(line) - length, "]}\n");
 	const int descriptors[2] = {hostile->uffd, hostile->memfd};
 
@@ -285,23 +278,11 @@ static void hostile_unreported(struct hostile *hostile)
 	if (uffd < 0 || ioctl(uffd, UFFDIO_API, &api) != 0)
 		return;
 	hostile_connect(hostile);
-	hostile_hello(hostile, 0, LENGTH, "", descriptors, 2);
+	hostile_hello(hostile, 0, HOSTILE_LENGTH, "", descriptors, 2);
 	hostile_expect(hostile, "E", "a userfaultfd that reports nothing");
 }
 
 /* ---- after it ---- */
-
-/* What this process reads of it raises SIGBUS. */
-static void hostile_truncate(struct hostile *hostile)
-{
-	hostile_begin(hostile, "");
-	memset(hostile->memory, 1, LENGTH);
-	if (ftruncate(hostile->memfd, 0) != 0)
-		return;
-	hostile_send(hostile, "{\"do\":\"snapshot\",\"path\":\"truncated\"}\n{\"do\":\"wait\"}\n", NULL, 0);
-	(void)hostile_answer(hostile);
-	(void)hostile_answer(hostile);
-}
 
 static void hostile_commands(struct hostile *hostile)
 {
@@ -340,7 +321,7 @@ static void hostile_commands(struct hostile *hostile)
 static void hostile_leave(struct hostile *hostile)
 {
 	hostile_begin(hostile, "");
-	memset(hostile->memory, 1, LENGTH);
+	memset(hostile->memory, 1, HOSTILE_LENGTH);
 	hostile_send(hostile, "{\"do\":\"snapshot\",\"path\":\"left\",\"rate_bytes\":1000}\n", NULL, 0);
 	if (chance_below(&hostile->chance, 2))
 		(void)hostile_answer(hostile);
@@ -361,17 +342,10 @@ static void hostile_discard(struct hostile *hostile)
 {
 	hostile_begin(hostile, "");
 	for (int i = 0; i < 20000; i++) {
-		hostile->memory[chance_below(&hostile->chance, LENGTH)] = 1;
-		(void)madvise(hostile->memory, LENGTH, chance_below(&hostile->chance, 2) ? MADV_DONTNEED : MADV_REMOVE);
+		hostile->memory[chance_below(&hostile->chance, HOSTILE_LENGTH)] = 1;
+		(void)madvise(hostile->memory, HOSTILE_LENGTH,
+		              chance_below(&hostile->chance, 2) ? MADV_DONTNEED : MADV_REMOVE);
 	}
-}
-
-static void hostile_unmap(struct hostile *hostile)
-{
-	hostile_begin(hostile, "");
-	(void)munmap(hostile->memory + PAGE, PAGE);
-	hostile_send(hostile, "{\"do\":\"snapshot\",\"path\":\"unmapped\"}\n", NULL, 0);
-	(void)hostile_answer(hostile);
 }
 
 /* ---- all of them ---- */
@@ -388,12 +362,22 @@ static void (*const hostile_acts[])(struct hostile *hostile) = {
         hostile_overlap,
         hostile_many_mappings,
         hostile_unreported,
-        hostile_truncate,
         hostile_commands,
         hostile_leave,
         hostile_deaf,
         hostile_discard,
         hostile_unmap,
+        hostile_unmap_all,
+        hostile_move,
+        hostile_cover,
+        hostile_protect,
+        hostile_truncate,
+        hostile_truncate_in_snapshot,
+        hostile_bus,
+        hostile_unregister,
+        hostile_execute,
+        hostile_other_ends,
+        hostile_fork,
 };
 #define ACTS (sizeof(hostile_acts) / sizeof(hostile_acts[0]))
 
@@ -412,18 +396,21 @@ static void hostile_run(struct hostile *hostile, size_t act)
 		monitor_fail("hostile: act %zu failed", act);
 }
 
-/* socket, image of a victim, seed, file that ends it, or a count. */
+/* socket, image of a victim, seed, and when it ends: a file that is there, a count, or "each": each act once. */
 int main(int argc, char **argv)
 {
 	struct hostile hostile = {0};
 	uint64_t done = 0;
 
+	if (argc == 3 && strcmp(argv[1], HOSTILE_EXECUTED) == 0)
+		return hostile_executed((int)strtol(argv[2], NULL, 10));
 	if (argc != 5)
-		monitor_fail("usage: SOCKET VICTIM SEED UNTIL|COUNT");
+		monitor_fail("usage: SOCKET VICTIM SEED UNTIL|COUNT|each");
+	hostile.program = argv[0];
 	hostile.path = argv[1];
 	hostile.victim = argv[2];
 	hostile.chance = chance_new(strtoull(argv[3], NULL, 10));
-	uint64_t count = strtoull(argv[4], NULL, 10);
+	uint64_t count = strcmp(argv[4], "each") == 0 ? ACTS : strtoull(argv[4], NULL, 10);
 
 	(void)signal(SIGPIPE, SIG_IGN);
 	while (count ? done < count : access(argv[4], F_OK) != 0) {
