@@ -490,6 +490,8 @@ static const char *snapshot_cut_meaning(struct cut *const *cuts, size_t count, i
 		refused = cuts[i]->refused ? move_meaning(cuts[i], error) : NULL;
 		region = atomic_load(&cuts[i]->region->dead) ? cuts[i]->region : region;
 	}
+	if (!refused && error == -ENOENT && !atomic_load(&region->dead))
+		refused = "a part of its memory is not registered with its userfaultfd any more (UFFDIO_UNREGISTER)";
 	return refused ? refused : snapshot_meaning(region, error);
 }
 

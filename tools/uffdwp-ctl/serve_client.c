@@ -232,10 +232,25 @@ static int serve_client_leaves_waiting(const struct serve_client *client)
 	return serve_region_check_descriptors(&client->stream, &any, found, text) == 0;
 }
 
+/* The memory is as it was found before the answer is sent: the client may keep its userfaultfd, at which no thread
+ * would read. */
+static void serve_client_give_back(struct serve_client *client)
+{
+	if (client->restore) {
+		(void)uffdwp_restore_abort(client->restore);
+		(void)uffdwp_restore_free(client->restore);
+		client->restore = NULL;
+	}
+	if (client->region)
+		serve_region_close(client);
+}
+
 static int serve_client_refuse(struct serve_client *client, int error)
 {
 	int waits = serve_client_leaves_waiting(client);
 
+	if (!client->handshake.is_firecracker)
+		serve_client_give_back(client);
 	serve_region_release_guard(client);
 	if (!client->slot->name[0])
 		(void)snprintf(client->slot->name, sizeof(client->slot->name), "process %d", (int)client->peer);

@@ -3,7 +3,7 @@
  * A client's memory that is not as it was handed over any more; see serve.h and SERVE.md.
  *
  * What the process that has the memory does to it is reported by its userfaultfd, and makes the region dead: a part was
- * unmapped or moved, or it has forked. Of two things no event is raised. A process that executes another program has
+ * unmapped or moved, or it has forked. Two things raise no event. A process that executes another program has
  * new memory: the kernel answers a call of the old userfaultfd with ESRCH. A file that was made shorter raises SIGBUS
  * where this process reads it: its length is looked at before each command. Where it is made shorter after that look,
  * the handler of SIGBUS sends what was lost, and the process ends by the signal.

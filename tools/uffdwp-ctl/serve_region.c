@@ -257,18 +257,15 @@ static int serve_region_open_runtime(struct serve_client *client)
 {
 	struct uffdwp_options options = UFFDWP_OPTIONS_INIT;
 
-	options.handler_threads = 1; /* there is one region */
-#ifdef UFFDWP_OPEN_CONTROL
-	options.flags |= UFFDWP_OPEN_CONTROL;
-#endif
+	options.handler_threads = 1;          /* there is one region */
+	if (!secure_getenv("UFFDWP_CONTROL")) /* which the library follows by itself */
+		options.flags |= UFFDWP_OPEN_CONTROL;
 	int error = uffdwp_open(&options, &client->runtime);
 
-#ifdef UFFDWP_OPEN_CONTROL
-	if (error) { /* no socket for control: it is served all the same */
-		options.flags &= ~UFFDWP_OPEN_CONTROL;
+	if (error && options.flags) { /* no socket for control: it is served all the same */
+		options.flags = 0;
 		error = uffdwp_open(&options, &client->runtime);
 	}
-#endif
 	return error ? serve_fail_library(client->text, error) : 0;
 }
 

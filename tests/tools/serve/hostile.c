@@ -375,6 +375,7 @@ static void (*const hostile_acts[])(struct hostile *hostile) = {
         hostile_truncate_in_snapshot,
         hostile_bus,
         hostile_unregister,
+        hostile_refused,
         hostile_execute,
         hostile_other_ends,
         hostile_fork,

@@ -48,6 +48,7 @@ void hostile_protect(struct hostile *hostile);
 void hostile_truncate(struct hostile *hostile);
 void hostile_truncate_in_snapshot(struct hostile *hostile);
 void hostile_bus(struct hostile *hostile);
+void hostile_refused(struct hostile *hostile);
 void hostile_unregister(struct hostile *hostile);
 void hostile_execute(struct hostile *hostile);
 void hostile_other_ends(struct hostile *hostile);

@@ -143,9 +143,34 @@ void hostile_unregister(struct hostile *hostile)
 	memset(hostile->memory, 1, HOSTILE_LENGTH);
 	if (ioctl(uffd, UFFDIO_UNREGISTER, &range) != 0)
 		monitor_fail("hostile: unregister: %s", strerror(errno));
-	hostile_expect_text(hostile, "{\"do\":\"snapshot\",\"path\":\"unregistered\"}\n", "\"ok\":false",
+	hostile_expect_text(hostile, "{\"do\":\"snapshot\",\"path\":\"unregistered\"}\n", "not registered",
 	                    "a registration that was taken away");
 	hostile_expect_text(hostile, "{\"do\":\"bye\"}\n", "\"ok\":true", "a registration that was taken away");
+}
+
+/* What was registered for a handshake that is refused afterwards is given back: no thread would resolve its faults. */
+void hostile_refused(struct hostile *hostile)
+{
+	hostile_map(hostile);
+	const int descriptors[2] = {hostile->uffd, hostile->memfd};
+	uintptr_t at = ((uintptr_t)hostile->memory + HOSTILE_LENGTH / 2) & ~(HOSTILE_LENGTH / 2 - 1);
+	struct uffdio_writeprotect protect = {.range = {at, HOSTILE_PAGE}, .mode = UFFDIO_WRITEPROTECT_MODE_WP};
+	char line[256];
+
+	(void)snprintf(
+	        line, sizeof(line),
+	        "{\"uffdwp\":1,\"page_size\":%zu,\"mappings\":[{\"address\":%llu,\"offset\":0,\"length\":%zu}]}\n",
+	        HOSTILE_LENGTH / 2, (unsigned long long)at, HOSTILE_LENGTH / 2);
+	hostile_connect(hostile);
+	hostile_send(hostile, line, descriptors, 2);
+	const char *answer = hostile_answer(hostile);
+
+	if (strstr(answer, "EUSERS"))
+		_exit(0);
+	if (!strstr(answer, "EINVAL") || !strstr(answer, "has pages of"))
+		monitor_fail("hostile: a wrong page size: %s", answer);
+	if (ioctl(hostile->uffd, UFFDIO_WRITEPROTECT, &protect) == 0 || errno != ENOENT)
+		monitor_fail("hostile: memory that was refused is registered still");
 }
 
 /* ---- the file ---- */
