@@ -270,6 +270,31 @@ test_limits() {
 	stop_server
 }
 
+# Processes of clients have control sockets, unless the environment has UFFDWP_CONTROL.
+test_control() {
+	local handler
+	start_server
+	start_monitor seen raw=zeros.raw until="$scratch/enough" interval=10
+	await test -e snapshots/seen-0.raw
+	handler=$(ps --no-headers -o pid --ppid "$server" | tr -d ' ')
+	"$UFFDWP_CTL" stat "$handler:1" >said || fail "a client is not seen: $(cat said)"
+	"$UFFDWP_CTL" arm "$handler:1" >said 2>&1 && fail "pages of a client were armed from outside"
+	touch enough
+	finish "$started" seen
+	rm enough
+	stop_server
+	UFFDWP_CONTROL=0 start_server
+	start_monitor unseen raw=zeros.raw until="$scratch/enough" interval=10
+	await test -e snapshots/unseen-0.raw
+	handler=$(ps --no-headers -o pid --ppid "$server" | tr -d ' ')
+	"$UFFDWP_CTL" stat "$handler:1" >said 2>&1 && fail "UFFDWP_CONTROL=0 was not followed"
+	grep -q 'no control socket' said || fail "UFFDWP_CONTROL=0: $(cat said)"
+	touch enough
+	finish "$started" unseen
+	rm enough
+	stop_server
+}
+
 # ---- a slow disk ----
 
 mount_slow() { # milliseconds a read
@@ -428,6 +453,7 @@ test_hostile
 test_eight
 test_server_killed
 test_limits
+test_control
 test_wrong_orders
 test_order_beside
 test_slow_disk
