@@ -3,11 +3,12 @@
 import errno
 import os
 
-from ._library import Handle, answer_of, check, ffi, lib, options_of, read_text
+from ._library import Handle, answer_of, check, facts_of, ffi, lib, options_of, read_text
 
 
 class Image(Handle):
-    """An image, raw or a delta with all its ancestors: uffdwp_image_open(). Options: flags, contexts, paths."""
+    """An image, raw or a delta with all its ancestors: uffdwp_image_open(). Options: flags (IMAGE_OPEN_*), contexts (reads
+    of compressed pages at a time, 1 to 64), paths (files that may be ancestors)."""
 
     _noun = "image"
 
@@ -38,6 +39,15 @@ class Image(Handle):
         result = lib.uffdwp_image_read(self._pointer, offset, to, len(to))
         check(result, self.text() if result < 0 else None)
 
+    def extents(self):
+        """Where its bytes come from, in order: objects with offset, length, kind (EXTENT_*), link (in which file of the
+        chain, as of info()), and for EXTENT_DATA fd and file_offset; fd stays the library's."""
+        offset, extent = 0, ffi.new("struct uffdwp_image_extent *")
+        extent.sz = ffi.sizeof(extent[0])
+        while check(lib.uffdwp_image_next(self._pointer, offset, extent)):
+            yield facts_of(extent[0])
+            offset = extent.offset + extent.length
+
     def text(self):
         return read_text(lambda buffer, size: lib.uffdwp_image_text(self._pointer, buffer, size))
 
@@ -58,12 +68,14 @@ class Image(Handle):
         return answer_of("uffdwp_image_verified", lib.uffdwp_image_verify, self._pointer)
 
     def merge(self, path, **options):
-        """Writes what it shows into one file. Options: flags, deltas, compress, threads, mode."""
+        """Writes what it shows into one file. Options: flags (IMAGE_MERGE_*), deltas (0: a raw image; else how many of the
+        newest become one delta), compress (level of zstd), threads (1 to 64), mode (permission bits)."""
         made, kept = options_of("uffdwp_image_merge_options", options)
         check(lib.uffdwp_image_merge(self._pointer, _path(path), made))
 
     def diff(self, to, path=None, **options):
-        """In which ranges another image differs: a list of (offset, length). path: a delta between the two is written."""
+        """In which ranges another image differs: a list of (offset, length), in bytes. path: a delta between the two is
+        written, with compress (level of zstd) and mode (permission bits). flags: 0."""
         found = []
 
         @ffi.callback("int(void *, uint64_t, uint64_t)")

@@ -149,9 +149,24 @@ class Region(Handle):
         return View(self, lock)
 
     def restore(self, path, **options):
-        """Reads an image into the region, whole. Returns its progress. Options: flags, threads, paths."""
+        """Reads an image into the region, whole; path: raw, or the newest delta of a chain. Returns its progress.
+
+        Options: flags (RESTORE_*), threads (1 to 64; 0: 4), paths (files that may be ancestors of a delta), progress: a
+        function that is called with (done_bytes, total_bytes), must not use the region, and ends the restore by an
+        exception.
+        """
         return restore(self, path, options)
 
     def restore_begin(self, path, **options):
-        """Begins to read an image lazily: see Restore. Options: flags, threads, paths, touches_max, first."""
+        """Begins to read an image lazily, raw or the newest delta of a chain: see Restore. Options:
+
+          flags        RESTORE_*
+          threads      that fetch, 1 to 64; 0: 4
+          paths        files that may be ancestors of a delta
+          touches_max  how many first accesses are noted for Restore.touched(); 0: none
+          first        offsets into the region, in bytes: a list of int, what Restore.touched() returned, or an array of
+                       8-byte integers. Their pages are fetched before all others that no access waits for, in this order
+
+        region.restore_begin("image.raw", first=[0, 1 << 20], touches_max=1000)
+        """
         return Restore(self, path, options)

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Images back into regions."""
+import errno
+import operator
+
 from ._job import Job
-from ._library import answer_of, check, ffi, lib, options_of
+from ._library import Error, answer_of, check, ffi, lib, options_of
 
 
 def _options(path, options):
@@ -11,10 +14,42 @@ def _options(path, options):
     return options_of("uffdwp_restore_options", dict(options, path=path))
 
 
+def _offsets_of(first):
+    """Offsets in bytes, as uint64_t: of a list, of Restore.touched(), or of an array of 8-byte integers."""
+    try:
+        item = memoryview(first).itemsize
+    except TypeError:
+        item = None  # no array
+    if isinstance(first, str) or item not in (None, 8):
+        raise TypeError("first takes offsets into the region, in bytes, as integers: a list, or an array of 8-byte ones")
+    offsets = [operator.index(offset) for offset in first]
+    if any(offset < 0 for offset in offsets):
+        raise ValueError("an offset of first is negative")
+    return ffi.new("uint64_t[]", offsets), len(offsets)
+
+
 def restore(region, path, options):
+    progress, raised = options.pop("progress", None), []
+
+    @ffi.callback("int(void *, uint64_t, uint64_t)", error=-errno.ECANCELED)
+    def take(_, done_bytes, total_bytes):
+        try:
+            progress(done_bytes, total_bytes)
+            return 0
+        except BaseException as error:  # raised again below
+            raised.append(error)
+            return -errno.ECANCELED
+
     made, kept = _options(path, options)
-    return answer_of("uffdwp_restore_progress",
-                     lambda progress: lib.uffdwp_restore(region._pointer, made, progress))
+    if progress is not None:
+        made.progress = take
+    try:
+        return answer_of("uffdwp_restore_progress",
+                         lambda answer: lib.uffdwp_restore(region._pointer, made, answer))
+    except Error:
+        if raised:
+            raise raised[0] from None
+        raise
 
 
 class Restore(Job):
@@ -28,8 +63,8 @@ class Restore(Job):
 
     def __init__(self, region, path, options):
         if options.get("first") is not None:
-            first = list(options["first"])
-            options.update(first=ffi.new("uint64_t[]", first), first_count=len(first))
+            first, count = _offsets_of(options["first"])
+            options.update(first=first, first_count=count)
         made, kept = _options(path, options)
         out = ffi.new("struct uffdwp_restore **")
         check(lib.uffdwp_restore_begin(region._pointer, made, out))

@@ -48,8 +48,19 @@ def _fork_as_python(*arguments):
 
 
 class Runtime(Handle):
-    """Opens a runtime: uffdwp_open(). Options: flags, handler_threads, handler_cpus, numa_nodes,
-    control, control_path."""
+    """Opens a runtime: uffdwp_open(). Options:
+
+      flags            OPEN_NO_URING, OPEN_USER_MODE, OPEN_CONTROL: other processes of this user may ask by a socket what
+                       regions do, and have snapshots taken, as uffdwp-ctl list, stat and snapshot do
+      handler_threads  how many, 1 to 64; 0: the library's choice
+      handler_cpus     where they may run, a text: "0-3,8"
+      numa_nodes       where they run, bit n for node n: 1 << 0 | 1 << 1
+      control          with OPEN_CONTROL, what may be asked: CONTROL_LOOK | CONTROL_SNAPSHOT (the default), CONTROL_ARM
+      control_path     with OPEN_CONTROL, where the socket lies: an absolute path (str, bytes, os.PathLike) of at most 103
+                       bytes; the default: PID.sock in a folder of the user's
+
+    uffdwp.open(flags=uffdwp.OPEN_CONTROL, control=uffdwp.CONTROL_LOOK)
+    """
 
     _noun = "runtime"
 
@@ -61,7 +72,19 @@ class Runtime(Handle):
         super().__init__(out[0], lib.uffdwp_close)
 
     def region_create(self, length, **options):
-        """A new region of so many bytes. Options: those of struct uffdwp_region_options, but on_loss."""
+        """A new region of so many bytes, a multiple of its page size. Options:
+
+          flags            REGION_*
+          mechanism        MECHANISM_*; MECHANISM_REARM where restore_begin() is to come
+          delivery         DELIVERY_*
+          capacity_bytes   up to where it may grow
+          huge_page_bytes  with REGION_HUGETLB: of a huge page; 0: the system's default
+          numa             NUMA_*, with numa_nodes, bit n for node n
+          name             shown in /proc/PID/maps, a text
+          address          where it is mapped, an int
+
+        Of region_attach() also fd, a descriptor, and fd_offset, in bytes.
+        """
         return Region._create(self, length, options)
 
     def region_attach(self, memory, length=None, **options):
@@ -71,19 +94,31 @@ class Runtime(Handle):
     def region_adopt(self, length, mapper, **options):
         """Memory that another process maps: the first bytes of options' fd, and the process as a dictionary.
 
-        The fields of struct uffdwp_mapper: uffd, pidfd, flags, and mappings, a list of (address, offset, length).
+        The fields of struct uffdwp_mapper: uffd and pidfd (descriptors), flags (MAPPER_*), and mappings, a list of
+        (address, offset, length), all in bytes.
         """
         return Region._adopt(self, length, mapper, options)
 
     def track_start(self, **options):
-        """A track, which is empty at first. Options: flags, mechanism, delivery."""
+        """A track, which is empty at first. Options: flags (TRACK_START_*), mechanism (MECHANISM_*), delivery
+        (DELIVERY_*)."""
         return Track(self, options)
 
     def fork(self, want_child=False, regions=(), **options):
         """As os.fork(), and the child has the regions as of this instant, as private memory at the same addresses.
 
         The pid, or 0 in the child; with want_child the pid and a Child (None in the child). A lock that writers take is
-        taken around the call. Options: flags, arming, policy, private_bytes, wait_ns.
+        taken around the call. Options:
+
+          regions        those that the child has; the default: all created regions of shared memory
+          flags          FORK_*
+          arming         ARMING_*
+          private_bytes  bound on memory for pages that were written meanwhile; 0: none
+          policy         POLICY_*: what happens at that bound: writers wait, up to wait_ns (nanoseconds), or the child ends
+          window_max     most pages that one write breaks off the child, 1 to 64; 0: 1. With more a program that writes
+                         much has fewer faults, and the child takes memory for pages that were not written
+
+        runtime.fork(window_max=64, private_bytes=1 << 30)
         """
         made, kept = options_of("uffdwp_fork_options", options)
         pointers = [region._pointer for region in regions]

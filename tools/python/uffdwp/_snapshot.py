@@ -31,12 +31,24 @@ def _sink_of(function):
 class Snapshot(Job):
     """A snapshot that runs, or has ended. As a context manager it is waited for at the end of the block.
 
-    Options are the fields of struct uffdwp_snapshot_options: flags, path, parent, compress, pool_bytes, policy, mode,
-    rate_bytes, arming, ...; and
-      path       a file (or the URI of an export, with sink=SINK_NBD)
-      fd         a descriptor: the image is written to it from the first byte to the last
-      callback   function(offset, bytes): each page once, in any order, zeros may be left out
-      lock       anything with acquire() and release(): taken right before the cut, given back right after it
+    Options are the fields of struct uffdwp_snapshot_options; bytes where nothing else is said:
+      path        a file (or the URI of an export, with sink=SINK_NBD)
+      fd          a descriptor: the image is written to it from the first byte to the last
+      callback    function(offset, bytes): each page once, in any order, zeros may be left out
+      lock        anything with acquire() and release(): taken right before the cut, given back right after it
+      flags       SNAPSHOT_*
+      parent      the file of the region's last snapshot, which was taken with SNAPSHOT_KEEP: the image is a delta
+      compress    with a parent: level of zstd, 1 to 19; 0: none
+      length      what the image holds, from the region's start; 0: all
+      pool_bytes  bound on memory for pre-images; 0: 64 MiB
+      policy      POLICY_*: what writers do where it is full: wait, up to wait_ns (nanoseconds) without progress, or not
+      window_max  most pages that one fault preserves, 1 to 64; 0: 16
+      rate_bytes  that go to the sink in a second; 0: as fast as it takes them
+      arming      ARMING_*
+      mode        permission bits of the file: 0o640
+      sink        SINK_*; as path, fd or callback say
+
+    region.snapshot_begin("image.delta", parent="image.raw", flags=uffdwp.SNAPSHOT_KEEP, window_max=1)
     """
 
     _noun = "snapshot"

@@ -30,7 +30,8 @@ class Track(Handle):
         self._owners.pop(address, None)
 
     def collect(self, start=0, length=0, flags=0):
-        """What was written since the last collect, as a list of (start, end), which are addresses; it is armed again."""
+        """What was written since the last collect, as a list of (start, end), which are addresses; it is armed again.
+        start, length: of these addresses alone. flags: TRACK_COLLECT_*."""
         found = []
         ranges = ffi.new("struct uffdwp_written[]", _RANGES)
         collect, _ = options_of("uffdwp_collect", {"flags": flags, "start": start, "length": length})
