@@ -49,6 +49,10 @@ void handler_remove(struct handler *handler, struct uffdwp_region *region);
 /* After the return it has acted on every event that it had read. */
 void handler_sync(struct handler *handler);
 
+/* The same of one region's events, and no wait for the thread where it has none in its hands: a call that raises an
+ * event returns when the event was read. */
+void handler_settle(const struct uffdwp_region *region);
+
 /* 0; -EBADF, -ESTALE: the program has closed its descriptor (and opened another); then the thread has ended, and its
  * regions are dead. */
 int handler_check(struct handler *handler);

@@ -91,6 +91,12 @@ void handler_sync(struct handler *handler)
 	handler_command(handler, &(struct command){.kind = COMMAND_SYNC, .region = NULL});
 }
 
+void handler_settle(const struct uffdwp_region *region)
+{
+	if (atomic_load(&region->events_in_hand))
+		handler_sync(region->handler);
+}
+
 uint32_t handler_thread(struct handler *handler)
 {
 	lock_take(&handler->lock);

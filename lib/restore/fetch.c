@@ -27,6 +27,10 @@
 /* The nice value of threads that fetch the rest. */
 #define BACKGROUND_NICE 10
 
+/* When they begin, after the restore: the first accesses come at once, and each waits for three threads in turn. A
+ * thread that has a CPU keeps it for a slice of the scheduler's, also where its nice value is higher. */
+#define HEAD_START_NS 2000000
+
 static void fetch_sleep(long time_ns)
 {
 	const struct timespec time = {.tv_nsec = time_ns};
@@ -287,6 +291,8 @@ void *fetch_main(void *argument)
 	if (fetcher->is_nice)
 		fetch_step_back();
 	if (order_await(&restore->order, restore->k)) {
+		if (fetcher->is_nice && !restore->first_count) /* a list says what is accessed first */
+			fetch_sleep(HEAD_START_NS);
 		fetch_serve(fetcher);
 		fetch_leave(restore);
 	}

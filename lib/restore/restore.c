@@ -213,7 +213,7 @@ static int restore_discard(struct uffdwp_region *region, const struct lazy *old)
 		kernel_discard(region->k, region_address(region, 0), length);
 	int error = region_discard(region, 0, length);
 
-	handler_sync(region->handler); /* the event of this discard was read, and must not be taken for a later one */
+	handler_settle(region); /* the event of this discard was read, and must not be taken for a later one */
 	return error;
 }
 
