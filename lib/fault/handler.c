@@ -238,7 +238,8 @@ static ssize_t handler_take_messages(struct handler *handler, const struct sourc
 
 	if (announces)
 		inline_moves_begin();
-	ssize_t got = handler->k->uffd_read(source->uffd, messages, HANDLER_BATCH);
+	ssize_t got = source->mapper ? handler->k->uffd_read_shared(source->uffd, messages, HANDLER_BATCH)
+	                             : handler->k->uffd_read(source->uffd, messages, HANDLER_BATCH);
 	size_t count = got > 0 ? (size_t)got / sizeof(messages[0]) : 0;
 
 	measure_read(&handler->measure, source->region);
@@ -262,14 +263,15 @@ static void handler_drain(struct handler *handler, const struct source *source)
 	unsigned failures = 0;
 	ssize_t got;
 
-	if (source->mapper) /* the other process shares the open file, and may have made it block */
-		handler->k->change_flags(source->uffd, O_NONBLOCK, 0);
 	atomic_store(&region->events_in_hand, 1);
 	fault_close_gate(region);
 	do {
 		got = handler_take_messages(handler, source);
 		failures += got < 0 && got != -EAGAIN;
 	} while (got == full || (got < 0 && got != -EAGAIN && failures < HANDLER_FAILURES_MAX));
+	/* The other process shares the open file, and may have made it block: then it is reported for nothing. */
+	if (source->mapper && got == -EAGAIN)
+		handler->k->change_flags(source->uffd, O_NONBLOCK, 0);
 	atomic_fetch_add(&region->events_turns, 1);
 	atomic_store(&region->events_in_hand, 0);
 	if (failures == HANDLER_FAILURES_MAX && source->mapper) {

@@ -144,6 +144,9 @@ struct cachestat_now {
 #ifndef SYS_pidfd_open /* 5.3 */
 #define SYS_pidfd_open 434
 #endif
+#ifndef RWF_NOWAIT /* 4.14 */
+#define RWF_NOWAIT 0x00000008
+#endif
 #ifndef SYS_epoll_pwait2 /* 5.11 */
 #define SYS_epoll_pwait2 441
 #endif

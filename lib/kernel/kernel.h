@@ -62,6 +62,9 @@ struct kernel_ops {
 	int (*uffd_wake)(int uffd, uint64_t start, uint64_t length);
 	/* read(2) of up to `count` messages from a non-blocking uffd: bytes, or -EAGAIN. */
 	ssize_t (*uffd_read)(int uffd, struct uffd_msg *messages, size_t count);
+	/* The same of a uffd that another process shares, and may have made to block: preadv2(2) with RWF_NOWAIT
+	 * (6.10), else O_NONBLOCK is set before. */
+	ssize_t (*uffd_read_shared)(int uffd, struct uffd_msg *messages, size_t count);
 	/* ioctl PAGEMAP_SCAN on /proc/self/pagemap (6.7). */
 	int (*pagemap_scan)(int pagemap, struct pm_scan_arg *arg);
 

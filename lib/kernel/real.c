@@ -26,6 +26,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/un.h>
 #include <sys/vfs.h>
 #include <sys/wait.h>
@@ -201,6 +202,24 @@ static ssize_t real_write(int fd, const void *buffer, size_t length)
 static ssize_t real_uffd_read(int uffd, struct uffd_msg *messages, size_t count)
 {
 	return real_read(uffd, messages, count * sizeof *messages);
+}
+
+/* 1: userfaultfds of this kernel do not know RWF_NOWAIT, or a seccomp filter does not know the call. */
+static _Atomic int real_no_nowait;
+
+static ssize_t real_uffd_read_shared(int uffd, struct uffd_msg *messages, size_t count)
+{
+	struct iovec part = {messages, count * sizeof *messages};
+	ssize_t got = -EOPNOTSUPP;
+
+	if (!atomic_load_explicit(&real_no_nowait, memory_order_relaxed))
+		got = CALL(SYS_preadv2, uffd, &part, 1L, -1L, -1L, (long)RWF_NOWAIT); /* both halves: no position */
+	if (got != -EOPNOTSUPP && got != -ENOSYS && got != -EPERM)
+		return got;
+	atomic_store_explicit(&real_no_nowait, 1, memory_order_relaxed);
+	int error = real_change_flags(uffd, O_NONBLOCK, 0);
+
+	return error < 0 ? error : real_uffd_read(uffd, messages, count);
 }
 
 static int real_pagemap_scan(int pagemap, struct pm_scan_arg *arg)
@@ -615,6 +634,7 @@ const struct kernel_ops kernel_real = {
         .uffd_poison = real_uffd_poison,
         .uffd_wake = real_uffd_wake,
         .uffd_read = real_uffd_read,
+        .uffd_read_shared = real_uffd_read_shared,
         .pagemap_scan = real_pagemap_scan,
         .mmap = real_mmap,
         .mmap_unlocked = real_mmap_unlocked,

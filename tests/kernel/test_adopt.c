@@ -749,7 +749,6 @@ START_TEST(test_what_is_refused_says_why)
 	close_memory();
 }
 END_TEST
-
 /* Such a userfaultfd answers poll(2) with an error, which is no fault that waits: its thread sleeps rightly. */
 START_TEST(test_a_userfaultfd_that_the_mapper_lets_block_costs_no_handler)
 {
@@ -759,7 +758,8 @@ START_TEST(test_a_userfaultfd_that_the_mapper_lets_block_costs_no_handler)
 	must(uffdwp_region_arm(region, 0, board->length) == 0);
 	uint32_t thread = handler_thread(region->handler);
 	for (int i = 0; i < 10; i++, sleep_us(100000)) { /* a look of the guard */
-		ck_assert_int_eq(fcntl(processes[0].uffd, F_SETFL, 0), 0);
+		must(fcntl(processes[0].uffd, F_SETFL, 0) == 0);
+		must(region->k->uffd_read_shared(processes[0].uffd, &(struct uffd_msg){0}, 1) == -EAGAIN);
 	}
 	ck_assert_uint_eq(handler_thread(region->handler), thread);
 	mapper_kill(&processes[0], board, 0);

@@ -513,6 +513,7 @@ static void table_first(void)
 	table.uffd_continue = table_continue;
 	table.uffd_wake = uffd_wake_range;
 	table.uffd_read = uffd_read_messages;
+	table.uffd_read_shared = uffd_read_messages;
 	table.open = fake_open;
 	table.pread = fake_pread;
 	table.close = fake_close;

@@ -433,6 +433,7 @@ const struct kernel_ops onepage_ops = {
         .uffd_zeropage = fake_zeropage,
         .uffd_continue = fake_continue,
         .uffd_read = fake_uffd_read,
+        .uffd_read_shared = fake_uffd_read,
         .pagemap_scan = fake_pagemap_scan,
         .mmap = fake_mmap,
         .mmap_unlocked = fake_mmap_unlocked,

@@ -127,6 +127,7 @@ FORWARD(int64_t, uffd_continue, (int uffd, uint64_t start, uint64_t length, uint
 FORWARD(int, uffd_poison, (int uffd, uint64_t start, uint64_t length, uint64_t mode), (uffd, start, length, mode))
 FORWARD_DONE(uffd_wake, (int uffd, uint64_t start, uint64_t length), (uffd, start, length))
 FORWARD(ssize_t, uffd_read, (int uffd, struct uffd_msg *messages, size_t count), (uffd, messages, count))
+FORWARD(ssize_t, uffd_read_shared, (int uffd, struct uffd_msg *messages, size_t count), (uffd, messages, count))
 FORWARD(int, pagemap_scan, (int pagemap, struct pm_scan_arg *arg), (pagemap, arg))
 FORWARD(int, munmap, (void *address, size_t length), (address, length))
 FORWARD(int, madvise, (void *address, size_t length, int advice), (address, length, advice))
