@@ -333,7 +333,7 @@ static void check_moving(void)
 {
 	struct uffdwp_region_options options = UFFDWP_REGION_OPTIONS_INIT;
 	size_t length = MOVED_PAGES * page_bytes;
-	uint8_t *image = malloc(length);
+	uint8_t *image = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	struct uffdwp *runtime = NULL;
 	struct uffdwp_region *region = NULL;
 	struct mover mover = {.moved = 0};
@@ -341,7 +341,7 @@ static void check_moving(void)
 	size_t wrong = 0;
 
 	options.fd = memfd_create("moving", MFD_CLOEXEC);
-	need(image && options.fd >= 0 && !ftruncate(options.fd, (off_t)length) ? 0 : -errno, "memfd");
+	need(image != MAP_FAILED && options.fd >= 0 && !ftruncate(options.fd, (off_t)length) ? 0 : -errno, "memfd");
 	uint8_t *base = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_SHARED, options.fd, 0);
 	need(base != MAP_FAILED ? 0 : -errno, "mmap");
 	memset(base, 7, length);
@@ -358,7 +358,6 @@ static void check_moving(void)
 	    (unsigned long long)mover.moved);
 	need(uffdwp_region_close(region), "close");
 	need(uffdwp_close(runtime), "close");
-	free(image);
 }
 
 static void check_node(int node)
