@@ -6,65 +6,7 @@
 #include "test_fork_preload.h"
 
 #include "pace.h"
-#include "scratch.h"
-
-#define OUTPUT_BYTES 16384
-#define ARGUMENTS 16
-
-static const char *program; /* uffdwp-ctl */
-static char self[SCRATCH_PATH];
-
-static struct {
-	int status;
-	char text[OUTPUT_BYTES]; /* stdout and stderr */
-} outcome;
-
-static void gather(int fd)
-{
-	size_t length = 0;
-	char rest[256];
-	ssize_t got;
-
-	while ((got = read(fd, outcome.text + length, sizeof(outcome.text) - 1 - length)) > 0)
-		length += (size_t)got;
-	outcome.text[length] = '\0';
-	while (read(fd, rest, sizeof(rest)) > 0)
-		continue;
-}
-
-/* uffdwp-ctl fork with these arguments. */
-static void run(const char *const *arguments)
-{
-	const char *all[ARGUMENTS] = {program, "fork", "--small=0"};
-	size_t count = 3;
-	int ends[2];
-	pid_t child;
-
-	while (*arguments)
-		all[count++] = *arguments++;
-	ck_assert_int_eq(pipe(ends), 0);
-	child = fork();
-	ck_assert_int_ge(child, 0);
-	if (child == 0) {
-		must(dup2(ends[1], STDOUT_FILENO) >= 0 && dup2(ends[1], STDERR_FILENO) >= 0);
-		close(ends[0]);
-		close(ends[1]);
-		execv(program, (char **)(uintptr_t)all);
-		_exit(126);
-	}
-	close(ends[1]);
-	gather(ends[0]);
-	close(ends[0]);
-	ck_assert_int_eq(waitpid(child, &outcome.status, 0), child);
-}
-
-#define RUN(...) run((const char *const[]){__VA_ARGS__, NULL})
-
-static void is_right(void)
-{
-	ck_assert_msg(outcome.status == 0, "wait status %#x: %s", (unsigned)outcome.status, outcome.text);
-	ck_assert_msg(!strstr(outcome.text, "runs without it"), "%s", outcome.text);
-}
+#include "test_fork_run.h"
 
 START_TEST(test_a_child_has_one_instant_while_threads_allocate)
 {
@@ -289,36 +231,12 @@ static Suite *fork_preload_suite(void)
 	return suite;
 }
 
-/* 1: what `uffdwp-ctl fork --check` says of this kernel and this user. */
-static int forks_are_possible(void)
-{
-	pid_t child = fork();
-	int status = 1;
-
-	must(child >= 0);
-	if (child == 0) {
-		must(dup2(open("/dev/null", O_WRONLY | O_CLOEXEC), STDOUT_FILENO) >= 0);
-		execl(program, program, "fork", "--check", "--malloc=none", "--", "/bin/true", NULL);
-		_exit(1);
-	}
-	return waitpid(child, &status, 0) == child && status == 0;
-}
-
 int main(int argc, char **argv)
 {
-	ssize_t length = readlink("/proc/self/exe", self, sizeof(self) - 1);
-	const char *sanitizers = getenv("UFFDWP_SANITIZE");
-
 	if (argc == 3 && strcmp(argv[1], "--role") == 0)
 		return play_role(argv[2]);
 	support_begin(TEST_NAME, &(struct support_needs){.swap = 0});
-	program = getenv("UFFDWP_CTL");
-	must(length > 0);
-	if (!program || access(program, X_OK) != 0)
-		return support_skip("UFFDWP_CTL names no program (built with UFFDWP_TOOLS?)");
-	if (sanitizers && sanitizers[0])
-		return support_skip("a sanitizer has memory calls of its own");
-	if (!forks_are_possible())
-		return support_skip("uffdwp-ctl fork --check says that no fork of the library is possible here");
-	return support_run(fork_preload_suite());
+	const char *lacks = run_init();
+
+	return lacks ? support_skip(lacks) : support_run(fork_preload_suite());
 }

@@ -647,16 +647,21 @@ static const struct role roles[] = {
         {"crowd", role_crowd},
 };
 
-static int play_role(const char *name)
+static inline int play_role_of(const struct role *all, size_t count, const char *name)
 {
 	page_bytes = (size_t)sysconf(_SC_PAGESIZE);
-	for (size_t i = 0; i < sizeof(roles) / sizeof(roles[0]); i++) {
-		if (strcmp(roles[i].name, name) == 0) {
-			roles[i].run();
+	for (size_t i = 0; i < count; i++) {
+		if (strcmp(all[i].name, name) == 0) {
+			all[i].run();
 			return 0;
 		}
 	}
 	return 2;
+}
+
+static inline int play_role(const char *name)
+{
+	return play_role_of(roles, sizeof(roles) / sizeof(roles[0]), name);
 }
 
 #endif

@@ -4,10 +4,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/futex.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "heap.h"
@@ -15,7 +19,31 @@
 #include "rights.h"
 #include "stop.h"
 
+#define COPY_FLAGS (MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED)
+#define COPY_BEGUN UINT32_MAX
+
+/* What both processes see: COPY_BEGUN, or the child's result as an errno, 0: it has all. Mapped at the start. */
+static _Atomic uint32_t *copy_result;
+
+int copy_init(void)
+{
+	void *page = raw_mmap(NULL, heap.page_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	if (page == MAP_FAILED)
+		return -ENOMEM;
+	copy_result = page;
+	return 0;
+}
+
 /* ----------------------------------------------------------------------------------------------------- memory -- */
+
+/* What the memory is read from, which asks neither for rights nor for entries of page tables: the region's file; or
+ * where the program has closed that, so that nothing is armed, the memory of the parent. */
+struct copy_source {
+	int fd;
+	int is_file;
+	off_t base;
+};
 
 static int copy_next(uint64_t *at, struct arena_range *range)
 {
@@ -28,120 +56,196 @@ static int copy_next(uint64_t *at, struct arena_range *range)
 	return 1;
 }
 
-static uint64_t copy_count_bytes(void)
+/* In the parent. 0 or -errno. */
+static int copy_open(struct copy_source *source)
 {
-	struct arena_range range;
-	uint64_t bytes = 0;
-
-	for (uint64_t at = 0; copy_next(&at, &range);)
-		bytes += range.end - range.start;
-	return bytes;
+	*source = (struct copy_source){.fd = heap.fd, .is_file = heap_has_file()};
+	if (source->is_file)
+		return 0;
+	source->base = (off_t)heap.base;
+	source->fd = heap_open_proc("self/mem", O_RDONLY);
+	return source->fd < 0 ? -errno : 0;
 }
 
-/* What the memory is read from, which asks neither for rights nor for entries of page tables: the region's file; or in
- * a child of ours, which has other content, and where the program has closed that file, so that nothing is armed, the
- * process's memory. *close_it: it was opened here. */
-static int copy_open(off_t *base, int *close_it)
+static void copy_close(const struct copy_source *source)
 {
-	*close_it = heap.phase == HEAP_CHILD || !heap_has_file();
-	*base = *close_it ? (off_t)heap.base : 0;
-	return *close_it ? heap_open_proc("self/mem", O_RDONLY) : heap.fd;
+	if (!source->is_file)
+		(void)close(source->fd);
 }
 
-static int copy_read_range(int fd, off_t base, const struct arena_range *range, char *to)
+/* The next content from `at` on: where it begins; `end`: there is none. */
+static uint64_t copy_seek(const struct copy_source *source, uint64_t at, uint64_t end)
 {
-	for (uint64_t from = range->start; from < range->end;) {
-		ssize_t got = pread(fd, to + (from - range->start), range->end - from, base + (off_t)from);
+	off_t data = source->is_file ? lseek(source->fd, (off_t)at, SEEK_DATA) : (off_t)at;
+
+	if (data < 0)
+		return errno == ENXIO ? end : at;
+	return (uint64_t)data < end ? (uint64_t)data : end;
+}
+
+static uint64_t copy_seek_hole(const struct copy_source *source, uint64_t at, uint64_t end)
+{
+	off_t hole = source->is_file ? lseek(source->fd, (off_t)at, SEEK_HOLE) : -1;
+
+	return hole <= (off_t)at || (uint64_t)hole > end ? end : (uint64_t)hole;
+}
+
+static int copy_read(const struct copy_source *source, uint64_t from, uint64_t end)
+{
+	while (from < end) {
+		ssize_t got = pread(source->fd, heap_at(from), end - from, source->base + (off_t)from);
 
 		if (got <= 0)
-			return -1;
+			return got ? -errno : -EIO;
 		from += (uint64_t)got;
 	}
 	return 0;
 }
 
-static int copy_read(char *to)
+/* Holes of the file stay holes. */
+static int copy_read_range(const struct copy_source *source, const struct arena_range *range)
+{
+	int error = 0;
+
+	for (uint64_t at = copy_seek(source, range->start, range->end); !error && at < range->end;) {
+		uint64_t hole = copy_seek_hole(source, at, range->end);
+
+		error = copy_read(source, at, hole);
+		at = copy_seek(source, hole, range->end);
+	}
+	return error;
+}
+
+/* Where mmap(2) is not allowed: memory that brk(2) has made, moved. The end of the program's own stays where it was. */
+static int copy_map_by_brk(uint64_t start, uint64_t bytes)
+{
+	uintptr_t own = (uintptr_t)syscall(SYS_brk, 0ul);
+	uintptr_t from = heap_round(own);
+	void *to = heap_at(start);
+	void *moved = MAP_FAILED;
+
+	if ((uintptr_t)syscall(SYS_brk, from + bytes) == from + bytes)
+		moved = raw_mremap((void *)from, bytes, bytes, /* NOLINT(performance-no-int-to-ptr) */
+		                   MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, to);
+	(void)syscall(SYS_brk, own);
+	return moved == to ? 0 : -1;
+}
+
+static int copy_map(const struct arena_range *range)
+{
+	uint64_t bytes = range->end - range->start;
+
+	if (raw_mmap(heap_at(range->start), bytes, RIGHTS_USUAL, COPY_FLAGS, -1, 0) != MAP_FAILED)
+		return 0;
+	int error = -errno;
+
+	return copy_map_by_brk(range->start, bytes) == 0 ? 0 : error;
+}
+
+/* In the child. 0 or -errno. */
+static int copy_fill(const struct copy_source *source)
 {
 	struct arena_range range;
-	off_t base;
-	int close_it;
-	int fd = copy_open(&base, &close_it);
-	int failed = fd < 0;
+	int error = 0;
 
-	for (uint64_t at = 0; !failed && copy_next(&at, &range);) {
-		failed = copy_read_range(fd, base, &range, to);
-		to += range.end - range.start;
+	for (uint64_t at = 0; !error && copy_next(&at, &range);) {
+		error = copy_map(&range);
+		if (!error)
+			error = copy_read_range(source, &range);
 	}
-	if (fd >= 0 && close_it)
-		close(fd);
-	return failed;
+	return error;
 }
 
-/* The child gives each piece its place. One that finds none would run without its memory: it ends. */
-static void copy_place(char *from)
+/* ------------------------------------------------------------------------------------------------ the two sides -- */
+
+static void copy_arrive(const struct copy_source *source)
 {
-	struct arena_range range;
+	int error = copy_fill(source);
 
-	for (uint64_t at = 0; copy_next(&at, &range);) {
-		uint64_t bytes = range.end - range.start;
-		void *to = heap_at(range.start);
-
-		if (raw_mremap(from, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, to) != to)
-			abort();
-		from += bytes;
-	}
+	stop_leave();
+	copy_close(source);
+	atomic_store(copy_result, (uint32_t)-error);
+	(void)syscall(SYS_futex, copy_result, FUTEX_WAKE, 1, NULL, NULL, 0);
+	if (error)
+		_exit(1);
+	(void)raw_munmap((void *)copy_result, heap.page_bytes);
+	copy_result = NULL;
 }
 
-/* With all other threads of the program stopped. */
-static pid_t copy_and_fork(char *copy)
+static int copy_child_is_there(pid_t pid)
 {
-	pid_t pid = copy_read(copy) ? -EAGAIN : raw_bare_fork();
+	siginfo_t info = {0};
 
-	if (pid == -1)
-		return -errno;
-	return pid;
+	return waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0 && !info.si_pid;
 }
 
-/* A child of a moment in which the threads were not stopped is none. */
-static pid_t copy_undo(pid_t pid)
+/* Until the child has all. 0 or -errno; a child that ended before, as by the OOM killer, lacks memory. */
+static int copy_await(pid_t pid)
 {
-	if (pid > 0) {
-		(void)kill(pid, SIGKILL);
-		while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
-			continue;
-	}
+	static const struct timespec look = {0, 100000000};
+
+	while (atomic_load(copy_result) == COPY_BEGUN && copy_child_is_there(pid))
+		(void)syscall(SYS_futex, copy_result, FUTEX_WAIT, COPY_BEGUN, &look, NULL, 0);
+	return atomic_load(copy_result) == COPY_BEGUN ? -ENOMEM : -(int)atomic_load(copy_result);
+}
+
+/* A child that lacks memory, or has that of a moment in which the threads were not stopped, is none. The program shall
+ * not meet its signal, unless that is one of another child, too. */
+static void copy_undo(pid_t pid)
+{
+	const struct timespec now = {0, 0};
+	siginfo_t other = {0};
+	sigset_t ended;
+
+	(void)kill(pid, SIGKILL);
+	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+		continue;
+	if (waitid(P_ALL, 0, &other, WEXITED | WNOHANG | WNOWAIT) == 0 && other.si_pid)
+		return;
+	sigemptyset(&ended);
+	sigaddset(&ended, SIGCHLD);
+	(void)sigtimedwait(&ended, NULL, &now);
+}
+
+static pid_t copy_fork_stopped(const struct copy_source *source, const char **why)
+{
+	pid_t pid;
+	int error;
+
+	atomic_store(copy_result, COPY_BEGUN);
+	pid = raw_bare_fork();
+	if (pid == 0)
+		copy_arrive(source);
+	error = pid == -1 ? -errno : 0;
+	if (pid <= 0)
+		return error;
+	error = copy_await(pid);
+	if (!error)
+		return pid;
+	*why = error == -ENOMEM ? "a child has no room for a copy of the heap" : "a child cannot copy the heap";
+	copy_undo(pid);
+	return error;
+}
+
+pid_t copy_fork(const char **why)
+{
+	struct copy_source source;
+	int error = stop_begin();
+	pid_t pid;
+
+	*why = "the other threads cannot be stopped for a copy of the heap";
+	if (error)
+		return -EAGAIN;
+	error = copy_open(&source);
+	*why = error ? "the heap cannot be read" : NULL;
+	pid = error ? error : copy_fork_stopped(&source, why);
+	if (pid == 0)
+		return 0;
+	if (!error)
+		copy_close(&source);
+	if (stop_end() || pid < 0)
+		return pid;
+	copy_undo(pid);
+	*why = "the other threads did not stay stopped for a copy of the heap";
 	return -EAGAIN;
-}
-
-static pid_t copy_fork_stopped(char *copy)
-{
-	pid_t pid;
-
-	if (stop_begin() != 0)
-		return -EAGAIN;
-	pid = copy_and_fork(copy);
-	if (pid == 0) {
-		stop_leave();
-		copy_place(copy);
-	} else if (!stop_end()) {
-		pid = copy_undo(pid);
-	}
-	return pid;
-}
-
-pid_t copy_fork(void)
-{
-	uint64_t bytes = copy_count_bytes();
-	pid_t pid;
-	char *copy;
-
-	if (!bytes)
-		return -EAGAIN;
-	copy = raw_mmap(NULL, bytes, RIGHTS_USUAL, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (copy == MAP_FAILED)
-		return -ENOMEM;
-	pid = copy_fork_stopped(copy);
-	if (pid != 0)
-		raw_munmap(copy, bytes);
-	return pid;
 }

@@ -210,26 +210,27 @@ static pid_t forks_with_retry(struct forks_bare *bare)
 	return pid;
 }
 
-/* A limit of processes is the program's own: it gets the answer that fork(2) gives. */
-static int forks_is_plain_answer(pid_t answer)
-{
-	return answer >= 0 || answer == -EAGAIN;
-}
-
+/* What uffdwp_fork() cannot do. An error of fork(2) itself, as by a limit of processes, is the program's own, and not
+ * worth a word. */
 static pid_t forks_copy(pid_t answer, struct forks_bare *bare)
 {
 	static _Atomic(int) said;
+	const char *why = NULL;
 	char text[300] = "";
 	char said_there[300] = "";
 	pid_t pid;
 
 	(void)uffdwp_error_text(said_there, sizeof(said_there));
 	(void)reword(REWORD_FORK, said_there, text, sizeof(text));
-	pid = forks_around(bare, copy_fork);
-	if (pid)
-		say_once(&said, "%s (%s)",
-		         pid < 0 ? "cannot fork now" : "forks by copying its memory, which takes long",
-		         text[0] ? text : strerror(-(int)answer));
+	if (!text[0])
+		(void)snprintf(text, sizeof(text), "%s", strerror(-(int)answer));
+	(void)forks_enter(bare);
+	pid = copy_fork(&why);
+	forks_leave(bare);
+	if (pid > 0)
+		say_once(&said, "forks by copying its memory, which takes long (%s)", text);
+	else if (pid < 0 && why && (answer != -EAGAIN || pid != -EAGAIN))
+		say_once(&said, "cannot fork now: %s: %s (%s)", why, strerror(-(int)pid), text);
 	return pid;
 }
 
@@ -252,7 +253,7 @@ static pid_t forks_serving(int with_handlers)
 	forks_child_phase = is_full ? HEAP_CHILD : HEAP_OUT;
 	pid = forks_with_retry(is_full ? NULL : &bare);
 	forks_child_phase = HEAP_OUT;
-	if (!forks_is_plain_answer(pid))
+	if (pid < 0)
 		pid = forks_copy(pid, &bare);
 	heap_restore_signals(&before);
 	return forks_answer(pid);

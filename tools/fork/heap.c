@@ -9,6 +9,8 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 
+#include "threads.h"
+
 /* The file grows in steps: it is sparse, so that only its end moves. */
 #define HEAP_PATH_BYTES 128
 #define HEAP_STEP_BYTES ((uint64_t)256 << 20)
@@ -60,6 +62,7 @@ void heap_renew(void)
 	static const pthread_mutex_t fresh = PTHREAD_MUTEX_INITIALIZER;
 
 	heap_mutex = fresh;
+	threads_renew();
 	atomic_store(&heap.paused, 0);
 	atomic_store(&heap.outside_bytes, 0);
 	atomic_store(&heap.length, 0);

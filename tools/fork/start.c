@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "choice.h"
+#include "copy.h"
 #include "descriptors.h"
 #include "forks.h"
 #include "heap.h"
@@ -23,6 +24,7 @@
 #include "reword.h"
 #include "say.h"
 #include "settings.h"
+#include "stop.h"
 
 #define START_GIB ((uint64_t)1 << 30)
 #define START_CAPACITY_LEAST (64 * START_GIB)
@@ -196,6 +198,10 @@ static int start_open(void)
 		error = start_arena(capacity);
 	if (!error)
 		error = start_own();
+	if (!error)
+		error = stop_init();
+	if (!error)
+		error = copy_init();
 	if (!error)
 		error = forks_init(start_is_bare);
 	if (error) {

@@ -27,6 +27,7 @@
 
 #include "heap.h"
 #include "raw.h"
+#include "threads.h"
 
 #define STOP_THREADS 4096
 
@@ -35,7 +36,7 @@
 
 enum stop_state { STOP_BEGUN, STOP_STOPPED, STOP_REFUSED, STOP_OVER };
 
-/* What both processes see. */
+/* What both processes see. Mapped at the start: later a limit of the program's own may leave no room. */
 struct stop {
 	_Atomic uint32_t state; /* enum stop_state */
 	pid_t program;
@@ -49,6 +50,10 @@ struct stop {
 };
 
 static struct stop *stop_shared;
+
+/* /proc/self/task, open since the start: later a limit of the program's own may leave no descriptor. */
+static int stop_list = -1;
+static ino_t stop_list_inode;
 
 static void stop_set(struct stop *stop, uint32_t state)
 {
@@ -89,22 +94,6 @@ static int stop_is_traced(const struct stop *stop, pid_t thread)
 			return 1;
 	}
 	return 0;
-}
-
-/* Threads of the library carry its name. */
-static int stop_is_ours(const struct stop *stop, pid_t thread)
-{
-	char path[32];
-	char name[16] = "";
-	ssize_t got;
-	int fd;
-
-	(void)snprintf(path, sizeof(path), "%d/comm", (int)thread);
-	fd = openat(stop->tasks, path, O_RDONLY | O_CLOEXEC);
-	got = fd < 0 ? -1 : read(fd, name, sizeof(name) - 1);
-	if (fd >= 0)
-		(void)close(fd);
-	return got > 0 && strncmp(name, "uffdwp", 6) == 0;
 }
 
 /* Calls for each thread that is listed. The sum of the answers; -1: one of them is less than 0, or there is no list. */
@@ -149,7 +138,7 @@ static int stop_thread(struct stop *stop, pid_t thread)
 /* 1: it was stopped now; -1: it could not be. */
 static int stop_visit(struct stop *stop, pid_t thread)
 {
-	if (thread == stop->caller || stop_is_traced(stop, thread) || stop_is_ours(stop, thread))
+	if (thread == stop->caller || stop_is_traced(stop, thread) || threads_has(thread))
 		return 0;
 	return stop_thread(stop, thread) ? 1 : -1;
 }
@@ -173,22 +162,42 @@ static _Noreturn void stop_help(struct stop *stop)
 
 /* ------------------------------------------------------------------------------------------------ the program -- */
 
+static int stop_has_list(void)
+{
+	struct stat st;
+
+	return stop_list >= 0 && fstat(stop_list, &st) == 0 && st.st_ino == stop_list_inode;
+}
+
+/* -1: there is none. */
+static int stop_open_list(void)
+{
+	if (stop_has_list())
+		return stop_list;
+	return heap_open_proc("self/task", O_RDONLY | O_DIRECTORY); /* the program has closed ours */
+}
+
+static void stop_close_list(struct stop *stop)
+{
+	if (stop->tasks >= 0 && stop->tasks != stop_list)
+		(void)close(stop->tasks);
+	stop->tasks = -1;
+}
+
 static void stop_forget(struct stop *stop)
 {
 	int status;
 
 	while (stop->helper && syscall(SYS_wait4, stop->helper, &status, __WCLONE, NULL) < 0 && errno == EINTR)
 		continue;
-	(void)close(stop->tasks);
-	(void)raw_munmap(stop, sizeof(*stop));
-	stop_shared = NULL;
+	stop_close_list(stop);
 }
 
 /* Counts. A list that lacks the caller is one of another namespace. */
 static int stop_visit_first(struct stop *stop, pid_t thread)
 {
 	stop->has_caller |= thread == stop->caller;
-	stop->others += thread != stop->caller && !stop_is_ours(stop, thread);
+	stop->others += thread != stop->caller && !threads_has(thread);
 	return 0;
 }
 
@@ -241,16 +250,43 @@ static int stop_by_helper(struct stop *stop)
 	return stop_await(stop, STOP_BEGUN, stop_helper_is_there) == STOP_STOPPED ? 0 : -EPERM;
 }
 
+static void stop_drop(void)
+{
+	if (stop_has_list())
+		(void)close(stop_list);
+	stop_list = -1;
+	if (stop_shared)
+		(void)raw_munmap(stop_shared, sizeof(*stop_shared));
+	stop_shared = NULL;
+}
+
+int stop_init(void)
+{
+	struct stat st;
+	void *shared = raw_mmap(NULL, sizeof(*stop_shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	stop_drop(); /* the parent's */
+	if (shared == MAP_FAILED)
+		return -ENOMEM;
+	stop_shared = shared;
+	stop_list = heap_open_proc("self/task", O_RDONLY | O_DIRECTORY);
+	if (stop_list >= 0 && fstat(stop_list, &st) == 0)
+		stop_list_inode = st.st_ino;
+	return 0;
+}
+
 int stop_begin(void)
 {
-	struct stop *stop = raw_mmap(NULL, sizeof(*stop), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	struct stop *stop = stop_shared;
 	int error = -EPERM;
 
-	if (stop == MAP_FAILED)
-		return -ENOMEM;
-	stop_shared = stop;
+	atomic_store(&stop->state, STOP_BEGUN);
+	__atomic_store_n(&stop->program, 0, __ATOMIC_RELEASE);
+	stop->others = stop->has_caller = 0;
+	stop->helper = 0;
+	stop->count = 0;
 	stop->caller = (pid_t)syscall(SYS_gettid);
-	stop->tasks = heap_open_proc("self/task", O_RDONLY | O_DIRECTORY);
+	stop->tasks = stop_open_list();
 	if (stop->tasks >= 0 && stop_for_each(stop, stop_visit_first) == 0 && stop->has_caller)
 		error = stop->others ? stop_by_helper(stop) : 0;
 	if (error)
@@ -260,19 +296,19 @@ int stop_begin(void)
 
 void stop_leave(void)
 {
-	(void)close(stop_shared->tasks);
-	(void)raw_munmap(stop_shared, sizeof(*stop_shared));
-	stop_shared = NULL;
+	stop_close_list(stop_shared);
+	stop_drop();
 }
 
 int stop_end(void)
 {
-	int held = !stop_shared->others || stop_helper_is_there(stop_shared);
+	struct stop *stop = stop_shared;
+	int held = !stop->others || stop_helper_is_there(stop);
 
-	if (stop_shared->helper) {
-		stop_set(stop_shared, STOP_OVER);
+	if (stop->helper) {
+		stop_set(stop, STOP_OVER);
 		(void)prctl(PR_SET_PTRACER, 0ul, 0, 0, 0);
 	}
-	stop_forget(stop_shared);
+	stop_forget(stop);
 	return held;
 }

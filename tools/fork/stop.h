@@ -13,6 +13,9 @@
 #ifndef UFFDWP_FORK_STOP_H
 #define UFFDWP_FORK_STOP_H
 
+/* At the start, what later may not be available. 0 or -ENOMEM. */
+int stop_init(void);
+
 /* 0: they are stopped, until stop_end(); -EPERM: the helper may not trace this process, or a thread did not stop. */
 int stop_begin(void);
 

@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * libuffdwp-fork.so where something is refused: by limits and filters that the program sets itself, and by those that
+ * it is started with. Whatever is not possible, the program runs on as without it.
+ */
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <stddef.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+
+#include "pace.h"
+#include "test_fork_preload.h"
+#include "test_fork_run.h"
+
+/* ------------------------------------------------------------------------------------------------------- roles -- */
+
+static void filter_call(int call, uint32_t action)
+{
+	struct sock_filter filter[] = {
+	        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+	        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)call, 0, 1),
+	        BPF_STMT(BPF_RET | BPF_K, action),
+	        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog code = {.len = 4, .filter = filter};
+
+	must(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
+	must(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &code) == 0);
+}
+
+static void refuse_call(int call)
+{
+	filter_call(call, SECCOMP_RET_ERRNO | EPERM);
+}
+
+struct limit {
+	int what;
+	rlim_t value;
+};
+
+static void fork_under(const struct limit *limit, unsigned char *heap, const _Atomic uint64_t *count)
+{
+	struct rlimit before;
+	struct rlimit low;
+	pid_t child;
+
+	must(getrlimit((__rlimit_resource_t)limit->what, &before) == 0);
+	low = (struct rlimit){limit->value, before.rlim_max};
+	must(setrlimit((__rlimit_resource_t)limit->what, &low) == 0);
+	fork_and_change(heap);
+	child = fork();
+	must(child >= 0);
+	if (child == 0) {
+		must(*count == shadow_count[0] || *count == shadow_count[0] + 1);
+		_exit(0);
+	}
+	await_right(child);
+	must(setrlimit((__rlimit_resource_t)limit->what, &before) == 0);
+}
+
+/* No descriptor is left, and less address space than the region has; with another thread that writes to the heap. */
+static void role_limits(void)
+{
+	static const struct limit limits[] = {{RLIMIT_NOFILE, 0}, {RLIMIT_NOFILE, 3}, {RLIMIT_AS, (rlim_t)1 << 30}};
+	_Atomic uint64_t *count = calloc(1, 1 * MIB);
+	pthread_t thread = thread_start(count_for_ever, count);
+	unsigned char *heap = fill_heap();
+
+	for (size_t i = 0; i < sizeof(limits) / sizeof(limits[0]); i++)
+		fork_under(&limits[i], heap, count);
+	atomic_store(&writers_end, 1);
+	thread_join(thread);
+	free(heap);
+}
+
+static void role_no_mmap(void)
+{
+	unsigned char *heap = fill_heap();
+
+	refuse_call(SYS_mmap);
+	fork_and_change(heap);
+	free(heap);
+}
+
+/* What no fork can do has the error of fork(2). */
+static void role_no_clone(void)
+{
+	unsigned char *heap = fill_heap();
+
+	refuse_call(SYS_clone);
+	must(fork() == -1 && errno == EPERM);
+	free(heap);
+}
+
+static const struct role refused_roles[] = {
+        {"limits", role_limits},
+        {"no_mmap", role_no_mmap},
+        {"no_clone", role_no_clone},
+};
+
+/* ------------------------------------------------------------------------------------------------------- tests -- */
+
+static void has_copied(void)
+{
+	is_right();
+	ck_assert_msg(strstr(outcome.text, "forks by copying its memory"), "%s", outcome.text);
+}
+
+START_TEST(test_a_program_forks_under_limits_of_its_own)
+{
+	RUN("--", self, "--role", "limits");
+	has_copied();
+}
+END_TEST
+
+START_TEST(test_a_program_forks_that_may_not_map)
+{
+	RUN("--", self, "--role", "no_mmap");
+	has_copied();
+}
+END_TEST
+
+START_TEST(test_what_fork_refuses_is_refused)
+{
+	RUN("--", self, "--role", "no_clone");
+	is_right();
+}
+END_TEST
+
+static Suite *fork_refused_suite(void)
+{
+	Suite *suite = suite_create("fork_refused");
+	TCase *tcase = tcase_create("refused");
+
+	tcase_set_timeout(tcase, pace_seconds(60));
+	tcase_add_test(tcase, test_a_program_forks_under_limits_of_its_own);
+	tcase_add_test(tcase, test_a_program_forks_that_may_not_map);
+	tcase_add_test(tcase, test_what_fork_refuses_is_refused);
+	suite_add_tcase(suite, tcase);
+	return suite;
+}
+
+int main(int argc, char **argv)
+{
+	if (argc == 3 && strcmp(argv[1], "--role") == 0)
+		return play_role_of(refused_roles, sizeof(refused_roles) / sizeof(refused_roles[0]), argv[2]);
+	support_begin(TEST_NAME, &(struct support_needs){.swap = 0});
+	const char *lacks = run_init();
+
+	return lacks ? support_skip(lacks) : support_run(fork_refused_suite());
+}
