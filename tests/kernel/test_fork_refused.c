@@ -129,6 +129,36 @@ START_TEST(test_what_fork_refuses_is_refused)
 }
 END_TEST
 
+static void kill_for_userfaultfd(void)
+{
+	filter_call(SYS_userfaultfd, SECCOMP_RET_KILL_PROCESS);
+}
+
+static void trap_for_memfd(void)
+{
+	filter_call(SYS_memfd_create, SECCOMP_RET_TRAP);
+}
+
+static void is_plain(const char *reason)
+{
+	ck_assert_msg(outcome.status == 0, "wait status %#x: %s", (unsigned)outcome.status, outcome.text);
+	ck_assert_msg(strstr(outcome.text, "runs without it") && strstr(outcome.text, reason), "%s", outcome.text);
+}
+
+START_TEST(test_a_filter_that_kills_ends_no_program)
+{
+	run_before = kill_for_userfaultfd;
+	RUN("--", self, "--role", "handlers");
+	is_plain("a seccomp filter here ends a process that calls userfaultfd");
+	run_before = trap_for_memfd;
+	RUN("--", self, "--role", "handlers");
+	is_plain("a seccomp filter here ends a process that calls memfd_create");
+	RUN("--check", "--", self);
+	ck_assert_int_eq(WEXITSTATUS(outcome.status), 1);
+	ck_assert_msg(strstr(outcome.text, "calls memfd_create"), "%s", outcome.text);
+}
+END_TEST
+
 static Suite *fork_refused_suite(void)
 {
 	Suite *suite = suite_create("fork_refused");
@@ -138,6 +168,7 @@ static Suite *fork_refused_suite(void)
 	tcase_add_test(tcase, test_a_program_forks_under_limits_of_its_own);
 	tcase_add_test(tcase, test_a_program_forks_that_may_not_map);
 	tcase_add_test(tcase, test_what_fork_refuses_is_refused);
+	tcase_add_test(tcase, test_a_filter_that_kills_ends_no_program);
 	suite_add_tcase(suite, tcase);
 	return suite;
 }
@@ -145,7 +176,8 @@ static Suite *fork_refused_suite(void)
 int main(int argc, char **argv)
 {
 	if (argc == 3 && strcmp(argv[1], "--role") == 0)
-		return play_role_of(refused_roles, sizeof(refused_roles) / sizeof(refused_roles[0]), argv[2]);
+		return play_role(argv[2]) &&
+		       play_role_of(refused_roles, sizeof(refused_roles) / sizeof(refused_roles[0]), argv[2]);
 	support_begin(TEST_NAME, &(struct support_needs){.swap = 0});
 	const char *lacks = run_init();
 

@@ -230,12 +230,11 @@ static pid_t copy_fork_stopped(const struct copy_source *source, const char **wh
 pid_t copy_fork(const char **why)
 {
 	struct copy_source source;
-	int error = stop_begin();
+	int error = stop_begin(why);
 	pid_t pid;
 
-	*why = "the other threads cannot be stopped for a copy of the heap";
 	if (error)
-		return -EAGAIN;
+		return error;
 	error = copy_open(&source);
 	*why = error ? "the heap cannot be read" : NULL;
 	pid = error ? error : copy_fork_stopped(&source, why);

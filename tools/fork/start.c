@@ -19,6 +19,7 @@
 #include "descriptors.h"
 #include "forks.h"
 #include "heap.h"
+#include "killing.h"
 #include "names.h"
 #include "raw.h"
 #include "reword.h"
@@ -141,6 +142,19 @@ static int start_check_rights(const char **why)
 	return -EPERM;
 }
 
+/* A call that a filter kills for is not made. */
+static int start_check_filters(const char **why)
+{
+	static char text[START_TEXT_BYTES];
+	char names[START_TEXT_BYTES / 2];
+
+	if (!killing_may_be() || !killing_find(names, sizeof(names), 0))
+		return 0;
+	(void)snprintf(text, sizeof(text), "a seccomp filter here ends a process that calls %s", names);
+	*why = text;
+	return -EPERM;
+}
+
 static int start_refuse(int error, const char *why)
 {
 	char text[START_TEXT_BYTES] = "";
@@ -182,9 +196,11 @@ static int start_open(void)
 	struct uffdwp_options options = {.sz = sizeof(options), .handler_threads = 1};
 	const char *why = NULL;
 	uint64_t capacity = start_choose_capacity();
-	int error = start_check_rights(&why);
+	int error = start_check_filters(&why);
 
-	if (!capacity) {
+	if (!error)
+		error = start_check_rights(&why);
+	if (!error && !capacity) {
 		error = -ENOMEM;
 		why = "the limit of its address space (ulimit -v) is too low";
 	}

@@ -30,6 +30,7 @@
 #include "threads.h"
 
 #define STOP_THREADS 4096
+#define STOP_LOOKS 4
 
 /* How long a thread may take to stop: one in an uninterruptible system call does not. */
 #define STOP_LIMIT_S 5
@@ -201,6 +202,23 @@ static int stop_visit_first(struct stop *stop, pid_t thread)
 	return 0;
 }
 
+/* Looks again for a moment: a thread of the library that begins, or ends, is not known as one. */
+static int stop_count(struct stop *stop)
+{
+	static const struct timespec moment = {0, 1000000};
+
+	for (int i = 0; i < STOP_LOOKS; i++) {
+		if (i)
+			(void)nanosleep(&moment, NULL);
+		stop->others = stop->has_caller = 0;
+		if (stop_for_each(stop, stop_visit_first) != 0 || !stop->has_caller)
+			return -EAGAIN;
+		if (!stop->others)
+			break;
+	}
+	return 0;
+}
+
 /* Where the next child is the first of a new namespace the helper must not be that child. */
 static int stop_may_clone(void)
 {
@@ -224,7 +242,7 @@ static void stop_start_helper(struct stop *stop)
 	sigset_t none;
 
 	if (helper != 0) {
-		stop->helper = (pid_t)helper;
+		stop->helper = (pid_t)(helper < 0 ? -errno : helper);
 		return;
 	}
 	sigemptyset(&none);
@@ -236,18 +254,22 @@ static void stop_start_helper(struct stop *stop)
 }
 
 /* 0: the helper has stopped all. */
-static int stop_by_helper(struct stop *stop)
+static int stop_by_helper(struct stop *stop, const char **why)
 {
+	int error;
+
 	if (!stop_may_clone())
-		return -EPERM;
-	stop_start_helper(stop);
-	if (stop->helper < 0) {
-		stop->helper = 0;
 		return -EAGAIN;
+	stop_start_helper(stop);
+	error = stop->helper;
+	if (error < 0) {
+		stop->helper = 0;
+		*why = NULL;
+		return error;
 	}
 	(void)prctl(PR_SET_PTRACER, (unsigned long)stop->helper, 0, 0, 0);
 	__atomic_store_n(&stop->program, getpid(), __ATOMIC_RELEASE);
-	return stop_await(stop, STOP_BEGUN, stop_helper_is_there) == STOP_STOPPED ? 0 : -EPERM;
+	return stop_await(stop, STOP_BEGUN, stop_helper_is_there) == STOP_STOPPED ? 0 : -EAGAIN;
 }
 
 static void stop_drop(void)
@@ -275,20 +297,20 @@ int stop_init(void)
 	return 0;
 }
 
-int stop_begin(void)
+int stop_begin(const char **why)
 {
 	struct stop *stop = stop_shared;
-	int error = -EPERM;
+	int error = -EAGAIN;
 
+	*why = "the other threads cannot be stopped for a copy of the heap";
 	atomic_store(&stop->state, STOP_BEGUN);
 	__atomic_store_n(&stop->program, 0, __ATOMIC_RELEASE);
-	stop->others = stop->has_caller = 0;
 	stop->helper = 0;
 	stop->count = 0;
 	stop->caller = (pid_t)syscall(SYS_gettid);
 	stop->tasks = stop_open_list();
-	if (stop->tasks >= 0 && stop_for_each(stop, stop_visit_first) == 0 && stop->has_caller)
-		error = stop->others ? stop_by_helper(stop) : 0;
+	if (stop->tasks >= 0 && stop_count(stop) == 0)
+		error = stop->others ? stop_by_helper(stop, why) : 0;
 	if (error)
 		(void)stop_end();
 	return error;

@@ -16,8 +16,9 @@
 /* At the start, what later may not be available. 0 or -ENOMEM. */
 int stop_init(void);
 
-/* 0: they are stopped, until stop_end(); -EPERM: the helper may not trace this process, or a thread did not stop. */
-int stop_begin(void);
+/* 0: they are stopped, until stop_end(); -EAGAIN: the helper may not trace this process, or a thread did not stop, as
+ * *why says; another error: that of clone(2), and *why is NULL. */
+int stop_begin(const char **why);
 
 /* They go on. 1: they were stopped until now; 0: the helper was ended before. */
 int stop_end(void);

@@ -22,6 +22,7 @@
 #include "allocator.h"
 #include "base/escape.h"
 #include "beside.h"
+#include "killing.h"
 #include "launch_codes.h"
 #include "loadable.h"
 #include "names.h"
@@ -440,6 +441,7 @@ static int fork_try_once(struct uffdwp *runtime)
 /* What the program would try, in this process. */
 static int fork_try(const struct fork *fork, char *text, size_t size)
 {
+	char names[256];
 	const char *delivery = fork->values[DELIVERY] ? fork->values[DELIVERY] : "thread";
 	struct uffdwp_region_options options = {.sz = sizeof(options),
 	                                        .delivery = strcmp(delivery, "inline") == 0 ? UFFDWP_DELIVERY_INLINE
@@ -447,8 +449,13 @@ static int fork_try(const struct fork *fork, char *text, size_t size)
 	struct uffdwp_region *region = NULL;
 	struct uffdwp *runtime = NULL;
 	char said[REWORD_BYTES];
-	int error = uffdwp_open(NULL, &runtime);
+	int error;
 
+	if (killing_may_be() && killing_find(names, sizeof(names), 0)) {
+		(void)snprintf(text, size, "a seccomp filter here ends a process that calls %s", names);
+		return -EPERM;
+	}
+	error = uffdwp_open(NULL, &runtime);
 	if (!error)
 		error = uffdwp_region_create(runtime, (uint64_t)2 << 20, &options, &region);
 	if (!error)
