@@ -5,7 +5,9 @@
  */
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <sched.h>
 #include <stddef.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -159,6 +161,63 @@ START_TEST(test_a_filter_that_kills_ends_no_program)
 }
 END_TEST
 
+static void lose_memfd(void)
+{
+	filter_call(SYS_memfd_create, SECCOMP_RET_ERRNO | ENOSYS);
+}
+
+static void lose_proc(void)
+{
+	must(unshare(CLONE_NEWNS) == 0 && mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0);
+	must(umount2("/proc", MNT_DETACH) == 0);
+}
+
+static void lose_rights(void)
+{
+	must(chdir("/") == 0 && setgid(65534) == 0 && setuid(65534) == 0);
+}
+
+START_TEST(test_a_refusal_is_named)
+{
+	run_before = lose_memfd;
+	RUN("--", self, "--role", "handlers");
+	is_plain("memfd_create(2) is refused");
+	if (geteuid() != 0)
+		return;
+	run_before = lose_proc;
+	RUN("--", self, "--role", "handlers");
+	is_plain("/proc/self/task is not there");
+}
+END_TEST
+
+START_TEST(test_inline_needs_no_right_and_check_says_what_happens)
+{
+	int checked;
+
+	if (!support_may_change_user())
+		return;
+	run_before = lose_rights;
+	RUN("--verbose", "--delivery=inline", "--", self, "--role", "handlers");
+	is_right();
+	ck_assert_msg(strstr(outcome.text, "has child"), "%s", outcome.text);
+	RUN("--check", "--", self);
+	checked = WEXITSTATUS(outcome.status);
+	RUN("--", self, "--role", "handlers");
+	ck_assert_msg(checked == !!strstr(outcome.text, "runs without it"), "%d: %s", checked, outcome.text);
+}
+END_TEST
+
+START_TEST(test_a_heap_that_is_not_covered_is_named)
+{
+	RUN("--check", "--malloc=none", "--", self);
+	ck_assert_int_eq(WEXITSTATUS(outcome.status), 1);
+	ck_assert_msg(strstr(outcome.text, "nothing that malloc() gives is covered"), "%s", outcome.text);
+	RUN("--verbose", "--malloc=none", "--", self, "--role", "handlers");
+	is_right();
+	ck_assert_msg(strstr(outcome.text, "covers no memory of malloc"), "%s", outcome.text);
+}
+END_TEST
+
 static Suite *fork_refused_suite(void)
 {
 	Suite *suite = suite_create("fork_refused");
@@ -169,6 +228,9 @@ static Suite *fork_refused_suite(void)
 	tcase_add_test(tcase, test_a_program_forks_that_may_not_map);
 	tcase_add_test(tcase, test_what_fork_refuses_is_refused);
 	tcase_add_test(tcase, test_a_filter_that_kills_ends_no_program);
+	tcase_add_test(tcase, test_a_refusal_is_named);
+	tcase_add_test(tcase, test_inline_needs_no_right_and_check_says_what_happens);
+	tcase_add_test(tcase, test_a_heap_that_is_not_covered_is_named);
 	suite_add_tcase(suite, tcase);
 	return suite;
 }

@@ -78,7 +78,7 @@ static int forks_are_possible(void)
 	must(child >= 0);
 	if (child == 0) {
 		must(dup2(open("/dev/null", O_WRONLY | O_CLOEXEC), STDOUT_FILENO) >= 0);
-		execl(program, program, "fork", "--check", "--malloc=none", "--", "/bin/true", NULL);
+		execl(program, program, "fork", "--check", "--malloc=none", "--from=all", "--", "/bin/true", NULL);
 		_exit(1);
 	}
 	return waitpid(child, &status, 0) == child && status == 0;

@@ -17,8 +17,8 @@ int killing_may_be(void);
 /* 1: a child that makes the call is killed by a filter. A call that refuses, or a fork that fails, kills no process. */
 int killing_kills(void (*call)(void));
 
-/* The names of the calls for which a filter kills, "a, b": how many bytes; 0: none. with_images: also of those that only
- * images need. */
+/* The names of the calls for which a filter kills, "a, b": how many bytes; 0: none. with_images: also of those that
+ * only images need. */
 size_t killing_find(char *names, size_t size, int with_images);
 
 #endif

@@ -283,10 +283,17 @@ static pid_t forks_in_turn(int with_handlers)
 
 /* ------------------------------------------------------------------------------------------------------- calls -- */
 
+static pid_t forks_say_empty(pid_t pid)
+{
+	if (pid > 0)
+		say_verbose("forks as ever: nothing of its heap is in the region (child %d)", (int)pid);
+	return pid;
+}
+
 pid_t forks_fork(void)
 {
 	if (forks_begin_empty())
-		return forks_end_empty(forks_of_libc(raw_fork, HEAP_OUT));
+		return forks_say_empty(forks_end_empty(forks_of_libc(raw_fork, HEAP_OUT)));
 	if (heap.phase == HEAP_OUT)
 		return forks_of_libc(raw_fork, HEAP_OUT);
 	return heap.phase == HEAP_CHILD ? forks_in_turn(1) : forks_serving(1);
@@ -297,7 +304,7 @@ pid_t forks_fork_bare(void)
 	struct forks_bare bare = {.child_phase = HEAP_OUT};
 
 	if (forks_begin_empty())
-		return forks_end_empty(forks_around(&bare, raw_bare_fork));
+		return forks_say_empty(forks_end_empty(forks_around(&bare, raw_bare_fork)));
 	if (heap.phase == HEAP_OUT)
 		return raw_bare_fork();
 	return heap.phase == HEAP_CHILD ? forks_in_turn(0) : forks_serving(0);

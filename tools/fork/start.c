@@ -14,12 +14,12 @@
 #include <sys/sysinfo.h>
 #include <unistd.h>
 
+#include "access.h"
 #include "choice.h"
 #include "copy.h"
 #include "descriptors.h"
 #include "forks.h"
 #include "heap.h"
-#include "killing.h"
 #include "names.h"
 #include "raw.h"
 #include "reword.h"
@@ -129,32 +129,6 @@ static int start_own(void)
 
 /* ---------------------------------------------------------------------------------------------------- refusals -- */
 
-/* Where only faults of user code may be caught a system call that writes to the heap would fail. */
-static int start_check_rights(const char **why)
-{
-	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
-
-	if (fd >= 0)
-		close(fd);
-	if (fd >= 0 || access("/dev/userfaultfd", R_OK | W_OK) == 0)
-		return 0;
-	*why = "this user may not have userfaultfd for system calls: see uffdwp-ctl doctor";
-	return -EPERM;
-}
-
-/* A call that a filter kills for is not made. */
-static int start_check_filters(const char **why)
-{
-	static char text[START_TEXT_BYTES];
-	char names[START_TEXT_BYTES / 2];
-
-	if (!killing_may_be() || !killing_find(names, sizeof(names), 0))
-		return 0;
-	(void)snprintf(text, sizeof(text), "a seccomp filter here ends a process that calls %s", names);
-	*why = text;
-	return -EPERM;
-}
-
 static int start_refuse(int error, const char *why)
 {
 	char text[START_TEXT_BYTES] = "";
@@ -162,7 +136,7 @@ static int start_refuse(int error, const char *why)
 
 	(void)uffdwp_error_text(said, sizeof(said));
 	(void)reword(REWORD_FORK, said, text, sizeof(text));
-	if (!why)
+	if (!why[0])
 		why = text[0] ? text : strerror(-error);
 	start_was_refused = 1;
 	say_once(&start_said, "runs without it: %s", why);
@@ -194,15 +168,13 @@ static void start_know_files(void)
 static int start_open(void)
 {
 	struct uffdwp_options options = {.sz = sizeof(options), .handler_threads = 1};
-	const char *why = NULL;
+	char why[START_TEXT_BYTES] = "";
 	uint64_t capacity = start_choose_capacity();
-	int error = start_check_filters(&why);
+	int error = access_check(settings.delivery, why, sizeof(why));
 
-	if (!error)
-		error = start_check_rights(&why);
 	if (!error && !capacity) {
 		error = -ENOMEM;
-		why = "the limit of its address space (ulimit -v) is too low";
+		(void)snprintf(why, sizeof(why), "the limit of its address space (ulimit -v) is too low");
 	}
 	if (!error)
 		error = uffdwp_open(&options, &heap.runtime);
@@ -277,6 +249,9 @@ __attribute__((constructor)) static void start_before_main(void)
 		say_once(&start_said, "runs without it: %s is not understood", strange);
 	} else if (start_is_for(program)) {
 		start_is_bare = choice_find();
+		if (!start_is_bare)
+			say_verbose("covers no memory of malloc(3), which is the C library's: only what other calls of "
+			            "mmap(2) map");
 		start_serve();
 	} else {
 		say_once(&start_said, "is a shell, and runs without it: see uffdwp-ctl fork --follow");

@@ -19,10 +19,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "access.h"
 #include "allocator.h"
 #include "base/escape.h"
 #include "beside.h"
-#include "killing.h"
 #include "launch_codes.h"
 #include "loadable.h"
 #include "names.h"
@@ -77,7 +77,8 @@ static const struct argp_option fork_options[] = {
          0},
         {"delivery", KEY_DELIVERY, "HOW", 0,
          "thread (the default): a thread resolves faults, and system calls that write into the heap work; inline: the "
-         "writer does, in a signal handler, and such system calls fail with EFAULT while a child lives",
+         "writer does, in a signal handler, and such system calls fail with EFAULT while a child lives; a thread that "
+         "blocks SIGBUS is then killed by its first write, which needs thread",
          0},
         {"capacity", KEY_CAPACITY, "SIZE", 0,
          "Address space for the heap. The default: twice the memory and swap, at least 64G", 0},
@@ -441,7 +442,6 @@ static int fork_try_once(struct uffdwp *runtime)
 /* What the program would try, in this process. */
 static int fork_try(const struct fork *fork, char *text, size_t size)
 {
-	char names[256];
 	const char *delivery = fork->values[DELIVERY] ? fork->values[DELIVERY] : "thread";
 	struct uffdwp_region_options options = {.sz = sizeof(options),
 	                                        .delivery = strcmp(delivery, "inline") == 0 ? UFFDWP_DELIVERY_INLINE
@@ -449,12 +449,10 @@ static int fork_try(const struct fork *fork, char *text, size_t size)
 	struct uffdwp_region *region = NULL;
 	struct uffdwp *runtime = NULL;
 	char said[REWORD_BYTES];
-	int error;
+	int error = access_check(options.delivery, text, size);
 
-	if (killing_may_be() && killing_find(names, sizeof(names), 0)) {
-		(void)snprintf(text, size, "a seccomp filter here ends a process that calls %s", names);
-		return -EPERM;
-	}
+	if (error)
+		return error;
 	error = uffdwp_open(NULL, &runtime);
 	if (!error)
 		error = uffdwp_region_create(runtime, (uint64_t)2 << 20, &options, &region);
@@ -478,12 +476,18 @@ static void fork_print_allocator(const struct fork *fork)
 		fork_print("malloc", "%s is preloaded", fork->library);
 	else if (fork->allocator.kind == ALLOCATOR_NONE)
 		fork_print("malloc",
-		           "the C library's, whose memory stays outside: only what the program maps itself forks "
-		           "fast; choose another by --malloc");
+		           "the C library's, whose memory stays outside: only what the program maps itself by mmap() "
+		           "is covered; choose another by --malloc");
 	else if (fork->allocator.is_inside)
 		fork_print("malloc", "%s, inside of the program", name);
 	else
 		fork_print("malloc", "%s, linked as %s", name, fork->allocator.library);
+}
+
+/* The C library's own calls of mmap(2) pass us by. */
+static int fork_covers_nothing(const struct fork *fork)
+{
+	return !fork->library && fork->allocator.kind == ALLOCATOR_NONE && !fork->values[FROM];
 }
 
 static int fork_overcommits(void)
@@ -513,6 +517,12 @@ static int fork_check(const struct fork *fork)
 		fork_print("memory",
 		           "vm.overcommit_memory is 2: jemalloc and mimalloc then map memory that stays outside");
 	error = fork_try(fork, text, sizeof(text));
+	if (!error && fork_covers_nothing(fork)) {
+		fork_print("fork",
+		           "not the library's: nothing that malloc() gives is covered. If what the program maps itself "
+		           "is meant, say so by --from=all");
+		return 1;
+	}
 	if (error)
 		fork_print("fork", "not the library's here: %s", text);
 	else

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The doctor's probe where seccomp filters kill (killing.h): a child makes it first. Where that is killed by SIGSYS, each
- * system call that matters is made by a child of its own, to name those that kill; the doctor itself makes none of them
- * then.
+ * The doctor's probe where seccomp filters kill (killing.h): a child makes it first. Where that is killed by SIGSYS,
+ * each system call that matters is made by a child of its own, to name those that kill; the doctor itself makes none of
+ * them then.
  */
 #include <stdio.h>
 
