@@ -108,6 +108,7 @@ static void fork_in_child(struct uffdwp_child *child)
 {
 	if (!child->paused) /* the parent says why */
 		_exit(0);
+	child_free_descriptors(child); /* the parent's; here they would keep numbers from the program */
 	child_arrive(child);
 	signals_restore(&child->signals);
 	cut_unlock(child->sorted, child->count);

@@ -24,6 +24,18 @@ void child_go_on(struct uffdwp_child *child)
 	}
 }
 
+/* Low numbers are the program's, see prepare_descriptors(). The copy is the same open file, with its tag. */
+static int meet_lift(const struct uffdwp_child *child, int fd)
+{
+	int least = child->cuts[0].region->fd;
+	int copy = fd < 0 || fd >= least ? -1 : child->k->dup(fd, least);
+
+	if (copy < 0)
+		return fd;
+	child->k->close(fd);
+	return copy;
+}
+
 static int meet_open(struct uffdwp_child *child, const char *name, int flags, int *fd)
 {
 	const struct uffdwp *runtime = child->cuts[0].region->runtime;
@@ -38,8 +50,7 @@ static int meet_open(struct uffdwp_child *child, const char *name, int flags, in
 		return *fd;
 	int error = own_take(child->k, *fd, child->in.tag);
 
-	if (error)
-		*fd = -1;
+	*fd = error ? -1 : meet_lift(child, *fd);
 	return error;
 }
 
@@ -50,6 +61,7 @@ void child_meet(struct uffdwp_child *child, int pid)
 	child->in.pidfd = child->k->pidfd_open(pid);
 	if (child->in.pidfd >= 0 && own_take(child->k, child->in.pidfd, child->in.tag))
 		child->in.pidfd = -1;
+	child->in.pidfd = meet_lift(child, child->in.pidfd);
 	int error = meet_open(child, "pagemap", O_RDONLY, &child->in.pagemap);
 
 	if (!error)

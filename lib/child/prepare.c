@@ -180,11 +180,14 @@ static size_t prepare_unreadable_bytes(const struct uffdwp_child *child)
 	return (size_t)VIEW_CHILD_RUN << child->views[0].page_shift;
 }
 
-/* Descriptors of the child are opened when it is there: some are kept free for that. */
+/* Descriptors of the child are opened when it is there: some are kept free for that. Low numbers are the program's, if
+ * the region's file is not one of these itself. */
 static int prepare_descriptors(struct uffdwp_child *child)
 {
+	int fd = child->cuts[0].region->fd;
+
 	for (unsigned i = 0; i < CHILD_DESCRIPTORS; i++) {
-		child->kept_free[i] = child->k->dup(child->cuts[0].region->fd);
+		child->kept_free[i] = child->k->dup(fd, fd);
 		if (child->kept_free[i] < 0)
 			return child->kept_free[i];
 	}

@@ -383,7 +383,7 @@ int runtime_pagemap(const struct uffdwp *runtime)
 		return -ENOMEM;
 	if ((fd == -EACCES || fd == -EPERM || fd == -ENOENT) && runtime->pagemap >= 0 &&
 	    !own_check(runtime->k, runtime->pagemap, runtime->tag))
-		return runtime->k->dup(runtime->pagemap);
+		return runtime->k->dup(runtime->pagemap, 0);
 	return fd;
 }
 

@@ -106,7 +106,8 @@ struct kernel_ops {
 	int (*open)(const char *path, int flags, unsigned mode);
 	int (*openat)(int folder, const char *path, int flags, unsigned mode);
 	int (*close)(int fd);
-	int (*dup)(int fd);                           /* close-on-exec */
+	/* Close-on-exec; of a number from `least` on, if one is free there, else any. */
+	int (*dup)(int fd, int least);
 	int (*change_flags)(int fd, int on, int off); /* of an open file: O_DIRECT, O_NONBLOCK */
 	/* A number from 0 to 64 on an open file (F_SETSIG, which sends nothing without O_ASYNC), and what it is. */
 	int (*tag)(int fd, int tag);

@@ -71,9 +71,13 @@ static int real_openat(int folder, const char *path, int flags, unsigned mode)
 	return (int)CALL(SYS_openat, folder, path, flags, mode);
 }
 
-static int real_dup(int fd)
+static int real_dup(int fd, int least)
 {
-	return (int)CALL(SYS_fcntl, fd, F_DUPFD_CLOEXEC, 0);
+	int copy = (int)CALL(SYS_fcntl, fd, F_DUPFD_CLOEXEC, least);
+
+	if (least && (copy == -EINVAL || copy == -EMFILE)) /* the limit of descriptors is lower, or reached there */
+		copy = (int)CALL(SYS_fcntl, fd, F_DUPFD_CLOEXEC, 0);
+	return copy;
 }
 
 static int real_change_flags(int fd, int on, int off)

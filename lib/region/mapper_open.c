@@ -53,7 +53,7 @@ static int mapper_open_take(struct mapper *mapper, int fd, const char *what, int
 {
 	const struct uffdwp_region *region = mapper->region;
 
-	*out = region->k->dup(fd);
+	*out = region->k->dup(fd, 0);
 	if (*out < 0)
 		return text_fail(region->text, *out, "%s %d cannot be duplicated: %s", what, fd, strerror(-*out));
 	if (!own_take(region->k, *out, mapper->tag))

@@ -157,7 +157,7 @@ static int region_memory_attach(struct uffdwp_region *region, const struct regio
 	if (mode != O_RDWR)
 		return text_fail(region->text, mode < 0 ? mode : -EACCES, "fd %d is not open for reading and writing",
 		                 plan->options.fd);
-	region->fd = region->k->dup(plan->options.fd);
+	region->fd = region->k->dup(plan->options.fd, 0);
 	if (region->fd < 0)
 		return text_fail(region->text, region->fd, "fd %d cannot be duplicated: %s", plan->options.fd,
 		                 strerror(-region->fd));

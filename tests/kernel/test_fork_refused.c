@@ -96,10 +96,50 @@ static void role_no_clone(void)
 	free(heap);
 }
 
+static int next_descriptor(void)
+{
+	int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+
+	must(fd >= 0 && close(fd) == 0);
+	return fd;
+}
+
+/* Low numbers of descriptors are the program's, in a child and in that of it, and in a parent that has a child. */
+static void role_descriptors(void)
+{
+	unsigned char *heap = fill_heap();
+	int first = next_descriptor();
+	pid_t child = fork();
+
+	must(child >= 0);
+	if (child == 0) {
+		must(next_descriptor() == first);
+		pid_t next = fork();
+
+		must(next >= 0);
+		if (next == 0)
+			_exit(next_descriptor() != first);
+		await_right(next);
+		usleep(20000);
+		_exit(0);
+	}
+	memset(heap, 1, 8 * MIB);
+	must(next_descriptor() == first);
+	await_right(child);
+	free(heap);
+}
+
+static void role_few(void)
+{
+	struct rlimit limit;
+
+	must(getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur == 100);
+	role_descriptors();
+}
+
 static const struct role refused_roles[] = {
-        {"limits", role_limits},
-        {"no_mmap", role_no_mmap},
-        {"no_clone", role_no_clone},
+        {"descriptors", role_descriptors}, {"few", role_few},           {"limits", role_limits},
+        {"no_mmap", role_no_mmap},         {"no_clone", role_no_clone},
 };
 
 /* ------------------------------------------------------------------------------------------------------- tests -- */
@@ -218,6 +258,22 @@ START_TEST(test_a_heap_that_is_not_covered_is_named)
 }
 END_TEST
 
+static void lower_limit(void)
+{
+	must(setrlimit(RLIMIT_NOFILE, &(struct rlimit){100, 100}) == 0);
+}
+
+START_TEST(test_low_descriptors_are_the_programs)
+{
+	RUN("--", self, "--role", "descriptors");
+	is_right();
+	run_before = lower_limit;
+	RUN("--verbose", "--", self, "--role", "few");
+	is_right();
+	ck_assert_msg(strstr(outcome.text, "has child"), "%s", outcome.text);
+}
+END_TEST
+
 static Suite *fork_refused_suite(void)
 {
 	Suite *suite = suite_create("fork_refused");
@@ -231,6 +287,7 @@ static Suite *fork_refused_suite(void)
 	tcase_add_test(tcase, test_a_refusal_is_named);
 	tcase_add_test(tcase, test_inline_needs_no_right_and_check_says_what_happens);
 	tcase_add_test(tcase, test_a_heap_that_is_not_covered_is_named);
+	tcase_add_test(tcase, test_low_descriptors_are_the_programs);
 	suite_add_tcase(suite, tcase);
 	return suite;
 }

@@ -158,10 +158,18 @@ static int copy_fill(const struct copy_source *source)
 
 /* ------------------------------------------------------------------------------------------------ the two sides -- */
 
-static void copy_arrive(const struct copy_source *source)
-{
-	int error = copy_fill(source);
+/* In the child: what its heap is filled from, while it is not. */
+static const struct copy_source *copy_pending;
 
+static void copy_arrive(void)
+{
+	const struct copy_source *source = copy_pending;
+	int error;
+
+	if (!source)
+		return;
+	copy_pending = NULL;
+	error = copy_fill(source);
 	stop_leave();
 	copy_close(source);
 	atomic_store(copy_result, (uint32_t)-error);
@@ -213,9 +221,10 @@ static pid_t copy_fork_stopped(const struct copy_source *source, const char **wh
 	int error;
 
 	atomic_store(copy_result, COPY_BEGUN);
+	copy_pending = source;
 	pid = raw_bare_fork();
 	if (pid == 0)
-		copy_arrive(source);
+		copy_arrive();
 	error = pid == -1 ? -errno : 0;
 	if (pid <= 0)
 		return error;
