@@ -125,6 +125,15 @@ void child_unreserve(struct uffdwp_child *child)
 	}
 }
 
+/* A child in which mremap(2) fails cannot go on. A filter that refuses it refuses this one, too, which changes nothing.
+ */
+static int prepare_cannot_move(const struct uffdwp_child *child, unsigned i, int *error)
+{
+	uint64_t bytes = child->views[i].map_bytes;
+
+	return !child->k->mremap(child->mapped[i], bytes, bytes, 0, NULL, error);
+}
+
 static int prepare_view(struct uffdwp_child *child, unsigned i, struct text *text)
 {
 	struct uffdwp_region *region = child->cuts[i].region;
@@ -144,6 +153,11 @@ static int prepare_view(struct uffdwp_child *child, unsigned i, struct text *tex
 		                                region->fd, region->fd_offset, &error);
 	if (child->mapped[i]) /* until the fork that is meant: other threads may fork, too */
 		child->k->madvise(child->mapped[i], view->map_bytes, MADV_DONTFORK);
+	if (child->mapped[i] && prepare_cannot_move(child, i, &error)) {
+		child->k->munmap(child->mapped[i], view->map_bytes);
+		child->mapped[i] = NULL;
+		return text_fail(text, error, "a child may not move its memory: mremap(2): %s", strerror(-error));
+	}
 	view->from = (uintptr_t)child->mapped[i];
 	child->in.views[i] = view;
 	if (view->broken && child->mapped[i])

@@ -86,6 +86,15 @@ static void role_no_mmap(void)
 	free(heap);
 }
 
+static void role_no_mremap(void)
+{
+	unsigned char *heap = fill_heap();
+
+	refuse_call(SYS_mremap);
+	fork_and_change(heap);
+	free(heap);
+}
+
 /* What no fork can do has the error of fork(2). */
 static void role_no_clone(void)
 {
@@ -138,8 +147,9 @@ static void role_few(void)
 }
 
 static const struct role refused_roles[] = {
-        {"descriptors", role_descriptors}, {"few", role_few},           {"limits", role_limits},
-        {"no_mmap", role_no_mmap},         {"no_clone", role_no_clone},
+        {"descriptors", role_descriptors}, {"few", role_few},
+        {"limits", role_limits},           {"no_mmap", role_no_mmap},
+        {"no_mremap", role_no_mremap},     {"no_clone", role_no_clone},
 };
 
 /* ------------------------------------------------------------------------------------------------------- tests -- */
@@ -160,6 +170,8 @@ END_TEST
 START_TEST(test_a_program_forks_that_may_not_map)
 {
 	RUN("--", self, "--role", "no_mmap");
+	has_copied();
+	RUN("--", self, "--role", "no_mremap");
 	has_copied();
 }
 END_TEST
@@ -206,6 +218,11 @@ static void lose_memfd(void)
 	filter_call(SYS_memfd_create, SECCOMP_RET_ERRNO | ENOSYS);
 }
 
+static void lose_mremap(void)
+{
+	refuse_call(SYS_mremap);
+}
+
 static void lose_proc(void)
 {
 	must(unshare(CLONE_NEWNS) == 0 && mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0);
@@ -222,6 +239,9 @@ START_TEST(test_a_refusal_is_named)
 	run_before = lose_memfd;
 	RUN("--", self, "--role", "handlers");
 	is_plain("memfd_create(2) is refused");
+	run_before = lose_mremap;
+	RUN("--", self, "--role", "handlers");
+	is_plain("mremap(2)");
 	if (geteuid() != 0)
 		return;
 	run_before = lose_proc;

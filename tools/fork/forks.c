@@ -310,10 +310,11 @@ pid_t forks_fork_bare(void)
 	return heap.phase == HEAP_CHILD ? forks_in_turn(0) : forks_serving(0);
 }
 
-int forks_try(void)
+int forks_try(char *why, size_t size)
 {
 	struct uffdwp_fork_options options = {.sz = sizeof(options), .flags = UFFDWP_FORK_BARE};
 	sigset_t before;
+	int status = 0;
 	pid_t pid;
 
 	heap_block_signals(&before);
@@ -324,12 +325,16 @@ int forks_try(void)
 		struct timespec now = {0, 0};
 		sigset_t ended;
 
-		while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+		while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 			continue;
 		sigemptyset(&ended);
 		sigaddset(&ended, SIGCHLD);
 		(void)sigtimedwait(&ended, NULL, &now); /* the program shall not meet a signal of a child of ours */
 	}
 	heap_restore_signals(&before);
+	if (pid > 0 && status) {
+		(void)snprintf(why, size, "a child that was tried has ended by signal %d", WTERMSIG(status));
+		return -ECHILD;
+	}
 	return pid < 0 ? (int)pid : 0;
 }

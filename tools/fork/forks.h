@@ -19,6 +19,7 @@
 #ifndef UFFDWP_FORK_FORKS_H
 #define UFFDWP_FORK_FORKS_H
 
+#include <stddef.h>
 #include <sys/types.h>
 
 /* fork(3), and _Fork(3), which runs no handlers. */
@@ -29,7 +30,8 @@ pid_t forks_fork_bare(void);
  * -ENOMEM. */
 int forks_init(int bare);
 
-/* One fork of ours whose child ends at once, of a region that is empty: 0, or why it is not possible. */
-int forks_try(void);
+/* One fork of ours whose child ends at once, of a region that is empty: 0, or -errno where it is not possible; *why is
+ * left alone where uffdwp_error_text() says it. */
+int forks_try(char *why, size_t size);
 
 #endif

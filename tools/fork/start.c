@@ -181,7 +181,7 @@ static int start_open(void)
 	if (!error)
 		error = start_create_some(&capacity);
 	if (!error)
-		error = forks_try();
+		error = forks_try(why, sizeof(why));
 	if (!error)
 		error = start_arena(capacity);
 	if (!error)

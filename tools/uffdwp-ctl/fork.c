@@ -97,7 +97,8 @@ static const struct argp_option fork_options[] = {
          "Which memory counts: of the allocator (auto, the default), of the program's own calls of mmap() too "
          "(program), of all (all)",
          0},
-        {"follow", KEY_FOLLOW, NULL, 0, "Programs that are started by the program run so, too; each start costs 3 to 40 ms", 0},
+        {"follow", KEY_FOLLOW, NULL, 0,
+         "Programs that are started by the program run so, too; each start costs 3 to 40 ms", 0},
         {"verbose", 'v', NULL, 0, "A line on stderr for each fork", 0},
         {"quiet", 'q', NULL, 0, "Nothing on stderr, not even that something is not available", 0},
         {0},
@@ -427,15 +428,20 @@ static void fork_print(const char *what, const char *format, ...)
 	(void)printf("%-10s %s\n", what, escaped);
 }
 
-static int fork_try_once(struct uffdwp *runtime)
+static int fork_try_once(struct uffdwp *runtime, char *text, size_t size)
 {
+	int status = 0;
 	struct uffdwp_fork_options options = {.sz = sizeof(options), .flags = UFFDWP_FORK_BARE};
 	pid_t pid = uffdwp_fork(runtime, &options, NULL);
 
 	if (pid == 0)
 		_exit(0);
-	while (pid > 0 && waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+	while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		continue;
+	if (pid > 0 && status) {
+		(void)snprintf(text, size, "a child that was tried has ended by signal %d", WTERMSIG(status));
+		return -ECHILD;
+	}
 	return pid < 0 ? (int)pid : 0;
 }
 
@@ -457,8 +463,8 @@ static int fork_try(const struct fork *fork, char *text, size_t size)
 	if (!error)
 		error = uffdwp_region_create(runtime, (uint64_t)2 << 20, &options, &region);
 	if (!error)
-		error = fork_try_once(runtime);
-	if (error) {
+		error = fork_try_once(runtime, text, size);
+	if (error && !text[0]) {
 		if (!uffdwp_error_text(said, sizeof(said)))
 			(void)snprintf(said, sizeof(said), "%s", strerror(-error));
 		(void)reword(REWORD_FORK, said, text, size);
