@@ -48,9 +48,9 @@ static void fork_under(const struct limit *limit, unsigned char *heap, const _At
 	struct rlimit low;
 	pid_t child;
 
-	must(getrlimit((__rlimit_resource_t)limit->what, &before) == 0);
+	must(getrlimit(limit->what, &before) == 0);
 	low = (struct rlimit){limit->value, before.rlim_max};
-	must(setrlimit((__rlimit_resource_t)limit->what, &low) == 0);
+	must(setrlimit(limit->what, &low) == 0);
 	fork_and_change(heap);
 	child = fork();
 	must(child >= 0);
@@ -59,7 +59,7 @@ static void fork_under(const struct limit *limit, unsigned char *heap, const _At
 		_exit(0);
 	}
 	await_right(child);
-	must(setrlimit((__rlimit_resource_t)limit->what, &before) == 0);
+	must(setrlimit(limit->what, &before) == 0);
 }
 
 /* No descriptor is left, and less address space than the region has; with another thread that writes to the heap. */
