@@ -50,6 +50,7 @@ struct uffdwp_child {
 	int error;       /* of the cut */
 	_Atomic int pid; /* as fork() has returned it; 0: it has not, -1: there is no child */
 	pthread_t thread;
+	_Atomic uint32_t runs; /* the thread is past what the C library does at its start */
 	struct order order;
 	_Atomic uint32_t owners; /* its thread, and the handle: the last frees it */
 	_Atomic uint32_t state;  /* enum uffdwp_child_state */

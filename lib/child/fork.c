@@ -22,6 +22,7 @@
 #include "base/trace.h"
 #include "child/child_private.h"
 #include "fault/handler.h"
+#include "kernel/backoff.h"
 #include "kernel/process.h"
 
 static struct lock fork_lock = LOCK_INIT;
@@ -157,8 +158,19 @@ __attribute__((constructor)) static void fork_watch(void)
 
 /* ---- one fork ---- */
 
+/* A child of _Fork(3) has glibc's list of threads as it is now, and setuid(2) there waits for one that was just being
+ * started. */
+static void fork_await_thread(const struct uffdwp_child *child)
+{
+	unsigned turn = 0;
+
+	while (!atomic_load(&child->runs))
+		kernel_back_off(child->k, &turn);
+}
+
 static pid_t fork_bare(struct uffdwp_child *child)
 {
+	fork_await_thread(child);
 	fork_cut(child);
 	if (child->error)
 		return child->error;

@@ -301,6 +301,7 @@ void *child_watch(void *argument)
 {
 	struct uffdwp_child *child = argument;
 
+	atomic_store(&child->runs, 1);
 	thread_begin("uffdwp-child");
 	if (order_await(&child->order, child->k)) {
 		watch_meet(child);

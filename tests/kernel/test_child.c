@@ -533,6 +533,29 @@ START_TEST(test_handlers_write_to_the_region)
 }
 END_TEST
 
+/* The thread for the child has just been started: setgid(2) of the C library asks all threads that it has listed, and
+ * may be called in any child. */
+START_TEST(test_a_bare_child_changes_its_group)
+{
+	struct uffdwp_fork_options options = {.sz = sizeof(options), .flags = UFFDWP_FORK_BARE};
+
+	place_open(&place, place_any(UFFDWP_MEMORY_SHMEM), PAGES);
+	for (unsigned i = 0; i < support_rounds(200, 3000); i++) {
+		int status = 0;
+		pid_t pid = uffdwp_fork(place.runtime, &options, NULL);
+
+		if (pid == 0) {
+			(void)alarm(20);
+			_exit(setgid(getgid()) == 0 ? RIGHT : WRONG);
+		}
+		ck_assert_int_gt(pid, 0);
+		ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+		ck_assert_int_eq(status, RIGHT << 8);
+	}
+	place_close(&place);
+}
+END_TEST
+
 /* --- all regions, while some come and go -------------------------------------------------------------------------- */
 
 static _Atomic int come_and_go;
@@ -657,6 +680,7 @@ int main(void)
 	tcase_add_test(tests, test_a_write_beyond_the_bound_waits_for_the_end);
 	tcase_add_loop_test(tests, test_handlers_write_to_the_region, 0, PLACE_CASES);
 	tcase_add_test(tests, test_regions_are_closed_beside_a_fork_of_all);
+	tcase_add_test(tests, test_a_bare_child_changes_its_group);
 	tcase_add_test(tests, test_what_is_refused);
 	suite_add_tcase(suite, tests);
 	return support_run(suite);

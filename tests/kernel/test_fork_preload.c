@@ -63,6 +63,20 @@ START_TEST(test_a_child_uses_a_stream_that_another_thread_had_locked)
 }
 END_TEST
 
+/* With another allocator, and with its own. */
+START_TEST(test_the_c_library_does_in_a_child_what_it_does)
+{
+	static const char *const roles_of_this[] = {"setxid", "mainexit", "timer", "faults"};
+
+	for (size_t i = 0; i < 4; i++) {
+		RUN("--", self, "--role", roles_of_this[i]);
+		is_right();
+		RUN("--malloc=none", "--", self, "--role", roles_of_this[i]);
+		is_right();
+	}
+}
+END_TEST
+
 START_TEST(test_other_processes_begin_as_ever)
 {
 	RUN("--", self, "--role", "others");
@@ -211,6 +225,7 @@ static Suite *fork_preload_suite(void)
 	tcase_add_test(tcase, test_memory_calls_mean_what_they_mean_to_the_kernel);
 	tcase_add_test(tcase, test_handlers_run_in_their_order);
 	tcase_add_test(tcase, test_a_child_uses_a_stream_that_another_thread_had_locked);
+	tcase_add_test(tcase, test_the_c_library_does_in_a_child_what_it_does);
 	tcase_add_test(tcase, test_other_processes_begin_as_ever);
 	tcase_add_test(tcase, test_system_calls_write_into_the_heap_while_a_child_lives);
 	tcase_add_test(tcase, test_more_children_than_a_region_may_have_are_right);

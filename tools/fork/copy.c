@@ -18,6 +18,7 @@
 #include "raw.h"
 #include "rights.h"
 #include "stop.h"
+#include "whole.h"
 
 #define COPY_FLAGS (MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED)
 #define COPY_BEGUN UINT32_MAX
@@ -222,7 +223,11 @@ static pid_t copy_fork_stopped(const struct copy_source *source, const char **wh
 
 	atomic_store(copy_result, COPY_BEGUN);
 	copy_pending = source;
-	pid = raw_bare_fork();
+	if (stop_has_others()) /* fork(3) could wait for locks that they hold */
+		whole_end();
+	else
+		whole_change(copy_arrive);
+	pid = whole_bare_fork();
 	if (pid == 0)
 		copy_arrive();
 	error = pid == -1 ? -errno : 0;

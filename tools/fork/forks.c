@@ -18,6 +18,7 @@
 #include "say.h"
 #include "settings.h"
 #include "streams.h"
+#include "whole.h"
 
 /* How long is waited for another cut (-EBUSY), or for the region to come to rest after a child (-ENOENT). */
 #define FORKS_TRIES 2000
@@ -25,7 +26,10 @@
 
 static int forks_are_bare;
 
-/* What a child of this thread becomes (enum heap_phase), where the C library's fork makes it. */
+/* Instead of a phase: the functions around the fork see to it. */
+#define FORKS_OF_OURS (-1)
+
+/* What a child of this thread becomes (enum heap_phase), where the C library's fork alone makes it. */
 static _Thread_local int forks_child_phase __attribute__((tls_model("initial-exec"))) = HEAP_OUT;
 
 /* In the child. */
@@ -58,7 +62,8 @@ static void forks_in_parent(void)
 
 static void forks_in_child(void)
 {
-	forks_arrive(forks_child_phase);
+	if (forks_child_phase != FORKS_OF_OURS)
+		forks_arrive(forks_child_phase);
 	if (forks_child_phase == HEAP_CHILD)
 		heap_unlock_bare();
 }
@@ -68,7 +73,7 @@ int forks_init(int bare)
 	static int added;
 
 	forks_are_bare = bare;
-	if (added || raw_register_atfork(forks_before, forks_in_parent, forks_in_child, NULL) == 0)
+	if (added || handlers_add(forks_before, forks_in_parent, forks_in_child, NULL) == 0)
 		added = 1;
 	return added ? 0 : -ENOMEM;
 }
@@ -98,26 +103,21 @@ static int forks_enter(void *argument)
 	struct forks_bare *bare = argument;
 
 	*heap.own = 1;
+	forks_child_phase = FORKS_OF_OURS;
 	if (bare->with_handlers) {
 		bare->handlers = handlers_prepare();
 		streams_lock();
 	}
 	heap_lock_bare();
 	heap_is_inside++;
+	if (bare->with_handlers)
+		whole_begin(heap.phase == HEAP_SERVING ? whole_library_in_child : NULL);
 	return 0;
 }
 
-static void forks_leave(void *argument)
+/* Streams are as the C library's fork leaves them, or would: the lock of their list was taken once more here. */
+static void forks_leave_handlers(const struct forks_bare *bare, int in_child)
 {
-	const struct forks_bare *bare = argument;
-	int in_child = !*heap.own; /* a process id would be the same where each of them is the first of its namespace */
-
-	if (in_child)
-		forks_arrive(bare->child_phase);
-	heap_is_inside--;
-	heap_unlock_bare();
-	if (!bare->with_handlers)
-		return;
 	if (in_child) {
 		streams_reset();
 		handlers_child(bare->handlers);
@@ -125,6 +125,21 @@ static void forks_leave(void *argument)
 		streams_unlock();
 		handlers_parent(bare->handlers);
 	}
+}
+
+static void forks_leave(void *argument)
+{
+	const struct forks_bare *bare = argument;
+	int in_child = !*heap.own; /* a process id would be the same where each of them is the first of its namespace */
+
+	whole_end();
+	if (in_child)
+		forks_arrive(bare->child_phase);
+	heap_is_inside--;
+	heap_unlock_bare();
+	if (bare->with_handlers)
+		forks_leave_handlers(bare, in_child);
+	forks_child_phase = HEAP_OUT;
 }
 
 /* A fork that calls nothing back. */
@@ -250,7 +265,8 @@ static pid_t forks_serving(int with_handlers)
 	pid_t pid;
 
 	heap_block_signals(&before);
-	forks_child_phase = is_full ? HEAP_CHILD : HEAP_OUT;
+	if (is_full)
+		forks_child_phase = HEAP_CHILD;
 	pid = forks_with_retry(is_full ? NULL : &bare);
 	forks_child_phase = HEAP_OUT;
 	if (pid < 0)

@@ -2,15 +2,12 @@
 /*
  * fork(2) of the program.
  *
- * Idea: while the region is empty it is the C library's fork. Else it is uffdwp_fork(): the bare one, around which the
- * program's handlers and the locks of streams are our business, where the program's allocator is not the C library's:
- * objects of the C library (streams, the dtv of a thread) then lie in the region, which the child does not have before
- * uffdwp_fork() has put it there, and the C library's fork would touch them earlier. Where malloc(3) is the C library's
- * own none of its objects is in the region, and its fork does all.
- *
- * What the C library's fork does in a child of many threads and the bare one does not: it resets the locks of dlopen(3)
- * and of its caches of thread stacks and of name services. A child of which another thread was inside of these at that
- * instant must not use them, as POSIX has it for children of programs with threads.
+ * Idea: while the region is empty it is the C library's fork. Else it is uffdwp_fork(). Where malloc(3) is the C
+ * library's own none of its objects is in the region, and its fork does all. Where it is not, objects of the C library
+ * (streams, the dtv of a thread) lie in the region, which must not be touched between the cut and the fork, and which
+ * the child does not have before the library has put it there. So it is the bare one, around which the program's
+ * handlers and the locks of streams are our business; but what is called for the fork itself is not _Fork(3), after
+ * which the child would keep the parent's threads, locks and helpers: whole.h.
  *
  * Threads: any. Several forks at a time take turns.
  * Never: a child without the region's content, or with that of another instant. Where neither uffdwp_fork() nor a copy

@@ -19,10 +19,53 @@ static struct handlers handlers_table[HANDLERS_MOST];
 static _Atomic size_t handlers_count;
 static pthread_mutex_t handlers_mutex = PTHREAD_MUTEX_INITIALIZER;
 
+/* What concerns the fork by this thread that the C library makes. */
+static _Thread_local int handlers_have_been_run __attribute__((tls_model("initial-exec")));
+static _Thread_local size_t handlers_prepared __attribute__((tls_model("initial-exec")));
+
+static void handlers_of_libc_prepare(void)
+{
+	if (!handlers_have_been_run)
+		handlers_prepared = handlers_prepare();
+}
+
+static void handlers_of_libc_parent(void)
+{
+	if (!handlers_have_been_run)
+		handlers_parent(handlers_prepared);
+}
+
+static void handlers_of_libc_child(void)
+{
+	if (!handlers_have_been_run)
+		handlers_child(handlers_prepared);
+}
+
+void handlers_have_run(int on)
+{
+	handlers_have_been_run = on;
+}
+
+/* Not under the lock: the first call may come back here, by an allocator that begins meanwhile. */
+static int handlers_join_libc(void)
+{
+	static _Atomic int joined;
+	int error = atomic_exchange(&joined, 1) ? 0
+	                                        : raw_register_atfork(handlers_of_libc_prepare, handlers_of_libc_parent,
+	                                                              handlers_of_libc_child, NULL);
+
+	if (error)
+		atomic_store(&joined, 0);
+	return error;
+}
+
 int handlers_add(raw_handler *prepare, raw_handler *parent, raw_handler *child, const void *object)
 {
-	int error = ENOMEM;
+	int error = handlers_join_libc();
 
+	if (error)
+		return error;
+	error = ENOMEM;
 	pthread_mutex_lock(&handlers_mutex);
 	size_t count = atomic_load(&handlers_count);
 

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Handlers of pthread_atfork(3), for forks that are not the C library's.
+ * Handlers of pthread_atfork(3), the program's and ours.
  *
- * Idea: each handler is registered twice, with the C library, which runs it where its own fork is called, and here.
- * Prepare handlers run in the reverse order of their registration, the others in its order. Handlers of an object that
- * is unloaded go with it.
+ * Idea: all of them are here, and the C library has one triple alone, which runs them where its fork is called, unless
+ * they have run before. Prepare handlers run in the reverse order of their registration, the others in its order.
+ * Handlers of an object that is unloaded go with it.
  *
  * Threads: any; a handler may register others, which run from the next fork on.
  */
@@ -15,7 +15,7 @@
 
 #include "raw.h"
 
-/* 0 or ENOMEM. */
+/* 0 or an error number. */
 int handlers_add(raw_handler *prepare, raw_handler *parent, raw_handler *child, const void *object);
 
 /* The object is being unloaded. */
@@ -24,6 +24,9 @@ void handlers_drop(const void *object);
 /* Runs what is there, and returns how many that are: for the other two. */
 size_t handlers_prepare(void);
 void handlers_parent(size_t count);
+
+/* Forks of the C library by this thread run none from now on, or (0) again. */
+void handlers_have_run(int on);
 
 /* The child's only thread: whatever other threads did to the table is undone. */
 void handlers_child(size_t count);

@@ -212,12 +212,7 @@ PRELOAD_EXPORT pid_t _Fork(void)
 
 PRELOAD_EXPORT int __register_atfork(raw_handler *prepare, raw_handler *parent, raw_handler *child, void *object)
 {
-	int error = handlers_add(prepare, parent, child, object);
-
-	if (error)
-		return error;
-	error = raw_register_atfork(prepare, parent, child, object);
-	return error;
+	return handlers_add(prepare, parent, child, object);
 }
 
 /* Programs have a copy of their own, linked from libc_nonshared.a, that calls the function above. Objects that look for

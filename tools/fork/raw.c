@@ -54,23 +54,30 @@ static void *raw_next(_Atomic(void *) *known, const char *name)
 	return *known;
 }
 
+static _Atomic(void *) raw_known_fork;
+static _Atomic(void *) raw_known_bare_fork;
+
 pid_t raw_fork(void)
 {
-	static _Atomic(void *) known;
 	pid_t (*next)(void);
 
-	*(void **)&next = raw_next(&known, "fork");
+	*(void **)&next = raw_next(&raw_known_fork, "fork");
 	return next();
 }
 
 /* glibc has it since 2.34; before, only the one that runs handlers. */
 pid_t raw_bare_fork(void)
 {
-	static _Atomic(void *) known;
 	pid_t (*next)(void);
 
-	*(void **)&next = raw_next(&known, "_Fork");
+	*(void **)&next = raw_next(&raw_known_bare_fork, "_Fork");
 	return next ? next() : raw_fork();
+}
+
+void raw_find_fork(void)
+{
+	(void)raw_next(&raw_known_fork, "fork");
+	(void)raw_next(&raw_known_bare_fork, "_Fork");
 }
 
 int raw_register_atfork(raw_handler *prepare, raw_handler *parent, raw_handler *child, void *object)

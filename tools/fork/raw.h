@@ -27,6 +27,9 @@ pid_t raw_setsid(void);
 pid_t raw_fork(void);
 pid_t raw_bare_fork(void);
 
+/* Finds both, so that a call later does not look for them. */
+void raw_find_fork(void);
+
 /* What pthread_atfork(3) calls, and what dlclose(3) and exit(3) call for each object. */
 int raw_register_atfork(raw_handler *prepare, raw_handler *parent, raw_handler *child, void *object);
 void raw_finalize(void *object);

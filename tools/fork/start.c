@@ -26,6 +26,7 @@
 #include "say.h"
 #include "settings.h"
 #include "stop.h"
+#include "whole.h"
 
 #define START_GIB ((uint64_t)1 << 30)
 #define START_CAPACITY_LEAST (64 * START_GIB)
@@ -249,7 +250,9 @@ __attribute__((constructor)) static void start_before_main(void)
 		say_once(&start_said, "runs without it: %s is not understood", strange);
 	} else if (start_is_for(program)) {
 		start_is_bare = choice_find();
-		if (!start_is_bare)
+		if (start_is_bare)
+			whole_init();
+		else
 			say_verbose("covers no memory of malloc(3), which is the C library's: only what other calls of "
 			            "mmap(2) map");
 		start_serve();

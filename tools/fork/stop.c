@@ -316,6 +316,11 @@ int stop_begin(const char **why)
 	return error;
 }
 
+int stop_has_others(void)
+{
+	return stop_shared->others > 0;
+}
+
 void stop_leave(void)
 {
 	stop_close_list(stop_shared);

@@ -20,6 +20,9 @@ int stop_init(void);
  * *why says; another error: that of clone(2), and *why is NULL. */
 int stop_begin(const char **why);
 
+/* Until then: 1: there are any; they may hold locks of the C library's. */
+int stop_has_others(void);
+
 /* They go on. 1: they were stopped until now; 0: the helper was ended before. */
 int stop_end(void);
 
