@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: MIT
 # Arrows point down only: a module of lib/ includes headers of its own or of lower modules, never of its users. Files in
 # lib/ itself (api.c) stand on top. Tools and benchmarks include the public header only, and kernel/abi.h, which holds
-# numbers of the kernel and nothing of the library, and base/escape.h and base/errno_name.h, which depend on nothing. The
+# numbers of the kernel and nothing of the library, base/escape.h and base/errno_name.h, which depend on nothing, and
+# kernel/holes.h, which takes the operations that it calls. The
 # exporters (lib/api*.c) hold no logic: no loop but in functions that check or take arguments, no lock (the rule is in
 # lib/api_private.h). What one file does for all (a phase is moved by fault/phase.c alone) is done nowhere else.
 set -euo pipefail
@@ -55,7 +56,7 @@ done < <(find lib -name '*.[ch]' | sort)
 while read -r line; do
 	complain "inside of the library included from outside: $line"
 done < <(grep -rnE --include='*.[ch]' '^#[[:space:]]*include "(base|kernel|io|region|fault|cut|image|snapshot|view|child|track|restore|control)/' tools bench |
-	grep -v -e '"kernel/abi.h"' -e '"base/escape.h"' -e '"base/errno_name.h"' || true)
+	grep -v -e '"kernel/abi.h"' -e '"base/escape.h"' -e '"base/errno_name.h"' -e '"kernel/holes.h"' || true)
 
 # The exporters check, call and answer; what else they did would be done twice, or be missed by callers from inside.
 logic_in_api() {

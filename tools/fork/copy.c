@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <linux/magic.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -15,6 +16,8 @@
 #include <unistd.h>
 
 #include "heap.h"
+#include "kernel/abi.h"
+#include "kernel/holes.h"
 #include "raw.h"
 #include "rights.h"
 #include "stop.h"
@@ -74,21 +77,56 @@ static void copy_close(const struct copy_source *source)
 		(void)close(source->fd);
 }
 
+/* ---- what holes.c asks of the kernel ---- */
+
+static int64_t copy_do_seek(int fd, uint64_t offset, int whence)
+{
+	off_t found = lseek(fd, (off_t)offset, whence);
+
+	return found < 0 ? -errno : found;
+}
+
+static ssize_t copy_do_pread(int fd, void *buffer, size_t length, uint64_t offset)
+{
+	return pread(fd, buffer, length, (off_t)offset);
+}
+
+static int copy_do_cachestat(int fd, uint64_t offset, uint64_t length, uint64_t *cached, uint64_t *evicted)
+{
+	struct cachestat_range_now range = {.off = offset, .len = length};
+	struct cachestat_now found = {0};
+
+	if (syscall(SYS_CACHESTAT_NOW, fd, &range, &found, 0u))
+		return -errno;
+	*cached = found.nr_cache;
+	*evicted = found.nr_evicted;
+	return 0;
+}
+
+static int64_t copy_do_fs_type(int fd)
+{
+	(void)fd;
+	return TMPFS_MAGIC;
+}
+
+static const struct kernel_ops copy_kernel = {
+        .seek = copy_do_seek,
+        .pread = copy_do_pread,
+        .cachestat = copy_do_cachestat,
+        .fs_type = copy_do_fs_type,
+};
+
 /* The next content from `at` on: where it begins; `end`: there is none. */
 static uint64_t copy_seek(const struct copy_source *source, uint64_t at, uint64_t end)
 {
-	off_t data = source->is_file ? lseek(source->fd, (off_t)at, SEEK_DATA) : (off_t)at;
-
-	if (data < 0)
-		return errno == ENXIO ? end : at;
-	return (uint64_t)data < end ? (uint64_t)data : end;
+	return source->is_file && at < end ? holes_next_data(&copy_kernel, source->fd, at, end) : at;
 }
 
 static uint64_t copy_seek_hole(const struct copy_source *source, uint64_t at, uint64_t end)
 {
-	off_t hole = source->is_file ? lseek(source->fd, (off_t)at, SEEK_HOLE) : -1;
+	uint64_t hole = source->is_file ? holes_next(&copy_kernel, source->fd, at, end) : end;
 
-	return hole <= (off_t)at || (uint64_t)hole > end ? end : (uint64_t)hole;
+	return hole > at ? hole : end;
 }
 
 static int copy_read(const struct copy_source *source, uint64_t from, uint64_t end)
