@@ -108,11 +108,12 @@ struct uffdwp_fork_options {
  *
  * In a child of this call or of fork() it is fork(3), after a copy of what is still shared was taken. Not in a signal
  * handler. Errors, nothing changed: -EINVAL, -E2BIG, -ENOENT (the runtime has no created region of shared memory),
- * -EOPNOTSUPP (a region is of another kind, or by a mechanism that has no views; the parent may not trace its child;
- * `arming` by name, as of snapshots), -EBUSY (a restore of a region has not been freed or has failed, or another cut of
- * it is being prepared: a snapshot, a view), -EMFILE (UFFDWP_CHILDREN_MAX children live, or there are no descriptors),
- * what cut_enter refused with, -ESTALE, -EDEADLK, -EMLINK, -ENOMEM, -EAGAIN (limits of processes, as of fork()). Since
- * 0.1.
+ * -EOPNOTSUPP (a region is of another kind, or by a mechanism that has no views; the parent may not trace its child, or
+ * a sandbox forbids what is done to it or by it, or this thread has descriptors of its own (CLONE_FILES): it is tried
+ * at each call; `arming` by name, as of snapshots), -EBUSY (a restore of a region has not been freed or has failed, or
+ * another cut of it is being prepared: a snapshot, a view), -EMFILE (UFFDWP_CHILDREN_MAX children live, or there are no
+ * descriptors), what cut_enter refused with, -ESTALE, -EDEADLK, -EMLINK, -ENOMEM, -EAGAIN (limits of processes, as of
+ * fork()). Since 0.1.
  */
 UFFDWP_MUST_CHECK UFFDWP_EXPORT pid_t uffdwp_fork(struct uffdwp *runtime, const struct uffdwp_fork_options *options,
                                                   struct uffdwp_child **child);

@@ -57,6 +57,13 @@ static void arrive_await(const struct uffdwp_child *child)
 		syscall(SYS_futex, &child->in.meeting->met, FUTEX_WAIT, 0, &moment, NULL, 0);
 }
 
+/* A wrong child is worse than none. */
+static void arrive_end(const struct uffdwp_child *child)
+{
+	child->k->kill(-1, (int)syscall(SYS_getpid));
+	_exit(127); /* where a sandbox forbids kill(2) */
+}
+
 void child_arrive(struct uffdwp_child *child)
 {
 	int error = 0;
@@ -68,7 +75,7 @@ void child_arrive(struct uffdwp_child *child)
 
 		if (!child->k->mremap(child->mapped[i], view->map_bytes, view->map_bytes, MREMAP_MAYMOVE | MREMAP_FIXED,
 		                      view->base, &error))
-			child->k->kill(-1, (int)syscall(SYS_getpid)); /* a wrong child is worse than none */
+			arrive_end(child);
 		uint64_t start = (uint64_t)(uintptr_t)view->base;
 		uint64_t end = start + (view->end_page << view->page_shift);
 

@@ -3,7 +3,8 @@
  * A child: a fork of the process in which regions are private mappings of their files, that show a cut. What is broken
  * off it, and how: region/view.h.
  *
- *   prepare   mappings, memory, a thread: all that allocates, while the program runs on
+ *   prepare   mappings, memory, a thread: all that allocates, while the program runs on; and a rehearsal of what
+ *             could be forbidden: rehearse.c
  *   cut       faults are stalled, all is armed, the process is forked, faults go on: fork.c
  *   child     moves the mappings to the regions' addresses before it does anything else: arrive.c
  *   parent    a thread for each child opens what pages are broken off by, maps entries again, and waits for its end:

@@ -31,6 +31,12 @@ void child_close_descriptors(struct uffdwp_child *child);
 /* watch.c: the child's thread. */
 void *child_watch(void *argument);
 
+/* rehearse.c: 0; or why a child could not have its pages broken off it, with text. */
+int child_rehearse(struct uffdwp_child *child, struct text *text);
+
+/* meet.c: a file of a process of /proc, with the child's tag. 0 or -errno. */
+int child_open_proc(struct uffdwp_child *child, const char *process, const char *name, int flags, int *fd);
+
 /* meet.c: opens what pages are broken off by; then writes are stalled no more, or the child is ended. */
 void child_meet(struct uffdwp_child *child, int pid);
 

@@ -141,10 +141,12 @@ static void fork_after_in_child(void)
 
 	lock_init(&fork_lock);
 	atomic_store(&fork_child, NULL);
-	if (child)
+	if (child) {
 		fork_in_child(child);
-	else if (fork_is_torn) /* no child is better than a wrong one */
+	} else if (fork_is_torn) { /* no child is better than a wrong one */
 		kernel_real.kill(-1, (int)syscall(SYS_getpid));
+		_exit(127); /* where a sandbox forbids kill(2) */
+	}
 }
 
 /* Before the program's own constructors add handlers. What fails here fails when the first region is opened, too. */
@@ -261,8 +263,11 @@ static pid_t fork_one(const struct child_request *request, struct text *text, st
 
 	if (!child)
 		return error;
-	cut_rounds(child->sorted, child->count);
-	error = fork_enter(request, text);
+	error = child_rehearse(child, text);
+	if (!error) {
+		cut_rounds(child->sorted, child->count);
+		error = fork_enter(request, text);
+	}
 	if (error) {
 		fork_give_up(child);
 		return error;

@@ -36,22 +36,30 @@ static int meet_lift(const struct uffdwp_child *child, int fd)
 	return copy;
 }
 
-static int meet_open(struct uffdwp_child *child, const char *name, int flags, int *fd)
+int child_open_proc(struct uffdwp_child *child, const char *process, const char *name, int flags, int *fd)
 {
 	const struct uffdwp *runtime = child->cuts[0].region->runtime;
 	char path[64];
 
 	/* From the folder that was open before the process changed its root, perhaps. */
-	(void)snprintf(path, sizeof(path), "/proc/%d/%s", child->in.pid, name);
-	*fd = runtime->proc < 0 || own_check(child->k, runtime->proc, runtime->tag)
-	              ? child->k->open(path, flags | O_CLOEXEC, 0)
-	              : child->k->openat(runtime->proc, path + strlen("/proc/"), flags | O_CLOEXEC, 0);
-	if (*fd < 0)
-		return *fd;
-	int error = own_take(child->k, *fd, child->in.tag);
+	(void)snprintf(path, sizeof(path), "/proc/%s/%s", process, name);
+	*fd = -1;
+	int opened = runtime->proc < 0 || own_check(child->k, runtime->proc, runtime->tag)
+	                     ? child->k->open(path, flags | O_CLOEXEC, 0)
+	                     : child->k->openat(runtime->proc, path + strlen("/proc/"), flags | O_CLOEXEC, 0);
+	int error = opened < 0 ? opened : own_take(child->k, opened, child->in.tag);
 
-	*fd = error ? -1 : meet_lift(child, *fd);
+	if (!error)
+		*fd = meet_lift(child, opened);
 	return error;
+}
+
+static int meet_open(struct uffdwp_child *child, const char *name, int flags, int *fd)
+{
+	char process[16];
+
+	(void)snprintf(process, sizeof(process), "%d", child->in.pid);
+	return child_open_proc(child, process, name, flags, fd);
 }
 
 void child_meet(struct uffdwp_child *child, int pid)

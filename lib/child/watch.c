@@ -7,6 +7,7 @@
  */
 #include <errno.h>
 #include <poll.h>
+#include <string.h>
 
 #include "base/math.h"
 #include "base/thread.h"
@@ -268,6 +269,38 @@ static void watch_drop(struct cut *cut)
 	}
 }
 
+static const char *watch_reason(int error)
+{
+	switch (-error) {
+	case ENOBUFS:
+		return "it has more memory of its own than its bound allows";
+	case ETIME:
+		return "it has more memory of its own than its bound allows and did not end in time";
+	case EBADF:
+	case ESTALE:
+		return "the parent has closed descriptors that it did not open";
+	case EPERM:
+	case EACCES:
+		return "its parent may not write to its memory any more (it has changed its user or is not dumpable)";
+	case ESRCH:
+		return "its first thread has ended and others go on";
+	default:
+		return strerror(-error);
+	}
+}
+
+/* tools/fork/kills.c reads the second. */
+static void watch_say_end(const struct uffdwp_child *child, int error)
+{
+	unsigned long long pages = atomic_load(&child->in.pages_broken);
+
+	if (!error)
+		TRACE("child %d: ended, %llu pages were broken off it", child->in.pid, pages);
+	else
+		TRACE("child %d: ended by SIGKILL: %s, %llu pages were broken off it", child->in.pid,
+		      watch_reason(error), pages);
+}
+
 static void watch_end(struct uffdwp_child *child)
 {
 	int stays[UFFDWP_FORK_REGIONS_MAX] = {0};
@@ -280,8 +313,7 @@ static void watch_end(struct uffdwp_child *child)
 	int error = atomic_load(&child->in.error);
 
 	atomic_store(&child->state, error ? UFFDWP_CHILD_STATE_KILLED : UFFDWP_CHILD_STATE_ENDED);
-	TRACE("child %d: %s, %llu pages were broken off it", child->in.pid, error ? "killed" : "ended",
-	      (unsigned long long)atomic_load(&child->in.pages_broken));
+	watch_say_end(child, error);
 	for (unsigned i = 0; i < child->count; i++) {
 		struct uffdwp_region *region = child->cuts[i].region;
 

@@ -3,6 +3,9 @@
  * libuffdwp-fork.so in programs that were not changed: children have one instant of the heap and of all else, memory
  * calls mean what they mean to the kernel, and what cannot be done is done as without it.
  */
+#include <linux/capability.h>
+#include <sys/prctl.h>
+
 #include "test_fork_preload.h"
 
 #include "pace.h"
@@ -107,6 +110,30 @@ START_TEST(test_a_program_that_gave_up_rights_has_right_children)
 		RUN("--", self, "--role", roles_of_this[i]);
 		is_right();
 	}
+}
+END_TEST
+
+/* None of its children is killed. */
+START_TEST(test_a_program_in_a_sandbox_of_its_own_forks_by_copies)
+{
+	static const char *const roles_of_this[] = {"landlock", "ownfiles", "noopen", "noremap", "nowrite"};
+
+	for (size_t i = 0; i < 5; i++) {
+		RUN("--", self, "--role", roles_of_this[i]);
+		is_right();
+		ck_assert_msg(strstr(outcome.text, "forks by copying its memory") || strstr(outcome.text, BOX_MISSING),
+		              "%s: %s", roles_of_this[i], outcome.text);
+	}
+}
+END_TEST
+
+/* Where the program cannot trace what is not dumpable: it never has CAP_SYS_PTRACE. */
+START_TEST(test_a_child_that_has_to_be_killed_is_announced)
+{
+	must(prctl(PR_CAPBSET_DROP, CAP_SYS_PTRACE, 0, 0, 0) == 0 || errno == EPERM);
+	RUN("--", self, "--role", "undump");
+	is_right();
+	ck_assert_msg(strstr(outcome.text, "by SIGKILL: its parent may not write to its memory"), "%s", outcome.text);
 }
 END_TEST
 
@@ -230,6 +257,8 @@ static Suite *fork_preload_suite(void)
 	tcase_add_test(tcase, test_system_calls_write_into_the_heap_while_a_child_lives);
 	tcase_add_test(tcase, test_more_children_than_a_region_may_have_are_right);
 	tcase_add_test(tcase, test_a_program_that_gave_up_rights_has_right_children);
+	tcase_add_test(tcase, test_a_program_in_a_sandbox_of_its_own_forks_by_copies);
+	tcase_add_test(tcase, test_a_child_that_has_to_be_killed_is_announced);
 	tcase_add_test(tcase, test_a_signal_handler_may_fork);
 	tcase_add_test(tcase, test_several_threads_fork_at_once);
 	tcase_add_test(tcase, test_a_daemon_begins_anew);

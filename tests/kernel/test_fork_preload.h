@@ -640,14 +640,16 @@ static void role_daemon(void)
 	must(read(ends[0], &byte, 1) == 1 && byte == 'r');
 }
 
+#include "test_fork_preload_box.h"
 #include "test_fork_preload_libc.h"
 
 static const struct role roles[] = {
-        {"shadow", role_shadow}, {"calls", role_calls},   {"handlers", role_handlers}, {"streams", role_streams},
-        {"others", role_others}, {"reads", role_reads},   {"many", role_many},         {"daemon", role_daemon},
-        {"user", role_user},     {"chroot", role_chroot}, {"closes", role_closes},     {"signal", role_signal},
-        {"crowd", role_crowd},   {"setxid", role_setxid}, {"mainexit", role_mainexit}, {"timer", role_timer},
-        {"faults", role_faults},
+        {"shadow", role_shadow},   {"calls", role_calls},       {"handlers", role_handlers}, {"streams", role_streams},
+        {"others", role_others},   {"reads", role_reads},       {"many", role_many},         {"daemon", role_daemon},
+        {"user", role_user},       {"chroot", role_chroot},     {"closes", role_closes},     {"signal", role_signal},
+        {"crowd", role_crowd},     {"setxid", role_setxid},     {"mainexit", role_mainexit}, {"timer", role_timer},
+        {"faults", role_faults},   {"landlock", role_landlock}, {"ownfiles", role_ownfiles}, {"noopen", role_noopen},
+        {"noremap", role_noremap}, {"nowrite", role_nowrite},   {"undump", role_undump},
 };
 
 static inline int play_role_of(const struct role *all, size_t count, const char *name)

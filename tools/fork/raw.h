@@ -3,8 +3,8 @@
  * The kernel's and the C library's own functions, of which preload.c exports other ones under the same names.
  *
  * Idea: whatever is inside of libuffdwp-fork.so calls these. So does the static library in it: CMakeLists.txt renames
- * its references (mmap to raw_mmap, and so on), so that its own tables can never come to lie in the region that it
- * watches, and its fork is the C library's.
+ * its references (mmap to raw_mmap, and so on, see raw.syms), so that its own tables can never come to lie in the
+ * region that it watches, and its fork is the C library's, or that of whole.h.
  *
  * Threads: any. raw_find() first, once; the functions that are system calls work before that.
  */

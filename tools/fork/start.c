@@ -20,6 +20,7 @@
 #include "descriptors.h"
 #include "forks.h"
 #include "heap.h"
+#include "kills.h"
 #include "names.h"
 #include "raw.h"
 #include "reword.h"
@@ -179,6 +180,8 @@ static int start_open(void)
 	}
 	if (!error)
 		error = uffdwp_open(&options, &heap.runtime);
+	if (!error)
+		kills_init();
 	if (!error)
 		error = start_create_some(&capacity);
 	if (!error)
