@@ -42,15 +42,21 @@ struct limit {
 	rlim_t value;
 };
 
+/* By number: C libraries differ in the type of setrlimit(2)'s first parameter. */
+static long limit_change(int what, const struct rlimit *to, struct rlimit *before)
+{
+	return syscall(SYS_prlimit64, 0, what, to, before);
+}
+
 static void fork_under(const struct limit *limit, unsigned char *heap, const _Atomic uint64_t *count)
 {
 	struct rlimit before;
 	struct rlimit low;
 	pid_t child;
 
-	must(getrlimit(limit->what, &before) == 0);
+	must(limit_change(limit->what, NULL, &before) == 0);
 	low = (struct rlimit){limit->value, before.rlim_max};
-	must(setrlimit(limit->what, &low) == 0);
+	must(limit_change(limit->what, &low, NULL) == 0);
 	fork_and_change(heap);
 	child = fork();
 	must(child >= 0);
@@ -59,7 +65,7 @@ static void fork_under(const struct limit *limit, unsigned char *heap, const _At
 		_exit(0);
 	}
 	await_right(child);
-	must(setrlimit(limit->what, &before) == 0);
+	must(limit_change(limit->what, &before, NULL) == 0);
 }
 
 /* No descriptor is left, and less address space than the region has; with another thread that writes to the heap. */
