@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -54,6 +55,22 @@ int support_has_huge_pages(void)
 int support_has_swap(void)
 {
 	return swap_here;
+}
+
+static void support_expect_wiped(void *page)
+{
+	must(*(volatile char *)page == 0);
+}
+
+int support_wipes_on_fork(void)
+{
+	char *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	must(page != MAP_FAILED);
+	int taken = madvise(page, 4096, MADV_WIPEONFORK) == 0;
+	*page = 1;
+	int wiped = taken && child_run(support_expect_wiped, page) == 0;
+	(void)munmap(page, 4096);
+	return wiped || !taken;
 }
 
 /* Lines of first inside, first outside, count (user_namespaces(7)); without user namespaces there is no file. */

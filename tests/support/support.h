@@ -35,6 +35,9 @@ int support_run(Suite *suite);
 int support_has_huge_pages(void);
 int support_has_swap(void);
 
+/* 0: an emulator of user programs, which takes the advice MADV_WIPEONFORK and does nothing. */
+int support_wipes_on_fork(void);
+
 /* 1: this process is root, and may become a user without rights (65534): not so where a user namespace maps root only.
  */
 int support_may_change_user(void);

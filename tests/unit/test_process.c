@@ -64,26 +64,9 @@ static void look_in_child(void *unused)
 	fault_epoch_wait(); /* for no thread that is in the parent */
 }
 
-static void expect_wiped(void *page)
-{
-	must(*(volatile char *)page == 0);
-}
-
-/* 0: an emulator of user programs, which takes the advice and does nothing. */
-static int wipes_on_fork(void)
-{
-	char *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	must(page != MAP_FAILED);
-	int taken = madvise(page, 4096, MADV_WIPEONFORK) == 0;
-	*page = 1;
-	int wiped = taken && child_run(expect_wiped, page) == 0;
-	(void)munmap(page, 4096);
-	return wiped || !taken;
-}
-
 START_TEST(test_child_of_fork_has_an_epoch_of_its_own)
 {
-	if (!wipes_on_fork()) {
+	if (!support_wipes_on_fork()) {
 		support_note(__func__, "MADV_WIPEONFORK is taken here and not done");
 		return;
 	}
