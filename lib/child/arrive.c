@@ -57,10 +57,9 @@ static void arrive_await(const struct uffdwp_child *child)
 		syscall(SYS_futex, &child->in.meeting->met, FUTEX_WAIT, 0, &moment, NULL, 0);
 }
 
-/* A wrong child is worse than none. */
-static void arrive_end(const struct uffdwp_child *child)
+void child_end_here(const struct kernel_ops *k)
 {
-	child->k->kill(-1, (int)syscall(SYS_getpid));
+	k->kill(-1, (int)syscall(SYS_getpid));
 	_exit(127); /* where a sandbox forbids kill(2) */
 }
 
@@ -75,7 +74,7 @@ void child_arrive(struct uffdwp_child *child)
 
 		if (!child->k->mremap(child->mapped[i], view->map_bytes, view->map_bytes, MREMAP_MAYMOVE | MREMAP_FIXED,
 		                      view->base, &error))
-			arrive_end(child);
+			child_end_here(child->k);
 		uint64_t start = (uint64_t)(uintptr_t)view->base;
 		uint64_t end = start + (view->end_page << view->page_shift);
 

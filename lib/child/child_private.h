@@ -49,6 +49,9 @@ int child_shares_numbers(const struct uffdwp_child *child);
 /* arrive.c: in the child, before all else. Without success the child ends. */
 void child_arrive(struct uffdwp_child *child);
 
+/* arrive.c: ends this process, which is a child: a wrong one is worse than none. */
+void child_end_here(const struct kernel_ops *k);
+
 /* arrive.c: in a child: takes a copy of all that it shares with its parent still. Nothing in other processes. 0;
  * -ENOMEM: not all could be taken: a process that is forked now must not go on. */
 int child_take_all(void);

@@ -141,12 +141,10 @@ static void fork_after_in_child(void)
 
 	lock_init(&fork_lock);
 	atomic_store(&fork_child, NULL);
-	if (child) {
+	if (child)
 		fork_in_child(child);
-	} else if (fork_is_torn) { /* no child is better than a wrong one */
-		kernel_real.kill(-1, (int)syscall(SYS_getpid));
-		_exit(127); /* where a sandbox forbids kill(2) */
-	}
+	else if (fork_is_torn)
+		child_end_here(&kernel_real);
 }
 
 /* Before the program's own constructors add handlers. What fails here fails when the first region is opened, too. */

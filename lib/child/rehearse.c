@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the parent is going to do to its child, and the child first of all, is done to this process before there is a
- * child: a program that has shut itself into a sandbox meanwhile (Landlock, seccomp, descriptors of a thread alone)
- * gets an error, not a child that has to be killed at the next write. See child.h.
+ * What the parent is going to do to its child is done to this process before there is a child (what the child does
+ * first of all, mremap(2), is tried in prepare.c, for each region): a program that has shut itself into a sandbox
+ * meanwhile (Landlock, seccomp, descriptors of a thread alone) gets an error, not a child that has to be killed at the
+ * next write. See child.h.
  *
  * Threads: the caller of uffdwp_fork(). What a handler thread is allowed that was started before the sandbox does not
  * count: others break pages off, too.
@@ -87,17 +88,6 @@ static int rehearse_break(struct uffdwp_child *child, struct text *text)
 	return wrote == -EFAULT ? 0 : rehearse_refuse(text, "process_vm_writev(2)", wrote < 0 ? (int)wrote : -EIO);
 }
 
-/* The child's first call. Nothing is moved. */
-static int rehearse_arrival(struct uffdwp_child *child, struct text *text)
-{
-	uint64_t bytes = child->views[0].map_bytes;
-	int error = 0;
-
-	if (child->k->mremap(child->mapped[0], bytes, bytes, 0, NULL, &error))
-		return 0;
-	return rehearse_refuse(text, "mremap(2)", error);
-}
-
 /* What a number in the table of descriptors of a thread means. */
 static int rehearse_look(struct uffdwp_child *child, const char *thread, char *to, size_t size)
 {
@@ -134,7 +124,5 @@ int child_rehearse(struct uffdwp_child *child, struct text *text)
 
 	if (!error)
 		error = rehearse_break(child, text);
-	if (!error)
-		error = rehearse_arrival(child, text);
 	return error ? error : rehearse_share(child, text);
 }
