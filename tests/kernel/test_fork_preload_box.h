@@ -7,10 +7,7 @@
 #define TEST_FORK_PRELOAD_BOX_H
 
 #include <dirent.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <sched.h>
-#include <stddef.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 
@@ -81,18 +78,9 @@ static void role_ownfiles(void)
 }
 
 /* From now on a system call answers EPERM. */
-static void box_forbid(long number)
+static void box_forbid(int call)
 {
-	struct sock_filter filter[] = {
-	        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-	        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)number, 0, 1),
-	        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
-	        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-	};
-	const struct sock_fprog all = {.len = sizeof(filter) / sizeof(filter[0]), .filter = filter};
-
-	must(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
-	if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &all) != 0)
+	if (filter_set(call, SECCOMP_RET_ERRNO | EPERM) != 0)
 		puts(BOX_MISSING);
 }
 

@@ -3,12 +3,8 @@
  * libuffdwp-fork.so where something is refused: by limits and filters that the program sets itself, and by those that
  * it is started with. Whatever is not possible, the program runs on as without it.
  */
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <sched.h>
-#include <stddef.h>
 #include <sys/mount.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 
@@ -20,16 +16,7 @@
 
 static void filter_call(int call, uint32_t action)
 {
-	struct sock_filter filter[] = {
-	        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-	        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)call, 0, 1),
-	        BPF_STMT(BPF_RET | BPF_K, action),
-	        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-	};
-	struct sock_fprog code = {.len = 4, .filter = filter};
-
-	must(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
-	must(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &code) == 0);
+	must(filter_set(call, action) == 0);
 }
 
 static void refuse_call(int call)
