@@ -18,38 +18,16 @@ if ! "$python" -c '' 2>/dev/null; then
 fi
 
 scratch=$(mktemp -d "${TMPDIR:-/var/tmp}/uffdwp-live.XXXXXX")
-started=()
-cleanup() {
-	if [[ ${#started[@]} -gt 0 ]]; then
-		kill -KILL "${started[@]}" 2>/dev/null || true
-		wait "${started[@]}" 2>/dev/null || true
-	fi
-	rm -rf "$scratch"
-}
-trap cleanup EXIT
+# shellcheck source=tests/tools/begun.sh
+. "$UFFDWP_SOURCE/tests/tools/begun.sh"
+trap begin_over EXIT
 cd "$scratch"
 mkdir run
 export XDG_RUNTIME_DIR=$scratch/run LC_ALL=C.UTF-8
 
-fail() {
-	echo "FAILED: $*" >&2
-	exit 1
-}
-
 # stand_in [LIE]: sets `pid`.
 stand_in() {
-	local name=in.${#started[@]}
-	mkfifo "$name"
-	"$python" "$tests/control_stand_in.py" "$scratch/run" "$@" <"$name" >"$name.pid" &
-	pid=$!
-	started+=("$pid")
-	# shellcheck disable=SC2034 # it is open for as long as this script runs
-	exec {input}>"$name"
-	for _ in {1..1000}; do
-		[[ ! -s $name.pid ]] || break
-		sleep 0.1
-	done
-	[[ $(<"$name.pid") -eq $pid ]] || fail "the stand-in does not begin"
+	begin "$python" "$tests/control_stand_in.py" "$scratch/run" "$@"
 }
 
 ctl() {

@@ -21,15 +21,9 @@ if [[ ${1-} != inside ]]; then
 fi
 
 scratch=$(mktemp -d "${TMPDIR:-/var/tmp}/uffdwp-hostile.XXXXXX")
-started=()
-cleanup() {
-	if [[ ${#started[@]} -gt 0 ]]; then
-		kill -KILL "${started[@]}" 2>/dev/null || true
-		wait "${started[@]}" 2>/dev/null || true
-	fi
-	rm -rf "$scratch"
-}
-trap cleanup EXIT
+# shellcheck source=tests/tools/begun.sh
+. "$UFFDWP_SOURCE/tests/tools/begun.sh"
+trap begin_over EXIT
 cd "$scratch"
 chmod 755 .
 cp "$UFFDWP_SOURCE/tests/tools/control_stand_in.py" .
@@ -46,27 +40,6 @@ folder=/tmp/uffdwp-$user
 [[ ! -e $folder ]] || skip "$folder is there"
 setpriv --reuid=$user --clear-groups "$python" control_stand_in.py </dev/null >/dev/null 2>&1 || [[ $? -eq 1 ]] || skip "no other user here"
 export XDG_RUNTIME_DIR=$scratch/run LC_ALL=C.UTF-8
-
-fail() {
-	echo "FAILED: $*" >&2
-	exit 1
-}
-
-# begin COMMAND...: its first line is its pid; sets `pid`.
-begin() {
-	local name=in.${#started[@]}
-	mkfifo "$name"
-	"$@" <"$name" >"$name.pid" &
-	pid=$!
-	started+=("$pid")
-	# shellcheck disable=SC2034 # it is open for as long as this script runs
-	exec {input}>"$name"
-	for _ in {1..1000}; do
-		[[ ! -s $name.pid ]] || break
-		sleep 0.1
-	done
-	[[ $(<"$name.pid") -eq $pid ]] || fail "$* does not begin"
-}
 
 as_user() {
 	setpriv --reuid=$user --clear-groups "$@"
