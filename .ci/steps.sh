@@ -171,23 +171,38 @@ print_closing_lines() {
 	done
 }
 
+# The last lines of each step that failed, once more at the end: the rest may be cut off where this is read.
+print_failed_steps() {
+	local step
+	for step in "$@"; do
+		printf '\n==== %s failed; its last lines:\n' "${step//_/ }"
+		tail -n 80 "$outputs/$step"
+	done
+}
+
 declare -A took=() result=()
 run_all() {
-	local failed=() step started began
+	local failed=() step started began outputs out
 	began=$(mktemp)
+	outputs=$(mktemp -d)
 	for step in "$@"; do
 		printf '\n==== %s\n' "${step//_/ }"
 		started=$SECONDS
 		result[$step]=passed
-		bash "$self" --step "$step" </dev/null || {
+		exec {out}> >(tee "$outputs/$step")
+		bash "$self" --step "$step" </dev/null >&"$out" 2>&1 || {
 			result[$step]=FAILED
 			failed+=("$step")
 		}
+		exec {out}>&-
+		# No longer than this: a process that a step left behind may hold the pipe open.
+		timeout 2 tail --pid=$! -s 0.05 -f /dev/null || true
 		took[$step]=$((SECONDS - started))
 		printf -- '---- %s: %s, %d s\n' "${step//_/ }" "${result[$step]}" "${took[$step]}"
 	done
 	print_closing_lines
-	rm -f "$began"
+	print_failed_steps "${failed[@]}"
+	rm -rf "$began" "$outputs"
 	print_table "$@"
 	if [[ ${#failed[@]} -gt 0 ]]; then
 		printf '\nci: FAILED: %s\n' "${failed[*]}"
