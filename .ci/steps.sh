@@ -195,7 +195,7 @@ run_all() {
 			failed+=("$step")
 		}
 		exec {out}>&-
-		# No longer than this: a process that a step left behind may hold the pipe open.
+		# No longer than this: a process that a step did not end may hold the pipe open.
 		timeout 2 tail --pid=$! -s 0.05 -f /dev/null || true
 		took[$step]=$((SECONDS - started))
 		printf -- '---- %s: %s, %d s\n' "${step//_/ }" "${result[$step]}" "${took[$step]}"

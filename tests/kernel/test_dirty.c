@@ -7,15 +7,13 @@
  * after the last it ends at once, in each manner in which a program can end.
  */
 #include <grp.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <pthread.h>
 #include <signal.h>
-#include <stddef.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 
+#include "filter.h"
 #include "test_dirty.h"
 #include "witness.h"
 
@@ -123,20 +121,11 @@ static void role_few_files(void)
 /* Nothing is allowed but what the writer itself needs: a call by the library in this process would kill it. */
 static void role_sandbox(void)
 {
-	static const unsigned allowed[] = {SYS_openat,     SYS_pread64, SYS_close,      SYS_clock_nanosleep,
-	                                   SYS_exit_group, SYS_fstat,   SYS_newfstatat, SYS_write};
-	struct sock_filter filter[2 * sizeof(allowed) / sizeof(allowed[0]) + 2];
-	struct sock_fprog rules = {.len = 0, .filter = filter};
+	static const long allowed[] = {SYS_openat,     SYS_pread64, SYS_close,      SYS_clock_nanosleep,
+	                               SYS_exit_group, SYS_fstat,   SYS_newfstatat, SYS_write};
 	char *memory = new_memory("school", MAP_SHARED);
 
-	filter[rules.len++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr));
-	for (size_t i = 0; i < sizeof(allowed) / sizeof(allowed[0]); i++) {
-		filter[rules.len++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, allowed[i], 0, 1);
-		filter[rules.len++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
-	}
-	filter[rules.len++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS);
-	must(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
-	must(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &rules) == 0);
+	must(filter_all_but(allowed, sizeof(allowed) / sizeof(allowed[0]), SECCOMP_RET_KILL_PROCESS) == 0);
 	write_rounds(memory);
 	_exit(0);
 }

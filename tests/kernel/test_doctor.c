@@ -8,19 +8,16 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <json-c/json.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <sched.h>
-#include <stddef.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
-#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "filter.h"
 #include "kernel/abi.h"
 #include "kernel/probe.h"
 #include "place.h"
@@ -63,38 +60,17 @@ static struct outcome outcome;
 
 static uint32_t answer(int error)
 {
-	if (error == KILLED)
-		return SECCOMP_RET_KILL_PROCESS;
-	return error ? SECCOMP_RET_ERRNO | (uint32_t)error : SECCOMP_RET_ALLOW;
+	return error == KILLED ? SECCOMP_RET_KILL_PROCESS : filter_errno(error);
 }
 
-#define ARGUMENT_LOW_WORD(n) ((uint32_t)offsetof(struct seccomp_data, args[n]))
-
-static void filter_calls(const struct run *run)
+static void refuse_calls(const struct run *run)
 {
-	struct sock_filter filter[] = {
-	        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (uint32_t)offsetof(struct seccomp_data, nr)),
-	        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mprotect, 0, 4),
-	        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, ARGUMENT_LOW_WORD(2)),
-	        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, PROT_READ | PROT_WRITE, 0, 1),
-	        BPF_STMT(BPF_RET | BPF_K, answer(run->mprotect_error)),
-	        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-	        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_userfaultfd, 0, 1),
-	        BPF_STMT(BPF_RET | BPF_K, answer(run->uffd_error)),
-	        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_uring_setup, 0, 1),
-	        BPF_STMT(BPF_RET | BPF_K, answer(run->uring_error)),
-	        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_ioctl, 0, 5),
-	        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, ARGUMENT_LOW_WORD(1)),
-	        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, USERFAULTFD_IOC_NEW, 0, 1),
-	        BPF_STMT(BPF_RET | BPF_K, answer(run->device_error)),
-	        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, run->ioctl_refused, 0, 1),
-	        BPF_STMT(BPF_RET | BPF_K, answer(EINVAL)),
-	        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-	};
-	struct sock_fprog program_of_filter = {sizeof(filter) / sizeof(filter[0]), filter};
-
-	must(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
-	must(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program_of_filter) == 0);
+	must(filter_argument(SYS_mprotect, 2, PROT_READ | PROT_WRITE, answer(run->mprotect_error)) == 0);
+	must(filter_call(SYS_userfaultfd, answer(run->uffd_error)) == 0);
+	must(filter_call(SYS_io_uring_setup, answer(run->uring_error)) == 0);
+	must(filter_argument(SYS_ioctl, 1, USERFAULTFD_IOC_NEW, answer(run->device_error)) == 0);
+	if (run->ioctl_refused)
+		must(filter_argument(SYS_ioctl, 1, run->ioctl_refused, answer(EINVAL)) == 0);
 }
 
 static void redirect(int target, const char *path)
@@ -124,7 +100,7 @@ static _Noreturn void become(const struct run *run, const char *out, const char 
 		_exit(MISSING);
 	}
 	if (run->uffd_error || run->device_error || run->uring_error || run->ioctl_refused || run->mprotect_error) {
-		filter_calls(run);
+		refuse_calls(run);
 	}
 	execv(program, (char **)(uintptr_t)arguments);
 	_exit(126);

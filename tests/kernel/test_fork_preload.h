@@ -8,8 +8,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <pthread.h>
 #include <signal.h>
 #include <spawn.h>
@@ -22,6 +20,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "filter.h"
 #include "support.h"
 
 #define MIB ((size_t)1 << 20)
@@ -32,21 +31,6 @@ struct role {
 };
 
 static size_t page_bytes;
-
-/* What a seccomp filter does from now on about a system call. 0, or -1: there are no filters here. */
-static int filter_set(int call, uint32_t action)
-{
-	struct sock_filter filter[] = {
-	        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-	        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)call, 0, 1),
-	        BPF_STMT(BPF_RET | BPF_K, action),
-	        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-	};
-	struct sock_fprog code = {.len = 4, .filter = filter};
-
-	must(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
-	return prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &code);
-}
 
 static void await_right(pid_t child)
 {

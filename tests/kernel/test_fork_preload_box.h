@@ -80,7 +80,7 @@ static void role_ownfiles(void)
 /* From now on a system call answers EPERM. */
 static void box_forbid(int call)
 {
-	if (filter_set(call, SECCOMP_RET_ERRNO | EPERM) != 0)
+	if (filter_call(call, filter_errno(EPERM)) != 0)
 		puts(BOX_MISSING);
 }
 

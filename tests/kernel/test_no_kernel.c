@@ -5,50 +5,28 @@
  * was asked for is refused with a text that says what to change.
  */
 #include <errno.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
-#include <stddef.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "filter.h"
 #include "kernel/abi.h"
 #include "kernel/probe.h"
 #include "scratch.h"
 #include "support.h"
 #include "uffdwp.h"
 
-#define ARGUMENT_LOW_WORD(n) ((uint32_t)offsetof(struct seccomp_data, args[n]))
-#define ANSWER(error) (SECCOMP_RET_ERRNO | ((uint32_t)(error)&SECCOMP_RET_DATA))
-
 /* userfaultfd(2), USERFAULTFD_IOC_NEW and io_uring_setup(2) give these errors; 0: none. */
-static int filter_all(int uffd_error, int device_error, int uring_error)
+static int refuse_all(int uffd_error, int device_error, int uring_error)
 {
-	struct sock_filter program[] = {
-	        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (uint32_t)offsetof(struct seccomp_data, nr)),
-	        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_userfaultfd, 0, 1),
-	        BPF_STMT(BPF_RET | BPF_K, uffd_error != 0 ? ANSWER(uffd_error) : SECCOMP_RET_ALLOW),
-	        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_uring_setup, 0, 1),
-	        BPF_STMT(BPF_RET | BPF_K, uring_error != 0 ? ANSWER(uring_error) : SECCOMP_RET_ALLOW),
-	        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_ioctl, 0, 3),
-	        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, ARGUMENT_LOW_WORD(1)),
-	        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, USERFAULTFD_IOC_NEW, 0, 1),
-	        BPF_STMT(BPF_RET | BPF_K, device_error != 0 ? ANSWER(device_error) : SECCOMP_RET_ALLOW),
-	        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-	};
-	struct sock_fprog filter = {sizeof(program) / sizeof(program[0]), program};
-	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0;
-}
-
-static int filter_calls(int uffd_error, int uring_error)
-{
-	return filter_all(uffd_error, uffd_error, uring_error);
+	return filter_call(SYS_userfaultfd, filter_errno(uffd_error)) == 0 &&
+	       filter_argument(SYS_ioctl, 1, USERFAULTFD_IOC_NEW, filter_errno(device_error)) == 0 &&
+	       filter_call(SYS_io_uring_setup, filter_errno(uring_error)) == 0;
 }
 
 static struct uffdwp *open_without_userfaultfd(int error)
 {
-	must(filter_calls(error, 0));
+	must(filter_userfaultfd(error) == 0);
 	struct uffdwp *runtime = NULL;
 	must(uffdwp_open(NULL, &runtime) == 0);
 	return runtime;
@@ -64,7 +42,7 @@ static void expect_text(const char *part)
 static void expect_probe(void *argument)
 {
 	int error = *(const int *)argument;
-	must(filter_calls(error, 0));
+	must(filter_userfaultfd(error) == 0);
 	struct probe_report report = {0};
 	must(probe_run(&kernel_real, &report) == 0);
 	must(report.access_chosen == -1);
@@ -157,7 +135,7 @@ static void create_by_user_mode(void *argument)
 	struct uffdwp *runtime = NULL;
 	struct uffdwp_region *region = NULL;
 	options.flags = UFFDWP_OPEN_USER_MODE;
-	must(filter_all(*(const int *)argument, 0, 0));
+	must(refuse_all(*(const int *)argument, 0, 0));
 	must(uffdwp_open(&options, &runtime) == 0);
 	must(uffdwp_region_create(runtime, 1 << 20, NULL, &region) == 0);
 	must(uffdwp_region_close(region) == 0);
@@ -173,7 +151,7 @@ END_TEST
 
 static void work_without_uring(void *argument)
 {
-	must(filter_calls(0, *(const int *)argument));
+	must(refuse_all(0, 0, *(const int *)argument));
 	struct uffdwp *runtime = NULL;
 	struct uffdwp_region *region = NULL;
 	must(uffdwp_open(NULL, &runtime) == 0);

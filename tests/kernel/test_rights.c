@@ -4,14 +4,11 @@
  * takes the access to a userfaultfd that is left, or the mechanism that needs none, and a text says why.
  */
 #include <errno.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
-#include <stddef.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "filter.h"
 #include "kernel/kernel.h"
 #include "place.h"
 #include "support.h"
@@ -27,16 +24,7 @@ static int drop_user(void)
 /* No userfaultfd(2) at all, and no device. */
 static int drop_call(void)
 {
-	struct sock_filter filter[] = {
-	        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-	        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_userfaultfd, 0, 1),
-	        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
-	        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-	};
-	struct sock_fprog program = {.len = 4, .filter = filter};
-
-	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
-	       prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0 && drop_user();
+	return filter_call(SYS_userfaultfd, filter_errno(EPERM)) == 0 && drop_user();
 }
 
 /* Is the system call refused to this process now, the device too, and user mode allowed? */

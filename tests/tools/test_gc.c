@@ -10,16 +10,11 @@
  */
 #include <errno.h>
 #include <json-c/json.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
-#include <stddef.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "kernel/abi.h"
+#include "filter.h"
 #include "scratch.h"
 #include "support.h"
 
@@ -42,22 +37,6 @@ struct run {
 
 static char output[OUTPUT_BYTES]; /* what it said, on both streams */
 
-static void refuse_userfaultfd(void)
-{
-	struct sock_filter code[] = {
-	        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-	        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_userfaultfd, 3, 0),
-	        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_ioctl, 0, 3),
-	        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[1])),
-	        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, USERFAULTFD_IOC_NEW, 0, 1),
-	        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
-	        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-	};
-	struct sock_fprog filter = {sizeof(code) / sizeof(code[0]), code};
-	must(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
-	must(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0);
-}
-
 static void become(const struct run *run, int out)
 {
 	char path[SCRATCH_PATH + 64], preload[SCRATCH_PATH + 64];
@@ -73,7 +52,7 @@ static void become(const struct run *run, int out)
 	dup2(out, STDOUT_FILENO);
 	dup2(out, STDERR_FILENO);
 	if (run->no_uffd)
-		refuse_userfaultfd();
+		must(filter_userfaultfd(EPERM) == 0);
 	execv(path, arguments);
 	_exit(127);
 }
