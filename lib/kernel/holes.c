@@ -40,15 +40,25 @@ static void holes_settle(const struct kernel_ops *k, int fd, uint64_t start, uin
 		(void)k->pread(fd, &ignored, 1, at);
 }
 
-/* A hole [start, end) by the first look; `end`, or where data begins. */
+/* A hole [start, end) by the first look; `end`, or where data begins. A window that is not empty is halved down to a
+ * piece, and doubled after an empty one: a great hole in which few pages stand costs few calls. */
 static uint64_t holes_confirm(const struct kernel_ops *k, int fd, uint64_t start, uint64_t end)
 {
 	uint64_t step = (uint64_t)sysconf(_SC_PAGESIZE);
+	uint64_t piece = HOLES_PIECE_PAGES * step;
+	uint64_t window = end - start;
 
 	while (start < end) {
-		uint64_t until = math_min_u64(start - start % step + HOLES_PIECE_PAGES * step, end);
+		window = math_min_u64(window, end - start);
+		uint64_t until = window == end - start ? end : start - start % step + window;
+		int empty = holes_is_empty(k, fd, start, until);
 
-		if (holes_is_empty(k, fd, start, until) != 1) {
+		if (empty == 1) {
+			window *= 2; /* offsets are below 2^63 */
+		} else if (window > piece) {
+			window = empty < 0 ? piece : math_round_up(window / 2, piece);
+			continue;
+		} else {
 			holes_settle(k, fd, start, until, step);
 			uint64_t data = holes_seek(k, fd, start, until);
 

@@ -24,6 +24,7 @@ static enum page pages[PAGES];
 static uint8_t settled[PAGES];
 static size_t page_bytes;
 static size_t reads;
+static size_t counts;
 static int has_cachestat;
 
 static int looks_like_data(size_t page)
@@ -126,6 +127,51 @@ START_TEST(test_large_hole_is_passed_without_a_read)
 }
 END_TEST
 
+#define GREAT ((uint64_t)1 << 46)
+#define STANDS ((uint64_t)3 << 44) /* one page here, which is being moved */
+
+static int64_t seek_great(int fd, uint64_t offset, int whence)
+{
+	(void)fd;
+	if (whence == SEEK_HOLE) {
+		return (int64_t)offset;
+	}
+	return reads && offset <= STANDS ? (int64_t)STANDS : -ENXIO;
+}
+
+static ssize_t read_great(int fd, void *buffer, size_t length, uint64_t offset)
+{
+	(void)fd;
+	(void)buffer;
+	reads += offset / page_bytes == STANDS / page_bytes;
+	return (ssize_t)length;
+}
+
+static int count_great(int fd, uint64_t offset, uint64_t length, uint64_t *cached, uint64_t *evicted)
+{
+	(void)fd;
+	counts++;
+	*cached = offset <= STANDS && offset + length > STANDS;
+	*evicted = 0;
+	return 0;
+}
+
+/* A file in memory may claim any length, and costs nothing. */
+START_TEST(test_one_page_in_a_great_hole_is_found_by_few_calls)
+{
+	int fd = make_file();
+	ops.seek = seek_great;
+	ops.pread = read_great;
+	ops.cachestat = count_great;
+	counts = 0;
+	ck_assert_uint_eq(holes_next_data(&ops, fd, 0, GREAT), STANDS);
+	ck_assert_uint_lt(counts, 200);
+	ck_assert_uint_eq(holes_next_data(&ops, fd, STANDS + page_bytes, GREAT), GREAT);
+	ck_assert_uint_lt(counts, 400);
+	close(fd);
+}
+END_TEST
+
 /* What was allocated and never written (fallocate(2)) stays a hole although something stands there. */
 START_TEST(test_allocated_page_that_was_not_written_is_a_hole)
 {
@@ -194,6 +240,7 @@ int main(void)
 	tcase_set_timeout(tests, 60);
 	tcase_add_loop_test(tests, test_page_that_is_being_moved_is_data, 0, 2);
 	tcase_add_test(tests, test_large_hole_is_passed_without_a_read);
+	tcase_add_test(tests, test_one_page_in_a_great_hole_is_found_by_few_calls);
 	tcase_add_test(tests, test_allocated_page_that_was_not_written_is_a_hole);
 	tcase_add_loop_test(tests, test_what_the_file_system_does_not_answer_is_data, 0, 2);
 	tcase_add_test(tests, test_file_on_disk_is_believed);
