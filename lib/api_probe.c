@@ -2,9 +2,9 @@
 /* The probe, as api.c: checks, then calls. Its answers are asked for by index, so that kinds may come. */
 #include <errno.h>
 #include <stdio.h>
-#include <string.h>
 
 #include "api_private.h"
+#include "base/errno_name.h"
 #include "kernel/pages.h"
 #include "kernel/probe.h"
 
@@ -43,7 +43,7 @@ UFFDWP_EXPORT int uffdwp_probe_run(struct uffdwp_probe **out)
 
 	if (error) {
 		uffdwp_probe_free(probe);
-		return text_fail(NULL, error, "the probe failed: %s", strerror(-error));
+		return text_fail(NULL, error, "the probe failed: %s", errno_text(error));
 	}
 	*out = probe;
 	return 0;

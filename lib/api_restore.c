@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* Restores, whole and lazy, as api.c: checks, then calls. */
 #include <errno.h>
-#include <string.h>
 
 #include "api_private.h"
+#include "base/errno_name.h"
 #include "fault/fault.h"
 #include "restore/restore.h"
 #include "restore/whole.h"
@@ -158,7 +158,7 @@ UFFDWP_EXPORT int uffdwp_restore_fd(struct uffdwp_restore *restore)
 		return -ECHILD;
 	int fd = restore_fd(restore);
 
-	return fd < 0 ? text_fail(NULL, fd, "no descriptor for the restore's end: %s", strerror(-fd)) : fd;
+	return fd < 0 ? text_fail(NULL, fd, "no descriptor for the restore's end: %s", errno_text(fd)) : fd;
 }
 
 UFFDWP_EXPORT int uffdwp_restore_abort(struct uffdwp_restore *restore)

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "api_private.h"
+#include "base/errno_name.h"
 #include "cut/cut.h"
 #include "snapshot/snapshot.h"
 
@@ -230,7 +231,7 @@ UFFDWP_EXPORT int uffdwp_snapshot_fd(struct uffdwp_snapshot *snapshot)
 		return -ECHILD;
 	int fd = snapshot_fd(snapshot);
 
-	return fd < 0 ? text_fail(NULL, fd, "no descriptor for the snapshot's end: %s", strerror(-fd)) : fd;
+	return fd < 0 ? text_fail(NULL, fd, "no descriptor for the snapshot's end: %s", errno_text(fd)) : fd;
 }
 
 UFFDWP_EXPORT size_t uffdwp_snapshot_text(struct uffdwp_snapshot *snapshot, char *buffer, size_t size)

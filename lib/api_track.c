@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* The exporters of tracks, as api.c: checks, then calls. What a track is made of: track/track.h. */
 #include <errno.h>
-#include <string.h>
 
 #include "api_private.h"
+#include "base/errno_name.h"
 #include "base/math.h"
 #include "kernel/own.h"
 #include "track/track.h"
@@ -108,7 +108,7 @@ UFFDWP_EXPORT int uffdwp_track_remove(struct uffdwp_track *track, void *address,
 	if (error == -EINVAL)
 		return text_fail(track->text, error,
 		                 "a range that is watched by a region is removed as it was added, not in parts");
-	return error ? text_fail(track->text, error, "the range could not be removed: %s", strerror(-error)) : 0;
+	return error ? text_fail(track->text, error, "the range could not be removed: %s", errno_text(error)) : 0;
 }
 
 /* ---- collect ---- */
@@ -167,7 +167,7 @@ static int api_track_explain_collect(const struct uffdwp_track *track, const str
 		return text_fail(track->text, error,
 		                 "nothing can be collected at %p: start or end lies inside of a huge page",
 		                 request->next);
-	return text_fail(track->text, error, "the collect failed at %p: %s", request->next, strerror(-error));
+	return text_fail(track->text, error, "the collect failed at %p: %s", request->next, errno_text(error));
 }
 
 static int api_track_check_own(const struct uffdwp_track *track)
@@ -262,7 +262,7 @@ UFFDWP_EXPORT int uffdwp_track_audit(struct uffdwp_track *track, uint64_t *vanis
 	int error = track_audit(track, &vanished);
 
 	if (error)
-		return text_fail(track->text, error, "the audit failed: %s", strerror(-error));
+		return text_fail(track->text, error, "the audit failed: %s", errno_text(error));
 	*vanished_bytes = vanished;
 	return 0;
 }

@@ -96,6 +96,7 @@ only_in() {
 
 only_in fault/phase.c "a phase is moved" \
 	'atomic_(store|exchange|compare_exchange|fetch)[a-z_]*\((\([^)]*\))?&[a-z_.>-]*(->|\.)phase[,)]|(->|\.)phase *=[^=]'
+only_in base/errno_name.c "an error is described by what may allocate memory" 'strerror\('
 only_in base/thread.c "a thread is started" 'pthread_create'
 only_in base/thread.h "a thread gets its name" 'pthread_setname_np'
 only_in kernel/pagemap.c "the pagemap is opened" '"/proc/self/pagemap", O_'

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <stddef.h>
+#include <string.h>
 
 #define NAME(number) [number] = #number
 
@@ -147,4 +148,19 @@ const char *errno_name(int error)
 	size_t number = (size_t)(error < 0 ? -(long)error : error);
 
 	return number < sizeof(errno_names) / sizeof(*errno_names) ? errno_names[number] : NULL;
+}
+
+#if !defined(__GLIBC__)
+#define errno_describe(number) strerror(number) /* musl: a table */
+#elif __GLIBC_PREREQ(2, 32)
+#define errno_describe(number) strerrordesc_np(number)
+#else
+#define errno_describe(number) errno_name(number)
+#endif
+
+const char *errno_text(int error)
+{
+	const char *text = errno_describe(error < 0 ? (int)(0u - (unsigned)error) : error);
+
+	return text ? text : "an error without a name";
 }

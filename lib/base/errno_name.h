@@ -1,10 +1,18 @@
 /* SPDX-License-Identifier: MIT */
-/* The name of an error number, "EINVAL", where the C library has no strerrorname_np() (glibc before 2.32, musl).
- * Without a state; async-signal-safe. */
+/*
+ * What an error number is called and means: "EINVAL" also where the C library has no strerrorname_np() (glibc before
+ * 2.32, musl), and its description without strerror(3), which translates in glibc, and allocates memory for that: texts
+ * are made while a thread that forks, or has stopped the others, holds the allocator's lock.
+ *
+ * Without a state; async-signal-safe.
+ */
 #ifndef UFFDWP_BASE_ERRNO_NAME_H
 #define UFFDWP_BASE_ERRNO_NAME_H
 
 /* The name of a number or of its negative. NULL: there is no such error. */
 const char *errno_name(int error);
+
+/* The description of a number or of its negative, in English: "Invalid argument". Before glibc 2.32 the name. */
+const char *errno_text(int error);
 
 #endif

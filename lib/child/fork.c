@@ -12,11 +12,11 @@
  */
 #include <errno.h>
 #include <pthread.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/errno_name.h"
 #include "base/forks.h"
 #include "base/invariant.h"
 #include "base/trace.h"
@@ -208,11 +208,11 @@ static void fork_give_up(struct uffdwp_child *child)
 static void fork_failed(struct uffdwp_child *child, pid_t error, struct text *text)
 {
 	if (child->error) {
-		text_fail(text, error, "a region could not be armed: %s", strerror(-error));
+		text_fail(text, error, "a region could not be armed: %s", errno_text(error));
 		fork_give_up(child);
 		return;
 	}
-	text_fail(text, error, "the process could not be forked: %s", strerror(-error));
+	text_fail(text, error, "the process could not be forked: %s", errno_text(error));
 	child_unmap_inherited(child);
 	child_free_descriptors(child);
 	child_unreserve(child);

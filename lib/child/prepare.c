@@ -7,9 +7,9 @@
  * Threads: the caller of uffdwp_fork(), with the lock of forks held.
  */
 #include <errno.h>
-#include <string.h>
 #include <sys/mman.h>
 
+#include "base/errno_name.h"
 #include "base/math.h"
 #include "base/thread.h"
 #include "child/child_private.h"
@@ -156,14 +156,14 @@ static int prepare_view(struct uffdwp_child *child, unsigned i, struct text *tex
 	if (child->mapped[i] && prepare_cannot_move(child, i, &error)) {
 		child->k->munmap(child->mapped[i], view->map_bytes);
 		child->mapped[i] = NULL;
-		return text_fail(text, error, "a child may not move its memory: mremap(2): %s", strerror(-error));
+		return text_fail(text, error, "a child may not move its memory: mremap(2): %s", errno_text(error));
 	}
 	view->from = (uintptr_t)child->mapped[i];
 	child->in.views[i] = view;
 	if (view->broken && child->mapped[i])
 		return 0;
 	return text_fail(text, error ? error : -ENOMEM, "a region's file cannot be mapped once more: %s",
-	                 strerror(error ? -error : ENOMEM));
+	                 errno_text(error ? -error : ENOMEM));
 }
 
 static int prepare_region(struct uffdwp_child *child, struct uffdwp_region *region, uint32_t asked, struct text *text)
@@ -222,7 +222,7 @@ static int prepare_shared(struct uffdwp_child *child, struct text *text)
 	int error = prepare_descriptors(child);
 
 	if (error)
-		return text_fail(text, error, "no descriptors for a child: %s", strerror(-error));
+		return text_fail(text, error, "no descriptors for a child: %s", errno_text(error));
 	child->in.meeting = child->k->mmap(NULL, sizeof(*child->in.meeting), PROT_READ | PROT_WRITE,
 	                                   MAP_SHARED | MAP_ANONYMOUS, -1, 0, &error);
 	if (child->in.meeting)
@@ -279,7 +279,7 @@ struct uffdwp_child *child_new(const struct child_request *request, void *(*watc
 		prepare_sort(child);
 		*error = thread_spawn(&child->thread, NULL, watch, child);
 		if (*error)
-			text_fail(text, *error, "a child's thread could not be started: %s", strerror(-*error));
+			text_fail(text, *error, "a child's thread could not be started: %s", errno_text(*error));
 		else
 			pthread_detach(child->thread);
 	}

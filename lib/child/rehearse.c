@@ -15,6 +15,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/errno_name.h"
 #include "child/child_private.h"
 #include "fault/handler.h"
 #include "kernel/mapping.h"
@@ -24,7 +25,7 @@ static int rehearse_refuse(struct text *text, const char *what, int error)
 {
 	return text_fail(text, error == -EMFILE || error == -ENFILE || error == -ENOMEM ? error : -EOPNOTSUPP,
 	                 "pages cannot be broken off a child any more, because of a sandbox perhaps: %s: %s", what,
-	                 strerror(-error));
+	                 errno_text(error));
 }
 
 /* What is done with each file, of a page of our own. */

@@ -7,8 +7,8 @@
  */
 #include <errno.h>
 #include <poll.h>
-#include <string.h>
 
+#include "base/errno_name.h"
 #include "base/math.h"
 #include "base/thread.h"
 #include "base/trace.h"
@@ -285,7 +285,7 @@ static const char *watch_reason(int error)
 	case ESRCH:
 		return "its first thread has ended and others go on";
 	default:
-		return strerror(-error);
+		return errno_text(error);
 	}
 }
 

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/errno_name.h"
 #include "base/lock.h"
 #include "base/text.h"
 #include "kernel/roster.h"
@@ -55,7 +56,7 @@ static int acts_refused(struct ask *ask, int error)
 {
 	text_copy(NULL, ask->text, sizeof(ask->text));
 	if (!*ask->text)
-		snprintf(ask->text, sizeof(ask->text), "%s", strerror(-error));
+		snprintf(ask->text, sizeof(ask->text), "%s", errno_text(error));
 	return error;
 }
 

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/errno_name.h"
 #include "base/forks.h"
 #include "base/lock.h"
 #include "base/trace.h"
@@ -128,7 +129,7 @@ static int control_make(const struct kernel_ops *k, const char *path, const stru
 
 	if (error) {
 		sockfile_close(k);
-		return text_fail(text, error, "the control thread could not be started: %s", strerror(-error));
+		return text_fail(text, error, "the control thread could not be started: %s", errno_text(error));
 	}
 	TRACE("control by %s", sockfile_path());
 	return 0;
@@ -189,7 +190,7 @@ static int control_open(struct uffdwp *runtime, const struct uffdwp_options *opt
 	if (!error)
 		error = control_join(runtime->k, options->control_path, calls, text);
 	if (error && !asked)
-		TRACE("no control: %s", strerror(-error));
+		TRACE("no control: %s", errno_text(error));
 	if (error)
 		return asked ? error : 0;
 	runtime->control = bits;

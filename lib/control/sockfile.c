@@ -16,6 +16,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/errno_name.h"
 #include "base/trace.h"
 
 /* What is added to the name while the socket is made. */
@@ -152,7 +153,7 @@ static int sockfile_open_at(const struct kernel_ops *k, const char *path, struct
 	}
 	if (fd >= 0)
 		return fd;
-	return text_fail(text, fd, "no control socket at \"%s\": %s%s", path, strerror(-fd),
+	return text_fail(text, fd, "no control socket at \"%s\": %s%s", path, errno_text(fd),
 	                 fd == -ENAMETOOLONG ? ": a socket's path has at most 103 bytes"
 	                 : fd == -EADDRINUSE ? ": another process listens there"
 	                                     : "");
@@ -177,12 +178,12 @@ int sockfile_open(const struct kernel_ops *k, const char *path, struct text *tex
 			return fd;
 		error = fd;
 		TRACE("no control socket in %s: %s", folder,
-		      error == -EPERM ? "it is no folder of this user's that is closed to others" : strerror(-error));
+		      error == -EPERM ? "it is no folder of this user's that is closed to others" : errno_text(error));
 	}
 	return text_fail(text, error,
 	                 "no control socket in $XDG_RUNTIME_DIR/uffdwp, /run/user/%u/uffdwp or /tmp/uffdwp-%u (%s): a "
 	                 "folder of this user's, mode 0700, is needed, or control_path",
-	                 (unsigned)geteuid(), (unsigned)geteuid(), strerror(-error));
+	                 (unsigned)geteuid(), (unsigned)geteuid(), errno_text(error));
 }
 
 const char *sockfile_path(void)

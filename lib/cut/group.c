@@ -6,8 +6,8 @@
  * Threads: as of cut.h.
  */
 #include <errno.h>
-#include <string.h>
 
+#include "base/errno_name.h"
 #include "cut/cut.h"
 #include "cut/move.h"
 
@@ -61,5 +61,5 @@ int cut_any_dead(struct cut *const *cuts, size_t count)
 int cut_enter_refused(struct text *text, int error)
 {
 	return text_fail(text, error < 0 ? error : -EINVAL, "the caller's cut_enter refused: %s",
-	                 error < 0 ? strerror(-error) : "no error number");
+	                 error < 0 ? errno_text(error) : "no error number");
 }

@@ -3,8 +3,8 @@
 #include "fault/arm.h"
 
 #include <errno.h>
-#include <string.h>
 
+#include "base/errno_name.h"
 #include "base/invariant.h"
 #include "base/signals.h"
 #include "fault/phase.h"
@@ -69,7 +69,7 @@ static int arm_locked(struct uffdwp_region *region, uint64_t first, uint64_t end
 	if (error)
 		return error;
 	error = arm_stalled(region, first, end, arm_put_on);
-	return error ? text_fail(region->text, error, "the kernel refused to arm the range: %s", strerror(-error)) : 0;
+	return error ? text_fail(region->text, error, "the kernel refused to arm the range: %s", errno_text(error)) : 0;
 }
 
 int arm_pages(struct uffdwp_region *region, uint64_t first, uint64_t end)
@@ -90,7 +90,7 @@ static int arm_undo_locked(struct uffdwp_region *region, uint64_t first, uint64_
 	if (error)
 		return error;
 	error = arm_stalled(region, first, end, arm_take_off);
-	return error ? text_fail(region->text, error, "the kernel refused to disarm the range: %s", strerror(-error))
+	return error ? text_fail(region->text, error, "the kernel refused to disarm the range: %s", errno_text(error))
 	             : 0;
 }
 

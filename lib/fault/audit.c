@@ -13,8 +13,8 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
-#include <string.h>
 
+#include "base/errno_name.h"
 #include "base/invariant.h"
 #include "base/math.h"
 #include "base/signals.h"
@@ -268,16 +268,16 @@ static int audit_witness(struct uffdwp_region *region)
 
 	if (shows < 0)
 		return text_fail(region->text, shows, "whether the pagemap shows wp bits could not be tried: %s",
-		                 strerror(-shows));
+		                 errno_text(shows));
 	if (!shows)
 		return text_fail(region->text, -EOPNOTSUPP,
 		                 "this kernel's pagemap does not show uffd-wp bits (Linux 5.13 does): an audit "
 		                 "cannot know");
 	int pagemap = region->mappers ? 0 : runtime_pagemap(region->runtime); /* of mappers: one after the other */
 
-	return pagemap < 0
-	               ? text_fail(region->text, pagemap, "/proc/self/pagemap cannot be opened: %s", strerror(-pagemap))
-	               : pagemap;
+	return pagemap < 0 ? text_fail(region->text, pagemap, "/proc/self/pagemap cannot be opened: %s",
+	                               errno_text(pagemap))
+	                   : pagemap;
 }
 
 /* ---- of other processes ---- */
@@ -309,7 +309,7 @@ static int audit_open_mapper(const struct mapper *mapper)
 		                 "%s may not be read: an audit needs the right to trace the process (the same user, or "
 		                 "CAP_SYS_PTRACE)",
 		                 path);
-	return pagemap < 0 ? text_fail(region->text, pagemap, "%s: %s", path, strerror(-pagemap)) : pagemap;
+	return pagemap < 0 ? text_fail(region->text, pagemap, "%s: %s", path, errno_text(pagemap)) : pagemap;
 }
 
 static int audit_mapper(struct audit *audit, const struct mapper *mapper)
@@ -372,6 +372,6 @@ int audit_region(struct uffdwp_region *region, struct uffdwp_audit *found)
 	if (error && !has_text)
 		return text_fail(region->text, error, "the audit failed: %s",
 		                 error == -ESTALE ? "the registration was taken away, the region is dead"
-		                                  : strerror(-error));
+		                                  : errno_text(error));
 	return error;
 }

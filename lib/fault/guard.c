@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "base/errno_name.h"
 #include "base/thread.h"
 #include "base/trace.h"
 #include "fault/handler_private.h"
@@ -131,7 +132,7 @@ void guard_renew(struct guard *guard, const struct kernel_ops *k, struct handler
 		error = thread_spawn(&guard->thread, NULL, guard_main, guard);
 	if (!error)
 		return;
-	TRACE("no thread looks after the handlers: %s", strerror(-error));
+	TRACE("no thread looks after the handlers: %s", errno_text(error));
 	guard_all(guard, NULL);
 	if (guard->fresh)
 		shift_free(k, guard->fresh);

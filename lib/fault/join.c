@@ -2,8 +2,8 @@
 /* Another process comes to map the memory of an adopted region: runtime.h. Threads: the caller's. */
 #include <errno.h>
 #include <stdatomic.h>
-#include <string.h>
 
+#include "base/errno_name.h"
 #include "fault/handler.h"
 #include "fault/runtime.h"
 #include "region/ledger.h"
@@ -64,7 +64,7 @@ int runtime_join_mapper(struct uffdwp_region *region, const struct mapper_plan *
 			fault_epoch_wait();
 			mapper_close(mapper);
 			text_fail(region->text, error, "the handler thread did not take the process: %s",
-			          strerror(-error));
+			          errno_text(error));
 		}
 	}
 	lock_give(&region->lock);

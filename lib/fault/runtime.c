@@ -10,6 +10,7 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include "base/errno_name.h"
 #include "base/invariant.h"
 #include "base/trace.h"
 #include "fault/fault.h"
@@ -110,7 +111,7 @@ static void runtime_explain_access(struct uffdwp *runtime, int error, const int 
 
 	if (runtime->flags & UFFDWP_OPEN_USER_MODE)
 		snprintf(text, size, "userfaultfd(UFFD_USER_MODE_ONLY) is refused: %s; see uffdwp-ctl doctor",
-		         strerror(-error));
+		         errno_text(error));
 	else if (error == -ENOSYS)
 		snprintf(text, size, "this kernel has no userfaultfd (CONFIG_USERFAULTFD)");
 	else
@@ -118,7 +119,7 @@ static void runtime_explain_access(struct uffdwp *runtime, int error, const int 
 		         "no userfaultfd: system call: %s; /dev/userfaultfd: %s. Allow one: sysctl "
 		         "vm.unprivileged_userfaultfd=1, or read and write permission on /dev/userfaultfd, or a "
 		         "seccomp profile that lets userfaultfd(2) pass; see uffdwp-ctl doctor",
-		         strerror(-errors[KERNEL_ACCESS_SYSCALL]), strerror(-errors[KERNEL_ACCESS_DEVICE]));
+		         errno_text(errors[KERNEL_ACCESS_SYSCALL]), errno_text(errors[KERNEL_ACCESS_DEVICE]));
 }
 
 /* Without a userfaultfd mprotect(2) is left. Only what may be otherwise a moment later is an error. */
@@ -160,7 +161,7 @@ static int runtime_find_access_again(struct uffdwp *runtime)
 	int uffd = kernel_uffd_open(runtime->k, user_mode, &access, errors);
 
 	if (kernel_is_passing(uffd))
-		return text_fail(NULL, uffd, "no userfaultfd: %s", strerror(-uffd));
+		return text_fail(NULL, uffd, "no userfaultfd: %s", errno_text(uffd));
 	if (uffd >= 0)
 		runtime->k->close(uffd);
 	if (access == runtime->access)
@@ -173,7 +174,7 @@ static int runtime_find_access_again(struct uffdwp *runtime)
 		snprintf(runtime->access_text, sizeof(runtime->access_text),
 		         "since this process gave up rights (system call: %s; /dev/userfaultfd: %s) only faults of "
 		         "user code are caught: a system call that writes into an armed page fails with EFAULT",
-		         strerror(-errors[KERNEL_ACCESS_SYSCALL]), strerror(-errors[KERNEL_ACCESS_DEVICE]));
+		         errno_text(errors[KERNEL_ACCESS_SYSCALL]), errno_text(errors[KERNEL_ACCESS_DEVICE]));
 	else
 		runtime->access_text[0] = '\0';
 	if (*runtime->access_text)
@@ -191,7 +192,7 @@ int runtime_check_access(struct uffdwp *runtime)
 	if (uffd >= 0)
 		runtime->k->close(uffd);
 	else if (kernel_is_passing(uffd))
-		error = text_fail(NULL, uffd, "no userfaultfd: %s", strerror(-uffd));
+		error = text_fail(NULL, uffd, "no userfaultfd: %s", errno_text(uffd));
 	else
 		error = runtime_find_access_again(runtime);
 	lock_give(&runtime->lock);
@@ -249,7 +250,8 @@ static int runtime_trap(const struct uffdwp_region *region)
 		                 "too many handlers of %s were installed over the library's, one after the other (%d): "
 		                 "install them before the first region, and pass on what is not theirs",
 		                 name, TRAP_LAYERS);
-	return put < 0 ? text_fail(NULL, put, "the handler of %s could not be installed: %s", name, strerror(-put)) : 0;
+	return put < 0 ? text_fail(NULL, put, "the handler of %s could not be installed: %s", name, errno_text(put))
+	               : 0;
 }
 
 /* 1: the thread runs on a stack in some region: a write there while signals are blocked, or faults stalled, is its end.
@@ -326,7 +328,7 @@ static int runtime_start_handlers(struct uffdwp *runtime, const struct uffdwp_op
 	while (!error && runtime->handler_count < wanted) {
 		error = handler_start(runtime->k, &place, &runtime->handlers[runtime->handler_count]);
 		if (error)
-			return text_fail(text, error, "a handler thread could not be started: %s%s", strerror(-error),
+			return text_fail(text, error, "a handler thread could not be started: %s%s", errno_text(error),
 			                 error == -EINVAL ? " (are all CPUs in handler_cpus there?)" : "");
 		runtime->handler_count++;
 	}
@@ -532,7 +534,7 @@ static int runtime_choose(struct uffdwp *runtime, struct region_plan *plan)
 		/* A lesser mechanism is not kept because of a passing want of the better one. */
 		if (trial.rungs[id].error)
 			return text_fail(NULL, trial.rungs[id].error, "%s memory could not be tried by %s: %s%s",
-			                 memory, mechanism->name, strerror(-trial.rungs[id].error),
+			                 memory, mechanism->name, errno_text(trial.rungs[id].error),
 			                 runtime_passing_advice(trial.rungs[id].error));
 		refusal = runtime_rung_refusal(&trial.rungs[id], mechanism, plan);
 		if (!refusal)
@@ -633,7 +635,7 @@ static int runtime_join_handler(struct uffdwp *runtime, struct uffdwp_region *re
 	if (error)
 		return text_fail(NULL, error, "the handler thread did not take the region: %s",
 		                 error == -ENFILE ? "each serves at most 1024, ask for more handler_threads"
-		                                  : strerror(-error));
+		                                  : errno_text(error));
 	region->handler = handler;
 	return 0;
 }

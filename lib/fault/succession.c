@@ -3,9 +3,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <string.h>
 #include <time.h>
 
+#include "base/errno_name.h"
 #include "base/trace.h"
 #include "fault/fault.h"
 #include "fault/guard.h"
@@ -206,7 +206,7 @@ int handler_take_place(struct handler *handler, const struct handler_pulse *puls
 	lock_give(&handler->lock);
 	if (is_free)
 		TRACE("handler %p: its thread %s; %s", (void *)handler, what,
-		      error ? strerror(-error) : "another takes its place");
+		      error ? errno_text(error) : "another takes its place");
 	if (error)
 		handler_end(handler);
 	if (!is_free || error)

@@ -4,8 +4,8 @@
 
 #include <endian.h>
 #include <errno.h>
-#include <string.h>
 
+#include "base/errno_name.h"
 #include "base/math.h"
 #include "image/hash.h"
 #include "image/io.h"
@@ -33,7 +33,7 @@ int base_open(struct base_list *list, const struct kernel_ops *k, uint64_t lengt
 
 const char *base_refusal(int error)
 {
-	return error == -EFBIG ? "it is longer than 128 TiB" : strerror(-error);
+	return error == -EFBIG ? "it is longer than 128 TiB" : errno_text(error);
 }
 
 void base_close(struct base_list *list)

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/errno_name.h"
 #include "base/math.h"
 #include "image/base.h"
 #include "image/chain.h"
@@ -204,7 +205,7 @@ static int diff_finish(struct compare *compare, int error)
 	if (error && atomic_load(&compare->to->bad))
 		return diff_pass_text(compare, error);
 	if (error && !atomic_load(&compare->from->bad))
-		return text_fail(text, error, "the comparison ended early: %s", strerror(error < 0 ? -error : error));
+		return text_fail(text, error, "the comparison ended early: %s", errno_text(error));
 	if (error || !compare->writer)
 		return error;
 	chain_as_parent(compare->from, compare->raw_id, &parent);

@@ -6,10 +6,10 @@
 #include <fcntl.h>
 #include <stdatomic.h>
 #include <stdio.h>
-#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/errno_name.h"
 #include "base/invariant.h"
 #include "io/loop.h"
 #include "kernel/own.h"
@@ -50,7 +50,7 @@ static int file_create_aside(struct image_file *file, unsigned flags, struct tex
 	file->leftover = file->fd < 0 ? -1 : target_remove_at_exit(file->folder, file->aside);
 	if (file->fd < 0)
 		return text_fail(text, file->fd, "no file can be made in the folder of \"%s\": %s", file->name,
-		                 strerror(-file->fd));
+		                 errno_text(file->fd));
 	return 0;
 }
 
@@ -292,13 +292,13 @@ int image_file_commit(struct image_file *file, uint64_t length_bytes, struct ima
 	int error = file_finish(file, length_bytes, identity);
 
 	if (error)
-		return text_fail(text, error, "the image could not be committed: %s", strerror(-error));
+		return text_fail(text, error, "the image could not be committed: %s", errno_text(error));
 	error = file->k->fsync(file->folder);
 	return error ? text_fail(
 	                       text, error,
 	                       "the image is there, complete, but its folder could not be synced: a power failure may "
 	                       "take it away: %s",
-	                       strerror(-error))
+	                       errno_text(error))
 	             : 0;
 }
 

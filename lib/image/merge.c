@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/errno_name.h"
 #include "base/math.h"
 #include "base/thread.h"
 #include "image/base.h"
@@ -207,7 +208,7 @@ static int merge_set_length(struct merge *merge, const char *path)
 	int error = image->k->ftruncate(merge->file.fd, image->length_bytes);
 
 	return error ? text_fail(&image->text, error, "\"%s\" cannot have the %llu bytes of the image: %s", path,
-	                         (unsigned long long)image->length_bytes, strerror(-error))
+	                         (unsigned long long)image->length_bytes, errno_text(error))
 	             : 0;
 }
 
@@ -249,7 +250,7 @@ static int merge_raw(struct uffdwp_image *image, const char *path, const struct 
 		if (!error)
 			error = gauge_end(&merge.gauge);
 		if (!gauge_was_ended(&merge.gauge, &image->text) && error && !atomic_load(&merge.read_failed))
-			text_fail(&image->text, error, "\"%s\" could not be written: %s", path, strerror(-error));
+			text_fail(&image->text, error, "\"%s\" could not be written: %s", path, errno_text(error));
 	}
 	if (!error)
 		error = merge_commit_raw(&merge);
@@ -345,7 +346,7 @@ static int merge_write_delta(struct delta_merge *merge, const char *path)
 		return error;
 	if (error) {
 		if (!atomic_load(&image->bad))
-			text_fail(&image->text, error, "\"%s\" could not be written: %s", path, strerror(-error));
+			text_fail(&image->text, error, "\"%s\" could not be written: %s", path, errno_text(error));
 		return error;
 	}
 	return image_writer_commit(merge->writer, &parent, image->length_bytes, &identity, &image->text);
@@ -417,7 +418,7 @@ int chain_check_target(struct uffdwp_image *image, const char *path, struct text
 	if (fd == -ENOENT)
 		return 0;
 	if (fd < 0)
-		return text_fail(text, fd, "\"%s\" cannot be looked at: %s", path, strerror(-fd));
+		return text_fail(text, fd, "\"%s\" cannot be looked at: %s", path, errno_text(fd));
 	int error = image->k->fstat(fd, &target);
 
 	image->k->close(fd);
@@ -426,7 +427,7 @@ int chain_check_target(struct uffdwp_image *image, const char *path, struct text
 		if (!error && st.st_dev == target.st_dev && st.st_ino == target.st_ino)
 			return text_fail(text, -EINVAL, "\"%s\" belongs to the chain: name another file", path);
 	}
-	return error ? text_fail(text, error, "\"%s\" cannot be looked at: %s", path, strerror(-error)) : 0;
+	return error ? text_fail(text, error, "\"%s\" cannot be looked at: %s", path, errno_text(error)) : 0;
 }
 
 int chain_merge(struct uffdwp_image *image, const char *path, const struct uffdwp_image_merge_options *options)

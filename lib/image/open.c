@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
+#include "base/errno_name.h"
 #include "base/invariant.h"
 #include "base/math.h"
 #include "image/chain.h"
@@ -38,11 +39,11 @@ static int open_file(struct uffdwp_image *image, struct image_link *link, const 
 	snprintf(link->path, sizeof(link->path), "%s", path);
 	link->fd = image->k->open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0);
 	if (link->fd < 0)
-		return text_fail(text, link->fd, "the image \"%s\" cannot be opened: %s", path, strerror(-link->fd));
+		return text_fail(text, link->fd, "the image \"%s\" cannot be opened: %s", path, errno_text(link->fd));
 	int error = image->k->fstat(link->fd, &st);
 
 	if (error)
-		return text_fail(text, error, "\"%s\" cannot be looked at: %s", path, strerror(-error));
+		return text_fail(text, error, "\"%s\" cannot be looked at: %s", path, errno_text(error));
 	if (!S_ISREG(st.st_mode))
 		return text_fail(text, S_ISDIR(st.st_mode) ? -EISDIR : -EINVAL, "\"%s\" is not a regular file", path);
 	link->file_bytes = (uint64_t)st.st_size;
@@ -52,7 +53,7 @@ static int open_file(struct uffdwp_image *image, struct image_link *link, const 
 static int open_read_failed(struct text *text, const char *path, uint64_t at, int error)
 {
 	return text_fail(text, error, "\"%s\" cannot be read at byte %" PRIu64 ": %s", path, at,
-	                 error == -EBADMSG ? "the file ends there" : strerror(-error));
+	                 error == -EBADMSG ? "the file ends there" : errno_text(error));
 }
 
 /* Room for `bytes` of the index, all of it at most; twice as much as before, so that it moves seldom. */
@@ -477,7 +478,7 @@ void chain_form_text(struct uffdwp_image *image)
 	text_fail(&image->text, image->bad_error, "\"%s\" is damaged at byte %" PRIu64 " (page %" PRIu64 "): %s",
 	          link->path, image->bad_at, image->bad_page,
 	          image->bad_error == -EBADMSG ? "its content is not what its checksum says, or the file ends there"
-	                                       : strerror(-image->bad_error));
+	                                       : errno_text(image->bad_error));
 	atomic_store(&image->bad, 0);
 }
 

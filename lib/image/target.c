@@ -24,6 +24,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/errno_name.h"
+
 #define LINKS_MOST 40 /* as the kernel's MAXSYMLINKS */
 
 /* ---- links ---- */
@@ -63,7 +65,7 @@ static int target_enter(struct walk *walk, const char *path)
 
 	if (fd < 0)
 		return text_fail(walk->text, fd, "the folder of \"%s\" cannot be opened: %s", walk->path,
-		                 strerror(-fd));
+		                 errno_text(fd));
 	if (walk->folder != AT_FDCWD)
 		walk->k->close(walk->folder);
 	walk->folder = fd;
@@ -78,11 +80,12 @@ static int target_look(const struct walk *walk, int flags, struct stat *st)
 	if (fd == -ENOENT)
 		return 0;
 	if (fd < 0)
-		return text_fail(walk->text, fd, "\"%s\" cannot be looked at: %s", walk->path, strerror(-fd));
+		return text_fail(walk->text, fd, "\"%s\" cannot be looked at: %s", walk->path, errno_text(fd));
 	int error = walk->k->fstat(fd, st);
 
 	walk->k->close(fd);
-	return error ? text_fail(walk->text, error, "\"%s\" cannot be looked at: %s", walk->path, strerror(-error)) : 1;
+	return error ? text_fail(walk->text, error, "\"%s\" cannot be looked at: %s", walk->path, errno_text(error))
+	             : 1;
 }
 
 /* One link on. */
@@ -93,7 +96,7 @@ static int target_follow(struct walk *walk)
 
 	if (length < 0)
 		return text_fail(walk->text, (int)length, "the link \"%s\" cannot be read: %s", walk->path,
-		                 strerror((int)-length));
+		                 errno_text((int)-length));
 	if (length == (ssize_t)sizeof(to) - 1)
 		return text_fail(walk->text, -ENAMETOOLONG, "the link \"%s\" leads to a path that is too long",
 		                 walk->path);

@@ -2,8 +2,8 @@
 /* Every byte of a chain, read and checked; see chain.h. The oldest bytes last: a report names the newest damage. */
 #include <errno.h>
 #include <inttypes.h>
-#include <string.h>
 
+#include "base/errno_name.h"
 #include "base/math.h"
 #include "image/base.h"
 #include "image/chain.h"
@@ -173,7 +173,7 @@ int chain_check_base(struct uffdwp_image *image, struct image_id *id, struct gau
 		return error;
 	if (error)
 		return text_fail(&image->text, error, "\"%s\" cannot be read: %s", base->path,
-		                 error == -EBADMSG ? "it became shorter" : strerror(-error));
+		                 error == -EBADMSG ? "it became shorter" : errno_text(error));
 	return chain_judge_base(image, *id);
 }
 

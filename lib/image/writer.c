@@ -6,6 +6,7 @@
 #include <stdatomic.h>
 #include <string.h>
 
+#include "base/errno_name.h"
 #include "base/math.h"
 #include "image/hash.h"
 #include "image/pack.h"
@@ -330,7 +331,7 @@ int image_writer_commit(struct image_writer *writer, const struct image_parent *
 		error = writer_write_end(writer, &header);
 	}
 	if (error)
-		return text_fail(text, error, "the delta could not be written: %s", strerror(-error));
+		return text_fail(text, error, "the delta could not be written: %s", errno_text(error));
 	identity->id = header.id;
 	identity->length_bytes = length_bytes;
 	return image_file_commit(&writer->file, header.file_bytes, identity, text);

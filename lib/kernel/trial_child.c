@@ -13,12 +13,12 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/errno_name.h"
 #include "kernel/pagemap.h"
 #include "kernel/probe.h"
 
@@ -148,7 +148,7 @@ void probe_child(const struct kernel_ops *k, struct probe_arming *out)
 	if (!error)
 		(void)snprintf(found.reason, sizeof(found.reason), "a page was broken off a child");
 	else
-		(void)snprintf(found.reason, sizeof(found.reason), "%s: %s%s", trial.what, strerror(-error),
+		(void)snprintf(found.reason, sizeof(found.reason), "%s: %s%s", trial.what, errno_text(error),
 		               error == -EPERM || error == -EACCES
 		                       ? "; needed: ptrace of children (kernel.yama.ptrace_scope 0 or 1)"
 		                       : "");

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/errno_name.h"
 #include "base/math.h"
 #include "kernel/abi.h"
 #include "kernel/own.h"
@@ -55,7 +56,7 @@ static int mapper_open_take(struct mapper *mapper, int fd, const char *what, int
 
 	*out = region->k->dup(fd, 0);
 	if (*out < 0)
-		return text_fail(region->text, *out, "%s %d cannot be duplicated: %s", what, fd, strerror(-*out));
+		return text_fail(region->text, *out, "%s %d cannot be duplicated: %s", what, fd, errno_text(*out));
 	if (!own_take(region->k, *out, mapper->tag))
 		return 0;
 	*out = -1;
@@ -126,7 +127,7 @@ static int mapper_open_explain(const struct mapper *mapper, int error)
 		        "be shared memory, and UFFDIO_API has to ask for UFFD_FEATURE_WP_HUGETLBFS_SHMEM "
 		        "(Linux 5.19)");
 	default:
-		return error ? text_fail(text, error, "the process's memory cannot be protected: %s", strerror(-error))
+		return error ? text_fail(text, error, "the process's memory cannot be protected: %s", errno_text(error))
 		             : 0;
 	}
 }

@@ -10,6 +10,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "base/errno_name.h"
 #include "base/math.h"
 #include "base/trace.h"
 #include "kernel/maps.h"
@@ -100,7 +101,7 @@ static int plan_check_fd(const struct region_plan *plan, const struct maps_range
 	int error = plan->k->fstat(fd, &st);
 
 	if (error)
-		return text_fail(text, error, "fd %d is not open: %s", fd, strerror(-error));
+		return text_fail(text, error, "fd %d is not open: %s", fd, errno_text(error));
 	if (range->sysv) /* its inode is the segment's id, which a memfd may have as well */
 		return text_fail(text, -EINVAL,
 		                 "a System V segment is mapped there, which has no fd: attach without one");
@@ -134,7 +135,7 @@ static int plan_check_aliases(struct region_plan *plan, const struct maps_range 
 	int error = maps_find_aliases((uint64_t)(uintptr_t)plan->address, plan->length_bytes, range, &aliases);
 
 	if (error)
-		return text_fail(text, error, "/proc/self/maps cannot be read: %s", strerror(-error));
+		return text_fail(text, error, "/proc/self/maps cannot be read: %s", errno_text(error));
 	plan->aliases = aliases.count;
 	if (!aliases.count)
 		return 0;
@@ -183,7 +184,7 @@ int plan_attach(struct region_plan *plan)
 		return error;
 	error = maps_look(start, plan->length_bytes, &range);
 	if (error)
-		return text_fail(text, error, "/proc/self/maps cannot be read: %s", strerror(-error));
+		return text_fail(text, error, "/proc/self/maps cannot be read: %s", errno_text(error));
 	error = plan_check_mapping(&range, text);
 	if (!error)
 		error = plan_check_fd(plan, &range, text);
@@ -239,7 +240,7 @@ static int plan_adopt_file(struct region_plan *plan)
 	int error = plan->k->fstat(fd, &st);
 
 	if (error)
-		return text_fail(plan->text, error, "fd %d is not open: %s", fd, strerror(-error));
+		return text_fail(plan->text, error, "fd %d is not open: %s", fd, errno_text(error));
 	int64_t type = plan->k->fs_type(fd);
 
 	plan->memory = type == HUGETLBFS_MAGIC ? UFFDWP_MEMORY_HUGETLB : UFFDWP_MEMORY_SHMEM;
@@ -323,7 +324,7 @@ int plan_check_file(const struct region_plan *plan)
 	int error = plan_internal_device(plan->k, &internal);
 
 	if (error)
-		return text_fail(plan->text, error, "what is mapped there cannot be found out: %s", strerror(-error));
+		return text_fail(plan->text, error, "what is mapped there cannot be found out: %s", errno_text(error));
 	if (plan->options.fd < 0 && internal == plan->device)
 		return 0;
 	return text_fail(

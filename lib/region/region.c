@@ -17,6 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/errno_name.h"
 #include "base/math.h"
 #include "kernel/abi.h"
 #include "kernel/backoff.h"
@@ -99,7 +100,7 @@ static int region_memory_map(struct uffdwp_region *region, const struct region_p
 
 	if (error)
 		return text_fail(region->text, error, "sizing the memfd to %llu bytes failed: %s%s",
-		                 (unsigned long long)plan->length_bytes, strerror(-error), region_limit_advice(error));
+		                 (unsigned long long)plan->length_bytes, errno_text(error), region_limit_advice(error));
 	void *wanted = plan->options.address;
 	void *place = wanted ? NULL : tables_place(region);
 	int flags = MAP_SHARED | reserve | (wanted ? MAP_FIXED_NOREPLACE : place ? MAP_FIXED : 0);
@@ -140,7 +141,7 @@ static int region_memory_create(struct uffdwp_region *region, const struct regio
 	region->owned = 1;
 	region->fd = region->k->memfd_create(name, region_memfd_flags(plan));
 	if (region->fd < 0)
-		return text_fail(region->text, region->fd, "memfd_create failed: %s", strerror(-region->fd));
+		return text_fail(region->text, region->fd, "memfd_create failed: %s", errno_text(region->fd));
 	int error = region_know_file(region);
 
 	return error ? error : region_memory_map(region, plan);
@@ -160,7 +161,7 @@ static int region_memory_attach(struct uffdwp_region *region, const struct regio
 	region->fd = region->k->dup(plan->options.fd, 0);
 	if (region->fd < 0)
 		return text_fail(region->text, region->fd, "fd %d cannot be duplicated: %s", plan->options.fd,
-		                 strerror(-region->fd));
+		                 errno_text(region->fd));
 	mode = region_know_file(region);
 	if (mode)
 		return mode;
@@ -191,7 +192,7 @@ static int region_memory_adopt(struct uffdwp_region *region, const struct region
 
 	if (!memory)
 		return text_fail(region->text, error, "the %s cannot be mapped: %s%s",
-		                 is_private ? "region's addresses" : "file", strerror(-error),
+		                 is_private ? "region's addresses" : "file", errno_text(error),
 		                 region_limit_advice(error));
 	atomic_store(&region->base, (uintptr_t)memory);
 	region->k->madvise(memory, region->capacity_bytes, MADV_DONTFORK); /* best effort, errors ignored */
@@ -208,7 +209,7 @@ static int region_uffd(struct uffdwp_region *region, const struct region_plan *p
 	region->uffd = kernel_uffd_new(region->k, plan->access, wanted, &granted);
 	if (region->uffd < 0)
 		return text_fail(region->text, region->uffd,
-		                 "no userfaultfd for this region: %s; see uffdwp-ctl doctor", strerror(-region->uffd));
+		                 "no userfaultfd for this region: %s; see uffdwp-ctl doctor", errno_text(region->uffd));
 	if (own_take(region->k, region->uffd, region->tag))
 		return text_fail(region->text, -ENOMEM, "no memory for a userfaultfd");
 	if (region->delivery == UFFDWP_DELIVERY_INLINE && !(granted & UFFD_FEATURE_SIGBUS))
@@ -257,7 +258,7 @@ static int region_helpers_open(struct uffdwp_region *region)
 	return error ? text_fail(region->text, error,
 	                         "/proc/self/mem and /proc/self/pagemap cannot be opened, which mechanism %s "
 	                         "needs for anonymous memory: %s",
-	                         region->mechanism->name, strerror(-error))
+	                         region->mechanism->name, errno_text(error))
 	             : 0;
 }
 

@@ -2,9 +2,9 @@
 /* The file of a region: which one its descriptor is of, how it grows and gives memory back. See region.h. */
 #include <errno.h>
 #include <linux/falloc.h>
-#include <string.h>
 #include <sys/stat.h>
 
+#include "base/errno_name.h"
 #include "region/region.h"
 
 /* Maybe the caller's file, duplicated: it is not tagged, its inode says which it is. */
@@ -26,7 +26,7 @@ int region_know_file(struct uffdwp_region *region)
 	if (error) {
 		region->k->close(region->fd);
 		region->fd = -1;
-		return text_fail(region->text, error, "the region's file cannot be looked at: %s", strerror(-error));
+		return text_fail(region->text, error, "the region's file cannot be looked at: %s", errno_text(error));
 	}
 	region->fd_device = st.st_dev;
 	region->fd_inode = st.st_ino;
@@ -54,7 +54,7 @@ static int region_grow_locked(struct uffdwp_region *region, uint64_t length_byte
 		error = region->k->ftruncate(region->fd, length_bytes);
 	if (error)
 		return text_fail(region->text, error, "growing the memfd to %llu bytes failed: %s%s",
-		                 (unsigned long long)length_bytes, strerror(-error), region_limit_advice(error));
+		                 (unsigned long long)length_bytes, errno_text(error), region_limit_advice(error));
 	atomic_store_explicit(&region->length_bytes, length_bytes, memory_order_release);
 	return 0;
 }
@@ -80,6 +80,6 @@ int region_discard(struct uffdwp_region *region, uint64_t offset, uint64_t lengt
 	else
 		error = region->k->fallocate(region->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
 		                             region->fd_offset + offset, length);
-	return error ? text_fail(region->text, error, "the kernel refused to discard the range: %s", strerror(-error))
+	return error ? text_fail(region->text, error, "the kernel refused to discard the range: %s", errno_text(error))
 	             : 0;
 }

@@ -5,9 +5,9 @@
  *
  * Threads: a caller that holds the region's lock; the one that opens or closes the region.
  */
-#include <string.h>
 #include <sys/mman.h>
 
+#include "base/errno_name.h"
 #include "base/math.h"
 #include "region/mapper.h"
 
@@ -32,7 +32,7 @@ int region_register(struct uffdwp_region *region)
 		return text_fail(region->text, error, "another userfaultfd is registered in this range");
 	if (error)
 		return text_fail(region->text, error, "registering the range for write protection was refused: %s",
-		                 strerror(-error));
+		                 errno_text(error));
 	return 0;
 }
 
@@ -132,7 +132,7 @@ static int region_try_uffd(struct uffdwp_region *region)
 	                                           region->page_bytes);
 
 	return error ? text_fail(region->text, error, "the kernel refuses calls of the region's userfaultfd: %s",
-	                         strerror(-error))
+	                         errno_text(error))
 	             : 0;
 }
 

@@ -2,9 +2,9 @@
 /* The mapping of a view; see view.h. Not part of the fault path. */
 #include <errno.h>
 #include <fcntl.h>
-#include <string.h>
 #include <sys/mman.h>
 
+#include "base/errno_name.h"
 #include "base/math.h"
 #include "kernel/own.h"
 #include "region/view.h"
@@ -39,7 +39,7 @@ static int view_map_private(struct uffdwp_view *view)
 	view->mem = view->k->open("/proc/self/mem", O_RDWR | O_CLOEXEC, 0);
 	if (view->mem < 0)
 		return text_fail(region->text, view->mem, "/proc/self/mem cannot be opened for writing: %s",
-		                 strerror(-view->mem));
+		                 errno_text(view->mem));
 	view->tag = own_new();
 	error = own_take(view->k, view->mem, view->tag);
 	if (error)
@@ -49,7 +49,7 @@ static int view_map_private(struct uffdwp_view *view)
 		return text_fail(region->text, -EOPNOTSUPP,
 		                 "this kernel does not let /proc/self/mem write to read-only mappings (%s): see "
 		                 "proc_mem.force_override",
-		                 strerror(-error));
+		                 errno_text(error));
 	view->broken = pages_new(view->k, view_map_broken_bytes(view));
 	view->base = view->k->mmap_unlocked(view->map_bytes, PROT_READ, MAP_PRIVATE | MAP_NORESERVE, region->fd,
 	                                    region->fd_offset, &error);

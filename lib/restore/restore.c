@@ -3,10 +3,10 @@
 #include "restore/restore.h"
 
 #include <errno.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 
+#include "base/errno_name.h"
 #include "base/math.h"
 #include "base/thread.h"
 #include "base/trace.h"
@@ -170,7 +170,8 @@ static int restore_start_threads(struct uffdwp_restore *restore, const struct re
 
 	while (restore->thread_count < request->threads && !error)
 		error = restore_start_thread(restore, request);
-	return error ? text_fail(text, error, "a thread of the restore could not be started: %s", strerror(-error)) : 0;
+	return error ? text_fail(text, error, "a thread of the restore could not be started: %s", errno_text(error))
+	             : 0;
 }
 
 /* Its threads have not been asked to end, or have ended. The table of pages stays where it is published. */
@@ -353,7 +354,7 @@ static void restore_report(struct uffdwp_restore *restore, int error)
 	}
 	chain_form_text(restore->image);
 	text_copy(&restore->image->text, text, sizeof(text));
-	text_fail(&restore->text, error, "the restore failed at byte %llu: %s%s%s", at, strerror(-error),
+	text_fail(&restore->text, error, "the restore failed at byte %llu: %s%s%s", at, errno_text(error),
 	          *text ? ": " : "", text);
 }
 

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "base/errno_name.h"
 #include "base/math.h"
 #include "base/trace.h"
 #include "fault/fault.h"
@@ -71,7 +72,7 @@ static int whole_disarm(struct uffdwp_region *region)
 	region->last_image = none;
 	region_note_written_range(region, 0, region_pages(region));
 	atomic_store(&region->active, (uint32_t)(error || region_is_active(region)));
-	return error ? text_fail(region->text, error, "the kernel refused to disarm the region: %s", strerror(-error))
+	return error ? text_fail(region->text, error, "the kernel refused to disarm the region: %s", errno_text(error))
 	             : 0;
 }
 
@@ -265,7 +266,7 @@ static int whole_report(struct whole *whole)
 		return text_fail(whole->region->text, error,
 		                 "\"%s\" could not be read into the region at byte %llu: %s", image->links[0].path,
 		                 (unsigned long long)atomic_load(&whole->error_offset),
-		                 error == -ENOMEM ? "no memory for it" : strerror(-error));
+		                 error == -ENOMEM ? "no memory for it" : errno_text(error));
 	if (whole->list.blocks)
 		error = chain_judge_base(image, base_id(&whole->list, whole->base->length_bytes));
 	return error ? whole_report_image(whole->region, image, whole_fail(whole, error, 0)) : 0;
@@ -351,7 +352,7 @@ int whole_restore(struct uffdwp_region *region, const struct whole_request *requ
 	progress->elapsed_ns = kernel_now_ns() - begun_ns;
 	progress->begin_ns = progress->elapsed_ns;
 	TRACE("restore of region %p: %s, %llu bytes read %s io_uring", (void *)region,
-	      error ? strerror(-error) : "done", (unsigned long long)progress->bytes_read,
+	      error ? errno_text(error) : "done", (unsigned long long)progress->bytes_read,
 	      progress->uring ? "with" : "without");
 	return error;
 }

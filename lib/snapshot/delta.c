@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/errno_name.h"
 #include "base/math.h"
 #include "image/file.h"
 #include "image/io.h"
@@ -50,7 +51,7 @@ static int delta_look_at_parent(const struct kernel_ops *k, int fd, const char *
 	int error = k->fstat(fd, &st);
 
 	if (error)
-		return text_fail(text, error, "\"%s\" cannot be looked at: %s", path, strerror(-error));
+		return text_fail(text, error, "\"%s\" cannot be looked at: %s", path, errno_text(error));
 	if (!S_ISREG(st.st_mode))
 		return text_fail(text, -EINVAL, "the parent \"%s\" is not a regular file", path);
 	parent->is_raw = last->is_raw;
@@ -93,7 +94,7 @@ int delta_check_parent(const struct uffdwp_snapshot *snapshot, const struct imag
 	int fd = snapshot->k->open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0);
 
 	if (fd < 0)
-		return text_fail(text, fd, "the parent \"%s\" cannot be opened: %s", path, strerror(-fd));
+		return text_fail(text, fd, "the parent \"%s\" cannot be opened: %s", path, errno_text(fd));
 	memset(parent, 0, sizeof(*parent));
 	memcpy(parent->name, name, strlen(name));
 	int error = delta_look_at_parent(snapshot->k, fd, path, last, parent, text);

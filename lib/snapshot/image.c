@@ -7,8 +7,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
-#include <string.h>
 
+#include "base/errno_name.h"
 #include "base/math.h"
 #include "snapshot/snapshot.h"
 
@@ -87,7 +87,7 @@ static int image_prepare(struct uffdwp_snapshot *snapshot, struct text *text)
 	while (!error && image_content_run(snapshot, end, &first, &end))
 		error = k->fallocate(fd, 0, first << shift, (end - first) << shift);
 	if (error == -ENOSPC || error == -EDQUOT || error == -EFBIG)
-		return text_fail(text, error, "no room for the image: %s%s", strerror(-error),
+		return text_fail(text, error, "no room for the image: %s%s", errno_text(error),
 		                 error == -EFBIG ? "; see the limit of file sizes (ulimit -f)" : "");
 	return 0; /* anything else: this file system cannot, and need not */
 }
@@ -167,7 +167,7 @@ static int image_commit(struct uffdwp_snapshot *snapshot)
 	int error = image_chunks_are_blocks(snapshot) ? 0 : image_read_back(snapshot);
 
 	if (error)
-		return text_fail(&snapshot->text, error, "the image could not be read back: %s", strerror(-error));
+		return text_fail(&snapshot->text, error, "the image could not be read back: %s", errno_text(error));
 	sink->identity.id = base_id(&sink->base, snapshot->cut.length_bytes);
 	sink->identity.is_raw = 1;
 	sink->identity.length_bytes = snapshot->cut.length_bytes;

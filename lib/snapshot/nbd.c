@@ -24,6 +24,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/errno_name.h"
 #include "base/math.h"
 #include "snapshot/nbdlink.h"
 #include "snapshot/snapshot.h"
@@ -131,7 +132,7 @@ static int nbd_refuse(struct uffdwp_snapshot *snapshot, int error, uint64_t offs
 	if (!sink->reason[0])
 		snprintf(sink->reason, sizeof(sink->reason), "the NBD server %s %s at byte %llu: %s",
 		         error == -ENOTCONN ? "was lost before it answered" : "refused", what,
-		         (unsigned long long)offset, error == -ENOTCONN ? nbdlink_said() : strerror(-error));
+		         (unsigned long long)offset, error == -ENOTCONN ? nbdlink_said() : errno_text(error));
 	return error;
 }
 

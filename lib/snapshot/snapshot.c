@@ -9,9 +9,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
-#include <string.h>
 #include <time.h>
 
+#include "base/errno_name.h"
 #include "base/math.h"
 #include "base/probe_points.h"
 #include "base/thread.h"
@@ -259,7 +259,7 @@ static int snapshot_open_memory(struct uffdwp_snapshot *snapshot, struct text *t
 	if (error)
 		return error;
 	error = snapshot_open_pagemap(snapshot);
-	return error ? text_fail(text, error, "/proc/self/pagemap cannot be opened: %s", strerror(-error)) : 0;
+	return error ? text_fail(text, error, "/proc/self/pagemap cannot be opened: %s", errno_text(error)) : 0;
 }
 
 /* ---- the snapshot's thread ---- */
@@ -298,7 +298,7 @@ static const char *snapshot_meaning(const struct uffdwp_region *region, int erro
 		                                  : "the region's handler thread ended or stood still: another one has "
 		                                    "taken its place, and the next snapshot works";
 	default:
-		return strerror(-error);
+		return errno_text(error);
 	}
 }
 
@@ -311,7 +311,7 @@ static const char *snapshot_cause(const struct uffdwp_snapshot *snapshot, int er
 		return snapshot_meaning(snapshot->region, error);
 	if (sink->reason[0])
 		return sink->reason;
-	return error == -EBADF ? snapshot_meaning(snapshot->region, error) : strerror(-sink->error);
+	return error == -EBADF ? snapshot_meaning(snapshot->region, error) : errno_text(sink->error);
 }
 
 static void snapshot_end_text(struct uffdwp_snapshot *snapshot, int error)
@@ -374,7 +374,7 @@ static void snapshot_finish(struct uffdwp_snapshot *snapshot, int error)
 	snapshot->sink.ops->close(snapshot, !error);
 	PROBE3(commit, snapshot->region, error, atomic_load(&snapshot->bytes_written));
 	TRACE("snapshot %p: %s, %llu pages by faults, %llu by the sweep%s%s", (void *)snapshot,
-	      error ? strerror(-error) : "committed", (unsigned long long)atomic_load(&snapshot->preserve.pages_fault),
+	      error ? errno_text(error) : "committed", (unsigned long long)atomic_load(&snapshot->preserve.pages_fault),
 	      (unsigned long long)atomic_load(&snapshot->pages_sweep), snapshot->sink.direct ? ", O_DIRECT" : "",
 	      snapshot->sink.uring ? ", io_uring" : "");
 	lock_take(&snapshot->lock);
@@ -410,7 +410,7 @@ static int snapshot_start_thread(struct uffdwp_snapshot *snapshot, struct text *
 {
 	int error = thread_spawn(&snapshot->thread, NULL, snapshot_main, snapshot);
 
-	return error ? text_fail(text, error, "the snapshot's thread could not be started: %s", strerror(-error)) : 0;
+	return error ? text_fail(text, error, "the snapshot's thread could not be started: %s", errno_text(error)) : 0;
 }
 
 /* ---- begin ---- */

@@ -11,9 +11,9 @@
 #include <limits.h>
 #include <poll.h>
 #include <stdio.h>
-#include <string.h>
 #include <sys/stat.h>
 
+#include "base/errno_name.h"
 #include "base/math.h"
 #include "snapshot/snapshot.h"
 
@@ -27,7 +27,7 @@ static int stream_open(struct uffdwp_snapshot *snapshot, struct text *text)
 	int error = mode == O_RDONLY ? -EBADF : mode < 0 ? mode : snapshot->k->fstat(snapshot->options.fd, &st);
 
 	if (error)
-		return text_fail(text, error, "fd %d cannot be written: %s", snapshot->options.fd, strerror(-error));
+		return text_fail(text, error, "fd %d cannot be written: %s", snapshot->options.fd, errno_text(error));
 	sink->fd = snapshot->options.fd;
 	sink->is_file = S_ISREG(st.st_mode);
 	return 0;
@@ -107,7 +107,7 @@ static int stream_callback_answer(struct sink *sink, int result)
 		snprintf(sink->reason, sizeof(sink->reason),
 		         "the sink's callback returned %d: it returns 0, or -errno where it fails", result);
 	else if (result)
-		snprintf(sink->reason, sizeof(sink->reason), "the sink's callback failed: %s", strerror(-result));
+		snprintf(sink->reason, sizeof(sink->reason), "the sink's callback failed: %s", errno_text(result));
 	return result > 0 ? -EIO : result;
 }
 

@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/errno_name.h"
 #include "image/chain.h"
 #include "image/io.h"
 #include "snapshot/snapshot.h"
@@ -132,7 +133,7 @@ int targets_check_delta(const struct uffdwp_snapshot *snapshot, struct text *tex
 	k->close(folder);
 	if (error)
 		return text_fail(text, error, "the folder of \"%s\" cannot be looked at: %s", options->path,
-		                 strerror(-error));
+		                 errno_text(error));
 	int found = targets_is_ancestor(snapshot, &place);
 
 	if (found == -ELOOP)

@@ -4,8 +4,8 @@
  * track.h. What is refused is explained in the track's text.
  */
 #include <errno.h>
-#include <string.h>
 
+#include "base/errno_name.h"
 #include "base/math.h"
 #include "fault/runtime.h"
 #include "kernel/maps.h"
@@ -33,7 +33,7 @@ static int add_of_region(struct uffdwp_track *track, struct uffdwp_region *regio
 		return text_fail(track->text, error, "some of the range is tracked already");
 	if (error == -ESTALE)
 		return text_fail(track->text, error, "%s: close it", region_death(region));
-	return error ? text_fail(track->text, error, "the range could not be added: %s", strerror(-error)) : 0;
+	return error ? text_fail(track->text, error, "the range could not be added: %s", errno_text(error)) : 0;
 }
 
 int track_open_region(struct uffdwp *runtime, struct region_plan *plan, struct uffdwp_region **out)
@@ -90,7 +90,7 @@ static int add_explain(const struct uffdwp_track *track, uint64_t start, uint64_
 	case -EPERM:
 		return text_fail(track->text, error, "the range may not be written: a read-only file");
 	default:
-		return text_fail(track->text, error, "the kernel refused to register the range: %s", strerror(-error));
+		return text_fail(track->text, error, "the kernel refused to register the range: %s", errno_text(error));
 	}
 }
 

@@ -12,9 +12,9 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <string.h>
 #include <unistd.h>
 
+#include "base/errno_name.h"
 #include "base/forks.h"
 #include "base/math.h"
 #include "base/signals.h"
@@ -236,5 +236,5 @@ int soft_dirty_works(const struct kernel_ops *k, struct text *text)
 	lock_shared_give(&tracks_lock, &before);
 	if (error == -EOPNOTSUPP)
 		return text_fail(text, error, "this kernel keeps no soft-dirty bits (CONFIG_MEM_SOFT_DIRTY)");
-	return error ? text_fail(text, error, "soft-dirty could not be tried: %s", strerror(-error)) : 0;
+	return error ? text_fail(text, error, "soft-dirty could not be tried: %s", errno_text(error)) : 0;
 }

@@ -3,9 +3,9 @@
 #include "track/track.h"
 
 #include <errno.h>
-#include <string.h>
 #include <unistd.h>
 
+#include "base/errno_name.h"
 #include "base/math.h"
 #include "base/trace.h"
 #include "fault/runtime.h"
@@ -49,7 +49,7 @@ static int track_open_mechanism(struct uffdwp_track *track)
 	} else if (track->mechanism == UFFDWP_MECHANISM_SOFT_DIRTY) {
 		return soft_dirty_works(track->k, track->text);
 	}
-	return error ? text_fail(track->text, error, "the track could not be started: %s", strerror(-error)) : 0;
+	return error ? text_fail(track->text, error, "the track could not be started: %s", errno_text(error)) : 0;
 }
 
 /* What serves ranges outside of regions. */
@@ -70,7 +70,7 @@ static int track_choose_mechanism(struct uffdwp *runtime, const struct uffdwp_tr
 
 	if (rung->error)
 		return text_fail(text, rung->error, "it could not be tried whether async works: %s",
-		                 strerror(-rung->error));
+		                 errno_text(rung->error));
 	if (rung->works)
 		*mechanism = UFFDWP_MECHANISM_ASYNC;
 	else if (options->mechanism == UFFDWP_MECHANISM_ASYNC)

@@ -8,8 +8,8 @@
 #include "view/view_open.h"
 
 #include <errno.h>
-#include <string.h>
 
+#include "base/errno_name.h"
 #include "base/math.h"
 #include "cut/cut.h"
 #include "fault/phase.h"
@@ -91,7 +91,7 @@ static int view_open_cut(struct cut *one, const struct view_request *request)
 		if (request->cut_leave)
 			request->cut_leave(request->cut_user);
 		if (error)
-			text_fail(region->text, error, "the region could not be armed: %s", strerror(-error));
+			text_fail(region->text, error, "the region could not be armed: %s", errno_text(error));
 	}
 	if (error)
 		cut_forget(one);

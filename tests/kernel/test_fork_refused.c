@@ -3,6 +3,7 @@
  * libuffdwp-fork.so where something is refused: by limits and filters that the program sets itself, and by those that
  * it is started with. Whatever is not possible, the program runs on as without it.
  */
+#include <locale.h>
 #include <sched.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
@@ -74,11 +75,14 @@ static void role_no_mmap(void)
 	free(heap);
 }
 
-/* What no fork can do has the error of fork(2). */
+/* What no fork can do has the error of fork(2). The allocator's locks are held while the library says why: in this
+ * locale glibc's strerror(3) allocates memory. */
 static void role_no_clone(void)
 {
 	unsigned char *heap = fill_heap();
 
+	must(setenv("LANGUAGE", "de", 1) == 0);
+	(void)setlocale(LC_ALL, "C.UTF-8");
 	refuse_call(SYS_clone);
 	must(fork() == -1 && errno == EPERM);
 	free(heap);
