@@ -118,7 +118,7 @@ static void cut_settle_discards(const struct cut *cut)
 	const struct uffdwp_region *region = cut->region;
 
 	if (region->handler && (cut->increment || region_loses_wp_bits(region) || region->fd < 0))
-		handler_sync(region->handler);
+		handler_settle(region);
 }
 
 int cut_choose(struct cut *cut, uint32_t asked, struct text *text)

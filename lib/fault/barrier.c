@@ -68,7 +68,7 @@ int barrier_punch(struct uffdwp_region *region, uint64_t first, uint64_t end)
 
 	fault_end_punch(region, first, end, error);
 	if (region->uffd >= 0 && region->memory == UFFDWP_MEMORY_ANON)
-		handler_sync(region->handler);
+		handler_settle(region);
 	barrier_forget_content(region, first, end);
 	lock_give(&region->lock);
 	return error;

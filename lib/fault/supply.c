@@ -229,5 +229,5 @@ void fault_begin_punch(struct uffdwp_region *region, uint64_t first, uint64_t en
 	if (region->memory == UFFDWP_MEMORY_ANON)
 		return;
 	kernel_discard(region->k, region_address(region, first), (end - first) << region->page_shift);
-	handler_sync(region->handler);
+	handler_settle(region);
 }

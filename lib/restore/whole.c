@@ -179,7 +179,7 @@ static void whole_clear(struct whole *whole)
 	whole_clear_before(region, &cleared, start, end);
 	whole_clear_range(region, cleared, atomic_load(&region->length_bytes));
 	if (region->uffd >= 0 && region->memory == UFFDWP_MEMORY_ANON)
-		handler_sync(region->handler); /* the event was read, and must not be taken for a later one */
+		handler_settle(region); /* the event was read, and must not be taken for a later one */
 }
 
 /* ---- the image ---- */

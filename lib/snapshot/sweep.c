@@ -194,7 +194,7 @@ static int sweep_read_settled(struct uffdwp_snapshot *snapshot, uint64_t offset,
 
 	if (error != -EAGAIN)
 		return error;
-	handler_sync(region->handler);
+	handler_settle(region);
 	return region_read_empty(region, offset, to, length);
 }
 
