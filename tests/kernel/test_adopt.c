@@ -363,23 +363,23 @@ END_TEST
 
 START_TEST(test_views_and_increments_of_another_process)
 {
+	static const char *const links[] = {"link0", "link1", "link2", "link3"};
 	const struct adopt_case *which = &cases[_i];
 	char folder[SCRATCH_PATH];
 	char parent[SCRATCH_PATH];
 	char path[SCRATCH_PATH];
-	char name[32];
 	if (which->huge || !is_possible(which)) {
 		return;
 	}
 	open_memory(which, 2, all_write);
 	expected = malloc(board->length);
 	ck_adopt(which, 2);
+	mapper_await_all(board, 2);
 	scratch_folder(folder);
 	for (unsigned link = 0; link < 4; link++) {
 		struct uffdwp_snapshot_options options = gated_options();
 		struct uffdwp_snapshot *snapshot = NULL;
-		(void)snprintf(name, sizeof(name), "link%u", link);
-		scratch_join(path, folder, name);
+		scratch_join(path, folder, links[link]);
 		options.sink = UFFDWP_SINK_IMAGE;
 		options.flags = UFFDWP_SNAPSHOT_KEEP;
 		options.path = path;

@@ -411,6 +411,18 @@ void mapper_kill(struct mapper_process *process, struct mapper_board *board, uns
 	atomic_store(&board->busy[number], 0);
 }
 
+void mapper_await_all(const struct mapper_board *board, unsigned count)
+{
+	for (size_t at = 0; at < board->length; at += board->page_bytes) {
+		for (unsigned i = 0; i < count; i++) {
+			const volatile uint8_t *stripe = board->shadow + at + (size_t)i * MAPPER_STRIPE;
+			for (unsigned byte = 0; !stripe[byte]; byte = (byte + 1) % MAPPER_STRIPE) {
+				sched_yield();
+			}
+		}
+	}
+}
+
 int mapper_gate_close(void *user, uint64_t *length)
 {
 	struct mapper_board *board = user;

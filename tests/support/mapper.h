@@ -76,6 +76,10 @@ int mapper_start(struct mapper_process *process, struct mapper_board *board, int
 void mapper_end(struct mapper_process *process);
 void mapper_kill(struct mapper_process *process, struct mapper_board *board, unsigned number);
 
+/* Returns when each of the first `count` mappers (MAPPER_WRITES) has written to every page: their page tables have no
+ * empty entry. */
+void mapper_await_all(const struct mapper_board *board, unsigned count);
+
 /* Closes the gate, and waits until no mapper is inside; opens it. As cut_enter and cut_leave of a board. */
 int mapper_gate_close(void *board, uint64_t *length);
 void mapper_gate_open(void *board);
