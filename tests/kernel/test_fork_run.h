@@ -30,8 +30,10 @@ static void gather(int fd)
 		continue;
 }
 
-/* What the process does before it becomes uffdwp-ctl. */
+/* What the process does before it becomes uffdwp-ctl; it ends with RUN_MISSING where that is not possible here. */
 static void (*run_before)(void);
+
+#define RUN_MISSING 99
 
 /* uffdwp-ctl fork with these arguments. */
 static void run(const char *const *arguments)
