@@ -52,9 +52,10 @@ static void escape_put(struct escape_out *out, const char *bytes, size_t length)
 	out->length += length;
 }
 
+static const char digits[] = "0123456789abcdef";
+
 size_t escape_text(char *to, size_t size, const char *in, int flags)
 {
-	static const char digits[] = "0123456789abcdef";
 	struct escape_out out = {.to = to, .size = size, .full = size == 0};
 
 	for (const char *at = in; *at;) {
@@ -76,4 +77,59 @@ size_t escape_text(char *to, size_t size, const char *in, int flags)
 	if (!out.full)
 		to[out.length] = '\0';
 	return out.length;
+}
+
+static size_t escape_unit(char out[6], uint32_t unit)
+{
+	const char escaped[6] = {
+	        '\\', 'u', digits[unit >> 12 & 15], digits[unit >> 8 & 15], digits[unit >> 4 & 15], digits[unit & 15]};
+
+	memcpy(out, escaped, sizeof(escaped));
+	return sizeof(escaped);
+}
+
+/* One character, or a pair of surrogates. */
+static size_t escape_units(char out[12], uint32_t character)
+{
+	if (character < 0x10000)
+		return escape_unit(out, character);
+	character -= 0x10000;
+	return escape_unit(out, 0xd800 + (character >> 10)) + escape_unit(out + 6, 0xdc00 + (character & 0x3ff));
+}
+
+size_t escape_json(char *to, size_t size, const char *in, size_t length, int *is_utf8)
+{
+	size_t used = 0;
+	int is_escaped = 0;
+
+	*is_utf8 = 1;
+	for (size_t at = 0; at < length;) {
+		unsigned char next[5] = {0};
+		char out[12];
+		uint32_t character = 0;
+
+		memcpy(next, in + at, length - at < 4 ? length - at : 4);
+		size_t taken = next[0] ? escape_decode(next, &character) : 1;
+		size_t count = taken;
+
+		if (taken > 1 && !is_escaped) {
+			count = escape_units(out, character);
+		} else if (taken) {
+			memcpy(out, next, taken);
+		} else {
+			const char escaped[5] = {'\\', '\\', 'x', digits[next[0] >> 4], digits[next[0] & 15]};
+
+			*is_utf8 = 0;
+			taken = 1;
+			count = sizeof(escaped);
+			memcpy(out, escaped, count);
+		}
+		is_escaped = !is_escaped && next[0] == '\\';
+		for (size_t i = 0; i < count; i++, used++) {
+			if (used < size)
+				to[used] = out[i];
+		}
+		at += taken;
+	}
+	return used;
 }

@@ -15,4 +15,10 @@
 /* The length of the whole result, as snprintf() does; what does not fit is cut off between two characters. */
 size_t escape_text(char *out, size_t size, const char *in, int flags);
 
+/* A text of JSON without a character beyond ASCII: each becomes \uNNNN, for readers that take none (json-c 0.18, where
+ * it is strict). What is no UTF-8 becomes \\xNN, which shows as escape_text() has it, and *is_utf8 0. What follows a
+ * backslash is no JSON, and stays. The length of the whole result, of which at most `size` bytes are stored: there is
+ * no zero after it. */
+size_t escape_json(char *out, size_t size, const char *in, size_t length, int *is_utf8);
+
 #endif

@@ -8,6 +8,7 @@
 #include <json-c/json.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/escape.h"
@@ -119,13 +120,13 @@ static int ask_is_text(const char *line, size_t length)
 	return 1;
 }
 
-static struct json_object *ask_read(const char *line, size_t length)
+static struct json_object *ask_parse_ascii(const char *line, size_t length)
 {
 	struct json_tokener *tokener = json_tokener_new_ex(ASK_DEPTH);
 
 	if (!tokener)
 		return NULL;
-	json_tokener_set_flags(tokener, JSON_TOKENER_STRICT | JSON_TOKENER_VALIDATE_UTF8);
+	json_tokener_set_flags(tokener, JSON_TOKENER_STRICT);
 	/* With the zero after it: a number at the end of the text is whole only then. */
 	struct json_object *object = json_tokener_parse_ex(tokener, line, (int)length + 1);
 	int is_whole = json_tokener_get_error(tokener) == json_tokener_success;
@@ -135,6 +136,22 @@ static struct json_object *ask_read(const char *line, size_t length)
 		json_object_put(object);
 		return NULL;
 	}
+	return object;
+}
+
+static struct json_object *ask_read(const char *line, size_t length)
+{
+	int is_utf8;
+	size_t size = escape_json(NULL, 0, line, length, &is_utf8);
+	char *ascii = is_utf8 ? malloc(size + 1) : NULL;
+	struct json_object *object = NULL;
+
+	if (ascii) {
+		(void)escape_json(ascii, size, line, length, &is_utf8);
+		ascii[size] = '\0';
+		object = ask_parse_ascii(ascii, size);
+	}
+	free(ascii);
 	return object;
 }
 

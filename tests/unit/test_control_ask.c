@@ -102,6 +102,9 @@ START_TEST(test_keys_are_named_where_they_are_wrong)
 	EXPECT_REFUSED("{\"v\":1,\"do\":\"stat\",\"region\":{\"region\":1}}", -EINVAL, "whole number");
 	ck_assert_int_eq(parse("{\"v\":1,\"do\":\"snapshot\",\"region\":1,\"path\":\"/\\\\\\\"region\\\":\"}"), 0);
 	ck_assert_str_eq(ask.path, "/\\\"region\":");
+	/* json-c 0.18 itself takes no characters beyond ASCII. */
+	ck_assert_int_eq(parse("{\"v\":1,\"do\":\"snapshot\",\"region\":1,\"path\":\"/\xc3\xa4\xf0\x9f\x90\xa7\"}"), 0);
+	ck_assert_str_eq(ask.path, "/\xc3\xa4\xf0\x9f\x90\xa7");
 }
 END_TEST
 

@@ -56,6 +56,33 @@ START_TEST(test_bytes_that_are_no_utf8_are_escaped)
 }
 END_TEST
 
+static void expect_json(const char *in, const char *json, int is_utf8)
+{
+	char out[64];
+	int is = -1;
+	size_t length = strlen(in);
+	char *exact = malloc(length + 1); /* a sanitizer sees what is read beyond */
+	must(exact != NULL);
+	memcpy(exact, in, length);
+	ck_assert_uint_eq(escape_json(NULL, 0, exact, length, &is), strlen(json));
+	ck_assert_uint_eq(escape_json(out, sizeof(out), exact, length, &is), strlen(json));
+	ck_assert_int_eq(is, is_utf8);
+	ck_assert(memcmp(out, json, strlen(json)) == 0);
+	free(exact);
+}
+
+START_TEST(test_json_is_written_in_ascii)
+{
+	expect_json("", "", 1);
+	expect_json("{\"a\": [1, \"b\\n\"]}", "{\"a\": [1, \"b\\n\"]}", 1);
+	expect_json("\xc3\xa4\xe2\x82\xac\xf0\x9f\x90\xa7", "\\u00e4\\u20ac\\ud83d\\udc27", 1);
+	expect_json("\\\\\xc3\xa4", "\\\\\\u00e4", 1);
+	expect_json("\\\xc3\xa4", "\\\xc3\xa4", 1); /* no JSON, and none after it */
+	expect_json("a\xff", "a\\\\xff", 0);
+	expect_json("\xe2\x82", "\\\\xe2\\\\x82", 0);
+}
+END_TEST
+
 /* What escape_text() leaves as it is must be what it would leave again. */
 START_TEST(test_result_is_clean_and_cut_between_characters)
 {
@@ -108,6 +135,7 @@ int main(void)
 	tcase_add_test(tests, test_what_moves_no_cursor_stays);
 	tcase_add_test(tests, test_controls_are_escaped);
 	tcase_add_test(tests, test_bytes_that_are_no_utf8_are_escaped);
+	tcase_add_test(tests, test_json_is_written_in_ascii);
 	tcase_add_test(tests, test_result_is_clean_and_cut_between_characters);
 	tcase_add_test(tests, test_error_texts_are_escaped);
 	suite_add_tcase(suite, tests);

@@ -94,7 +94,7 @@ static struct json_object *shape_clean(struct json_object *dirty)
 	}
 }
 
-static struct json_object *shape_parse(const char *line, size_t length)
+static struct json_object *shape_parse_ascii(const char *line, size_t length)
 {
 	struct json_tokener *tokener = json_tokener_new_ex(SHAPE_DEPTH);
 	struct json_object *object;
@@ -108,6 +108,21 @@ static struct json_object *shape_parse(const char *line, size_t length)
 		object = NULL;
 	}
 	json_tokener_free(tokener);
+	return object;
+}
+
+static struct json_object *shape_parse(const char *line, size_t length)
+{
+	int is_utf8;
+	size_t size = escape_json(NULL, 0, line, length, &is_utf8);
+	char *ascii = malloc(size + 1);
+	struct json_object *object = NULL;
+
+	if (ascii) {
+		(void)escape_json(ascii, size, line, length, &is_utf8);
+		object = shape_parse_ascii(ascii, size);
+	}
+	free(ascii);
 	return object;
 }
 
