@@ -88,6 +88,29 @@ static void role_no_clone(void)
 	free(heap);
 }
 
+/* Once for a child, whatever it forks itself. */
+static void role_nice(void)
+{
+	unsigned char *heap = fill_heap();
+	int before = getpriority(PRIO_PROCESS, 0);
+	pid_t child = fork();
+
+	must(child >= 0);
+	if (child == 0) {
+		must(getpriority(PRIO_PROCESS, 0) == before + 3);
+		pid_t next = fork();
+
+		must(next >= 0);
+		if (next == 0)
+			_exit(getpriority(PRIO_PROCESS, 0) != before + 3);
+		await_right(next);
+		_exit(0);
+	}
+	await_right(child);
+	must(getpriority(PRIO_PROCESS, 0) == before);
+	free(heap);
+}
+
 static int next_descriptor(void)
 {
 	int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
@@ -131,7 +154,7 @@ static void role_few(void)
 
 static const struct role refused_roles[] = {
         {"descriptors", role_descriptors}, {"few", role_few},           {"limits", role_limits},
-        {"no_mmap", role_no_mmap},         {"no_clone", role_no_clone},
+        {"no_mmap", role_no_mmap},         {"no_clone", role_no_clone}, {"nice", role_nice},
 };
 
 /* ------------------------------------------------------------------------------------------------------- tests -- */
@@ -290,6 +313,17 @@ START_TEST(test_low_descriptors_are_the_programs)
 }
 END_TEST
 
+START_TEST(test_children_are_as_nice_as_asked)
+{
+	RUN("--verbose", "--nice=3", "--", self, "--role", "nice");
+	is_right();
+	ck_assert_msg(strstr(outcome.text, "has child"), "%s", outcome.text);
+	RUN("--nice=20", "--", self, "--role", "nice");
+	ck_assert_int_eq(WEXITSTATUS(outcome.status), 125);
+	ck_assert_msg(strstr(outcome.text, "--nice takes a number from 0 to 19, not '20'"), "%s", outcome.text);
+}
+END_TEST
+
 static Suite *fork_refused_suite(void)
 {
 	Suite *suite = suite_create("fork_refused");
@@ -299,6 +333,7 @@ static Suite *fork_refused_suite(void)
 	tcase_add_test(tcase, test_a_program_forks_under_limits_of_its_own);
 	tcase_add_test(tcase, test_a_program_forks_that_may_not_map);
 	tcase_add_test(tcase, test_what_fork_refuses_is_refused);
+	tcase_add_test(tcase, test_children_are_as_nice_as_asked);
 	tcase_add_test(tcase, test_a_filter_that_kills_ends_no_program);
 	tcase_add_test(tcase, test_a_refusal_is_named);
 	tcase_add_test(tcase, test_inline_needs_no_right_and_check_says_what_happens);

@@ -41,6 +41,10 @@ static void forks_arrive(int phase)
 		heap.capacity = 0; /* it has nothing of the region: all calls are the kernel's */
 	else
 		(void)rights_apply(0, heap.capacity);
+	if (phase == HEAP_CHILD && settings.nice) {
+		(void)nice(settings.nice);
+		settings.nice = 0; /* its own children have it already */
+	}
 }
 
 /* ------------------------------------------------------------------------------------ forks of the C library -- */

@@ -11,6 +11,7 @@
 #define SETTINGS_PREFIX "UFFDWP_FORK_"
 #define SETTINGS_SMALL_BYTES ((uint64_t)16 << 20)
 #define SETTINGS_WINDOW_MAX 64
+#define SETTINGS_NICE_MAX 19
 
 struct settings settings = {
         .delivery = UFFDWP_DELIVERY_THREAD, .small_bytes = SETTINGS_SMALL_BYTES, .window_max = SETTINGS_WINDOW_MAX};
@@ -64,14 +65,34 @@ static int settings_take_size(const char *value, uint64_t *size)
 	return *size != 0 || strcmp(value, "0") == 0;
 }
 
-static int settings_take_window(const char *value)
+static int settings_take_number(const char *value, unsigned long least, unsigned long most, unsigned long *to)
 {
 	char *end;
-	unsigned long pages = strtoul(value, &end, 10);
+	unsigned long number = strtoul(value, &end, 10);
 
-	if (end == value || *end || pages < 1 || pages > SETTINGS_WINDOW_MAX)
+	if (end == value || *end || number < least || number > most)
+		return 0;
+	*to = number;
+	return 1;
+}
+
+static int settings_take_window(const char *value)
+{
+	unsigned long pages;
+
+	if (!settings_take_number(value, 1, SETTINGS_WINDOW_MAX, &pages))
 		return 0;
 	settings.window_max = (uint32_t)pages;
+	return 1;
+}
+
+static int settings_take_nice(const char *value)
+{
+	unsigned long more;
+
+	if (!settings_take_number(value, 0, SETTINGS_NICE_MAX, &more))
+		return 0;
+	settings.nice = (int)more;
 	return 1;
 }
 
@@ -95,6 +116,8 @@ static int settings_take(const char *name, size_t length, const char *value, uns
 		return settings_take_size(value, &settings.private_bytes);
 	if (IS("WINDOW"))
 		return settings_take_window(value);
+	if (IS("NICE"))
+		return settings_take_nice(value);
 	if (IS("SMALL"))
 		return settings_take_size(value, &settings.small_bytes);
 	if (IS("HINTS"))

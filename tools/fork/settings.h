@@ -6,6 +6,7 @@
  * UFFDWP_FORK_CAPACITY=SIZE     address space for the region; more of the heap than that stays outside
  * UFFDWP_FORK_PRIVATE=SIZE      bound on the memory that the pages of one child take (uffdwp_fork_options)
  * UFFDWP_FORK_WINDOW=N          most pages that one write breaks off a child, 1 to 64 (the same). Default: 64
+ * UFFDWP_FORK_NICE=N            children with memory of the region run at a nice value that is higher by N, 0 to 19
  * UFFDWP_FORK_SMALL=SIZE        so much of the heap stays outside first: small programs fork as ever. Default: 16M
  * UFFDWP_FORK_FROM=WHAT         which mappings go to the region: those that are made by the object that malloc(3) comes
  *                               from (auto, where that is not the C library), by the program itself (program), by all
@@ -34,6 +35,7 @@ struct settings {
 	uint64_t private_bytes;
 	uint64_t small_bytes;
 	uint32_t window_max;
+	int nice;
 	int hints;
 	int follow;
 	int verbose;

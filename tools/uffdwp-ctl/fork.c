@@ -30,7 +30,7 @@
 #include "uffdwp.h"
 
 #define OBJECT "libuffdwp-fork.so"
-#define VARIABLES 13
+#define VARIABLES 14
 
 enum {
 	KEY_MALLOC = 256,
@@ -38,6 +38,7 @@ enum {
 	KEY_CAPACITY,
 	KEY_PRIVATE,
 	KEY_WINDOW,
+	KEY_NICE,
 	KEY_SMALL,
 	KEY_FROM,
 	KEY_FOLLOW,
@@ -92,6 +93,10 @@ static const struct argp_option fork_options[] = {
          "lives, its neighbours are copied along, which costs memory sooner and the program fewer stops. 1: only what "
          "is written. The default: 64",
          0},
+        {"nice", KEY_NICE, "N", 0,
+         "Children run at a nice value that is higher by N, 0 to 19, so that the program finds a CPU where there are "
+         "few; also what they become by exec. The default: 0",
+         0},
         {"small", KEY_SMALL, "SIZE", 0, "So much of the heap forks as ever. The default: 16M", 0},
         {"from", KEY_FROM, "WHAT", 0,
          "Which memory counts: of the allocator (auto, the default), of the program's own calls of mmap() too "
@@ -116,9 +121,9 @@ struct fork {
 	char *chosen;        /* its path, where the user gave one */
 };
 
-enum fork_variable { DELIVERY, CAPACITY, PRIVATE, WINDOW, SMALL, FROM, FOLLOW, VERBOSE, QUIET, HINTS, PRELOADED };
-static const char *const fork_names[] = {"DELIVERY", "CAPACITY", "PRIVATE", "WINDOW", "SMALL",    "FROM",
-                                         "FOLLOW",   "VERBOSE",  "QUIET",   "HINTS",  "PRELOADED"};
+enum fork_variable { DELIVERY, CAPACITY, PRIVATE, WINDOW, NICE, SMALL, FROM, FOLLOW, VERBOSE, QUIET, HINTS, PRELOADED };
+static const char *const fork_names[] = {"DELIVERY", "CAPACITY", "PRIVATE", "WINDOW", "NICE",  "SMALL",
+                                         "FROM",     "FOLLOW",   "VERBOSE", "QUIET",  "HINTS", "PRELOADED"};
 
 __attribute__((format(printf, 1, 2))) static void fork_say(const char *format, ...)
 {
@@ -153,15 +158,24 @@ static error_t fork_take_size(struct argp_state *state, const char *option, enum
 	return 0;
 }
 
-static error_t fork_take_window(struct argp_state *state, char *value)
+struct fork_number {
+	const char *option;
+	const char *what;
+	enum fork_variable which;
+	unsigned long least;
+	unsigned long most;
+};
+
+static error_t fork_take_number(struct argp_state *state, const struct fork_number *of, char *value)
 {
 	struct fork *fork = state->input;
 	char *end;
-	unsigned long pages = strtoul(value, &end, 10);
+	unsigned long number = strtoul(value, &end, 10);
 
-	if (end == value || *end || pages < 1 || pages > 64)
-		argp_error(state, "--window takes a number of pages from 1 to 64, not '%s'", value);
-	fork->values[WINDOW] = value;
+	if (end == value || *end || number < of->least || number > of->most)
+		argp_error(state, "%s takes %s from %lu to %lu, not '%s'", of->option, of->what, of->least, of->most,
+		           value);
+	fork->values[of->which] = value;
 	return 0;
 }
 
@@ -192,6 +206,8 @@ static error_t fork_parse_values(int key, char *argument, struct argp_state *sta
 {
 	static const char *const deliveries[] = {"thread", "inline", NULL};
 	static const char *const froms[] = {"auto", "program", "all", NULL};
+	static const struct fork_number window = {"--window", "a number of pages", WINDOW, 1, 64};
+	static const struct fork_number nice = {"--nice", "a number", NICE, 0, 19};
 
 	switch (key) {
 	case KEY_DELIVERY:
@@ -203,7 +219,9 @@ static error_t fork_parse_values(int key, char *argument, struct argp_state *sta
 	case KEY_PRIVATE:
 		return fork_take_size(state, "--private", PRIVATE, argument);
 	case KEY_WINDOW:
-		return fork_take_window(state, argument);
+		return fork_take_number(state, &window, argument);
+	case KEY_NICE:
+		return fork_take_number(state, &nice, argument);
 	case KEY_SMALL:
 		return fork_take_size(state, "--small", SMALL, argument);
 	default:

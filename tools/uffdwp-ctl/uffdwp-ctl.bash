@@ -60,7 +60,7 @@ _uffdwp_ctl_value() {
 		;;
 	fork:--delivery) _uffdwp_ctl_words 'thread inline' ;;
 	fork:--from) _uffdwp_ctl_words 'auto program all' ;;
-	fork:--capacity | fork:--private | fork:--small | fork:--window) COMPREPLY=() ;;
+	fork:--capacity | fork:--nice | fork:--private | fork:--small | fork:--window) COMPREPLY=() ;;
 	image:-[ao] | image:--ancestor | image:--output) _uffdwp_ctl_images ;;
 	image:-z | image:--compress) _uffdwp_ctl_words "$(echo {1..19})" ;;
 	image:-d | image:--deltas) COMPREPLY=() ;;
@@ -87,7 +87,7 @@ _uffdwp_ctl_options() {
 	case $1 in
 	doctor) echo --color= --json ;;
 	dirty) echo --interval= --json= --live= --output= --quiet --small-pages --svg= --exclude= ;;
-	fork) echo --capacity= --check --delivery= --follow --from= --malloc= --private= --quiet --small= --verbose --window= ;;
+	fork) echo --capacity= --check --delivery= --follow --from= --malloc= --nice= --private= --quiet --small= --verbose --window= ;;
 	image) echo --ancestor= --buffered --deltas= --json --output= --progress= --raw --compress= ;;
 	abort | arm | audit | disarm | stat) echo --json --socket= ;;
 	list) echo --json --socket= --targets ;;
