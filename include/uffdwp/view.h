@@ -12,6 +12,8 @@ extern "C" {
 
 /*
  * A read-only mapping in the same process that keeps showing the region as it was at one instant, while writers go on.
+ * (Where the kernel forbids the library to write to what is mapped read-only, see proc_mem.force_override of Linux 6.12
+ * and later, it is mapped writable: what a program writes there by mistake is in that view alone.)
  * It costs memory only for pages that are written while it is open. Several may be open at a time, taken at different
  * instants, beside snapshots and tracks. Only of created or attached shmem whose file is known, by mechanism marker or
  * rearm.
@@ -45,7 +47,7 @@ struct uffdwp_view_options {
  * Opens a view of a region: makes the cut, as uffdwp_snapshot_begin() does, and maps all that the region has then;
  * returns when every later write is excluded from it. From then on the first write to each page costs a fault and a
  * copy for each view that has not got the page yet. Errors, nothing changed: -EINVAL, -E2BIG, -EOPNOTSUPP (other memory
- * or another mechanism; the kernel forbids to write to read-only mappings by /proc/self/mem), -EBUSY (a snapshot or a
+ * or another mechanism), -EBUSY (a snapshot or a
  * restore has not been freed, pages that a restore could not fetch are left, or another view, or a child, is being
  * made), -EMFILE (UFFDWP_VIEWS_MAX views are open), what cut_enter refused with, -ESTALE, -ENOMEM, -EACCES. Since 0.1.
  */

@@ -14,8 +14,8 @@ static uint64_t view_map_broken_bytes(const struct uffdwp_view *view)
 	return math_bitmap_bytes(view->map_bytes >> view->page_shift);
 }
 
-/* Some kernels forbid to write by /proc/self/mem what is mapped read-only (proc_mem.force_override=never): found out
- * here, on a page that is anonymous. */
+/* Some kernels forbid to write by /proc/self/mem what is mapped read-only (proc_mem.force_override, Linux 6.12;
+ * seen of Debian's 7.3): found out here, on a page that is anonymous. */
 static int view_map_try_forced_write(const struct uffdwp_view *view)
 {
 	size_t length = (size_t)1 << view->page_shift;
@@ -44,14 +44,10 @@ static int view_map_private(struct uffdwp_view *view)
 	error = own_take(view->k, view->mem, view->tag);
 	if (error)
 		return text_fail(region->text, error, "no memory for a view");
-	error = view_map_try_forced_write(view);
-	if (error)
-		return text_fail(region->text, -EOPNOTSUPP,
-		                 "this kernel does not let /proc/self/mem write to read-only mappings (%s): see "
-		                 "proc_mem.force_override",
-		                 errno_text(error));
+	int access = PROT_READ | (view_map_try_forced_write(view) ? PROT_WRITE : 0);
+
 	view->broken = pages_new(view->k, view_map_broken_bytes(view));
-	view->base = view->k->mmap_unlocked(view->map_bytes, PROT_READ, MAP_PRIVATE | MAP_NORESERVE, region->fd,
+	view->base = view->k->mmap_unlocked(view->map_bytes, access, MAP_PRIVATE | MAP_NORESERVE, region->fd,
 	                                    region->fd_offset, &error);
 	if (!view->broken || !view->base)
 		return text_fail(region->text, error ? error : -ENOMEM, "no address space for a view");

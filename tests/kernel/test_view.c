@@ -12,8 +12,11 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "api.h"
 #include "chance.h"
 #include "image.h"
+#include "kernel/kernel.h"
+#include "kernel/maps.h"
 #include "place.h"
 #include "shadow.h"
 #include "support.h"
@@ -440,6 +443,65 @@ static void try_view(void *argument)
 	must(uffdwp_close(runtime) == 0);
 }
 
+/* --- a kernel that forbids to write to read-only mappings --------------------------------------------------------- */
+
+static struct kernel_ops unforced;
+static int mem = -1;
+static _Atomic int forbidden;
+
+static int open_and_note(const char *path, int flags, unsigned mode)
+{
+	int fd = kernel_real.open(path, flags, mode);
+	if (strcmp(path, "/proc/self/mem") == 0) {
+		mem = fd;
+	}
+	return fd;
+}
+
+static ssize_t write_unforced(int fd, const void *buffer, size_t length, uint64_t offset)
+{
+	struct maps_range range;
+	if (fd == mem && (maps_look(offset, length, &range) != 0 || !range.writable)) {
+		atomic_fetch_add(&forbidden, 1);
+		return -EIO;
+	}
+	return kernel_real.pwrite(fd, buffer, length, offset);
+}
+
+START_TEST(test_a_view_needs_no_forced_write)
+{
+	struct uffdwp_region_options options = UFFDWP_REGION_OPTIONS_INIT;
+	size_t page_bytes = (size_t)sysconf(_SC_PAGESIZE);
+	struct uffdwp *runtime;
+	struct uffdwp_region *region;
+	struct uffdwp_view *view;
+	unforced = kernel_real;
+	unforced.open = open_and_note;
+	unforced.pwrite = write_unforced;
+	ck_assert_int_eq(api_open(&unforced, NULL, &runtime), 0);
+	options.delivery = UFFDWP_DELIVERY_THREAD;
+	options.mechanism = UFFDWP_MECHANISM_REARM;
+	if (uffdwp_region_create(runtime, PAGES * page_bytes, &options, &region) != 0) {
+		support_note(__func__, "rearm is not possible here");
+		ck_assert_int_eq(uffdwp_close(runtime), 0);
+		return;
+	}
+	char *base = uffdwp_region_base(region);
+	memset(base, 'a', PAGES * page_bytes);
+	ck_assert_int_eq(uffdwp_view_open(region, NULL, &view), 0);
+	ck_assert_int_eq(atomic_load(&forbidden), 1);
+	memset(base, 'b', PAGES * page_bytes / 2);
+	const char *shown = uffdwp_view_base(view);
+	for (size_t at = 0; at < PAGES * page_bytes; at++) {
+		ck_assert_int_eq(shown[at], 'a');
+	}
+	ck_assert_int_eq(atomic_load(&forbidden), 1);
+	ck_assert_int_eq(uffdwp_view_close(view), 0);
+	ck_assert_int_eq(uffdwp_region_close(region), 0);
+	ck_assert_int_eq(uffdwp_close(runtime), 0);
+}
+END_TEST
+
 int main(void)
 {
 	support_begin("test_view", &(struct support_needs){.huge_pages = 0, .swap = 1});
@@ -456,6 +518,7 @@ int main(void)
 	tcase_add_test(tests, test_a_child_has_no_view);
 	tcase_add_test(tests, test_a_view_shows_what_the_region_grew_by_until_its_cut);
 	tcase_add_test(tests, test_what_is_refused);
+	tcase_add_test(tests, test_a_view_needs_no_forced_write);
 	suite_add_tcase(suite, tests);
 	return support_run(suite);
 }
