@@ -38,8 +38,9 @@ extern "C" {
  * or MADV_REMOVE: that memory is the parent's. libuffdwp-fork.so sees to all of that for an allocator's heap.
  *
  * Not seen are the writes listed at the top of uffdwp.h; content that is discarded outside of the library (not by
- * uffdwp_region_punch()) changes in a child, too. Memory that the child made read-only is broken off as well. What the
- * child pinned for devices (O_DIRECT, io_uring fixed buffers) may be the parent's live page, and torn.
+ * uffdwp_region_punch()) changes in a child, too. Memory that the child made read-only is broken off as well (where
+ * proc_mem.force_override of the kernel forbids that, the child is ended as below). What the child pinned for devices
+ * (O_DIRECT, io_uring fixed buffers) may be the parent's live page, and torn.
  *
  * The parent must be allowed to trace its child, as a process may trace its own children by default: it is not where
  * Yama's ptrace_scope is 2 or more without CAP_SYS_PTRACE, nor a child that changed its user or made itself

@@ -717,7 +717,7 @@ START_TEST(test_what_is_refused_says_why)
 	options.fd_offset = board->page_bytes;
 	expect_adopt(-ENXIO, &options, &mapper, "end beyond");
 	options.fd_offset = 0;
-	options.fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+	options.fd = open("/proc/self/status", O_RDONLY | O_CLOEXEC);
 	expect_adopt(-EMEDIUMTYPE, &options, &mapper, "no memfd");
 	(void)close(options.fd);
 	options.fd = memory;

@@ -3,6 +3,7 @@
 #include "support.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
@@ -60,6 +61,19 @@ int support_has_swap(void)
 static void support_expect_wiped(void *page)
 {
 	must(*(volatile char *)page == 0);
+}
+
+int support_may_force_writes(void)
+{
+	char *page = mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	int mem = open("/proc/self/mem", O_RDWR | O_CLOEXEC);
+	must(page != MAP_FAILED);
+	int may = mem >= 0 && pwrite(mem, "", 1, (off_t)(uintptr_t)page) == 1;
+	(void)munmap(page, 4096);
+	if (mem >= 0) {
+		(void)close(mem);
+	}
+	return may;
 }
 
 int support_wipes_on_fork(void)

@@ -35,6 +35,9 @@ int support_run(Suite *suite);
 int support_has_huge_pages(void);
 int support_has_swap(void);
 
+/* 0: the kernel forbids to write by /proc/PID/mem what is mapped read-only (proc_mem.force_override). */
+int support_may_force_writes(void);
+
 /* 0: an emulator of user programs, which takes the advice MADV_WIPEONFORK and does nothing. */
 int support_wipes_on_fork(void);
 

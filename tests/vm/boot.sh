@@ -6,7 +6,7 @@
 #   KERNEL           a bzImage, or a folder into which a kernel package was unpacked
 #   WORLD            an archive of world.sh
 #   PLAN             a shell script of `step`s, see guest/init
-#   --memory=MIB     (1024)
+#   --memory=MIB     (2048)
 #   --numa           two nodes of half of the memory each, and four CPUs instead of two
 #
 # A guest is ended when it stands still: when the step that it began last has not ended long after its limit.
@@ -21,7 +21,7 @@ shopt -s nullglob
 }
 kernel=$1 world=$2 plan=$3 log=$4
 shift 4
-memory=1024 numa=0
+memory=2048 numa=0
 for option in "$@"; do
 	case $option in
 	--memory=*) memory=${option#*=} ;;
