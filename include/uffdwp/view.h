@@ -47,9 +47,9 @@ struct uffdwp_view_options {
  * Opens a view of a region: makes the cut, as uffdwp_snapshot_begin() does, and maps all that the region has then;
  * returns when every later write is excluded from it. From then on the first write to each page costs a fault and a
  * copy for each view that has not got the page yet. Errors, nothing changed: -EINVAL, -E2BIG, -EOPNOTSUPP (other memory
- * or another mechanism), -EBUSY (a snapshot or a
- * restore has not been freed, pages that a restore could not fetch are left, or another view, or a child, is being
- * made), -EMFILE (UFFDWP_VIEWS_MAX views are open), what cut_enter refused with, -ESTALE, -ENOMEM, -EACCES. Since 0.1.
+ * or another mechanism), -EBUSY (a snapshot or a restore has not been freed, pages that a restore could not fetch are
+ * left, or another view, or a child, is being made), -EMFILE (UFFDWP_VIEWS_MAX views are open), what cut_enter refused
+ * with, -ESTALE, -ENOMEM, -EACCES. Since 0.1.
  */
 UFFDWP_MUST_CHECK UFFDWP_EXPORT int
 uffdwp_view_open(struct uffdwp_region *region, const struct uffdwp_view_options *options, struct uffdwp_view **out);

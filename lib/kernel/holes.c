@@ -53,12 +53,11 @@ static uint64_t holes_confirm(const struct kernel_ops *k, int fd, uint64_t start
 		uint64_t until = window == end - start ? end : start - start % step + window;
 		int empty = holes_is_empty(k, fd, start, until);
 
-		if (empty == 1) {
-			window *= 2; /* offsets are below 2^63 */
-		} else if (window > piece) {
+		if (empty != 1 && window > piece) {
 			window = empty < 0 ? piece : math_round_up(window / 2, piece);
 			continue;
-		} else {
+		}
+		if (empty != 1) {
 			holes_settle(k, fd, start, until, step);
 			uint64_t data = holes_seek(k, fd, start, until);
 
@@ -66,6 +65,7 @@ static uint64_t holes_confirm(const struct kernel_ops *k, int fd, uint64_t start
 				return data;
 		}
 		start = until;
+		window *= empty == 1 ? 2 : 1; /* offsets are below 2^63 */
 	}
 	return end;
 }
