@@ -3,6 +3,7 @@
 #include "base/escape.h"
 
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* The length of the UTF-8 character there (RFC 3629: no overlong form, no surrogate, nothing above U+10FFFF), and the
@@ -97,39 +98,47 @@ static size_t escape_units(char out[12], uint32_t character)
 	return escape_unit(out, 0xd800 + (character >> 10)) + escape_unit(out + 6, 0xdc00 + (character & 0x3ff));
 }
 
-size_t escape_json(char *to, size_t size, const char *in, size_t length, int *is_utf8)
+/* The next character of `in` as ASCII, into out[12]: how many bytes that takes, and *taken of `in`. */
+static size_t escape_json_next(char out[12], const char *in, size_t left, int is_escaped, size_t *taken)
 {
-	size_t used = 0;
+	unsigned char next[5] = {0};
+	uint32_t character = 0;
+
+	memcpy(next, in, left < 4 ? left : 4);
+	*taken = next[0] ? escape_decode(next, &character) : 1;
+	if (*taken > 1 && !is_escaped)
+		return escape_units(out, character);
+	if (*taken) {
+		memcpy(out, next, *taken);
+		return *taken;
+	}
+	const char escaped[5] = {'\\', '\\', 'x', digits[next[0] >> 4], digits[next[0] & 15]};
+
+	memcpy(out, escaped, sizeof(escaped));
+	return sizeof(escaped);
+}
+
+char *escape_json(const char *in, size_t length, size_t *out_length, int *is_utf8)
+{
+	/* The most for a byte: \\xNN; a character of two bytes is at most \uNNNN, one of four two of them. */
+	char *out = length <= (SIZE_MAX - 1) / 5 ? malloc(length * 5 + 1) : NULL;
 	int is_escaped = 0;
 
 	*is_utf8 = 1;
-	for (size_t at = 0; at < length;) {
-		unsigned char next[5] = {0};
-		char out[12];
-		uint32_t character = 0;
+	*out_length = 0;
+	for (size_t at = 0, taken; out && at < length; at += taken) {
+		char next[12];
+		size_t count = escape_json_next(next, in + at, length - at, is_escaped, &taken);
 
-		memcpy(next, in + at, length - at < 4 ? length - at : 4);
-		size_t taken = next[0] ? escape_decode(next, &character) : 1;
-		size_t count = taken;
-
-		if (taken > 1 && !is_escaped) {
-			count = escape_units(out, character);
-		} else if (taken) {
-			memcpy(out, next, taken);
-		} else {
-			const char escaped[5] = {'\\', '\\', 'x', digits[next[0] >> 4], digits[next[0] & 15]};
-
+		if (!taken) {
 			*is_utf8 = 0;
 			taken = 1;
-			count = sizeof(escaped);
-			memcpy(out, escaped, count);
 		}
-		is_escaped = !is_escaped && next[0] == '\\';
-		for (size_t i = 0; i < count; i++, used++) {
-			if (used < size)
-				to[used] = out[i];
-		}
-		at += taken;
+		is_escaped = !is_escaped && in[at] == '\\';
+		memcpy(out + *out_length, next, count);
+		*out_length += count;
 	}
-	return used;
+	if (out)
+		out[*out_length] = '\0';
+	return out;
 }

@@ -142,15 +142,10 @@ static struct json_object *ask_parse_ascii(const char *line, size_t length)
 static struct json_object *ask_read(const char *line, size_t length)
 {
 	int is_utf8;
-	size_t size = escape_json(NULL, 0, line, length, &is_utf8);
-	char *ascii = is_utf8 ? malloc(size + 1) : NULL;
-	struct json_object *object = NULL;
+	size_t size;
+	char *ascii = escape_json(line, length, &size, &is_utf8);
+	struct json_object *object = ascii && is_utf8 ? ask_parse_ascii(ascii, size) : NULL;
 
-	if (ascii) {
-		(void)escape_json(ascii, size, line, length, &is_utf8);
-		ascii[size] = '\0';
-		object = ask_parse_ascii(ascii, size);
-	}
 	free(ascii);
 	return object;
 }

@@ -114,14 +114,10 @@ static struct json_object *shape_parse_ascii(const char *line, size_t length)
 static struct json_object *shape_parse(const char *line, size_t length)
 {
 	int is_utf8;
-	size_t size = escape_json(NULL, 0, line, length, &is_utf8);
-	char *ascii = malloc(size + 1);
-	struct json_object *object = NULL;
+	size_t size;
+	char *ascii = escape_json(line, length, &size, &is_utf8);
+	struct json_object *object = ascii ? shape_parse_ascii(ascii, size) : NULL;
 
-	if (ascii) {
-		(void)escape_json(ascii, size, line, length, &is_utf8);
-		object = shape_parse_ascii(ascii, size);
-	}
 	free(ascii);
 	return object;
 }
