@@ -102,12 +102,12 @@ step_sizes() {
 	echo "sizes: no file over 800 lines"
 }
 
-# clang-tidy over the files whose paths match: it needs to know how they are compiled.
+# clang-tidy over the files whose paths match, with further options of its own: it needs to know how they are compiled.
 tidy() {
 	local files
 	[[ -f build-clang/compile_commands.json ]] || ./tests/run.sh --cc=clang --build-only --no-install
 	mapfile -t files < <(compiled_files | grep -E "$1")
-	printf '%s\n' "${files[@]}" | xargs -P "$jobs" -n 4 clang-tidy -p build-clang --quiet --warnings-as-errors='*'
+	printf '%s\n' "${files[@]}" | xargs -P "$jobs" -n 4 clang-tidy -p build-clang --quiet --warnings-as-errors='*' "${@:2}"
 	echo "clang-tidy: ${#files[@]} files clean"
 }
 

@@ -8,7 +8,7 @@ usage() {
 	cat <<'END'
 usage: tests/run.sh [OPTION]... [-- CTEST-ARGUMENT...]
 
-  -R REGEX          only tests whose name matches
+  -R REGEX          only tests whose name matches; only these are built, unless one of them is a script
   -L REGEX          only groups that match: unit, abi, kernel, inject, habits, stress, tools, consumer, examples
   --sanitize=LIST   build with -fsanitize=LIST: "address,undefined" or "thread"
   --cc=clang        build with clang instead of the system's compiler
@@ -32,6 +32,7 @@ cc=
 build_only=0
 invariants=ON
 install=1
+selected=0
 ctest_arguments=()
 
 parse() {
@@ -47,6 +48,7 @@ parse() {
 				exit 2
 			}
 			ctest_arguments+=("$1" "$2")
+			selected=1
 			shift
 			;;
 		--sanitize=*) sanitize=${1#*=} ;;
@@ -93,7 +95,18 @@ build() {
 	read -ra compilers <<<"$(compiler_pair)"
 	cmake -S . -B "$folder" -DCMAKE_BUILD_TYPE=RelWithDebInfo "-DUFFDWP_SANITIZE=$sanitize" \
 		"-DUFFDWP_INVARIANTS=$invariants" "${compilers[@]}"
-	cmake --build "$folder" -j "$(nproc)"
+	local targets=()
+	mapfile -t targets < <(wanted_targets)
+	cmake --build "$folder" -j "$(nproc)" ${targets[@]+--target "${targets[@]}"}
+}
+
+# The programs that the tests named by -R are, where all of them are programs; a script may want anything that is built.
+wanted_targets() {
+	local tests
+	[[ $selected -eq 1 && $build_only -eq 0 ]] || return 0
+	tests=$(ctest --test-dir "$folder" -N "${ctest_arguments[@]}" | sed -nE 's/^ *Test +#[0-9]+: ([^ ]+).*/\1/p' | sort)
+	comm -23 <(echo "$tests") <(cmake --build "$folder" --target help | sed -nE 's/^(\.\.\. )?([a-z0-9_]+)(: .*)?$/\2/p' | sort) |
+		grep -q . || echo "$tests"
 }
 
 # The thread sanitizer of these compilers cannot place its shadow beside addresses that are randomized with many bits.
@@ -112,7 +125,8 @@ run() {
 	export ASAN_OPTIONS=${ASAN_OPTIONS:-abort_on_error=0:detect_stack_use_after_return=0:use_sigaltstack=0}
 	export UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1:halt_on_error=1}
 	export TSAN_OPTIONS=${TSAN_OPTIONS:-halt_on_error=1:second_deadlock_stack=1:die_after_fork=0:suppressions=$PWD/tests/tsan.supp}
-	fixed_addresses ctest --test-dir "$folder" --output-on-failure --no-tests=error -j "$(nproc)" \
+	# One more than there are CPUs: many tests sleep most of their time.
+	fixed_addresses ctest --test-dir "$folder" --output-on-failure --no-tests=error -j "$(($(nproc) + 1))" \
 		"${ctest_arguments[@]}" </dev/null 2>&1 | tee "$log" || status=1
 	summary "$log"
 	invariants | tee -a "$log"
