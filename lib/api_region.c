@@ -70,6 +70,7 @@ UFFDWP_EXPORT int uffdwp_region_create(struct uffdwp *runtime, uint64_t length,
 	API_CALL();
 	struct region_plan plan;
 
+	text_forget();
 	if (api_is_foreign(runtime))
 		return -ECHILD;
 	plan_init(&plan, runtime->k, runtime, length);
@@ -78,9 +79,10 @@ UFFDWP_EXPORT int uffdwp_region_create(struct uffdwp *runtime, uint64_t length,
 	if (!error && !out)
 		error = text_fail(plan.text, -EINVAL, "out is NULL");
 	if (!error)
-		error = api_region_check_options(
-		        &plan.options,
-		        UFFDWP_REGION_CREATE_SEALED | UFFDWP_REGION_INHERIT | UFFDWP_REGION_CREATE_HUGETLB, plan.text);
+		error = api_region_check_options(&plan.options,
+		                                 UFFDWP_REGION_CREATE_SEALED | UFFDWP_REGION_CREATE_INHERIT |
+		                                         UFFDWP_REGION_CREATE_HUGETLB,
+		                                 plan.text);
 	if (!error)
 		error = plan_create(&plan);
 	return error ? error : control_open_region(runtime, &plan, out);
@@ -92,6 +94,7 @@ UFFDWP_EXPORT int uffdwp_region_attach(struct uffdwp *runtime, void *address, ui
 	API_CALL();
 	struct region_plan plan;
 
+	text_forget();
 	if (api_is_foreign(runtime))
 		return -ECHILD;
 	plan_init(&plan, runtime->k, runtime, length);
@@ -101,8 +104,7 @@ UFFDWP_EXPORT int uffdwp_region_attach(struct uffdwp *runtime, void *address, ui
 	if (!error && !out)
 		error = text_fail(plan.text, -EINVAL, "out is NULL");
 	if (!error)
-		error = api_region_check_options(&plan.options, UFFDWP_REGION_INHERIT | UFFDWP_REGION_ATTACH_ALIASED,
-		                                 plan.text);
+		error = api_region_check_options(&plan.options, UFFDWP_REGION_ATTACH_ALIASED, plan.text);
 	if (!error)
 		error = plan_attach(&plan);
 	return error ? error : control_open_region(runtime, &plan, out);
@@ -145,6 +147,7 @@ UFFDWP_EXPORT int uffdwp_region_info(const struct uffdwp_region *region, struct 
 	        .fd = region->fd,
 	        .dead = atomic_load(&region->dead) != REGION_LIVES,
 	        .aliases = region->aliases,
+	        .syscalls_wait = region->waits_empty != 0,
 	};
 
 	api_give_answer(info, &answer, sizeof(answer));

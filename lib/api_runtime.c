@@ -39,6 +39,7 @@ int api_open(const struct kernel_ops *k, const struct uffdwp_options *given, str
 	struct uffdwp_options options = UFFDWP_OPTIONS_INIT;
 	struct text *text = NULL; /* the thread's */
 
+	text_forget();
 	if (!out)
 		return text_fail(text, -EINVAL, "out is NULL");
 	int error = api_take_options(text, given, &options, sizeof(options));

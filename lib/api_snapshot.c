@@ -217,11 +217,9 @@ UFFDWP_EXPORT int uffdwp_snapshot_wait(struct uffdwp_snapshot *snapshot, int tim
 		return error;
 	int result = snapshot_wait(snapshot, timeout_ms);
 
-	if (result == -ETIMEDOUT)
-		return result;
 	if (progress)
 		error = uffdwp_snapshot_poll(snapshot, progress);
-	return error ? error : snapshot_say(snapshot, result);
+	return error || result == -ETIMEDOUT ? (error ? error : result) : snapshot_say(snapshot, result);
 }
 
 UFFDWP_EXPORT int uffdwp_snapshot_fd(struct uffdwp_snapshot *snapshot)

@@ -34,6 +34,7 @@ UFFDWP_EXPORT int uffdwp_track_start(struct uffdwp *runtime, const struct uffdwp
 	struct uffdwp_track_options options = UFFDWP_TRACK_OPTIONS_INIT;
 	struct text *text = NULL; /* the thread's */
 
+	text_forget();
 	if (api_is_foreign(runtime))
 		return -ECHILD;
 	int error = api_take_options(text, given, &options, sizeof(options));

@@ -27,7 +27,7 @@ extern "C" {
  * the program that waits for it (waitpid(2)), as for any child.
  *
  * In the child the regions are plain memory: the library's handles of the parent must not be used (-ECHILD). The child
- * may fork again, by fork() or by this call: before, it takes a copy of all that it still shares with its parent, which
+ * may fork again, by fork() or by this call: before that fork it copies all that it still shares with its parent, which
  * takes as long as copying all regions, and the memory. vfork(3), posix_spawn(3) and system(3) in the child take
  * nothing.
  *
@@ -75,8 +75,8 @@ struct uffdwp_fork_options {
 	                  * is ended at once. The write lands when the child is gone */
 	uint32_t region_count; /* of `regions`; 0: all created regions of shared memory that the runtime has */
 	struct uffdwp_region *const *regions; /* those that the child has */
-	uint64_t private_bytes; /* bound on the memory of pages that were broken off this child, by up to 64 pages for
-	                         * each thread that writes; 0: none */
+	uint64_t private_bytes; /* bound on the memory of pages that were broken off this child, which each thread that
+	                         * writes may exceed by up to 64 pages; 0: none */
 	uint64_t wait_ns;       /* UFFDWP_POLICY_WAIT; 0: 10 s */
 
 	/* The caller's boundary, as of snapshots: both or none. cut_enter may refuse by a negative errno. cut_leave
@@ -87,10 +87,11 @@ struct uffdwp_fork_options {
 	void *cut_user;
 
 	/* Most pages that one write breaks off, 1 to 64; 0: 1, and a child takes memory for nothing but what was
-	 * written. With more, writers that fault without a pause find a sixteenth of 512 pages dirty, and from then on
-	 * break off up to so many neighbours along, no more than 256 KiB at a time, and the child's thread the rest of
-	 * the 512: a tenth of the faults, for memory that the child would have taken later. Not while half of
-	 * private_bytes is taken, nor while a view is open, a track watches or increments are kept. */
+	 * written. With more: where writers fault without a pause, and have written a sixteenth of an aligned block of
+	 * 512 pages, each write there breaks off up to so many neighbours along, no more than 256 KiB at a time, and
+	 * the child's thread in the parent the rest of the block: a tenth of the faults, for memory that the child
+	 * would have taken later. Not while half of private_bytes is taken, nor while a view is open, a track watches
+	 * or increments are kept. */
 	uint32_t window_max;
 	uint32_t reserved; /* 0 */
 };

@@ -49,8 +49,8 @@ struct uffdwp_image_options {
  *
  * Errors: -EINVAL, -E2BIG, -ENOENT (the image or an ancestor is not there), -EISDIR, -EACCES, -ENAMETOOLONG, -EMFILE,
  * -EBADMSG (a file is damaged: the text names file, byte and field), -EXDEV (what is found in an ancestor's place is
- * another image), -ENOTSUP (a later version of the format), -ELOOP (the chain has more than 512 files), -EOPNOTSUPP
- * (compressed pages, and the library was built without zstd), -EIO, -ENOMEM. Since 0.1.
+ * another image), -EPROTONOSUPPORT (a later version of the format), -ELOOP (the chain has more than 512 files),
+ * -EOPNOTSUPP (compressed pages, and the library was built without zstd), -EIO, -ENOMEM. Since 0.1.
  */
 UFFDWP_MUST_CHECK UFFDWP_EXPORT int uffdwp_image_open(const char *path, const struct uffdwp_image_options *options,
                                                       struct uffdwp_image **out);

@@ -12,12 +12,12 @@ extern "C" {
 
 struct uffdwp_region;
 
-/* F_SEAL_FUTURE_WRITE and F_SEAL_SHRINK: the kernel then refuses write(2), new writable mappings and hole
- * punches (uffdwp_region_punch() too: -EPERM) */
+/* F_SEAL_FUTURE_WRITE and F_SEAL_SHRINK: the kernel then refuses write(2), new writable mappings and hole punches: so
+ * there is no uffdwp_region_punch(), and no lazy restore (-EPERM) */
 #define UFFDWP_REGION_CREATE_SEALED (1u << 0)
-/* create: leave the mapping to children of fork(); their writes are NOT seen. Without it a child that touches the
- * region gets SIGSEGV. Attached memory is inherited as fork(2) always does it */
-#define UFFDWP_REGION_INHERIT (1u << 1)
+/* leave the mapping to children of fork(); their writes are NOT seen. Without it a child that touches the region gets
+ * SIGSEGV. Attached memory is inherited as fork(2) always does it */
+#define UFFDWP_REGION_CREATE_INHERIT (1u << 1)
 #define UFFDWP_REGION_CREATE_HUGETLB (1u << 2) /* from huge pages */
 /* take shared memory that has another writable mapping in this process, and say so (uffdwp_region_info(),
  * uffdwp_error_text()) instead of refusing; what is written there is NOT seen */
@@ -32,7 +32,7 @@ struct uffdwp_region;
  * uffdwp_region_audit() for what that finds (a thread of the library's where a client asked for it, see
  * UFFDWP_OPEN_CONTROL). Must not touch memory of any region, wait (also not for a lock, see Locks at the top of
  * uffdwp.h), or call anything else of the library. If it does not return for half a second while writers wait, another
- * thread takes the place of that handler, and its snapshots fail (-EOWNERDEAD).
+ * thread takes the place of that handler, and running snapshots of the regions that it served fail (-EOWNERDEAD).
  */
 typedef void (*uffdwp_loss_fn)(void *user, struct uffdwp_region *region);
 
@@ -51,11 +51,11 @@ struct uffdwp_region_options {
 	uint64_t huge_page_bytes; /* create, HUGETLB: size of a huge page; 0: the system's default. ADOPT_PRIVATE: of
 	                           * the process's huge pages; 0: it has none there */
 	const char *name;         /* create: shown in /proc/PID/maps, up to 200 bytes; NULL: "uffdwp" */
-	int32_t fd;         /* attach: the memfd or tmpfs file of the mapping, so that it can be grown, punched and read
-	                     * without touching the mapping; stays the caller's. 0 or -1: none, not known (a file that
-	                     * is descriptor 0 is duplicated first) */
+	int32_t fd;         /* attach, adopt: the memfd or tmpfs file of the mapping, so that it can be punched and read
+	                     * without touching the mapping; duplicated, stays the caller's. 0 or -1: none, not known (a
+	                     * file that is descriptor 0: dup(2) it) */
 	uint32_t reserved;  /* 0 */
-	uint64_t fd_offset; /* attach: offset of the mapping's first byte in fd */
+	uint64_t fd_offset; /* attach, adopt: offset of the mapping's first byte in fd */
 	uffdwp_loss_fn on_loss; /* called when pages were lost; NULL: none */
 	void *on_loss_user;     /* for on_loss */
 	/* create: where to map it, all of its capacity; a multiple of its page size. Refused with -EEXIST where
@@ -70,8 +70,9 @@ struct uffdwp_region_options {
  * created (-EOVERFLOW) or attached (-EINVAL). UFFDWP_MEMORY_ANON cannot be created, only attached.
  *
  * Which mechanism and delivery AUTO took: uffdwp_region_info(). A program whose system calls write into the region
- * (read(2) into it) checks that delivery is THREAD, or asks for it and is refused where it is not available. At rest a
- * region costs some bits of memory a page, and a byte a page once it was armed (256 KiB for a GiB of 4 KiB pages).
+ * (read(2) into it) looks at `syscalls_wait` there: delivery THREAD, also by name, does not say it, because in a
+ * process that may have user-mode faults only they fail with EFAULT all the same. At rest a region costs some bits of
+ * memory a page, and a byte a page once it was armed (256 KiB for a GiB of 4 KiB pages).
  *
  * Errors: -EINVAL (length 0 or not a multiple of the page size, capacity below length, unknown flag, mechanism or
  * delivery, a node that does not exist), -E2BIG, -EOVERFLOW (more than 2^32 - 1 pages), -ENFILE (each handler thread
@@ -84,21 +85,25 @@ UFFDWP_MUST_CHECK UFFDWP_EXPORT int uffdwp_region_create(struct uffdwp *runtime,
                                                          struct uffdwp_region **out);
 
 /*
- * Makes a region of memory that is mapped already: of the heap, for example (the library's own tables lie elsewhere).
- * The range [address, address + length) must lie in readable and writable mappings of one type (shmem, hugetlb or
- * private anonymous) without a gap. The mapping stays the caller's, which keeps it mapped until uffdwp_region_close();
- * mremap() of the whole range is followed, also where it grows (what is added is not the region's). munmap() of a part,
- * mremap() of a part and MREMAP_DONTUNMAP make the region dead: -ESTALE from then on, also from snapshots, views,
- * tracks and restores of it; what was moved away is not protected any more. Do not mremap() a region while other
- * threads attach or move others: it dies loudly (-ESTALE), or the attach answers -EBUSY.
+ * Makes a region of memory that is mapped already: of an arena of the program's own, for example, which is not trimmed
+ * or moved. (An allocator's heap is: it unmaps and discards what is free. The library's own tables lie elsewhere.) The
+ * range [address, address + length) must lie in readable and writable mappings of one type (shmem, hugetlb or private
+ * anonymous) without a gap. The mapping stays the caller's, which keeps it mapped until uffdwp_region_close(); mremap()
+ * of the whole range is followed, also where it grows (what is added is not the region's). munmap() of a part, mremap()
+ * of a part and MREMAP_DONTUNMAP make the region dead: -ESTALE from then on, also from snapshots, views, tracks and
+ * restores of it; what was moved away is not protected any more. Do not mremap() a region while other threads attach or
+ * move others: it dies loudly (-ESTALE), or the attach answers -EBUSY. (Under UFFDWP_MECHANISM_MPROTECT none of this is
+ * seen: see point 6 at the top of uffdwp.h.) What is discarded during a snapshot without the library fails it
+ * (-ENODATA), see point 5 there.
  *
- * Errors: -EINVAL (unaligned, zero or overflowing range, fd that is not what is mapped there), -EBADF (fd is closed),
- * -ENOENT (nothing, or not everything, is mapped there), -EACCES (not readable and writable), -EBUSY (overlaps another
- * region, or another userfaultfd is registered there; mprotect does not mind that), -EADDRINUSE (another writable
- * mapping of this memory, see UFFDWP_REGION_ATTACH_ALIASED), -EMEDIUMTYPE (a file on disk, a private mapping of a file,
- * a device: not memory that can be armed; System V shared memory, except by UFFDWP_MECHANISM_MPROTECT), -EDEADLK (the
- * calling thread's own stack or thread-local memory lies there, see the top of uffdwp.h), -EMLINK, -EOPNOTSUPP,
- * -ENOMEM. Since 0.1.
+ * Errors: -EINVAL (unaligned, zero or overflowing range, more than 2^32 - 1 pages, an option that is for others, fd
+ * that is not what is mapped there), -E2BIG, -EBADF (fd is closed), -ENFILE (each handler thread serves 1024 regions
+ * already), -EMFILE, -ENOENT (nothing, or not everything, is mapped there), -EACCES (not readable and writable), -EBUSY
+ * (overlaps another region, or another userfaultfd is registered there; mprotect does not mind that), -EADDRINUSE
+ * (another writable mapping of this memory, see UFFDWP_REGION_ATTACH_ALIASED), -EMEDIUMTYPE (a file on disk, a private
+ * mapping of a file, a device: not memory that can be armed; System V shared memory, except by
+ * UFFDWP_MECHANISM_MPROTECT), -EDEADLK (the calling thread's own stack or thread-local memory lies there, see the top
+ * of uffdwp.h), -EMLINK, -EOPNOTSUPP, -ENOMEM. Since 0.1.
  */
 UFFDWP_MUST_CHECK UFFDWP_EXPORT int uffdwp_region_attach(struct uffdwp *runtime, void *address, uint64_t length,
                                                          const struct uffdwp_region_options *options,
@@ -122,19 +127,23 @@ struct uffdwp_region_info {
 	uint32_t mechanism;      /* enum uffdwp_mechanism: the one in use */
 	uint32_t delivery;       /* enum uffdwp_delivery */
 	int32_t fd;              /* the memfd; -1: none is known. Stays the library's: do not close */
-	uint32_t dead;           /* 1: unmapped outside of the library */
+	uint32_t dead;           /* 1: it is dead, see Words at the top of uffdwp.h */
 	uint32_t aliases;        /* other writable mappings of the same memory that this process had at the attach */
+	uint32_t syscalls_wait;  /* 1: system calls that meet a protected or unmapped page wait, and succeed; 0: they
+	                          * fail with EFAULT (inline delivery; user-mode faults only), and barriers are needed.
+	                          * Of an adopted region: 1, which is not known of its mappers */
+	uint32_t reserved;
 };
 
 /* Describes a region. -EINVAL (sz too small). Takes no lock; each field is read once. Since 0.1. */
 UFFDWP_EXPORT int uffdwp_region_info(const struct uffdwp_region *region, struct uffdwp_region_info *info);
 
 /* Gives the address of a region. Returns that of its first byte, which uffdwp_region_info() gives as `base`, for
- * callers in a hurry. Since 0.1. */
+ * callers in a hurry. Async-signal-safe. Since 0.1. */
 UFFDWP_EXPORT void *uffdwp_region_base(const struct uffdwp_region *region);
 
 /* Finds the region that an address lies in. Returns the region, of whatever runtime of this process, or NULL.
- * Async-signal-safe. Since 0.1. */
+ * Async-signal-safe. The caller knows that no thread closes the region meanwhile. Since 0.1. */
 UFFDWP_EXPORT struct uffdwp_region *uffdwp_region_locate(const void *address);
 
 /*
@@ -160,11 +169,12 @@ UFFDWP_EXPORT int uffdwp_region_punch(struct uffdwp_region *region, uint64_t off
  */
 UFFDWP_EXPORT int uffdwp_region_arm(struct uffdwp_region *region, uint64_t offset, uint64_t length);
 
-/* Takes the protection of a range off again. Errors as of uffdwp_region_arm(). Since 0.1. */
+/* Takes the protection of a range off again. Where increments of the region are kept its pages count as written. Errors
+ * as of uffdwp_region_arm(). Since 0.1. */
 UFFDWP_EXPORT int uffdwp_region_disarm(struct uffdwp_region *region, uint64_t offset, uint64_t length);
 
 /* Counts the armed pages of a range: those that the ledger holds for armed, into *pages. Errors as of
- * uffdwp_region_arm(), but -EBUSY; -EINVAL also if pages is NULL. Since 0.1. */
+ * uffdwp_region_arm(), except -EBUSY; -EINVAL also if pages is NULL. Since 0.1. */
 UFFDWP_EXPORT int uffdwp_region_armed(const struct uffdwp_region *region, uint64_t offset, uint64_t length,
                                       uint64_t *pages);
 
@@ -227,15 +237,16 @@ UFFDWP_EXPORT int uffdwp_region_audit(struct uffdwp_region *region, struct uffdw
 /*
  * Announces a write, which then does not fault: the explicit barrier, "I am about to write [offset, offset + length)".
  * Preserves what a running snapshot still needs and disarms, without a fault; costs a few nanoseconds where nothing is
- * armed. The range need not be aligned. Call it for buffers that are handed to system calls under inline delivery. The
- * promise holds until the next begin or arm; under rearm and minor inline, and with any by UFFDWP_ARMING_MOVE, also
- * only as long as the kernel does not swap the page out: a system call that fails with EFAULT is made once more after
- * another barrier. Where the library fills empty entries itself and a system call could not wait for that (the same,
- * inline or in user mode only) it fills those of the range, too: some system calls for each page. Pages that a lazy
- * restore has not fetched yet are waited for; the error of one that it could not fetch is the answer, and then nothing
- * is promised. Async-signal-safe. -ERANGE (outside, armed or not), -EDEADLK (the calling thread runs on a stack in this
- * region, armed or not), -ESTALE (dead), -ECHILD (a child of fork(), while its parent had something armed). Forms no
- * text. Since 0.1.
+ * armed, and waits for pool memory as a write would. The range need not be aligned. Call it for buffers that are handed
+ * to system calls where these do not wait (`syscalls_wait`). The promise holds until any thread, or a client of the
+ * control socket, arms again: by a begin, a view, a fork, a collect, an arm, an audit, a restore; under rearm and minor
+ * inline, and with any by UFFDWP_ARMING_MOVE, also only as long as the kernel does not swap the page out. So such a
+ * call is a loop: barrier, system call, and on EFAULT or a short count both again. Where the library fills empty
+ * entries itself and a system call could not wait for that (the same, inline or in user mode only) it fills those of
+ * the range, too: some system calls for each page. Pages that a lazy restore has not fetched yet are waited for; the
+ * error of one that it could not fetch is the answer, and then nothing is promised. Async-signal-safe. -ERANGE
+ * (outside, armed or not), -EDEADLK (the calling thread runs on a stack in this region, armed or not), -ESTALE (dead),
+ * -ECHILD (a child of fork(), while its parent had something armed). Forms no text. Since 0.1.
  */
 UFFDWP_EXPORT int uffdwp_prepare_write(struct uffdwp_region *region, uint64_t offset, uint64_t length);
 
@@ -245,8 +256,8 @@ UFFDWP_EXPORT int uffdwp_prepare_write(struct uffdwp_region *region, uint64_t of
  * delivery (or in user mode only) with UFFDWP_MECHANISM_REARM or _MINOR at any time, with any other while a snapshot
  * armed by UFFDWP_ARMING_MOVE has something armed (attached memory: from the first of them on). What is armed stays so.
  * The range need not be aligned; where there is nothing to do it costs a few nanoseconds, else up to a system call for
- * each page. The promise holds until the next begin or arm, and as long as the kernel does not take the page out of
- * memory: a system call that fails with EFAULT is made once more after another barrier. Pages that a lazy restore has
+ * each page. The promise holds as long as that of uffdwp_prepare_write(), and as long as the kernel does not take the
+ * page out of memory: barrier, system call, and on EFAULT or a short count both again. Pages that a lazy restore has
  * not fetched yet are waited for, as by uffdwp_prepare_write(). Async-signal-safe. Errors as of uffdwp_prepare_write().
  * Forms no text. Since 0.1.
  */

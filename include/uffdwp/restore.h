@@ -68,7 +68,7 @@ struct uffdwp_restore_progress {
  * uffdwp_region_options). The region's content is discarded; beyond the image's end it is zeros. No other thread may
  * use the memory meanwhile. The image must not be longer than the region. All that has checksums is checked, and of a
  * chain also that the raw image is the right one. `progress`, if it is not NULL, is filled in any case but -EINVAL
- * (sz). Any thread.
+ * (sz). Any thread. Any region but one of other processes' private memory; tracks report all of it as written.
  *
  * A file that does not begin as a delta does is a raw image of its own length, whatever it holds, and a raw image alone
  * has no checksum: one that was cut off restores as a shorter one, with 0. Compare length_bytes with what you expect.
@@ -87,19 +87,22 @@ UFFDWP_MUST_CHECK UFFDWP_EXPORT int uffdwp_restore(struct uffdwp_region *region,
 struct uffdwp_restore;
 
 /*
- * Begins to read an image into a region and returns at once: the memory may be used, written, armed, tracked and
- * snapshotted from now on. A page is fetched at its first access, which waits for it, or by threads of the library that
- * fetch the rest meanwhile. The region's content is discarded before, which takes as long as freeing it does.
+ * Begins to read an image into a region and does not wait for it. First the region's content is discarded, which takes
+ * as long as freeing it does: no other thread may use the memory until this call has returned. From then on it may be
+ * used, written, armed, tracked and snapshotted. A page is fetched at its first access, which waits for it (one by a
+ * barrier or by uffdwp_restore_check() is an access, too), or by threads of the library that fetch the rest meanwhile.
  *
- * A page that cannot be read, or is damaged, raises SIGBUS when it is accessed, and is counted in the progress; it
- * never shows zeros. After a SIGBUS uffdwp_restore_check() says why. A snapshot that needs it fails with the same
- * error, or with -ENOLINK where the restore was aborted or freed. So it stays until it is discarded by
- * uffdwp_region_punch(), or the region is restored anew or closed.
+ * A page that cannot be read, or is damaged, raises SIGBUS when it is accessed (a system call fails with EFAULT), and
+ * is counted in the progress; it never shows zeros. In its handler uffdwp_restore_check() says why: the offset is the
+ * address in siginfo less uffdwp_region_base(); the program keeps the restore's handle for that. A snapshot that needs
+ * the page fails with the same error, or with -ENOLINK where the restore was aborted or freed. The page stays so until
+ * it is discarded by uffdwp_region_punch(), or the region is restored anew or closed.
  *
  * Only for regions whose mechanism sees accesses to empty pages, which only UFFDWP_MECHANISM_REARM does; AUTO does not
  * take it on a current kernel, so name it when the region is created. It stays the region's mechanism afterwards: the
  * first touch of a page that was never touched, or was lost, costs a fault. While a lazy restore is not freed, no view
- * can be opened and no second restore begun. Without UFFDIO_POISON (before Linux 6.6) inline delivery is needed, too.
+ * can be opened and no second restore begun. Without UFFDIO_POISON (before Linux 6.6) name
+ * UFFDWP_DELIVERY_INLINE, too, which AUTO does not take: system calls then need barriers.
  * Not seen: other mappings of the same file, and read(2) on it, show holes until a page was fetched; content that was
  * not fetched yet can be discarded by uffdwp_region_punch() only. The files of the chain must stay as they are until
  * the restore was freed. Only the length of a chain's raw image is checked, as by uffdwp_image_open(): a lazy restore
@@ -107,8 +110,8 @@ struct uffdwp_restore;
  * uffdwp_image_verify() first if that can have happened; uffdwp_restore() does it.
  *
  * With `first` these pages are fetched before the others, each with its neighbours up to 64 KiB, and after what an
- * access waits for; with UFFDWP_RESTORE_BEGIN_ON_DEMAND they alone come without an access. It costs 8 bytes a page
- * until the restore is freed.
+ * access waits for; with UFFDWP_RESTORE_BEGIN_ON_DEMAND they alone come without an access. It costs 8 bytes for each of
+ * them until the restore is freed.
  *
  * Errors, nothing changed: those of uffdwp_image_open(), -EINVAL (also more of `first` than the image has pages),
  * -E2BIG, -ERANGE (the image is longer than the region, or an offset of `first` lies beyond its end), -EBUSY (a
@@ -134,9 +137,10 @@ UFFDWP_EXPORT int uffdwp_restore_fd(struct uffdwp_restore *restore);
 UFFDWP_EXPORT int uffdwp_restore_abort(struct uffdwp_restore *restore);
 
 /*
- * Waits until a restore has ended: until all pages are there, or timeout_ms have passed (-1: for ever; 0: only looks).
- * Returns 0: all are there;
- * -ETIMEDOUT: still running; else the error that the restore ended with when everything that can be fetched was.
+ * Waits until a restore has ended: until all pages are there, or timeout_ms have passed (-1, or any below 0: for ever;
+ * 0: only looks). Returns 0: all are there; -ETIMEDOUT: it still runs (none ends with that: such an error of a file
+ * becomes -ETIME); else the error that the restore ended with when everything that can be fetched was: -ECANCELED
+ * (aborted), -EBADMSG (a file is damaged), -EIO, -ESTALE (the region is dead), or what else reading the files answered.
  * `progress` may be NULL; it is filled in any case, also on -ETIMEDOUT, but not on -EINVAL (sz too small) and -ECHILD.
  * After an error the pages that were not fetched raise SIGBUS when they are accessed. Any thread. Since 0.1.
  */

@@ -10,7 +10,8 @@
 #include <stdint.h>
 
 /* A structure of options or an answer with its sz set and all else 0, which is the default of each field: the same as
- * `{.sz = sizeof(type)}` where the language has that. */
+ * `{.sz = sizeof(type)}` where the language has that. An initializer, no expression:
+ * `struct uffdwp_collect collect = UFFDWP_INIT(struct uffdwp_collect);` */
 #ifdef __cplusplus
 template <typename type> inline type uffdwp_sized()
 {
@@ -51,8 +52,7 @@ UFFDWP_EXPORT const char *uffdwp_version(void);
 #define UFFDWP_BUILT_CONTROL (1u << 4) /* control of the live process by a socket (json-c) */
 
 /* Says what the linked library was built with. Returns flags, UFFDWP_BUILT_*. What needs a part that is left out is
- * refused
- * (-EOPNOTSUPP). Since 0.1. */
+ * refused (-EOPNOTSUPP). Since 0.1. */
 UFFDWP_EXPORT uint32_t uffdwp_built(void);
 
 /* What a region is made of. */
@@ -90,14 +90,15 @@ enum uffdwp_arming {
 	 * and a short pause at the end. Works with every mechanism. */
 	UFFDWP_ARMING_ROUNDS = 1,
 	/* The region's page tables are moved away at once (mremap(2) with MREMAP_DONTUNMAP), and each next access,
-	 * reads too, comes to the library first. Takes the same time at any size. Shared memory only. */
+	 * reads too, comes to the library first. Takes the same time at any size. UFFDWP_MEMORY_SHMEM only. */
 	UFFDWP_ARMING_MOVE = 2
 };
 
 /* Which thread resolves a write fault. */
 enum uffdwp_delivery {
 	UFFDWP_DELIVERY_AUTO = 0,   /* THREAD where the mechanism can, else INLINE: uffdwp_region_info() says which */
-	UFFDWP_DELIVERY_THREAD = 1, /* a handler thread of the runtime; the writer sleeps, system calls wait too */
+	UFFDWP_DELIVERY_THREAD = 1, /* a handler thread of the runtime; the writer sleeps, and system calls wait, too,
+	                             * if `syscalls_wait` of uffdwp_region_info() is 1 */
 	UFFDWP_DELIVERY_INLINE = 2  /* the writer itself, in a signal handler: faster, with EFAULT in system calls, see
 	                             * the top of uffdwp.h */
 };
@@ -132,7 +133,8 @@ UFFDWP_EXPORT int uffdwp_log_to(uffdwp_log_fn log, void *user);
  * snapshot, ...), by a Unix socket in a folder that only they may enter; PROTOCOL.md of the documentation says how. One
  * socket a process, which one thread serves (uffdwp-control). It goes with the last such runtime, and at exit(3). A
  * child of fork() has none. How long faults take is counted meanwhile. A snapshot that was begun so holds its region
- * until it has ended, as any does: the program's own begin answers -EBUSY */
+ * until it has ended (the program's own until they are freed): the program's begin answers -EBUSY; and it ends a chain
+ * of the program's as any other snapshot does */
 #define UFFDWP_OPEN_CONTROL (1u << 2)
 
 #define UFFDWP_CONTROL_LOOK (1u << 0)     /* may see regions, counters, snapshots, and samples of writes */
@@ -148,7 +150,8 @@ struct uffdwp_options {
 	const char *handler_cpus; /* CPUs that handlers may run on, "0-3,8"; NULL: any that the caller may. On these a
 	                           * handler follows the thread whose faults it resolves, if nearly all are of one
 	                           * (sched_setaffinity(2), and a look into /proc/self/task some times a second) */
-	uint64_t numa_nodes;      /* bit n: the handlers run on node n, stacks on the first; 0: any */
+	uint64_t numa_nodes;      /* bit n: the handlers run on node n, their stacks lie on the first of these; 0:
+	                           * any */
 	uint32_t control;         /* OPEN_CONTROL: UFFDWP_CONTROL_*; 0: LOOK and SNAPSHOT. What UFFDWP_CONTROL in the
 	                           * environment asks for comes on top (1, or a list of look, snapshot, arm), also
 	                           * without the flag; not in a set-user-id program */
@@ -184,19 +187,21 @@ UFFDWP_EXPORT int uffdwp_close(struct uffdwp *runtime);
 /*
  * Gives the text of the last call that failed in this thread: of whatever handle, copied into `buffer`, always
  * terminated. Returns the length of the whole text, as snprintf(3) does; 0, and an empty text, if none failed. What
- * other threads do does not change it, nor do later calls that succeed. Some calls leave a text although they answer 0,
- * to be looked for (non-empty) where no call failed before: uffdwp_open() (mprotect alone is left),
- * uffdwp_region_attach() with UFFDWP_REGION_ATTACH_ALIASED (another mapping was found), and calls that create where the
- * process has given up rights since uffdwp_open(). What ends in the background has a text of its own:
- * uffdwp_snapshot_text(), uffdwp_restore_text(). No text is formed by uffdwp_prepare_write(), uffdwp_restore_check()
- * and uffdwp_image_read(), nor for the -ETIMEDOUT of a wait. `buffer` may be NULL. Since 0.1.
+ * other threads do does not change it, nor do later calls that succeed, but for those that may leave a text although
+ * they answer 0, and empty it first: uffdwp_open() (mprotect alone is left), uffdwp_region_create() and
+ * uffdwp_region_attach() (the process has given up rights since uffdwp_open(); with UFFDWP_REGION_ATTACH_ALIASED,
+ * another mapping was found), uffdwp_track_start(). So a text after a 0 of these is of that call. What ends in the
+ * background has a text of its own, uffdwp_snapshot_text(), uffdwp_restore_text(), which the wait that answers the
+ * error leaves here, too. No text is formed by uffdwp_prepare_write(), uffdwp_restore_check() and uffdwp_image_read(),
+ * nor for the -ETIMEDOUT of a wait. `buffer` may be NULL. Since 0.1.
  *
  *     char text[512];
  *     uffdwp_error_text(text, sizeof(text)); // after a call that answered less than 0
  */
 UFFDWP_EXPORT size_t uffdwp_error_text(char *buffer, size_t size);
 
-/* A call is so far: `done_bytes` of `total_bytes`. Not 0: the call ends with it, and leaves no result. */
+/* A call is so far: `done_bytes` of `total_bytes`. Returns 0, or a negative errno: the call ends with that, and leaves
+ * no result. */
 typedef int (*uffdwp_progress_fn)(void *user, uint64_t done_bytes, uint64_t total_bytes);
 
 #ifdef __cplusplus

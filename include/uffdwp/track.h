@@ -22,14 +22,16 @@ extern "C" {
  * them first (MADV_POPULATE_WRITE). Between two collects the first write to each page costs a fault, which under async
  * the kernel resolves by itself; later ones cost nothing.
  *
- * Not seen are the writes listed at the top of uffdwp.h: for tracks these, too: hole punches and MADV_REMOVE of shared
+ * Not seen are the writes listed at the top of uffdwp.h (of point 9 none, by async: the kernel resolves these, too; so
+ * thread stacks may be tracked); for tracks these, too: hole punches and MADV_REMOVE of shared
  * memory (not uffdwp_region_punch()), whose pages change to zeros without a write.
  *
  * Mechanisms: async (UFFD_FEATURE_WP_ASYNC and PAGEMAP_SCAN, Linux 6.7: the kernel resolves the faults, no thread is
  * woken, system calls are not disturbed) is taken where a trial proved it, which it does not for huge pages (hugetlb)
- * yet. Memory inside a region of this library is tracked by the region's ledger, whatever its mechanism is, and may be
- * snapshotted at the same time. Elsewhere each range that is added becomes such a region (uffdwp_region_attach() lists
- * what it refuses). soft-dirty is taken only by name and with UFFDWP_TRACK_START_RESET_PROCESS: each collect clears the
+ * yet. Memory inside a region of this library is tracked by the region's ledger, whatever mechanism the region or the
+ * track has, and may be snapshotted at the same time (an adopted region by its addresses in this process). Elsewhere
+ * each range that is added becomes such a region (uffdwp_region_attach() lists what it refuses; a handler thread serves
+ * 1024 at most). soft-dirty is taken only by name and with UFFDWP_TRACK_START_RESET_PROCESS: each collect clears the
  * soft-dirty bits of the whole process, for every program that looks at them.
  */
 struct uffdwp_track;
@@ -42,7 +44,7 @@ struct uffdwp_track;
 #define UFFDWP_TRACK_START_POPULATED (1u << 0)
 /* The caller promises that tracked memory is removed from the track before it is unmapped, replaced or moved
  * (uffdwp_track_remove()). Otherwise munmap(2) and mremap(2) of tracked memory wait shortly for a thread of the track,
- * which follows them; async only. */
+ * which follows them: memory that is moved is tracked where it went; async only. */
 #define UFFDWP_TRACK_START_NO_EVENTS (1u << 2)
 /* soft-dirty may clear the soft-dirty bits of the whole process */
 #define UFFDWP_TRACK_START_RESET_PROCESS (1u << 3)
@@ -73,10 +75,10 @@ uffdwp_track_start(struct uffdwp *runtime, const struct uffdwp_track_options *op
 
 /*
  * Adds memory to a track: [address, address + length), aligned to its pages. Under async that is one or two system
- * calls, for thousands of ranges; ranges that touch are kept as one, and gaps of up to 16 pages between two are
- * registered along with them: that memory is never reported, but another userfaultfd cannot be registered there (this
- * library's tracks and regions can). Mappings of any type: under async files on disk, too. No range may be tracked
- * twice.
+ * calls, and a track may have thousands of ranges; ranges that touch are kept as one, and gaps of up to 16 pages
+ * between two are registered along with them: that memory is never reported, but another userfaultfd cannot be
+ * registered there (this library's tracks and regions can). Mappings of any type: under async files on disk, too. No
+ * range may be tracked twice, by one track or by two of async; memory inside of a region may, by several tracks.
  *
  * Errors, nothing changed: -EINVAL (not aligned, zero, unknown flag), -EOVERFLOW, -EBUSY (some of it is tracked
  * already, or another userfaultfd is registered there), -ENOENT (nothing, or not everything, is mapped there), -ERANGE
@@ -133,14 +135,25 @@ struct uffdwp_collect {
 	uint64_t bytes;          /* that were written, of all ranges */
 	void *next;              /* NULL: complete. Else `ranges` was full, and beyond this nothing was armed yet: set
 	                          * `start` to it (a `length` counts from there, so take off as much) and call again,
-	                          * until it is NULL. Each call writes the answer's fields anew */
+	                          * until it is NULL; then put `start` and `length` back for the next time. Each call
+	                          * writes the answer's fields anew */
 	uint64_t vanished_bytes; /* tracked memory that was unmapped since the last collect: it is tracked no more */
 };
 #define UFFDWP_COLLECT_INIT UFFDWP_INIT(struct uffdwp_collect)
 
 /*
  * Says what was written since the last collect: and arms it again, atomically against writers. Nothing is allocated.
- * May be called by several threads at once; each write is in one of their answers then. Under mechanisms with faults
+ * May be called by several threads at once; each write is in one of their answers then. Where `ranges` may be too few:
+ *
+ *     collect.start = NULL;
+ *     do {
+ *             if (uffdwp_track_collect(track, &collect))
+ *                     return failed();
+ *             use(written, collect.count);
+ *             collect.start = collect.next;
+ *     } while (collect.next);
+ *
+ * Under mechanisms with faults
  * writers are stalled while their pages are armed again (soft-dirty: all writers to tracked memory, by mprotect(2);
  * system calls that write there fail with EFAULT meanwhile).
  *
@@ -148,11 +161,11 @@ struct uffdwp_collect {
  * async tracks it may be. Huge pages (hugetlb) are collected in whole.
  *
  * Errors, nothing was armed: -EINVAL (sz, unknown flag, alignment, more than one place for the answer, a bitmap without
- * start and length), -E2BIG, -EOVERFLOW, -ENOSPC (the bitmap is too small, capacity is 0), -ENOENT (nothing of [start,
- * start + length) is tracked). Errors in the middle, where the answer has what was found below `next`, and all beyond
- * stays written: -ESTALE (the region there is dead: remove it), -EINVAL (start or end lies inside of a huge page),
- * -EFAULT (`ranges` cannot be written: an armed page under inline delivery, see uffdwp_prepare_write()), -ENOMEM. Since
- * 0.1.
+ * start and length), -E2BIG, -EOVERFLOW, -ENOSPC (the bitmap is too small, capacity is 0), -ENOENT (a length is given,
+ * and nothing of [start, start + length) is tracked). Errors in the middle, where the answer has what was found below
+ * `next`, and all beyond stays written: -ESTALE (the region there is dead: remove it), -EINVAL (start or end lies
+ * inside of a huge page), -EFAULT (`ranges` cannot be written: an armed page under inline delivery, see
+ * uffdwp_prepare_write()), -ENOMEM. Since 0.1.
  */
 UFFDWP_EXPORT int uffdwp_track_collect(struct uffdwp_track *track, struct uffdwp_collect *collect);
 

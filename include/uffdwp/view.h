@@ -13,10 +13,10 @@ extern "C" {
 /*
  * A read-only mapping in the same process that keeps showing the region as it was at one instant, while writers go on.
  * (Where the kernel forbids the library to write to what is mapped read-only, see proc_mem.force_override of Linux 6.12
- * and later, it is mapped writable: what a program writes there by mistake is in that view alone.)
- * It costs memory only for pages that are written while it is open. Several may be open at a time, taken at different
- * instants, beside snapshots and tracks. Only of created or attached shmem whose file is known, by mechanism marker or
- * rearm.
+ * and later, it is mapped writable: what a program writes there by mistake is in that view alone.) It costs memory only
+ * for pages that are written while it is open. Several may be open at a time, taken at different instants, beside
+ * tracks; a snapshot may begin while views are open, but none can be opened before the snapshots of the region are
+ * freed. Only of created or attached shmem whose file is known, by mechanism marker or rearm.
  *
  * Not seen are the writes listed at the top of uffdwp.h; content that is discarded outside of the library (not by
  * uffdwp_region_punch()) changes in a view, too. Read it with the CPU or hand it to write(2); do not let devices read

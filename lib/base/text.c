@@ -72,6 +72,11 @@ int text_adopt(struct text *text, int error)
 	return error;
 }
 
+void text_forget(void)
+{
+	text_of_thread[0] = '\0';
+}
+
 size_t text_copy(struct text *text, char *buffer, size_t size)
 {
 	if (!text)

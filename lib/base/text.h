@@ -29,6 +29,9 @@ int text_fail(struct text *text, int error, const char *format, ...) __attribute
 /* What another thread of ours has kept in `text` becomes the calling thread's. Returns `error`. */
 int text_adopt(struct text *text, int error);
 
+/* The calling thread's becomes empty: for a call that may leave one although it succeeds. */
+void text_forget(void);
+
 /* As snprintf(buffer, size, "%s", text); NULL: the calling thread's. */
 size_t text_copy(struct text *text, char *buffer, size_t size);
 

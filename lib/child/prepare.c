@@ -64,9 +64,10 @@ void child_unpin_regions(struct uffdwp_region *const *regions, size_t count)
 static int prepare_check(const struct uffdwp_region *region, struct text *text)
 {
 	if (!prepare_is_possible(region, region->runtime) && !atomic_load(&region->dead))
-		return text_fail(text, -EOPNOTSUPP,
-		                 "a child can have created regions of shared memory, without UFFDWP_REGION_INHERIT; "
-		                 "all other memory it inherits as from fork(2)");
+		return text_fail(
+		        text, -EOPNOTSUPP,
+		        "a child can have created regions of shared memory, without UFFDWP_REGION_CREATE_INHERIT; "
+		        "all other memory it inherits as from fork(2)");
 	if (!cut_has_rounds(region))
 		return text_fail(text, -EOPNOTSUPP, "children need mechanism marker or rearm; a region is by %s",
 		                 region->mechanism->name);

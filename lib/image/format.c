@@ -196,7 +196,7 @@ static int format_check_outside(const unsigned char *bytes, const char *path, st
 	}
 	if (format_get32(bytes, PLACE_VERSION) != DELTA_VERSION)
 		return text_fail(
-		        text, -ENOTSUP,
+		        text, -EPROTONOSUPPORT,
 		        "\"%s\" is of version %u of the format, and this library knows version %d: use a newer "
 		        "one",
 		        path, (unsigned)format_get32(bytes, PLACE_VERSION), DELTA_VERSION);

@@ -73,7 +73,7 @@ void delta_encode_header(const struct delta_header *header, unsigned char bytes[
 void delta_encode_entry(const struct delta_entry *entry, unsigned char bytes[DELTA_ENTRY_BYTES]);
 void delta_encode_trailer(const struct delta_trailer *trailer, unsigned char bytes[DELTA_TRAILER_BYTES]);
 
-/* -EBADMSG: damaged; -ENOTSUP: made by a later version. `path` is for the text. */
+/* -EBADMSG: damaged; -EPROTONOSUPPORT: made by a later version. `path` is for the text. */
 int delta_decode_header(const unsigned char bytes[DELTA_HEADER_BYTES], uint64_t file_bytes, const char *path,
                         struct delta_header *header, struct text *text);
 int delta_decode_trailer(const unsigned char bytes[DELTA_TRAILER_BYTES], uint64_t file_bytes, const char *path,

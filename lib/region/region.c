@@ -87,7 +87,7 @@ static int region_memory_place(struct uffdwp_region *region, void *memory, const
 		return text_fail(region->text, error,
 		                 "the NUMA placement was refused: ask for nodes that have memory "
 		                 "(numactl --hardware) or leave it out");
-	region->inherits = (options->flags & UFFDWP_REGION_INHERIT) != 0;
+	region->inherits = (options->flags & UFFDWP_REGION_CREATE_INHERIT) != 0;
 	if (!region->inherits)
 		error = region->k->madvise(memory, plan->capacity_bytes, MADV_DONTFORK);
 	return error ? text_fail(region->text, error, "madvise(MADV_DONTFORK) was refused") : 0;

@@ -19,7 +19,7 @@
 	SIZE(uffdwp_probe_rung, 184), \
 	SIZE(uffdwp_probe_arming, 176), \
 	SIZE(uffdwp_region_options, 96), \
-	SIZE(uffdwp_region_info, 64), \
+	SIZE(uffdwp_region_info, 72), \
 	SIZE(uffdwp_region_stats, 216), \
 	SIZE(uffdwp_lost_range, 24), \
 	SIZE(uffdwp_audit, 32), \
@@ -155,6 +155,8 @@
 	FIELD(uffdwp_region_info, fd, 52, 4), \
 	FIELD(uffdwp_region_info, dead, 56, 4), \
 	FIELD(uffdwp_region_info, aliases, 60, 4), \
+	FIELD(uffdwp_region_info, syscalls_wait, 64, 4), \
+	FIELD(uffdwp_region_info, reserved, 68, 4), \
 	FIELD(uffdwp_region_stats, sz, 0, 8), \
 	FIELD(uffdwp_region_stats, faults, 8, 8), \
 	FIELD(uffdwp_region_stats, faults_repeated, 16, 8), \
@@ -386,7 +388,7 @@
 	WORD(UFFDWP_PROBE_FILL_COPY_WP, 1), \
 	WORD(UFFDWP_PROBE_FILL_CONTINUE_WP, 2), \
 	WORD(UFFDWP_REGION_CREATE_SEALED, 1), \
-	WORD(UFFDWP_REGION_INHERIT, 2), \
+	WORD(UFFDWP_REGION_CREATE_INHERIT, 2), \
 	WORD(UFFDWP_REGION_CREATE_HUGETLB, 4), \
 	WORD(UFFDWP_REGION_ATTACH_ALIASED, 8), \
 	WORD(UFFDWP_REGION_ADOPT_PRIVATE, 16), \

@@ -191,6 +191,7 @@ START_TEST(test_every_uffd_can_be_of_user_mode)
 	ck_assert_int_eq(uffdwp_open(&options, &limited), 0);
 	ck_assert_int_eq(uffdwp_region_create(limited, LENGTH_BYTES, NULL, &watched), 0);
 	ck_assert_int_eq(uffdwp_region_info(watched, &info), 0);
+	ck_assert_uint_eq(info.syscalls_wait, 0); /* whatever info.delivery is */
 	ck_assert_int_eq(uffdwp_region_arm(watched, 0, LENGTH_BYTES), 0);
 	volatile char *memory = uffdwp_region_base(watched);
 	memory[0] = 1;
@@ -392,7 +393,7 @@ START_TEST(test_a_child_of_fork_leaves_its_parents_pages_armed)
 	struct uffdwp_snapshot_options stream = UFFDWP_SNAPSHOT_OPTIONS_INIT;
 	struct uffdwp_snapshot *snapshot;
 	int status = -1;
-	options.flags = UFFDWP_REGION_INHERIT;
+	options.flags = UFFDWP_REGION_CREATE_INHERIT;
 	ck_assert_int_eq(uffdwp_region_create(runtime, LENGTH_BYTES, &options, &inherited), 0);
 	memset(uffdwp_region_base(inherited), 1, LENGTH_BYTES);
 	stream.sink = UFFDWP_SINK_CALLBACK;

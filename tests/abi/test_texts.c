@@ -6,6 +6,8 @@
 #include <errno.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "scratch.h"
 #include "support.h"
@@ -109,6 +111,40 @@ START_TEST(test_a_text_stays_until_the_next_failure_of_any_handle)
 }
 END_TEST
 
+/* They may leave a text although they answer 0, which must not be taken for an older one. */
+START_TEST(test_a_text_after_a_create_is_of_that_create)
+{
+	struct uffdwp *another;
+	struct uffdwp_region *created;
+	struct uffdwp_track *track;
+	fail_offset();
+	ck_assert_int_eq(uffdwp_open(NULL, &another), 0);
+	ck_assert(!text_says("offset 1 "));
+	fail_offset();
+	ck_assert_int_eq(uffdwp_region_create(another, LENGTH_BYTES, NULL, &created), 0);
+	ck_assert(!text_says("offset 1 "));
+	fail_offset();
+	ck_assert_int_eq(uffdwp_track_start(another, NULL, &track), 0);
+	ck_assert(!text_says("offset 1 "));
+	ck_assert_int_eq(uffdwp_track_stop(track), 0);
+	ck_assert_int_eq(uffdwp_region_close(created), 0);
+	ck_assert_int_eq(uffdwp_close(another), 0);
+	size_t page = (size_t)getpagesize();
+	void *mapped = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	must(mapped != MAP_FAILED);
+	struct uffdwp_region_options options = UFFDWP_REGION_OPTIONS_INIT;
+	options.flags = UFFDWP_REGION_CREATE_INHERIT;
+	fail_offset();
+	ck_assert_int_eq(uffdwp_region_attach(runtime, mapped, page, &options, &created), -EINVAL);
+	ck_assert(text_says("flag"));
+	fail_offset();
+	ck_assert_int_eq(uffdwp_region_attach(runtime, mapped, page, NULL, &created), 0);
+	ck_assert(!text_says("offset 1 "));
+	ck_assert_int_eq(uffdwp_region_close(created), 0);
+	munmap(mapped, page);
+}
+END_TEST
+
 /* --- in the background ------------------------------------------------------------------------------------------- */
 
 static int refuse_all(void *user, uint64_t offset, const void *data, uint64_t length)
@@ -194,6 +230,7 @@ int main(void)
 	tcase_add_test(tests, test_a_text_is_not_overwritten_by_another_thread);
 	tcase_add_test(tests, test_a_thread_whose_calls_did_not_fail_has_no_text);
 	tcase_add_test(tests, test_a_text_stays_until_the_next_failure_of_any_handle);
+	tcase_add_test(tests, test_a_text_after_a_create_is_of_that_create);
 	tcase_add_test(tests, test_a_snapshot_that_fails_says_why_to_the_thread_that_waits);
 	tcase_add_test(tests, test_a_restore_that_fails_has_a_text_of_its_own);
 	suite_add_tcase(suite, tests);

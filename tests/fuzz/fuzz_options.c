@@ -357,7 +357,7 @@ static void do_create(struct forge_input *input)
 	int error = uffdwp_region_create(runtime, length, given_end(&given, input), &out);
 
 	check_region(&given, error, out,
-	             UFFDWP_REGION_CREATE_SEALED | UFFDWP_REGION_INHERIT | UFFDWP_REGION_CREATE_HUGETLB);
+	             UFFDWP_REGION_CREATE_SEALED | UFFDWP_REGION_CREATE_INHERIT | UFFDWP_REGION_CREATE_HUGETLB);
 }
 
 static void *choose_address(struct forge_input *input)
@@ -381,7 +381,7 @@ static void do_attach(struct forge_input *input)
 	uint64_t length = choose_length(input);
 	int error = uffdwp_region_attach(runtime, address, length, given_end(&given, input), &out);
 
-	check_region(&given, error, out, UFFDWP_REGION_INHERIT | UFFDWP_REGION_ATTACH_ALIASED);
+	check_region(&given, error, out, UFFDWP_REGION_ATTACH_ALIASED);
 }
 
 static void begin_snapshot_options(struct given *given, struct forge_input *input, int fd)

@@ -617,7 +617,7 @@ START_TEST(test_odd_options_are_refused)
 	options.mechanism = UFFDWP_MECHANISM_MARKER;
 	expect(adopt_by(&options), -EINVAL, "rearm");
 	options = private_options();
-	options.flags |= UFFDWP_REGION_INHERIT;
+	options.flags |= UFFDWP_REGION_CREATE_INHERIT;
 	expect(adopt_by(&options), -EINVAL, "UFFDWP_REGION_ADOPT_PRIVATE");
 	options = private_options();
 	uint64_t address = process.mappings[0].address;

@@ -166,7 +166,7 @@ static void write_in_child(void *argument)
 
 START_TEST(test_child_that_inherits_the_region_writes_unseen)
 {
-	if (!SUPPORT_THREAD_SANITIZER && open_case(_i, UFFDWP_REGION_INHERIT)) {
+	if (!SUPPORT_THREAD_SANITIZER && open_case(_i, UFFDWP_REGION_CREATE_INHERIT)) {
 		arm_all();
 		ck_assert_int_eq(child_run(write_in_child, NULL), 0);
 		expect_unseen('c');

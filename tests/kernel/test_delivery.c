@@ -51,6 +51,13 @@ static ssize_t read_into_page(size_t page, const char *text)
 	return got < 0 ? -error : got;
 }
 
+static uint32_t says_that_they_wait(void)
+{
+	struct uffdwp_region_info info = {.sz = sizeof(info)};
+	ck_assert_int_eq(uffdwp_region_info(place.region, &info), 0);
+	return info.syscalls_wait;
+}
+
 START_TEST(test_system_call_waits)
 {
 	struct place_case which = place_case(_i);
@@ -58,6 +65,7 @@ START_TEST(test_system_call_waits)
 		return;
 	}
 	open_armed(which, 4);
+	ck_assert_uint_eq(says_that_they_wait(), 1);
 	ck_assert_int_eq((int)read_into_page(2, "hello"), 5);
 	ck_assert_mem_eq(place.base + 2 * place.page_bytes, "hello", 5);
 	ck_assert_uint_eq(place_faults(&place, 1), 1);
@@ -72,6 +80,7 @@ START_TEST(test_system_call_that_cannot_wait_gets_efault_unless_prepared)
 		return;
 	}
 	open_armed(which, 4);
+	ck_assert_uint_eq(says_that_they_wait(), 0);
 	ck_assert_int_eq((int)read_into_page(2, "hello"), -EFAULT);
 	ck_assert_uint_eq(place.base[2 * place.page_bytes], 3);
 	ck_assert_int_eq(uffdwp_prepare_write(place.region, 2 * place.page_bytes, 5), 0);

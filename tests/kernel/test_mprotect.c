@@ -342,7 +342,8 @@ static int open_inherited(int memory)
 	if (SUPPORT_THREAD_SANITIZER || !place_possible(mprotect_case(memory))) {
 		return 0;
 	}
-	options.flags = UFFDWP_REGION_INHERIT;
+	/* Memory that is attached is inherited as it is. */
+	options.flags = memory == UFFDWP_MEMORY_ANON ? 0 : UFFDWP_REGION_CREATE_INHERIT;
 	place_open_with(&place, mprotect_case(memory), memory == UFFDWP_MEMORY_HUGETLB ? 2 : 1024, &options);
 	memset(place.base, 0xaa, place.length_bytes);
 	return 1;

@@ -326,7 +326,9 @@ START_TEST(test_running_snapshot_says_so)
 		ck_assert_int_eq(uffdwp_snapshot_poll(snapshot, &progress), 0);
 		ck_assert_uint_eq(progress.state, UFFDWP_SNAPSHOT_STATE_RUNNING);
 		ck_assert_uint_eq(progress.pages_total, place.pages);
+		progress.pages_total = 0;
 		ck_assert_int_eq(uffdwp_snapshot_wait(snapshot, 0, &progress), -ETIMEDOUT);
+		ck_assert_uint_eq(progress.pages_total, place.pages);
 		ck_assert_int_eq(uffdwp_snapshot_wait(snapshot, 10, NULL), -ETIMEDOUT);
 		ck_assert_int_eq(uffdwp_region_arm(place.region, 0, place.page_bytes), -EBUSY);
 		ck_assert_int_eq(uffdwp_region_disarm(place.region, 0, place.page_bytes), -EBUSY);

@@ -27,7 +27,7 @@ static const struct exception exceptions[] = {
         {"UFFDWP_SNAPSHOT_COARSE", "no tool gives that flag"},
         {"UFFDWP_SNAPSHOT_INCREMENT", "no tool takes snapshots by callback"},
         {"the stream sink needs", "no tool takes snapshots to a descriptor"},
-        {"UFFDWP_REGION_INHERIT", "no tool makes such regions"},
+        {"UFFDWP_REGION_CREATE_INHERIT", "no tool makes such regions"},
         {"none of enum", "no tool gives such numbers"},
         {"only adopted regions", "serve has adopted its regions"},
         {"UFFDWP_NUMA", "no tool places memory"},

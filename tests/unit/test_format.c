@@ -489,7 +489,7 @@ static const struct row rows[] = {
         {nothing, "", SEEN_NEVER, 0, 0},
         AFTER(magic, "magic"),
         AFTER(trailer_magic, "trailer"),
-        {version, "version 2", SEEN_OPEN, 0, -ENOTSUP},
+        {version, "version 2", SEEN_OPEN, 0, -EPROTONOSUPPORT},
         AT_OPEN(flags, "flags"),
         AT_OPEN(page_too_small, "page size"),
         AT_OPEN(page_too_large, "page size"),

@@ -272,7 +272,7 @@ START_TEST(test_fields_out_of_range_are_refused)
 	int fd = open(file.path, O_RDWR | O_CLOEXEC);
 	must(pwrite(fd, bytes, sizeof(bytes), 0) == (ssize_t)sizeof(bytes));
 	close(fd);
-	expect_refused(file.path, -ENOTSUP, "version 2");
+	expect_refused(file.path, -EPROTONOSUPPORT, "version 2");
 	free(file.bytes);
 	test_chain_end(&chain);
 }
