@@ -69,9 +69,10 @@
  *  8. a debugger: PTRACE_POKEDATA and write(2) to /proc/PID/mem fail with EIO on an armed page, also with a handler
  *     thread; on private memory under UFFDWP_MECHANISM_MPROTECT they write, unseen. While it has stopped all threads it
  *     must not read a page that is not mapped again after a cut by UFFDWP_ARMING_MOVE, or was lost under
- *     UFFDWP_MECHANISM_REARM (/proc/PID/pagemap says): the read waits for a handler thread. Likewise one that stops
- *     threads one after the other, and a handler before a thread that is in such a begin, waits for both. To debug a
- *     program during its snapshots: UFFDWP_ARMING_ROUNDS. A core dump lacks pages that were not mapped again.
+ *     UFFDWP_MECHANISM_REARM (/proc/PID/pagemap says): the read waits for a handler thread. A debugger that stops
+ *     threads one after the other may stop a handler thread first, and then waits for a thread that is in such a begin,
+ *     which waits for that handler. To debug a program during its snapshots: UFFDWP_ARMING_ROUNDS. A core dump lacks
+ *     pages that were not mapped again.
  *  9. what the kernel writes for a thread when it ends: the word that pthread_join(3) waits for, and the words of the
  *     robust mutexes that it held. These writes wait for no fault, and are dropped without a word where the page is
  *     armed: the join hangs, EOWNERDEAD never comes. So thread stacks (with glibc and musl a thread's control block is

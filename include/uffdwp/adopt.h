@@ -56,11 +56,13 @@ extern "C" {
  *    was discarded before it was fetched shows the image.
  *  - A page that could not be fetched raises SIGBUS there, until it is discarded; also when the region was closed.
  *
- * A mapper closes its own copy of the userfaultfd when it has sent it: else the end of this process leaves its threads
- * asleep that wait at a protected page. One whose memory is restored lazily keeps it: else the end of this process,
- * before all is there, makes zeros of what is not. Better asleep than wrong: it watches this process by a pidfd or its
- * socket. A userfaultfd for user mode only (UFFD_USER_MODE_ONLY) makes system calls and
- * virtual CPUs fail at armed pages.
+ * What becomes of a mapper when this process ends depends on whether it has kept a copy of its userfaultfd:
+ *  - A mapper whose memory is restored lazily keeps it. Without it what is not there yet would become zeros; with it,
+ *    threads that need such a page sleep: so the mapper watches this process by a pidfd or its socket.
+ *  - Any other mapper closes it when it has sent it. Its writes go on unseen then; with a copy left, threads that wait
+ *    at a protected page would sleep for ever.
+ *
+ * A userfaultfd for user mode only (UFFD_USER_MODE_ONLY) makes system calls and virtual CPUs fail at armed pages.
  *
  * This process needs no right to make a userfaultfd of its own.
  */
@@ -93,10 +95,10 @@ struct uffdwp_mapper {
 /*
  * Makes a region of memory that another process maps. Its memory are the first `length` bytes from options->fd_offset
  * on of options->fd, a memfd or a file of tmpfs or hugetlbfs that is open for reading and writing; `mapper` is the
- * first process that maps it. These options are taken, and no others: sz, fd, fd_offset, mechanism (AUTO, MARKER, or
- * REARM, which lazy restores need), delivery (AUTO or THREAD), on_loss, on_loss_user. All of it is mapped in this
- * process, too. With the flag UFFDWP_REGION_ADOPT_PRIVATE fd and fd_offset are left out (fd -1 or 0), the mechanism is
- * AUTO or REARM, and huge_page_bytes is the size of the pages that the mapper has there, if they are huge.
+ * first process that maps it. These options are taken, and no others: sz, flags, fd, fd_offset, mechanism (AUTO,
+ * MARKER, or REARM, which lazy restores need), delivery (AUTO or THREAD), on_loss, on_loss_user. All of it is mapped in
+ * this process, too. With the flag UFFDWP_REGION_ADOPT_PRIVATE fd and fd_offset are left out (fd -1 or 0), the
+ * mechanism is AUTO or REARM, and huge_page_bytes is the size of the pages that the mapper has there, if they are huge.
  *
  * Errors, nothing changed: -EBUSY (the userfaultfd serves another region), -EINVAL (a length of 0 or not of whole
  * pages, an option that is for others, mappings that are not aligned, overlap or reach beyond the length, or are not of

@@ -158,7 +158,7 @@ UFFDWP_EXPORT int uffdwp_image_verify(struct uffdwp_image *image, struct uffdwp_
 struct uffdwp_image_merge_options {
 	size_t sz;         /* sizeof(struct uffdwp_image_merge_options) */
 	uint32_t flags;    /* UFFDWP_IMAGE_MERGE_* */
-	uint32_t deltas;   /* 0: the result is a raw image; else a delta that stands for so many, the newest */
+	uint32_t deltas;   /* 0: the result is a raw image; N: a delta, which takes the place of the newest N */
 	uint32_t compress; /* of a delta: level of zstd, 0 to 19 */
 	uint32_t threads;  /* raw: that read and write, 1 to 64; 0: 4 */
 	uint32_t mode;     /* permission bits of the result, from which the umask takes; 0: 0600 */

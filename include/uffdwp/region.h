@@ -59,7 +59,8 @@ struct uffdwp_region_options {
 	uffdwp_loss_fn on_loss; /* called when pages were lost; NULL: none */
 	void *on_loss_user;     /* for on_loss */
 	/* create: where to map it, all of its capacity; a multiple of its page size. Refused with -EEXIST where
-	 * something is mapped there already. For images full of pointers. NULL: anywhere */
+	 * something is mapped there already. For memory full of pointers: an image does not record where it was, the
+	 * program does. NULL: anywhere */
 	void *address;
 };
 #define UFFDWP_REGION_OPTIONS_INIT UFFDWP_INIT(struct uffdwp_region_options)
