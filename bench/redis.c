@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Question: what do the saves of a redis-server cost its clients, plain and under `uffdwp-ctl fork`?
+ * Question: what do the saves of a redis-server cost its clients, plain, under `uffdwp-ctl fork`, and under `uffdwp-ctl
+ * fork --nice=10`, where the children leave the CPUs to the server?
  *
- * Both sides run the same program with the same data, and get the same requests at the same rate, which does not depend
+ * All sides run the same program with the same data, and get the same requests at the same rate, which does not depend
  * on how fast they answer (openloop.h). Sides take turns, a round each with a new server; the order is reversed from
  * one round to the next, and ratios are medians over pairs of one round.
  *
@@ -79,6 +80,7 @@ static const struct {
 static struct redis_row rows[REDIS_SIDES] = {
         [REDIS_PLAIN] = {.name = "plain", .look = {"redis-server", "#D55E00"}},
         [REDIS_UFFDWP] = {.name = "uffdwp", .look = {"under uffdwp-ctl fork", "#0072B2"}},
+        [REDIS_NICE] = {.name = "nice", .look = {"under uffdwp-ctl fork --nice=10", "#009E73"}},
 };
 
 enum {
@@ -167,6 +169,11 @@ static void redis_report(struct report *report, const char *size_name)
 	}
 }
 
+static unsigned redis_dumps_of_ours(void)
+{
+	return rows[REDIS_UFFDWP].dumps_checked + rows[REDIS_NICE].dumps_checked;
+}
+
 static void redis_print(const struct redis_plan *plan)
 {
 	printf("\n%llu requests a second, half of them GET; milliseconds\n%-8s",
@@ -181,12 +188,14 @@ static void redis_print(const struct redis_plan *plan)
 			printf(value >= 1000 ? " %9.0f" : " %9.3f", value);
 		}
 	}
-	printf("\n%-8s", "ratio");
-	for (size_t i = 0; i < COLUMNS; i++)
-		printf(" %9.3f", rounds_ratio(&rows[REDIS_UFFDWP].figures[columns[i].figure],
-		                              &rows[REDIS_PLAIN].figures[columns[i].figure]));
-	printf("\nredis-check-rdb was content with %u dumps of the plain server and %u of the other, of %u each\n",
-	       rows[REDIS_PLAIN].dumps_checked, rows[REDIS_UFFDWP].dumps_checked, plan->rounds);
+	for (int side = REDIS_PLAIN + 1; side < REDIS_SIDES; side++) {
+		printf("\n%-8s", "ratio");
+		for (size_t i = 0; i < COLUMNS; i++)
+			printf(" %9.3f", rounds_ratio(&rows[side].figures[columns[i].figure],
+			                              &rows[REDIS_PLAIN].figures[columns[i].figure]));
+	}
+	printf("\nredis-check-rdb was content with %u dumps of the plain server and %u of the others, of %u and %u\n",
+	       rows[REDIS_PLAIN].dumps_checked, redis_dumps_of_ours(), plan->rounds, (REDIS_SIDES - 1) * plan->rounds);
 }
 
 /* ---------------------------------------------------------------------------------------------------- measuring -- */
@@ -298,7 +307,7 @@ int redis_main(int argc, char **argv)
 	redis_measure(plan);
 	report_note(&report, "rate", "%llu requests a second", (unsigned long long)plan->requests_per_s);
 	report_note(&report, "dumps", "%u plain and %u under uffdwp-ctl passed redis-check-rdb",
-	            rows[REDIS_PLAIN].dumps_checked, rows[REDIS_UFFDWP].dumps_checked);
+	            rows[REDIS_PLAIN].dumps_checked, redis_dumps_of_ours());
 	bench_size_name(plan->size_bytes, size_name, sizeof(size_name));
 	redis_report(&report, size_name);
 	if (!settings.common.json)

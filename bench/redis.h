@@ -18,7 +18,7 @@
 #include "report.h"
 #include "rounds.h"
 
-enum redis_side_number { REDIS_PLAIN, REDIS_UFFDWP, REDIS_SIDES };
+enum redis_side_number { REDIS_PLAIN, REDIS_UFFDWP, REDIS_NICE, REDIS_SIDES };
 
 /* What all sides have in common. */
 struct redis_plan {

@@ -50,9 +50,11 @@ static size_t redis_server_command_line(const struct redis_plan *plan, enum redi
 {
 	size_t count = 0;
 
-	if (side == REDIS_UFFDWP) {
+	if (side != REDIS_PLAIN) {
 		argv[count++] = plan->ctl;
 		argv[count++] = "fork";
+		if (side == REDIS_NICE)
+			argv[count++] = "--nice=10";
 		argv[count++] = "--";
 	}
 	argv[count++] = plan->server;
@@ -70,7 +72,7 @@ void redis_server_try(const struct redis_plan *plan, enum redis_side_number side
 	code = child_run((char *const *)(uintptr_t)argv, TRY_SECONDS, output, sizeof(output));
 	if (side == REDIS_PLAIN && code == NOT_FOUND)
 		bench_skip("%s is not there: install it (Debian: redis-server), or name one by --server", plan->server);
-	if (code && side == REDIS_UFFDWP)
+	if (code && side != REDIS_PLAIN)
 		bench_skip("uffdwp-ctl fork does not run %s here: exit code %d", plan->server, code);
 	if (code)
 		bench_die("%s --version has ended with %d", plan->server, code);
@@ -191,7 +193,7 @@ static void redis_server_expect_library(const struct redis_server *server)
 		found = strstr(line, "uffdwp") != NULL;
 	if (maps)
 		fclose(maps);
-	if (found != (server->side == REDIS_UFFDWP))
+	if (found != (server->side != REDIS_PLAIN))
 		redis_server_failed(server, found ? "has the library" : "does not have the library");
 }
 
