@@ -76,18 +76,50 @@ void async_unregister(struct uffdwp_track *track, uint64_t start, uint64_t end)
 		track->k->uffd_writeprotect(track->uffd, start, end - start, 0);
 }
 
-/* `peek` meets memory that is not registered as well, which must not be reported. */
-static void async_ask(int populated, int peek, struct pm_scan_arg *arg)
+static void async_ask(int populated, struct pm_scan_arg *arg)
 {
 	arg->size = sizeof(*arg);
-	arg->flags = peek ? 0 : PM_SCAN_WP_MATCHING;
-	arg->category_mask = PAGE_IS_WRITTEN | (peek ? PAGE_IS_WPALLOWED : 0);
+	arg->flags = PM_SCAN_WP_MATCHING;
+	arg->category_mask = PAGE_IS_WRITTEN;
 	arg->return_mask = PAGE_IS_WRITTEN;
 	if (populated) {
 		arg->category_mask |= PAGE_IS_PFNZERO;
 		arg->category_inverted = PAGE_IS_PFNZERO;
 		arg->category_anyof_mask = PAGE_IS_PRESENT | PAGE_IS_SWAPPED;
 	}
+}
+
+/* To look only meets memory that is not registered as well, which must not be reported. So it asks for more than one
+ * category, and kernels of before 2026 (6.12) do not take an empty entry for written then: it asks for what is not
+ * present, too, and async_keep_written() leaves out what is protected of that. */
+static void async_ask_peek(int populated, struct pm_scan_arg *arg)
+{
+	async_ask(populated, arg);
+	arg->flags = 0;
+	arg->category_mask |= PAGE_IS_WPALLOWED;
+	if (!populated) {
+		arg->category_mask = PAGE_IS_WPALLOWED;
+		arg->category_inverted = PAGE_IS_PRESENT;
+		arg->category_anyof_mask = PAGE_IS_WRITTEN | PAGE_IS_PRESENT;
+		arg->return_mask = PAGE_IS_WRITTEN | PAGE_IS_SWAPPED | PAGE_IS_WPALLOWED;
+	}
+}
+
+/* Of what async_ask_peek() found: a protected page that is in swap, or a protected entry that is empty otherwise, is
+ * swapped and not written; an empty entry, or one that has no page table, is neither. */
+static size_t async_keep_written(struct uffdwp_written *at, size_t count)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < count; i++) {
+		if ((at[i].flags & (PAGE_IS_WRITTEN | PAGE_IS_SWAPPED)) == PAGE_IS_SWAPPED)
+			continue;
+		if (kept && at[kept - 1].end == at[i].start)
+			at[kept - 1].end = at[i].end;
+		else
+			at[kept++] = (struct uffdwp_written){at[i].start, at[i].end, UFFDWP_TRACK_WRITTEN};
+	}
+	return kept;
 }
 
 /* One page is read of each page table that a hole lacks: all pages of a sparse file would be as much memory. */
@@ -135,7 +167,7 @@ int async_arm(struct uffdwp_track *track, uint64_t start, uint64_t end, int popu
 		return error;
 	struct pm_scan_arg arg = {.start = start, .end = end};
 
-	async_ask(populated, 0, &arg);
+	async_ask(populated, &arg);
 	arg.return_mask = 0;
 	error = track->k->pagemap_scan(track->pagemap, &arg);
 	return error < 0 ? error : 0;
@@ -182,11 +214,11 @@ int async_scan(struct uffdwp_track *track, const struct piece *piece, int peek, 
 	uint64_t start = piece->start;
 	uint64_t end = piece->end;
 	struct pm_scan_arg arg = {.start = start, .end = end, .vec = (uintptr_t)found->at, .vec_len = found->room};
-	int error = track->scan_skips_holes && !piece->populated ? async_fill_holes(track, start, end) : 0;
+	int error = track->scan_skips_holes && !piece->populated && !peek ? async_fill_holes(track, start, end) : 0;
 
 	if (error)
 		return error;
-	async_ask(piece->populated, peek, &arg);
+	(peek ? async_ask_peek : async_ask)(piece->populated, &arg);
 	int count = track->k->pagemap_scan(track->pagemap, &arg);
 
 	if (count < 0) { /* it may have armed a part before it failed */
@@ -194,7 +226,7 @@ int async_scan(struct uffdwp_track *track, const struct piece *piece, int peek, 
 			async_forget(track, start, end);
 		return count;
 	}
-	found->count = (size_t)count;
+	found->count = peek ? async_keep_written(found->at, (size_t)count) : (size_t)count;
 	found->until = arg.walk_end;
 	return 0;
 }

@@ -52,6 +52,9 @@ START_TEST(test_a_write_is_reported_though_its_entry_was_zapped)
 	want(1, 2);
 	cell_write(&field, 1);
 	if (!field_is_private(&field) && empty_entry(&field, 1, MADV_DONTNEED)) {
+		cell_collect(&field, &answer, UFFDWP_TRACK_COLLECT_PEEK);
+		ck_assert_msg(answer.in[1], "%s: written and then zapped, a look at page 1 does not find it",
+		              cell_name(_i));
 		cell_collect(&field, &answer, 0);
 		ck_assert_msg(answer.in[1], "%s: written and then zapped, page 1 is not reported", cell_name(_i));
 		/* A region hears of the discard from a thread: perhaps only now. */
@@ -70,6 +73,9 @@ START_TEST(test_a_write_is_reported_though_it_was_swapped_out)
 	}
 	cell_write(&field, 1);
 	if (field.page_bytes == small_page() && empty_entry(&field, 1, MADV_PAGEOUT)) {
+		cell_collect(&field, &answer, UFFDWP_TRACK_COLLECT_PEEK);
+		ck_assert_msg(answer.in[1], "%s: written and then swapped out, a look at page 1 does not find it",
+		              cell_name(_i));
 		cell_collect(&field, &answer, 0);
 		ck_assert_msg(answer.in[1], "%s: written and then swapped out, page 1 is not reported", cell_name(_i));
 	}

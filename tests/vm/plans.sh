@@ -49,7 +49,7 @@ long_tests_of() {
 	case $1 in
 	markerless) echo "adopt adopt_private child rearm audit owner content held" ;;
 	newest) echo "adopt adopt_private child child_beside child_window delivery track_holes owner ksm limits cancel modes" ;;
-	6.12) echo "adopt adopt_private child track_ranges fifo follow handlers dirty_manners" ;; # track_vanish takes longer under emulation than a guest may
+	6.12) echo "adopt adopt_private child track_holes track_ranges fifo follow handlers dirty_manners" ;; # track_vanish takes longer under emulation than a guest may
 	6.1) echo "adopt child child_beside child_window cut track_region owner content ksm modes dirty" ;;
 	5.10) echo "child rearm region owner handlers stacks held limits dirty" ;;
 	esac
