@@ -105,8 +105,8 @@ static void async_ask_peek(int populated, struct pm_scan_arg *arg)
 	}
 }
 
-/* Of what async_ask_peek() found: a protected page that is in swap, or a protected entry that is empty otherwise, is
- * swapped and not written; an empty entry, or one that has no page table, is neither. */
+/* Leaves out of what async_ask_peek() found what is protected: a protected page that is in swap, or a protected entry
+ * that is empty otherwise, is swapped and not written; an empty entry, or one that has no page table, is neither. */
 static size_t async_keep_written(struct uffdwp_written *at, size_t count)
 {
 	size_t kept = 0;
@@ -122,19 +122,28 @@ static size_t async_keep_written(struct uffdwp_written *at, size_t count)
 	return kept;
 }
 
-/* One page is read of each page table that a hole lacks: all pages of a sparse file would be as much memory. */
-static void async_fill_hole(const struct uffdwp_track *track, uint64_t start, uint64_t end)
+/* One page is read of each page table that a hole of the piece lacks: all pages of a sparse file would be as much
+ * memory. Empty entries are found as holes, too; where something else was found in what a table maps there is a
+ * table. */
+static void async_fill_hole(const struct uffdwp_track *track, const struct piece *piece, const struct page_region *hole)
 {
 	uint64_t table_bytes = pagemap_table_bytes(track->page_bytes);
+	uint64_t table = hole->start - hole->start % table_bytes;
 
-	for (uint64_t at = start; at < end; at = math_round_up(at + 1, table_bytes))
-		track->k->madvise((void *)(uintptr_t)at, track->page_bytes, MADV_POPULATE_READ);
+	for (; table < hole->end; table += table_bytes) {
+		uint64_t first = table > piece->start ? table : piece->start;
+
+		if (hole->start <= first && math_min_u64(table + table_bytes, piece->end) <= hole->end)
+			track->k->madvise((void *)(uintptr_t)first, track->page_bytes, MADV_POPULATE_READ);
+	}
 }
 
-/* Gives [start, end) page tables where it has none. A hole that comes meanwhile is found by the next collect. */
-static int async_fill_holes(const struct uffdwp_track *track, uint64_t start, uint64_t end)
+/* Gives a piece page tables where it has none. A hole that comes meanwhile is found by the next collect. */
+static int async_fill_holes(const struct uffdwp_track *track, const struct piece *piece)
 {
 	struct page_region holes[HOLES];
+	uint64_t start = piece->start;
+	uint64_t end = piece->end;
 
 	while (start < end) {
 		struct pm_scan_arg arg = {.size = sizeof(arg),
@@ -149,7 +158,7 @@ static int async_fill_holes(const struct uffdwp_track *track, uint64_t start, ui
 		int found = track->k->pagemap_scan(track->pagemap, &arg);
 
 		for (int i = 0; i < found; i++)
-			async_fill_hole(track, holes[i].start, holes[i].end);
+			async_fill_hole(track, piece, &holes[i]);
 		if (found < 0 || arg.walk_end <= start)
 			return found < 0 ? found : -EIO;
 		start = arg.walk_end;
@@ -214,7 +223,7 @@ int async_scan(struct uffdwp_track *track, const struct piece *piece, int peek, 
 	uint64_t start = piece->start;
 	uint64_t end = piece->end;
 	struct pm_scan_arg arg = {.start = start, .end = end, .vec = (uintptr_t)found->at, .vec_len = found->room};
-	int error = track->scan_skips_holes && !piece->populated && !peek ? async_fill_holes(track, start, end) : 0;
+	int error = track->scan_skips_holes && !piece->populated && !peek ? async_fill_holes(track, piece) : 0;
 
 	if (error)
 		return error;
