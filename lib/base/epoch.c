@@ -68,6 +68,8 @@ epoch_ticket epoch_enter(struct epoch *epoch)
 	/* Partner: the flip and the load in epoch_empty_side(). */
 	atomic_fetch_add_explicit(ticket, 1, memory_order_seq_cst);
 	epoch_full_barrier_after_addition();
+	/* A thread that waits for this one must not wait for a handler of the program's, which may wait for it. */
+	INVARIANT(EPOCH, invariant_signals_blocked());
 	INVARIANT_NOTE(invariant_enter());
 	return ticket;
 }

@@ -5,8 +5,9 @@
  * change of phase waits for the faults that began under the former phase" is made of, and what protects a table that
  * readers look at without a lock (publish the new one, epoch_wait(), free the old one).
  *
- * Threads: enter and leave from any thread, also in a signal handler; a thread may be inside several times.
- * epoch_wait() from one thread at a time (the caller's lock), never from inside.
+ * Threads: enter and leave from any thread, with signals blocked (those of faults may be open), also in a signal
+ * handler; a thread may be inside several times. epoch_wait() from one thread at a time (the caller's lock), never from
+ * inside.
  *
  * Idea: user-space RCU with two sides of counters (Desnoyers et al., "User-Level Implementations of Read-Copy Update").
  * A reader that loaded the side just before it flipped may count itself on the old one: hence two flips per wait.

@@ -12,7 +12,14 @@
 void text_init(struct text *text)
 {
 	lock_init(&text->lock);
+	text->is_apart = 0;
 	text->line[0] = '\0';
+}
+
+void text_init_apart(struct text *text)
+{
+	text_init(text);
+	text->is_apart = 1;
 }
 
 void text_fini(struct text *text)
@@ -25,7 +32,8 @@ static _Thread_local char text_of_thread[TEXT_BYTES];
 
 static void text_put(struct text *text, const char line[TEXT_BYTES])
 {
-	memcpy(text_of_thread, line, TEXT_BYTES);
+	if (!text || !text->is_apart)
+		memcpy(text_of_thread, line, TEXT_BYTES);
 	if (!text)
 		return;
 	lock_take(&text->lock);

@@ -16,10 +16,15 @@
 /* A pointer to one that is NULL stands for the calling thread's text only. */
 struct text {
 	struct lock lock;
+	int is_apart;
 	char line[TEXT_BYTES];
 };
 
 void text_init(struct text *text);
+
+/* What is kept in it is not the calling thread's: for what is only tried, and may be refused although the call answers
+ * 0. */
+void text_init_apart(struct text *text);
 void text_fini(struct text *text);
 
 /* Keeps "what happened: what to do", names in it escaped (escape.h), in `text` and as the calling thread's, and returns

@@ -25,7 +25,9 @@
 #include "kernel/backoff.h"
 #include "kernel/process.h"
 
-static struct lock fork_lock = LOCK_INIT;
+/* Whose turn it is to fork. No lock: it is held while the caller's functions run, with the caller's signals open, and
+ * for a thread that waits for it these stay open, too. 0: free; 1: taken; 2: taken, and others wait. */
+static _Atomic uint32_t fork_turn;
 
 /* The child that is being made, and by which thread. */
 static _Atomic(struct uffdwp_child *) fork_child;
@@ -139,7 +141,7 @@ static void fork_after_in_child(void)
 {
 	struct uffdwp_child *child = fork_mine();
 
-	lock_init(&fork_lock);
+	atomic_store(&fork_turn, 0);
 	atomic_store(&fork_child, NULL);
 	if (child)
 		fork_in_child(child);
@@ -278,6 +280,22 @@ static pid_t fork_one(const struct child_request *request, struct text *text, st
 	return pid;
 }
 
+static void fork_take_turn(const struct kernel_ops *k)
+{
+	uint32_t found = 0;
+
+	if (atomic_compare_exchange_strong(&fork_turn, &found, 1))
+		return;
+	while (atomic_exchange(&fork_turn, 2) != 0)
+		k->futex_wait((const uint32_t *)&fork_turn, 2, 0);
+}
+
+static void fork_give_turn(const struct kernel_ops *k)
+{
+	if (atomic_exchange(&fork_turn, 0) == 2)
+		k->futex_wake((const uint32_t *)&fork_turn, 1);
+}
+
 pid_t child_fork(struct uffdwp *runtime, const struct child_request *request, struct text *text,
                  struct uffdwp_child **out)
 {
@@ -287,16 +305,11 @@ pid_t child_fork(struct uffdwp *runtime, const struct child_request *request, st
 	if (!found.works)
 		return text_fail(text, found.error ? found.error : -EOPNOTSUPP,
 		                 "pages cannot be broken off a child: %s", found.reason);
-	lock_take(&fork_lock);
-	sigset_t before = fork_lock.before;
-
-	signals_restore(&before); /* the caller's functions and all handlers run as from fork(2) */
+	fork_take_turn(runtime->k);
 	pid_t pid = fork_one(request, text, out);
 
-	if (pid) { /* in the child it was made anew */
-		signals_block_but_faults(&before);
-		lock_give(&fork_lock);
-	}
+	if (pid) /* in the child it was made anew */
+		fork_give_turn(runtime->k);
 	return pid;
 }
 

@@ -109,6 +109,9 @@ static void absent_forbid(struct uffdwp_region *region, unsigned char *address)
 
 void fault_seal_at(struct uffdwp_region *region, uint64_t first, uint64_t end, uintptr_t address)
 {
+	sigset_t before;
+
+	signals_block(&before);
 	epoch_ticket ticket = epoch_enter(&fault_epoch);
 	const struct lazy *lazy = atomic_load(&region->lazy);
 
@@ -117,11 +120,15 @@ void fault_seal_at(struct uffdwp_region *region, uint64_t first, uint64_t end, u
 			absent_forbid(region, (unsigned char *)address + ((page - first) << region->page_shift));
 	}
 	epoch_leave(ticket);
+	signals_restore(&before);
 }
 
 /* Poison alone: mprotect(2) does not reach another process, nor does a failed restore leave a reader asleep there. */
 static void absent_seal_mappers(struct uffdwp_region *region)
 {
+	sigset_t before;
+
+	signals_block(&before);
 	epoch_ticket ticket = epoch_enter(&fault_epoch);
 	const struct lazy *lazy = atomic_load(&region->lazy);
 
@@ -130,6 +137,7 @@ static void absent_seal_mappers(struct uffdwp_region *region)
 			(void)mappers_poison(region, page); /* best effort, errors ignored */
 	}
 	epoch_leave(ticket);
+	signals_restore(&before);
 }
 
 void fault_seal(struct uffdwp_region *region)

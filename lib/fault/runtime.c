@@ -258,11 +258,7 @@ static int runtime_trap(const struct uffdwp_region *region)
  */
 static int runtime_is_on_region(void)
 {
-	epoch_ticket ticket = epoch_enter(&fault_epoch);
-	int is_on = registry_find(caller_stack()) != NULL;
-
-	epoch_leave(ticket);
-	return is_on;
+	return registry_locate(caller_stack()) != NULL;
 }
 
 static int runtime_refuse_caller(uintptr_t start, uint64_t length, int waits)
@@ -581,7 +577,7 @@ int runtime_plan_adopted(struct uffdwp *runtime, struct region_plan *plan)
 	if (runtime->access != KERNEL_ACCESS_COUNT)
 		(void)kernel_uffd_features(runtime->k, runtime->access, &features);
 	plan->can_poison = (features & UFFD_FEATURE_POISON) != 0;
-	plan->access = runtime->access;
+	plan->access = KERNEL_ACCESS_SYSCALL; /* of the mapper's: what meets its pages waits there, or fails there */
 	int keeps = trial.rungs[UFFDWP_MECHANISM_MARKER].works || !trial.rungs[UFFDWP_MECHANISM_REARM].works;
 	uint32_t best = keeps && !is_private ? UFFDWP_MECHANISM_MARKER : UFFDWP_MECHANISM_REARM;
 

@@ -185,6 +185,9 @@ void view_children_leave(struct uffdwp_region *region)
 	unsigned turn = 0;
 
 	while (atomic_load(&region->child_users)) {
+		sigset_t before;
+
+		signals_block(&before);
 		epoch_ticket ticket = epoch_enter(&fault_epoch);
 
 		for (unsigned i = 0; i < REGION_VIEWS_MAX; i++) {
@@ -194,6 +197,7 @@ void view_children_leave(struct uffdwp_region *region)
 				atomic_store(&view->leaves, 1);
 		}
 		epoch_leave(ticket);
+		signals_restore(&before);
 		kernel_back_off(region->k, &turn);
 	}
 }

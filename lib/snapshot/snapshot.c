@@ -512,6 +512,9 @@ static int snapshot_cut(struct uffdwp_snapshot *const *snapshots, size_t count, 
 		return error;
 	snapshot_lock_regions(sorted, count);
 	error = cut_any_dead(sorted, count) ? -ESTALE : cut_establish(sorted, count);
+	/* While signals are blocked: writers may wait for these threads, and must not wait for a handler here. */
+	for (size_t i = 0; i < count && !error; i++)
+		order_give(&snapshots[i]->order, snapshots[i]->k, ORDER_GO);
 	cut_unlock(sorted, count);
 	if (first->options.cut_leave)
 		first->options.cut_leave(first->options.cut_user);
@@ -613,7 +616,6 @@ static void snapshot_started(struct uffdwp_snapshot *snapshot)
 	TRACE("snapshot %p of region %p: %llu bytes, %u rounds, pause %llu us for %llu pages", (void *)snapshot,
 	      (void *)region, (unsigned long long)snapshot->cut.length_bytes, (unsigned)snapshot->cut.rounds,
 	      (unsigned long long)snapshot->cut.pause_ns / 1000, (unsigned long long)snapshot->cut.pause_pages);
-	order_give(&snapshot->order, snapshot->k, ORDER_GO);
 	lock_take(&snapshot->region->lock);
 	snapshot->region->cut_comes = 0; /* others may be made beside it: its thread runs */
 	lock_give(&snapshot->region->lock);

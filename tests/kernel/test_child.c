@@ -10,11 +10,14 @@
  */
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -668,6 +671,83 @@ START_TEST(test_what_is_refused)
 }
 END_TEST
 
+/* --- one thread at a time ----------------------------------------------------------------------------------------- */
+
+static _Atomic int second_id;
+static _Atomic int second_signals;
+
+static void note_signal(int number)
+{
+	(void)number;
+	atomic_fetch_add(&second_signals, 1);
+}
+
+static void *fork_second(void *unused)
+{
+	struct uffdwp_child *child;
+	atomic_store(&second_id, (int)syscall(SYS_gettid));
+	pid_t pid = uffdwp_fork(place.runtime, NULL, &child);
+	if (pid == 0) {
+		_exit(0);
+	}
+	must(pid > 0 && waitpid(pid, NULL, 0) == pid);
+	must(uffdwp_child_free(child) == 0);
+	return unused;
+}
+
+static int sleeps(int id)
+{
+	char path[64];
+	char line[256] = "";
+	snprintf(path, sizeof(path), "/proc/self/task/%d/stat", id);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	must(fd >= 0 && read(fd, line, sizeof(line) - 1) > 0);
+	close(fd);
+	char *name_end = strrchr(line, ')');
+	return name_end != NULL && name_end[2] == 'S';
+}
+
+static pthread_t second;
+
+/* While a fork is under way another waits for its turn, and is reached by signals: a collector may stop it. */
+static int wait_for_second(void *unused)
+{
+	(void)unused;
+	second = thread_start(fork_second, NULL);
+	while (atomic_load(&second_id) == 0 || !sleeps(atomic_load(&second_id))) {
+		sleep_us(200);
+	}
+	must(pthread_kill(second, SIGUSR1) == 0);
+	while (atomic_load(&second_signals) == 0) {
+		sleep_us(200);
+	}
+	return 0;
+}
+
+START_TEST(test_a_fork_that_waits_for_another_takes_signals)
+{
+	struct uffdwp_fork_options options = UFFDWP_FORK_OPTIONS_INIT;
+	struct sigaction action = {.sa_handler = note_signal};
+	struct uffdwp_child *child;
+	place_open(&place, place_case(0), 64);
+	must(sigaction(SIGUSR1, &action, NULL) == 0);
+	pid_t warm = sleeping_child(NULL, &child); /* what is tried once is tried */
+	end_child(warm, child);
+	options.cut_enter = wait_for_second;
+	options.cut_leave = leave_nothing;
+	pid_t pid = uffdwp_fork(place.runtime, &options, &child);
+	if (pid == 0) {
+		_exit(0);
+	}
+	ck_assert_int_gt(pid, 0);
+	ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
+	thread_join(second);
+	ck_assert_int_eq(atomic_load(&second_signals), 1);
+	ck_assert_int_eq(uffdwp_child_free(child), 0);
+	place_close(&place);
+}
+END_TEST
+
 int main(void)
 {
 	support_begin("test_child", &(struct support_needs){.huge_pages = 0, .swap = 1});
@@ -691,6 +771,7 @@ int main(void)
 	tcase_add_loop_test(tests, test_handlers_write_to_the_region, 0, PLACE_CASES);
 	tcase_add_test(tests, test_regions_are_closed_beside_a_fork_of_all);
 	tcase_add_test(tests, test_a_bare_child_changes_its_group);
+	tcase_add_test(tests, test_a_fork_that_waits_for_another_takes_signals);
 	tcase_add_test(tests, test_what_is_refused);
 	suite_add_tcase(suite, tests);
 	return support_run(suite);

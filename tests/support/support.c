@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/signals.h"
 #include "chance.h"
 #include "pace.h"
 #include "scratch.h"
@@ -133,6 +134,12 @@ void support_memory(uint64_t *mapped, uint64_t *resident)
 void support_note(const char *test, const char *reason)
 {
 	printf("not tested here: %s: %s\n", test, reason);
+}
+
+void support_block_signals(void)
+{
+	sigset_t before;
+	signals_block_but_faults(&before);
 }
 
 void must_hold(int holds, const char *file, int line, const char *text)

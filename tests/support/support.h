@@ -54,6 +54,9 @@ void support_memory(uint64_t *mapped, uint64_t *resident);
 /* One line about a single test that could not be made here. */
 void support_note(const char *test, const char *reason);
 
+/* A fixture for tests of what threads of the library do: with signals blocked, as all of these have them. */
+void support_block_signals(void);
+
 /* 1 where the thread sanitizer watches: some tests are beyond it. */
 #ifdef __SANITIZE_THREAD__
 #define SUPPORT_THREAD_SANITIZER 1

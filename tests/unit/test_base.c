@@ -18,6 +18,7 @@
 #include "base/signals.h"
 #include "base/text.h"
 #include "base/thread.h"
+#include "support.h"
 
 /* -------------------------------------------------------------------------------------------------------- epoch -- */
 
@@ -268,6 +269,27 @@ START_TEST(test_a_failure_keeps_its_text_and_errno)
 }
 END_TEST
 
+START_TEST(test_a_text_that_is_apart_is_not_the_threads)
+{
+	struct text text;
+	struct text apart;
+	char line[64];
+
+	text_init(&text);
+	text_init_apart(&apart);
+	(void)text_fail(&text, -EPERM, "of the call");
+	(void)text_fail(&apart, -ENOENT, "of a trial");
+	ck_assert_uint_gt(text_copy(NULL, line, sizeof(line)), 0);
+	ck_assert_str_eq(line, "of the call");
+	(void)text_copy(&apart, line, sizeof(line));
+	ck_assert_str_eq(line, "of a trial");
+	text_forget();
+	ck_assert_uint_eq(text_copy(NULL, line, sizeof(line)), 0);
+	text_fini(&text);
+	text_fini(&apart);
+}
+END_TEST
+
 START_TEST(test_a_text_is_cut_to_the_buffer)
 {
 	struct text text;
@@ -402,6 +424,7 @@ END_TEST
 static void add_epoch(Suite *suite)
 {
 	TCase *tcase = tcase_create("epoch");
+	tcase_add_checked_fixture(tcase, support_block_signals, NULL);
 
 	tcase_set_timeout(tcase, 60);
 	tcase_add_test(tcase, test_wait_returns_at_once_when_no_thread_is_inside);
@@ -427,6 +450,7 @@ static void add_rest(Suite *suite)
 	TCase *tcase = tcase_create("text and math");
 
 	tcase_add_test(tcase, test_a_failure_keeps_its_text_and_errno);
+	tcase_add_test(tcase, test_a_text_that_is_apart_is_not_the_threads);
 	tcase_add_test(tcase, test_a_text_is_cut_to_the_buffer);
 	tcase_add_test(tcase, test_math_rounds_as_it_says);
 	tcase_add_test(tcase, test_blocked_signals_come_when_they_are_restored);

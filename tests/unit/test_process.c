@@ -91,6 +91,7 @@ int main(void)
 	support_begin("test_process", &(struct support_needs){0});
 	Suite *suite = suite_create("process");
 	TCase *tests = tcase_create("process");
+	tcase_add_checked_fixture(tests, support_block_signals, NULL);
 	tcase_add_test(tests, test_vfork_child_leaves_the_epoch_of_its_parent_alone);
 	tcase_add_test(tests, test_child_of_fork_has_an_epoch_of_its_own);
 	tcase_add_test(tests, test_nothing_is_located_before_the_first_runtime);

@@ -145,6 +145,7 @@ int main(void)
 	support_begin("test_registry", &(struct support_needs){0, 0});
 	Suite *suite = suite_create("registry");
 	TCase *tests = tcase_create("registry");
+	tcase_add_checked_fixture(tests, support_block_signals, NULL);
 	tcase_set_timeout(tests, 2 * TIME_LIMIT_S);
 	tcase_add_test(tests, test_a_writer_that_comes_late_tries_again);
 	tcase_add_loop_test(tests, test_no_signal_is_taken_with_the_lock, 0, CHANGES);

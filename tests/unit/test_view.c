@@ -88,6 +88,7 @@ int main(void)
 	support_begin("test_view", &(struct support_needs){0, 0});
 	Suite *suite = suite_create("view");
 	TCase *tests = tcase_create("view");
+	tcase_add_checked_fixture(tests, support_block_signals, NULL);
 	tcase_add_test(tests, test_page_that_cannot_be_broken_off_cannot_be_read);
 	tcase_add_test(tests, test_view_whose_region_died_cannot_be_read);
 	suite_add_tcase(suite, tests);
