@@ -104,14 +104,12 @@
  * back, with all three arguments. Where another handler is found in front, each call that arms (create and attach,
  * begin, view, fork, arm, restore, track add and collect) puts the library's in front of it again, with a line in the
  * log: it then gets what is not the library's. Between such calls the library does not look: a handler that is
- * installed while pages are armed, and swallows their faults, ends the program. -EMLINK: more than 8 different handlers
+ * installed while pages are armed, and swallows their faults, ends the program. -EMLINK: more than 7 different handlers
  * were found in front of the library's since the process began: have them pass on, or install each once. The library's
  * handler runs on the alternate stack of a thread that has one (SA_ONSTACK), with all signals blocked, and stays to the
  * end of the process. Under thread delivery the library has no handler of any signal.
  *
- * Conventions
- * -----------
- * Functions return 0 (or a count) or a negative errno. Outputs come last; a handle is written
+ * Conventions ----------- Functions return 0 (or a count) or a negative errno. Outputs come last; a handle is written
  * only on success, and which answers are filled on an error, too, their call says. Every option structure starts with
  * its own size in `sz`; all else is 0 by default (`{.sz = sizeof o}`, UFFDWP_INIT(type)). -EINVAL: sz is below 16, sz
  * ends inside of a pointer field, or a flag is unknown. -E2BIG: sz is larger than this library knows, and the extra
@@ -123,9 +121,9 @@
  * bits; ranges are half-open: [start, end), or an offset or address and a length. What options point to (paths, names,
  * arrays) is not used any more when the call has returned, but for functions with their `user`, which must stay until
  * the handle is freed, and descriptors where it is said. All of it may lie in a region; where the kernel writes it for
- * the library (`ranges` of a collect, the buffer of uffdwp_image_read()) inline delivery needs a barrier before. Each
- * call that arms, or stalls faults for a moment, may answer -EDEADLK or -EMLINK, see above; those that close, stop and
- * free never do. Those that wait go on after a signal: none answers -EINTR.
+ * the library (`ranges` of a collect, the buffer of uffdwp_image_read()) a barrier comes first in a region where system
+ * calls do not wait. Each call that arms, or stalls faults for a moment, may answer -EDEADLK or -EMLINK, see above;
+ * those that close, stop and free never do. Those that wait go on after a signal: none answers -EINTR.
  *
  * Flags: UFFDWP_<NOUN>_<CALL>_<WORD> is for that call of the noun only, UFFDWP_<NOUN>_<WORD> for each call of it that
  * takes flags. No two flags of a noun share a bit, so that the flag of another call is refused like an unknown one.
@@ -160,7 +158,8 @@
  * no SIGPIPE.
  *
  * Locks: a write fault waits for threads of the library (a handler thread; the snapshot's while the pool is full; those
- * of a lazy restore), for threads that are inside of a begin, view, fork, arm or collect, as long as it stalls faults,
+ * of a lazy restore), for threads that are inside of a call that arms, disarms or ends something, as long as it stalls
+ * faults,
  * and for a child's end beyond `private_bytes`. None of these takes a lock of the program's meanwhile, unless a
  * callback does. So a callback that runs in a thread of the library (on_loss, uffdwp_sink_fn) must not take a lock
  * which a thread may hold while it writes to a region, or while it calls the library: with the heap in a region those
@@ -168,7 +167,8 @@
  * cut_enter takes it: both run in the caller's thread, and a writer that holds the lock gets its fault resolved until
  * cut_enter has returned. A program may stop its other threads by signals at any point, as collectors do, and call the
  * library meanwhile: signals are blocked while a thread has a lock of the library or resolves its fault, so that it
- * stops afterwards.
+ * stops afterwards. (But not uffdwp_fork(), which waits for one that is under way; and calls that start threads, as
+ * begins do, may need the C library's allocator, which a stopped thread may hold.)
  *
  * Cancellation: no function is a cancellation point, those that wait neither, and the signal handler of inline delivery
  * is none. A thread that pthread_cancel(3) asked to end gets its answer first, and ends at its next cancellation point

@@ -181,7 +181,7 @@ UFFDWP_EXPORT int uffdwp_restore_check(struct uffdwp_restore *restore, uint64_t 
 	API_CALL();
 	struct uffdwp_region *region = restore->region;
 
-	if (api_is_foreign(region->runtime))
+	if (api_is_child(region->runtime))
 		return -ECHILD;
 	if (offset + length < offset)
 		return -EOVERFLOW;

@@ -77,6 +77,7 @@ static int api_track_check_range(const struct uffdwp_track *track, uint64_t star
 UFFDWP_EXPORT int uffdwp_track_add(struct uffdwp_track *track, void *address, uint64_t length, uint32_t flags)
 {
 	API_CALL();
+	text_forget();
 	uint64_t start = (uintptr_t)address;
 	int clean = (flags & UFFDWP_TRACK_ADD_CLEAN) != 0;
 

@@ -105,8 +105,8 @@ wanted_targets() {
 	local tests
 	[[ $selected -eq 1 && $build_only -eq 0 ]] || return 0
 	tests=$(ctest --test-dir "$folder" -N "${ctest_arguments[@]}" | sed -nE 's/^ *Test +#[0-9]+: ([^ ]+).*/\1/p' | sort)
-	comm -23 <(echo "$tests") <(cmake --build "$folder" --target help | sed -nE 's/^(\.\.\. )?([a-z0-9_]+)(: .*)?$/\2/p' | sort) |
-		grep -q . || echo "$tests"
+	[[ -n $(comm -23 <(echo "$tests") \
+		<(cmake --build "$folder" --target help | sed -nE 's/^(\.\.\. )?([a-z0-9_]+)(: .*)?$/\2/p' | sort)) ]] || echo "$tests"
 }
 
 # The thread sanitizer of these compilers cannot place its shadow beside addresses that are randomized with many bits.

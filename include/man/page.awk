@@ -518,7 +518,7 @@ function meanings_load() {
 	meaning["EISDIR"] = "The path is that of a folder."
 	meaning["E2BIG"] = "`sz` is larger than this library knows, and the bytes beyond are not all zeros."
 	meaning["EMFILE"] = "The process may open no more descriptors."
-	meaning["EMLINK"] = "More than 8 different handlers of the signal were found; see `Signal handlers` in uffdwp-caveats(7)."
+	meaning["EMLINK"] = "More than 7 different handlers of the signal were found; see `Signal handlers` in uffdwp-caveats(7)."
 	meaning["ENAMETOOLONG"] = "The path is too long."
 	meaning["ENFILE"] = "The system has no more descriptors."
 	meaning["ENOENT"] = "There is no such file or folder."

@@ -100,7 +100,7 @@ struct uffdwp_fork_options {
 /*
  * Makes a child without a copy of page tables. Returns its process id in the parent, 0 in the child, or a negative
  * errno, and then there is no child. In the parent *child (unless `child` is NULL) is a handle for uffdwp_child_info(),
- * to be freed by uffdwp_child_free(); in the child it is NULL.
+ * to be freed by uffdwp_child_free(); in the child, and where there is none, it is NULL.
  *
  * Handlers of pthread_atfork(3) run as with fork(3): the cut is made after the last prepare handler, and the child has
  * its regions before its first handler. That holds for handlers that were added after this library was loaded; one that

@@ -29,10 +29,11 @@ struct uffdwp_region;
 /*
  * Pages were lost: uffdwp_region_losses() now has something to report, and may be called from here. Called in a handler
  * thread of the runtime, after the faults that were read together were resolved; in the thread that calls
- * uffdwp_region_audit() for what that finds (a thread of the library's where a client asked for it, see
- * UFFDWP_OPEN_CONTROL). Must not touch memory of any region, wait (also not for a lock, see Locks at the top of
- * uffdwp.h), or call anything else of the library. If it does not return for half a second while writers wait, another
- * thread takes the place of that handler, and running snapshots of the regions that it served fail (-EOWNERDEAD).
+ * uffdwp_region_audit(), a begin, a view or uffdwp_fork() for what that finds (a thread of the library's where a client
+ * asked for it, see UFFDWP_OPEN_CONTROL). Must not touch memory of any region, wait (also not for a lock, see Locks at
+ * the top of uffdwp.h), or call anything else of the library. If it does not return for half a second while writers
+ * wait, another thread takes the place of that handler, and running snapshots of the regions that it served fail
+ * (-EOWNERDEAD).
  */
 typedef void (*uffdwp_loss_fn)(void *user, struct uffdwp_region *region);
 
@@ -52,8 +53,8 @@ struct uffdwp_region_options {
 	                           * the process's huge pages; 0: it has none there */
 	const char *name;         /* create: shown in /proc/PID/maps, up to 200 bytes; NULL: "uffdwp" */
 	int32_t fd;         /* attach, adopt: the memfd or tmpfs file of the mapping, so that it can be punched and read
-	                     * without touching the mapping; duplicated, stays the caller's. 0 or -1: none, not known (a
-	                     * file that is descriptor 0: dup(2) it) */
+	                     * without touching the mapping; duplicated, stays the caller's. 0 or -1: none, not known:
+	                     * adopt needs one (a file that is descriptor 0: dup(2) it) */
 	uint32_t reserved;  /* 0 */
 	uint64_t fd_offset; /* attach, adopt: offset of the mapping's first byte in fd */
 	uffdwp_loss_fn on_loss; /* called when pages were lost; NULL: none */

@@ -67,8 +67,8 @@ struct uffdwp_restore_progress {
  * whole pages: round it up); a memory full of pointers needs the address that it had (`address` in struct
  * uffdwp_region_options). The region's content is discarded; beyond the image's end it is zeros. No other thread may
  * use the memory meanwhile. The image must not be longer than the region. All that has checksums is checked, and of a
- * chain also that the raw image is the right one. `progress`, if it is not NULL, is filled in any case but -EINVAL
- * (sz). Any thread. Any region but one of other processes' private memory; tracks report all of it as written.
+ * chain also that the raw image is the right one. `progress`, if it is not NULL, is filled in any case but -ECHILD and
+ * -EINVAL (sz). Any thread. Any region but one of other processes' private memory; tracks report all of it as written.
  *
  * A file that does not begin as a delta does is a raw image of its own length, whatever it holds, and a raw image alone
  * has no checksum: one that was cut off restores as a shorter one, with 0. Compare length_bytes with what you expect.

@@ -190,10 +190,10 @@ UFFDWP_EXPORT int uffdwp_close(struct uffdwp *runtime);
  * other threads do does not change it, nor do later calls that succeed, but for those that may leave a text although
  * they answer 0, and empty it first: uffdwp_open() (mprotect alone is left), uffdwp_region_create() and
  * uffdwp_region_attach() (the process has given up rights since uffdwp_open(); with UFFDWP_REGION_ATTACH_ALIASED,
- * another mapping was found), uffdwp_track_start(). So a text after a 0 of these is of that call. What ends in the
- * background has a text of its own, uffdwp_snapshot_text(), uffdwp_restore_text(), which the wait that answers the
- * error leaves here, too. No text is formed by uffdwp_prepare_write(), uffdwp_restore_check() and uffdwp_image_read(),
- * nor for the -ETIMEDOUT of a wait. `buffer` may be NULL. Since 0.1.
+ * another mapping was found), uffdwp_track_start() and uffdwp_track_add(). So a text after a 0 of these is of that
+ * call. What ends in the background has a text of its own, uffdwp_snapshot_text(), uffdwp_restore_text(), which the
+ * wait that answers the error leaves here, too. No text is formed by uffdwp_prepare_write(), uffdwp_restore_check() and
+ * uffdwp_image_read(), nor for the -ETIMEDOUT of a wait. `buffer` may be NULL. Since 0.1.
  *
  *     char text[512];
  *     uffdwp_error_text(text, sizeof(text)); // after a call that answered less than 0

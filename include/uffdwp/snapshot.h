@@ -203,7 +203,7 @@ struct uffdwp_snapshot_options {
  * refused with. The region: -EBUSY (a snapshot of it has not been freed, or a view or a child of it is just being
  * made), -ESTALE (dead), -EBADF (descriptors of the library were closed). The file: -ENOENT (the folder of `path` is
  * not there), -EACCES (the folder is not writable), -ENOTDIR, -EROFS, -EISDIR, -ENAMETOOLONG, -ENOSPC, -EDQUOT (no room
- * for the image), -EBADF (`fd` is none that can be written to). The parent (a begin without it meets none of these):
+ * for the image), -EBADF (`fd` is none that can be written to). The parent, or UFFDWP_SNAPSHOT_INCREMENT:
  * -ENODATA (what was written since the last snapshot is not known: without UFFDWP_SNAPSHOT_KEEP, after a failed
  * snapshot or a restore, for example), -EXDEV (the parent is not the image of this region's last snapshot), -EBADMSG
  * (it is damaged), -ELOOP (its chain has 512 files already). What is here: -EOPNOTSUPP (there are no deltas and

@@ -78,7 +78,7 @@ uffdwp_track_start(struct uffdwp *runtime, const struct uffdwp_track_options *op
  * calls, and a track may have thousands of ranges; ranges that touch are kept as one, and gaps of up to 16 pages
  * between two are registered along with them: that memory is never reported, but another userfaultfd cannot be
  * registered there (this library's tracks and regions can). Mappings of any type: under async files on disk, too. No
- * range may be tracked twice, by one track or by two of async; memory inside of a region may, by several tracks.
+ * range may be tracked twice (different parts of a region may be, by several tracks).
  *
  * Errors, nothing changed: -EINVAL (not aligned, zero, unknown flag), -EOVERFLOW, -EBUSY (some of it is tracked
  * already, or another userfaultfd is registered there), -ENOENT (nothing, or not everything, is mapped there), -ERANGE
@@ -164,7 +164,7 @@ struct uffdwp_collect {
  * start and length), -E2BIG, -EOVERFLOW, -ENOSPC (the bitmap is too small, capacity is 0), -ENOENT (a length is given,
  * and nothing of [start, start + length) is tracked). Errors in the middle, where the answer has what was found below
  * `next`, and all beyond stays written: -ESTALE (the region there is dead: remove it), -EINVAL (start or end lies
- * inside of a huge page), -EFAULT (`ranges` cannot be written: an armed page under inline delivery, see
+ * inside of a huge page), -EFAULT (`ranges` cannot be written: an armed page where system calls do not wait, see
  * uffdwp_prepare_write()), -ENOMEM. Since 0.1.
  */
 UFFDWP_EXPORT int uffdwp_track_collect(struct uffdwp_track *track, struct uffdwp_collect *collect);

@@ -16,7 +16,7 @@ extern "C" {
  * and later, it is mapped writable: what a program writes there by mistake is in that view alone.) It costs memory only
  * for pages that are written while it is open. Several may be open at a time, taken at different instants, beside
  * tracks; a snapshot may begin while views are open, but none can be opened before the snapshots of the region are
- * freed. Only of created or attached shmem whose file is known, by mechanism marker or rearm.
+ * freed. Only of shmem whose file is known, created, attached or adopted, by mechanism marker or rearm.
  *
  * Not seen are the writes listed at the top of uffdwp.h; content that is discarded outside of the library (not by
  * uffdwp_region_punch()) changes in a view, too. Read it with the CPU or hand it to write(2); do not let devices read

@@ -12,7 +12,8 @@
 /* The name of a number or of its negative. NULL: there is no such error. */
 const char *errno_name(int error);
 
-/* The description of a number or of its negative, in English: "Invalid argument". Before glibc 2.32 the name. */
+/* The description of a number or of its negative, in English with glibc: "Invalid argument". Before glibc 2.32 the
+ * name. Allocates nothing. */
 const char *errno_text(int error);
 
 #endif

@@ -174,27 +174,39 @@ static void control_leave(const struct kernel_ops *k)
 	control_change(k, CONTROL_CLOSED, 0);
 }
 
-static int control_open(struct uffdwp *runtime, const struct uffdwp_options *options, const struct control_calls *calls,
-                        struct text *text)
+static int control_open_socket(struct uffdwp *runtime, const struct uffdwp_options *options, uint32_t bits,
+                               const struct control_calls *calls, struct text *text)
 {
-	uint32_t asked = control_of_options(options);
-	uint32_t bits = asked | control_of_environment();
-
-	if (!bits)
-		return 0;
 	int error = ask_built() ? 0
-	                        : text_fail(asked ? text : NULL, -EOPNOTSUPP,
+	                        : text_fail(text, -EOPNOTSUPP,
 	                                    "the library was built without control (json-c): leave "
 	                                    "UFFDWP_OPEN_CONTROL out");
 
 	if (!error)
 		error = control_join(runtime->k, options->control_path, calls, text);
-	if (error && !asked)
-		TRACE("no control: %s", errno_text(error));
 	if (error)
-		return asked ? error : 0;
+		return error;
 	runtime->control = bits;
 	roster_add(&runtime->roster, ROSTER_RUNTIME, runtime, NULL);
+	return 0;
+}
+
+/* What the environment asks for, and is not available, is no error of the program's. */
+static int control_open(struct uffdwp *runtime, const struct uffdwp_options *options, const struct control_calls *calls,
+                        struct text *text)
+{
+	uint32_t asked = control_of_options(options);
+	uint32_t bits = asked | control_of_environment();
+	struct text apart;
+
+	if (!bits)
+		return 0;
+	if (asked)
+		return control_open_socket(runtime, options, bits, calls, text);
+	text_init_apart(&apart);
+	if (control_open_socket(runtime, options, bits, calls, &apart))
+		TRACE("no control: %s", apart.line);
+	text_fini(&apart);
 	return 0;
 }
 

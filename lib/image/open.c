@@ -224,7 +224,7 @@ static int open_chain_seems_delta(const struct uffdwp_image *image, const struct
 {
 	struct text ignored;
 
-	text_init(&ignored);
+	text_init_apart(&ignored);
 	int seems = link->is_raw && open_is_delta(image, link, &ignored) > 0;
 
 	text_fini(&ignored);
@@ -282,7 +282,7 @@ static int open_find_given(struct uffdwp_image *image, const struct image_link *
 	struct text unreported;
 	int found = -ENOENT;
 
-	text_init(&unreported);
+	text_init_apart(&unreported);
 	for (int named = 1; named >= 0 && found; named--) {
 		for (size_t i = 0; i < options->path_count && found; i++) {
 			if ((strcmp(image_name_of(options->paths[i]), child->header.parent_name) == 0) == named)

@@ -6,6 +6,7 @@
 
 #include "base/errno_name.h"
 #include "base/math.h"
+#include "base/trace.h"
 #include "kernel/own.h"
 #include "region/view.h"
 
@@ -15,7 +16,7 @@ static uint64_t view_map_broken_bytes(const struct uffdwp_view *view)
 }
 
 /* Some kernels forbid to write by /proc/self/mem what is mapped read-only (proc_mem.force_override, Linux 6.12;
- * seen of Debian's 7.3): found out here, on a page that is anonymous. */
+ * seen of Debian's 7.3): found out here, on a page that is anonymous. 0; -EIO: so it is; or why it is not known. */
 static int view_map_try_forced_write(const struct uffdwp_view *view)
 {
 	size_t length = (size_t)1 << view->page_shift;
@@ -44,13 +45,24 @@ static int view_map_private(struct uffdwp_view *view)
 	error = own_take(view->k, view->mem, view->tag);
 	if (error)
 		return text_fail(region->text, error, "no memory for a view");
-	int access = PROT_READ | (view_map_try_forced_write(view) ? PROT_WRITE : 0);
+	error = view_map_try_forced_write(view);
+	if (error && error != -EIO)
+		return text_fail(region->text, error, "no page for a trial of a view: %s", errno_text(error));
+	int access = PROT_READ | (error ? PROT_WRITE : 0);
 
+	if (error)
+		TRACE("view of region %p: mapped writable, this kernel forbids to write what is mapped read-only",
+		      (void *)region);
+	error = 0;
 	view->broken = pages_new(view->k, view_map_broken_bytes(view));
 	view->base = view->k->mmap_unlocked(view->map_bytes, access, MAP_PRIVATE | MAP_NORESERVE, region->fd,
 	                                    region->fd_offset, &error);
 	if (!view->broken || !view->base)
-		return text_fail(region->text, error ? error : -ENOMEM, "no address space for a view");
+		return text_fail(region->text, error ? error : -ENOMEM, "no address space for a view%s",
+		                 access & PROT_WRITE
+		                         ? ", which counts as private memory on this kernel: see RLIMIT_DATA "
+		                           "and vm.overcommit_memory"
+		                         : "");
 	/* In a child of fork() no thread would break pages off. */
 	view->k->madvise(view->base, view->map_bytes, MADV_DONTFORK);
 	return 0;

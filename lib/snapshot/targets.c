@@ -51,7 +51,7 @@ static int targets_would_be(const struct kernel_ops *k, const char *path, const 
 	struct stat st;
 	int folder;
 
-	text_init(&ignored);
+	text_init_apart(&ignored);
 	int error = target_open(k, path, &ignored, &folder, name);
 
 	text_fini(&ignored);
@@ -71,7 +71,7 @@ static void targets_name_parent(const struct kernel_ops *k, int fd, const struct
 
 	if (!S_ISREG(st->st_mode) || io_read(k, fd, bytes, sizeof(bytes), 0) || !delta_is_magic(bytes))
 		return;
-	text_init(&ignored);
+	text_init_apart(&ignored);
 	if (!delta_decode_header(bytes, (uint64_t)st->st_size, "", &header, &ignored))
 		memcpy(name, header.parent_name, sizeof(header.parent_name));
 	text_fini(&ignored);

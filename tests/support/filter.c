@@ -25,7 +25,13 @@ static int filter_add(struct sock_filter *code, unsigned length)
 
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
 		return -1;
-	return (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program);
+	long result = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program);
+
+	if (result > 0) { /* a thread that has filters of its own */
+		errno = EBUSY;
+		return -1;
+	}
+	return (int)result;
 }
 
 uint32_t filter_errno(int error)
