@@ -13,7 +13,8 @@ extern "C" {
 /*
  * A read-only mapping in the same process that keeps showing the region as it was at one instant, while writers go on.
  * (Where the kernel forbids the library to write to what is mapped read-only, see proc_mem.force_override of Linux 6.12
- * and later, it is mapped writable: what a program writes there by mistake is in that view alone.) It costs memory only
+ * and later, it is mapped writable: what a program writes there by mistake is in that view alone, and it counts against
+ * RLIMIT_DATA.) It costs memory only
  * for pages that are written while it is open. Several may be open at a time, taken at different instants, beside
  * tracks; a snapshot may begin while views are open, but none can be opened before the snapshots of the region are
  * freed. Only of shmem whose file is known, created, attached or adopted, by mechanism marker or rearm.

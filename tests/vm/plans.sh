@@ -169,11 +169,16 @@ END
 	plan_tests bad_input bad_sink doctor probe minor mprotect closed files handlers stacks
 }
 
-# What a change must not break on any kernel, in a minute or two: the matrix of what preserves.
+# What a change must not break on any kernel, in a minute or two: the matrix of what preserves, and tracks where kernels
+# differ in what they take for written.
 plan_quick() {
 	plan_environment
 	echo 'step doctor 60 uffdwp-ctl doctor'
 	echo "step matrix 300 uffdwp_vm_matrix $(matrix_options "$1") --only=preserve"
+	case $1 in
+	6.12 | newest) echo "step stress-track 200 env TMPDIR=/disk UFFDWP_STRESS_SECONDS=5 UFFDWP_TRACK_ONLY='memfd by async'" \
+		'uffdwp_vm_stress_track' ;;
+	esac
 }
 
 plan_of() {
