@@ -29,6 +29,10 @@
 #include <uffdwp.h>
 #include <unistd.h>
 
+#ifndef UFFD_FEATURE_WP_HUGETLBFS_SHMEM
+#define UFFD_FEATURE_WP_HUGETLBFS_SHMEM (1 << 12) /* Linux 5.19: older headers lack it */
+#endif
+
 #define MAPPERS 2
 #define CUTS 3
 #define LENGTH_BYTES ((size_t)8 << 20)
