@@ -65,7 +65,7 @@ run_program() {
 	quietly cc -static "$scratch/program.c" -o "$scratch/static" "${flags[@]}"
 	for form in shared static; do
 		mkdir "$scratch/run-$form"
-		[[ $(cd "$scratch/run-$form" && "../$form") == 0 ]] || fail "the README's program, $form"
+		(cd "$scratch/run-$form" && "../$form") || fail "the README's program, $form"
 		[[ $(stat -c %s "$scratch/run-$form/image.raw") -eq $((1 << 30)) ]] || fail "$form: the image's length"
 		[[ $(dd if="$scratch/run-$form/image.raw" bs=1 skip=4096 count=1 status=none) == a ]] || fail "$form: the cut"
 		rm "$scratch/run-$form/image.raw"
@@ -122,7 +122,7 @@ END_OF_PROJECT
 	quietly cmake --install "$scratch/part"
 	! grep -q Werror "$scratch/part/compile_commands.json" || fail "a sub-project is built with -Werror"
 	[[ $(find "$scratch/outer-usr" -type f -printf '%P\n') == bin/with_static ]] || fail "a sub-project was installed"
-	(cd "$scratch" && [[ $(part/with_shared) == 0 && $(part/with_static) == 0 ]]) || fail "a sub-project's programs"
+	(cd "$scratch" && part/with_shared && part/with_static) || fail "a sub-project's programs"
 	rm -f "$scratch/image.raw"
 }
 

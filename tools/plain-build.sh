@@ -48,7 +48,7 @@ $CC -shared -o "$folder/lib/uffdwp_sqlite.so" "${extension[@]}" "$folder/lib/lib
 mapfile -t bank < <(sources_of sqlite uffdwp-bank | compile)
 $CC -o "$folder/bin/uffdwp-bank" "${bank[@]}" -lsqlite3 -pthread
 mapfile -t ctl < <({
-	printf '%s\n' lib/base/escape.c lib/base/errno_name.c tools/fork/names.c
+	grep -oE '\$\{PROJECT_SOURCE_DIR\}/[a-z_/]+\.c' tools/uffdwp-ctl/CMakeLists.txt | sed 's|^[^/]*/||'
 	find tools/common tools/uffdwp-ctl -name '*.c'
 } | sort | compile -Itools/common -Itools/fork "-DUFFDWP_MODULEDIR=\"/usr/local/lib/uffdwp\"" "-DUFFDWP_MODULEDIR_FROM_BIN=\"../lib/uffdwp\"")
 $CC -o "$folder/bin/uffdwp-ctl" "${ctl[@]}" "$folder/lib/libuffdwp.a" -ljson-c "${libraries[@]}"
