@@ -46,10 +46,8 @@ UFFDWP_EXPORT int uffdwp_region_adopt(struct uffdwp *runtime, uint64_t length,
 		return -ECHILD;
 	plan_init(&plan, runtime->k, runtime, length);
 	plan.mapper = &of_mapper;
-	int error = api_take_options(plan.text, options, &plan.options, sizeof(plan.options));
+	int error = api_region_take_options(&plan, options);
 
-	if (!plan.options.fd) /* not given */
-		plan.options.fd = -1;
 	if (!error && !out)
 		error = text_fail(plan.text, -EINVAL, "out is NULL");
 	if (!error)

@@ -29,6 +29,9 @@
 /* Copies a caller's structure of whatever age over `out`, which holds the defaults. -EINVAL, -E2BIG. */
 int api_take_options(struct text *text, const void *given, void *out, size_t ours);
 
+/* The options of a region, of whatever call: without a descriptor fd is -1. -EINVAL, -E2BIG. */
+int api_region_take_options(struct region_plan *plan, const struct uffdwp_region_options *given);
+
 /* 0 where `to` can take an answer of some age; `what` names it in the text. -EINVAL. */
 int api_check_answer(struct text *text, const void *to, const char *what);
 

@@ -55,7 +55,7 @@ static int api_region_check_options(const struct uffdwp_region_options *options,
 }
 
 /* Descriptor 0 means that there is none, so that zero is the default of all fields. */
-static int api_region_take_options(struct region_plan *plan, const struct uffdwp_region_options *given)
+int api_region_take_options(struct region_plan *plan, const struct uffdwp_region_options *given)
 {
 	int error = api_take_options(plan->text, given, &plan->options, sizeof(plan->options));
 
