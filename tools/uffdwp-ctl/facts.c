@@ -58,13 +58,16 @@ static void facts_look_at_user(struct facts *facts)
 static void facts_look_at_namespace(struct facts *facts)
 {
 	FILE *file = fopen("/proc/self/uid_map", "re");
-	unsigned long inside;
-	unsigned long outside;
-	unsigned long length;
+	char line[128];
 
 	facts->user_namespace = file ? 1 : -1; /* without a line no user is mapped */
 	facts->outer_uid = (unsigned)facts->uid;
-	while (file && fscanf(file, "%lu %lu %lu", &inside, &outside, &length) == 3) {
+	while (file && fgets(line, sizeof line, file) != NULL) {
+		char *text = line;
+		unsigned long inside = strtoul(text, &text, 10);
+		unsigned long outside = strtoul(text, &text, 10);
+		unsigned long length = strtoul(text, &text, 10);
+
 		facts->user_namespace = !(inside == 0 && outside == 0 && length == UINT32_MAX);
 		if (facts->uid >= inside && facts->uid - inside < length)
 			facts->outer_uid = (unsigned)(outside + (facts->uid - inside));
