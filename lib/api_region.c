@@ -147,7 +147,7 @@ UFFDWP_EXPORT int uffdwp_region_info(const struct uffdwp_region *region, struct 
 	        .fd = region->fd,
 	        .dead = atomic_load(&region->dead) != REGION_LIVES,
 	        .aliases = region->aliases,
-	        .syscalls_wait = region->waits_empty != 0,
+	        .syscalls_wait = region->syscalls_wait != 0,
 	};
 
 	api_give_answer(info, &answer, sizeof(answer));

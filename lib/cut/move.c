@@ -64,7 +64,7 @@ static const char *move_reluctance(const struct cut *cut)
 {
 	const struct uffdwp_region *region = cut->region;
 
-	if (!region->waits_empty)
+	if (!region->syscalls_wait)
 		return "system calls that read would fail with EFAULT until pages are mapped again";
 	if (!(region->fills & UFFDWP_PROBE_FILL_CONTINUE_WP))
 		return "first reads would count as writes (before Linux 6.4)";

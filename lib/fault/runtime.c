@@ -277,15 +277,12 @@ static int runtime_refuse_caller(uintptr_t start, uint64_t length, int waits)
 /* For memory that is to be attached. */
 static int runtime_check_caller(const struct region_plan *plan)
 {
-	int waits = plan->options.delivery != UFFDWP_DELIVERY_INLINE && plan->access != KERNEL_ACCESS_USER_MODE;
-
-	return runtime_refuse_caller((uintptr_t)plan->address, plan->length_bytes, waits);
+	return runtime_refuse_caller((uintptr_t)plan->address, plan->length_bytes, plan_lets_syscalls_wait(plan));
 }
 
 int runtime_check_faults(struct uffdwp_region *region)
 {
-	int waits = region->delivery != UFFDWP_DELIVERY_INLINE && region->runtime->access != KERNEL_ACCESS_USER_MODE;
-	int error = runtime_refuse_caller(atomic_load(&region->base), region->capacity_bytes, waits);
+	int error = runtime_refuse_caller(atomic_load(&region->base), region->capacity_bytes, region->syscalls_wait);
 
 	if (!error)
 		runtime_guard(region);

@@ -30,6 +30,13 @@ struct region_plan {
 	struct uffdwp_region_options options;
 };
 
+/* 1: a system call that meets a protected or empty page waits until it is resolved; 0: it fails, so that barriers come
+ * before it. */
+static inline int plan_lets_syscalls_wait(const struct region_plan *plan)
+{
+	return plan->options.delivery != UFFDWP_DELIVERY_INLINE && plan->access != KERNEL_ACCESS_USER_MODE;
+}
+
 /* A plan with the options' defaults. */
 void plan_init(struct region_plan *plan, const struct kernel_ops *k, struct uffdwp *runtime, uint64_t length_bytes);
 

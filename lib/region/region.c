@@ -289,7 +289,7 @@ static struct uffdwp_region *region_new(const struct region_plan *plan)
 	region->mem = -1;
 	region->pagemap = -1;
 	region->wake_fd = -1;
-	region->waits_empty = region->delivery != UFFDWP_DELIVERY_INLINE && plan->access != KERNEL_ACCESS_USER_MODE;
+	region->syscalls_wait = plan_lets_syscalls_wait(plan);
 	atomic_store(&region->owns_empty, (uint32_t)plan->mechanism->owns_empty);
 	atomic_store(&region->length_bytes, plan->length_bytes);
 	atomic_store(&region->merges, 1);

@@ -119,7 +119,7 @@ struct uffdwp_region {
 	int threads_known;  /* 1: faults say which thread met them */
 	int shows_writable; /* mprotect: whether a mapping is writable can be asked cheaply: (MADV_POPULATE_WRITE, 5.14)
 	                     */
-	int waits_empty;    /* 1: a system call that meets an empty entry of ours waits until it is filled */
+	int syscalls_wait;  /* 1: a system call that meets a protected or empty entry waits until it is resolved */
 	int owned;          /* 1: created by us, unmapped by us */
 	int sealed;
 	int inherits; /* a child of fork(2) has it, too */
@@ -489,7 +489,7 @@ static inline int region_can_own_empty(const struct uffdwp_region *region)
 /* A system call cannot wait for an empty entry to be filled: barriers fill it. */
 static inline int region_populates(const struct uffdwp_region *region)
 {
-	return !region->waits_empty && region_owns_empty(region);
+	return !region->syscalls_wait && region_owns_empty(region);
 }
 
 /* A fault comes from a wp bit, so that the page is there. */
