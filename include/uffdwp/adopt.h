@@ -38,6 +38,9 @@ extern "C" {
  * without the event; and the mapping that this process has of it (uffdwp_region_base()), by which it may read at any
  * time. A mapper that lies about where it has the memory spoils the region's snapshots, and nothing else.
  *
+ * What a lazy restore could not fetch raises SIGBUS in the mappers, also after the region was closed: until the mapper
+ * discards it (MADV_DONTNEED), or maps the memfd anew, which shows zeros there.
+ *
  * While a lazy restore runs nothing may be read by uffdwp_region_base(): a page that is not there yet would become one
  * of zeros. A page is fetched once, whichever mapper asks for it; the others find it in the memfd. What no mapper has
  * mapped is written to the memfd.
@@ -54,7 +57,7 @@ extern "C" {
  *  - What the mapper discards (MADV_DONTNEED, a balloon) is zeros from then on, before a restore has begun,
  *    fetched, being fetched or not: for that its userfaultfd needs UFFD_FEATURE_EVENT_REMOVE. Without it a page that
  *    was discarded before it was fetched shows the image.
- *  - A page that could not be fetched raises SIGBUS there, until it is discarded; also when the region was closed.
+ *  - A page that could not be fetched raises SIGBUS there until it is discarded.
  *
  * What becomes of a mapper when this process ends depends on whether it has kept a copy of its userfaultfd:
  *  - A mapper whose memory is restored lazily keeps it. Without it what is not there yet would become zeros; with it,

@@ -15,11 +15,15 @@
 #include "base/signals.h"
 #include "fault/fault.h"
 #include "kernel/abi.h"
+#include "kernel/backoff.h"
 #include "region/lazy.h"
 #include "region/mapper.h"
 
 /* How many pages a thread that waits for a range asks for at a time. */
 #define ASK_PAGES 256
+
+/* How often sealing is tried again, in all, while an event of a mapper waits to be read. */
+#define SEAL_TRIES 1000
 
 static enum fault_verdict absent_again(const struct fault *fault)
 {
@@ -123,20 +127,39 @@ void fault_seal_at(struct uffdwp_region *region, uint64_t first, uint64_t end, u
 	signals_restore(&before);
 }
 
-/* Poison alone: mprotect(2) does not reach another process, nor does a failed restore leave a reader asleep there. */
+/* A page in all mappers: poison alone, for mprotect(2) does not reach another process. Unprotected before, since the
+ * kernel poisons no entry that carries a wp bit. 0 or -errno; -EAGAIN: an event of a mapper has to be read first. */
+static int absent_seal_mapped(struct uffdwp_region *region, uint64_t page)
+{
+	epoch_ticket ticket = epoch_enter(&fault_epoch);
+	const struct lazy *lazy = atomic_load(&region->lazy);
+	int error = 0;
+
+	if (lazy && page < lazy->end_page && lazy_state(lazy, page) != LAZY_DONE) {
+		error = region->is_private ? 0 : mappers_writeprotect(region, page, page + 1, 0);
+		if (error != -EAGAIN)
+			error = mappers_poison(region, page);
+	}
+	epoch_leave(ticket);
+	return error;
+}
+
+/* Where the thread is the one that reads events, what they put off stays undone when the tries are used up. */
 static void absent_seal_mappers(struct uffdwp_region *region)
 {
+	unsigned turn = BACKOFF_YIELD;
+	unsigned tries = SEAL_TRIES;
 	sigset_t before;
 
 	signals_block(&before);
-	epoch_ticket ticket = epoch_enter(&fault_epoch);
-	const struct lazy *lazy = atomic_load(&region->lazy);
-
-	for (uint64_t page = 0; lazy && page < lazy->end_page; page++) {
-		if (lazy_state(lazy, page) != LAZY_DONE)
-			(void)mappers_poison(region, page); /* best effort, errors ignored */
+	for (uint64_t page = 0; page < region->ledger.count && mappers_live(region) && atomic_load(&region->lazy);) {
+		if (absent_seal_mapped(region, page) == -EAGAIN && tries) {
+			tries--;
+			kernel_back_off(region->k, &turn);
+		} else {
+			page++;
+		}
 	}
-	epoch_leave(ticket);
 	signals_restore(&before);
 }
 

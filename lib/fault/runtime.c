@@ -733,7 +733,7 @@ int runtime_end(struct uffdwp *runtime, struct uffdwp_region *region)
 	roster_remove(region->k, &region->roster);
 	atomic_store(&region->closing, 1); /* partner: the pins of a thread that makes a child of all regions */
 	view_children_leave(region);
-	if (region->is_private) /* it stays in use there: what could not be fetched shall never be zeros */
+	if (region->mappers) /* it stays in use there: what could not be fetched shall never be zeros */
 		fault_seal(region);
 	if (!atomic_load(&region->unmapped))
 		region_unregister(region);

@@ -317,7 +317,8 @@ void mappers_unregister(struct uffdwp_region *region)
 	(void)mapper_for_pages(region, 0, region->ledger.count, mapper_unregister, 0);
 }
 
-/* What was registered before one was refused is taken back. */
+/* What was registered before one was refused is taken back. -EAGAIN is no refusal: a thread there waits until an event
+ * of its own is read, by us soon. */
 int mapper_try_modes(struct mapper *mapper, uint64_t modes)
 {
 	unsigned count = mapper->count;
@@ -330,12 +331,11 @@ int mapper_try_modes(struct mapper *mapper, uint64_t modes)
 		if (!error) {
 			mapper->count++;
 			error = mapper_writeprotect(mapper, mapping->address, mapping->length, 0);
+			error = error == -EAGAIN ? 0 : error;
 		}
 	}
-	if (error && error != -EAGAIN) /* that: a thread there waits until an event of its own is read, by us soon */
+	if (error)
 		mapper_release(mapper);
-	else
-		error = 0;
 	mapper->count = count;
 	return error;
 }

@@ -472,8 +472,20 @@ distrust() {
 	grep -q "is user 0's: only that user and root may ask it" said || fail "another user: $(<said)"
 }
 
+# Its number is none of this namespace's, but it listens.
+keep_unseen() {
+	unshare --pid --fork --mount-proc "$UFFDWP_CTL" list --targets >said 2>&1 || true
+	if grep -q 'unshare' said; then
+		echo "not tested here: another PID namespace: $(head -n 1 said)"
+		return
+	fi
+	grep -q "$pid.sock: process $pid is not seen from here" said || fail "another PID namespace: $(<said)"
+	[[ -S run/uffdwp/$pid.sock ]] || fail "the socket of a process of another PID namespace was removed"
+}
+
 stand_in
 list_and_stat
+keep_unseen
 refuse
 take_snapshots
 snapshot_beside_cuts

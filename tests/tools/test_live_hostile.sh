@@ -109,7 +109,8 @@ plant() {
 	says "process 1 .* has no control socket"
 }
 
-# A name of a process of that user, but another one listens; a link to root's own socket; a process that is gone.
+# A name of a process of that user, but another one listens; the same of a process that is gone; a link to root's own
+# socket.
 lead_astray() {
 	rm "$folder"/*.sock
 	begin setpriv --reuid=$user --clear-groups sh -c 'echo $$; read line'
@@ -122,6 +123,10 @@ lead_astray() {
 	ends 0 list
 	says "/$sleeper.sock: process $pid has its socket: it is not what its name says: left out"
 	says "/$neighbour.sock: what has the name of a socket is none: left out"
+	says "/$gone.sock: process $pid has its socket: it is not what its name says: left out"
+	kill -KILL "$pid"
+	wait "$pid" 2>/dev/null || true
+	ends 0 list
 	[[ ! -e $folder/$gone.sock ]] || fail "the socket of a process that is gone was left"
 	rm "$folder"/*.sock
 	for name in {1..20}; do

@@ -264,6 +264,14 @@ test_limits() {
 	start_monitor two image=base.raw raw=images/base.raw rounds=1
 	wait "$started" && fail "--clients-max allowed too many"
 	grep -q EUSERS two.out || fail "--clients-max: $(cat two.out)"
+	# One that waits for no answer, and has handed over its memory when the server looks, would wait for ever.
+	kill -STOP "$server"
+	start_monitor three raw=images/base.raw rounds=1 firecracker
+	sleep 0.3
+	kill -CONT "$server"
+	wait "$started" && fail "--clients-max allowed Firecracker too many"
+	log_has 'was killed: its memory waits' || grep -qE 'does not take' three.out ||
+		fail "--clients-max of Firecracker: $(cat three.out)"
 	touch enough
 	finish "$one" one
 	rm enough
@@ -278,6 +286,8 @@ test_control() {
 	await test -e snapshots/seen-0.raw
 	handler=$(ps --no-headers -o pid --ppid "$server" | tr -d ' ')
 	"$UFFDWP_CTL" stat "$handler:1" >said || fail "a client is not seen: $(cat said)"
+	"$UFFDWP_CTL" trace --seconds 1 "$handler:1" >said || fail "a client cannot be traced: $(cat said)"
+	grep -qE '^[0-9:.]+ +\? +\? .* 1\+0x' said || fail "the writes of a client were not seen: $(cat said)"
 	"$UFFDWP_CTL" arm "$handler:1" >said 2>&1 && fail "pages of a client were armed from outside"
 	touch enough
 	finish "$started" seen
@@ -300,7 +310,8 @@ test_control() {
 mount_slow() { # milliseconds a read
 	command -v nbdkit nbdfuse >/dev/null && [[ -e /dev/fuse ]] || return 1
 	mkdir -p slow
-	nbdfuse slow/small.raw --command nbdkit -s --exit-with-parent --filter=delay file images/small.raw "delay-read=${1}ms" \
+	nbdfuse slow/small.raw --command nbdkit -s --exit-with-parent --filter=delay --filter=error file images/small.raw \
+		"delay-read=${1}ms" error=EIO error-pread-rate=100% "error-file=$scratch/broken" \
 		>nbdfuse.out 2>&1 &
 	children+=($!)
 	mounted=$scratch/slow
@@ -329,6 +340,23 @@ test_handler_killed() {
 	[[ $status -eq 137 ]] || grep -qE 'no answer|does not take' lost.out ||
 		fail "the client of a handler that was killed ended with $status: $(cat lost.out)"
 	await log_has 'was killed: content'
+	stop_server
+}
+
+# Nor are there zeros where the restore has failed before its handler dies.
+test_handler_killed_later() {
+	local pid
+	start_server --image slow/small.raw --threads 1 --no-order
+	start_monitor broken image=small.raw raw=images/small.raw rounds=100000 interval=10
+	pid=$started
+	await log_has 'broken, process .* restored from'
+	kill -STOP "$pid"
+	touch broken
+	await log_has 'broken, process .*: the restore failed'
+	kill -SEGV "$(ps --no-headers -o pid --ppid "$server" | tr -d ' ')"
+	await log_has 'was killed: content'
+	rm broken
+	wait "$pid" && fail "the client of a handler that was killed after its restore had failed lives on"
 	stop_server
 }
 
@@ -366,6 +394,24 @@ test_stop_in_restore() {
 	log_has 'late, process .*: restored in' || fail "the restore was not ended"
 	wait "$pid" && fail "the connection should have ended"
 	grep -qE 'no answer|does not take' late.out || fail "the client: $(cat late.out)"
+}
+
+# A terminal signals the whole group, and the first process passes the signal on: that is one request.
+test_stop_of_group() {
+	: >log
+	setsid "$UFFDWP_CTL" serve --socket socket --snapshots snapshots --image slow/small.raw --threads 16 --stop 3600 \
+		--no-order 2>>log &
+	server=$!
+	await listens
+	start_monitor group image=small.raw raw=images/small.raw rounds=100000 interval=100
+	await log_has 'group, process .* restored from'
+	kill -INT -- -"$server"
+	local pid=$server
+	server=
+	wait "$pid" || fail "the server ended with $?"
+	log_has 'group, process .*: restored in' || fail "the restore was not ended at a signal to the group"
+	wait "$started" && fail "the connection should have ended"
+	return 0
 }
 
 # What was used first is recorded, and followed: in order, checked, and never content.
@@ -433,8 +479,10 @@ test_slow_disk() {
 		return
 	fi
 	test_handler_killed
+	test_handler_killed_later
 	test_handler_killed_spared
 	test_stop_in_restore
+	test_stop_of_group
 	test_discard_in_restore
 	test_order
 	unmount_slow

@@ -161,7 +161,7 @@ const struct shape answer_write[] = {
         {"region", SHAPE_NUMBER, 0, NULL},
         {"offset", SHAPE_NUMBER, 0, NULL},
         {"address", SHAPE_TEXT, 0, NULL},
-        {"tid", SHAPE_NUMBER, 0, NULL},
+        {"tid", SHAPE_NUMBER, SHAPE_NULL, NULL},
         {"kind", SHAPE_TEXT, 0, NULL},
         {0},
 };

@@ -165,6 +165,31 @@ static void find_connect(struct find *find, const struct find_folder *folder, co
 		find_remove(folder->fd, name, looked);
 }
 
+/* No process of that number is seen from here: it has ended, or lives in another PID namespace. */
+static void find_meet_unseen(struct find *find, struct find_folder *folder, const char *name, int64_t pid,
+                             const struct stat *looked)
+{
+	struct live_peer peer = {.pid = pid, .fd = -1, .is_one_of_all = find->is_of_all};
+	enum live_end end;
+
+	if (folder->owner != geteuid() && ++folder->met > FIND_OTHERS_MOST) {
+		find_leave_out(find, folder, name, "user %u has more than %d sockets there", (unsigned)folder->owner,
+		               FIND_OTHERS_MOST);
+		return;
+	}
+	end = live_connect(&peer, folder->fd, name, &folder->owner);
+	live_disconnect(&peer);
+	if (end == LIVE_ABSENT && strstr(peer.text, "listens"))
+		find_remove(folder->fd, name, looked);
+	else if (peer.is_planted)
+		find_leave_out(find, folder, name, "%s", peer.text);
+	else if (end != LIVE_ABSENT)
+		find_leave_out(find, folder, name,
+		               "process %lld is not seen from here: it has its number in another "
+		               "PID namespace",
+		               (long long)pid);
+}
+
 /* A socket of a process that is there, and is the folder's owner's. */
 static void find_meet_process(struct find *find, struct find_folder *folder, const char *name, int64_t pid,
                               const struct stat *looked)
@@ -194,7 +219,7 @@ static void find_meet(struct find *find, struct find_folder *folder, const char 
 	if (!S_ISSOCK(looked.st_mode))
 		find_leave_out(find, folder, name, "what has the name of a socket is none");
 	else if (find_is_gone(pid))
-		find_remove(folder->fd, name, &looked);
+		find_meet_unseen(find, folder, name, pid, &looked);
 	else if (folder->owner != 0 && !live_is_of_user(pid, folder->owner, &other))
 		find_leave_out(find, folder, name, "process %lld is user %u's, and not user %u's", (long long)pid,
 		               (unsigned)other, (unsigned)folder->owner);

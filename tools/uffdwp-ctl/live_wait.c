@@ -8,10 +8,9 @@
 #include <stddef.h>
 #include <time.h>
 
-#define LIVE_WAIT_ONE_STOP_MS 300
+#include "stops.h"
 
-static volatile sig_atomic_t stops;
-static int64_t stopped_ms; /* the last time; the handler's own, since all of its signals are blocked meanwhile */
+static struct stops stops;
 static volatile sig_atomic_t resized;
 static volatile sig_atomic_t paused;
 static sigset_t waiting; /* the mask while this program waits */
@@ -25,17 +24,6 @@ int64_t live_wait_now_ms(void)
 	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-/* timeout(1) sends the signal that it got to its child and then to its whole group: that is one request, not two. */
-static void live_wait_count_stop(void)
-{
-	int64_t now_ms = live_wait_now_ms();
-
-	if (stops && now_ms - stopped_ms < LIVE_WAIT_ONE_STOP_MS)
-		return;
-	stopped_ms = now_ms;
-	stops = stops < 100 ? stops + 1 : stops;
-}
-
 static void live_wait_take(int number)
 {
 	if (number == SIGWINCH)
@@ -43,7 +31,7 @@ static void live_wait_take(int number)
 	else if (number == SIGTSTP)
 		paused = 1;
 	else
-		live_wait_count_stop();
+		stops_take(&stops, live_wait_now_ms());
 }
 
 void live_wait_catch(int screen)
@@ -69,7 +57,7 @@ void live_wait_catch(int screen)
 
 int live_wait_stops(void)
 {
-	return stops;
+	return stops.count;
 }
 
 int live_wait_resized(void)

@@ -30,6 +30,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "stops.h"
 #include "uffdwp.h"
 
 struct json_object;
@@ -63,7 +64,7 @@ struct serve_settings {
 enum serve_state {
 	SERVE_STATE_FREE,
 	SERVE_STATE_HANDSHAKE,
-	SERVE_STATE_RESTORING, /* the guest needs this process */
+	SERVE_STATE_RESTORING, /* content is missing: the guest needs this process */
 	SERVE_STATE_SERVING,
 };
 
@@ -103,6 +104,7 @@ struct serve_stream {
 	int is_ended;
 	size_t used;
 	unsigned descriptor_count;
+	size_t descriptors_end; /* the bytes that they came with end there */
 	int descriptors[SERVE_DESCRIPTORS_MAX];
 	char bytes[SERVE_MESSAGE_MAX + 1]; /* a 0 after what is used */
 };
@@ -116,6 +118,9 @@ int serve_stream_wait(struct serve_stream *stream, uint64_t until_ms, char text[
  */
 char *serve_stream_line(struct serve_stream *stream, size_t *length);
 void serve_stream_drop(struct serve_stream *stream, size_t length);
+/* Hides the descriptors if they came with a line after the first `length` bytes. How many, for descriptor_count when
+ * the line before is done. */
+unsigned serve_stream_hold_back(struct serve_stream *stream, size_t length);
 /* Closes descriptors that came and were not taken. */
 void serve_stream_close_descriptors(struct serve_stream *stream);
 void serve_stream_close(struct serve_stream *stream);
@@ -227,22 +232,23 @@ struct serve_client {
 	int waits;             /* "wait" or "bye" is answered when the snapshot ended; 2: bye */
 	int64_t wait_id;
 	int leaves;            /* when nothing runs any more */
+	struct stops stops[2]; /* from others, and from the first process */
 	uint64_t stop_at_ms;   /* what runs is aborted then; 0: never */
 	int is_other;          /* another process than the one that connected has the memory */
 	int is_gone;           /* the process that connected */
 	char text[SERVE_TEXT]; /* of the last error */
 };
 
-/* The life of the process of a client. An exit code. */
+/* The life of the process of a client. pidfd: of the process that connected; -1: it is not known. An exit code. */
 int serve_client(const struct serve_settings *settings, struct serve_slot *slot, int connection, int channel,
-                 pid_t peer);
+                 pid_t peer, int pidfd);
 
 /* -------------------------------------------------------------------------------------- serve_region.c -- */
 
 /* Adopts the memory, and begins the restore. 0, or -errno, with text. */
 int serve_region_open(struct serve_client *client);
 int serve_region_join(struct serve_client *client, const struct serve_memory *memory);
-/* All content is there: the first process needs no userfaultfd of the client any more. */
+/* All content is there, or raises SIGBUS by itself: the first process needs no userfaultfd of the client any more. */
 void serve_region_release_guard(struct serve_client *client);
 /* Ends of what ran. */
 void serve_region_end_restore(struct serve_client *client);

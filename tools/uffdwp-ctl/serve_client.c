@@ -15,17 +15,12 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "doctor.h"
 #include "serve.h"
 
 #define LOOK_MS 1000 /* how often is looked whether the region is dead */
-
-#ifndef SYS_pidfd_open
-#define SYS_pidfd_open 434
-#endif
 
 static int serve_client_is_leaving(const struct serve_client *client)
 {
@@ -34,14 +29,21 @@ static int serve_client_is_leaving(const struct serve_client *client)
 
 /* ---- what happens ---- */
 
+/* A terminal, and a service manager, signal this process and the first one, which passes it on: that is one request. */
 static void serve_client_on_signal(struct serve_client *client)
 {
 	struct signalfd_siginfo signal;
 
 	if (read(client->signals, &signal, sizeof(signal)) != (ssize_t)sizeof(signal))
 		return;
-	client->stop_at_ms = client->leaves && client->stop_at_ms ? serve_now_ms() /* the second one */
-	                                                          : serve_now_ms() + client->settings->stop_ms;
+	int is_passed_on = signal.ssi_pid != 0 && signal.ssi_pid == (uint32_t)getppid();
+	struct stops *stops = &client->stops[is_passed_on];
+
+	stops_take(stops, (int64_t)serve_now_ms());
+	if (stops->count > 1)
+		client->stop_at_ms = serve_now_ms();
+	else if (!client->stop_at_ms)
+		client->stop_at_ms = serve_now_ms() + client->settings->stop_ms;
 	client->leaves = 1;
 }
 
@@ -91,9 +93,12 @@ static void serve_client_run_commands(struct serve_client *client)
 	char *line;
 
 	while (!client->waits && !client->leaves && (line = serve_stream_line(&client->stream, &length)) != NULL) {
+		unsigned later = serve_stream_hold_back(&client->stream, length);
+
 		serve_client_look(client);
 		serve_command_run(client, line);
 		serve_stream_close_descriptors(&client->stream);
+		client->stream.descriptor_count = later;
 		serve_stream_drop(&client->stream, length);
 	}
 }
@@ -179,7 +184,6 @@ static int serve_client_prepare(struct serve_client *client)
 	(void)sigaddset(&mask, SIGTERM);
 	(void)sigaddset(&mask, SIGINT);
 	client->signals = signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK);
-	client->pidfd = (int)syscall(SYS_pidfd_open, client->peer, 0);
 	(void)prctl(PR_SET_NAME, "uffdwp-client");
 	return client->signals >= 0 ? 0 : serve_fail(client->text, -errno, "no signalfd: %s", strerror(errno));
 }
@@ -291,6 +295,7 @@ static int serve_client_close(struct serve_client *client)
 		serve_say("%s: %llu pages were not fetched: its process gets SIGBUS where it uses them",
 		          client->slot->name, (unsigned long long)client->missing_pages);
 	serve_region_close(client);
+	serve_region_release_guard(client);
 	if (client->waits)
 		serve_command_finish(client);
 	serve_stream_close(&client->stream);
@@ -300,7 +305,7 @@ static int serve_client_close(struct serve_client *client)
 }
 
 int serve_client(const struct serve_settings *settings, struct serve_slot *slot, int connection, int channel,
-                 pid_t peer)
+                 pid_t peer, int pidfd)
 {
 	static struct serve_client client;
 
@@ -309,7 +314,7 @@ int serve_client(const struct serve_settings *settings, struct serve_slot *slot,
 	client.stream.fd = connection;
 	client.channel = channel;
 	client.peer = peer;
-	client.pidfd = -1;
+	client.pidfd = pidfd;
 	client.uffd = -1;
 	client.memfd = -1;
 	client.snapshot_lock = -1;

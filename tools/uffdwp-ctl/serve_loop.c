@@ -26,12 +26,16 @@
 
 #include "doctor.h"
 #include "serve.h"
+#include "stops.h"
 
 #ifndef SYS_pidfd_open
 #define SYS_pidfd_open 434
 #endif
 #ifndef SYS_pidfd_send_signal
 #define SYS_pidfd_send_signal 424
+#endif
+#ifndef SO_PEERPIDFD
+#define SO_PEERPIDFD 77
 #endif
 
 /* What the first process alone knows of a client. */
@@ -41,7 +45,7 @@ struct serve_child {
 	int pidfd;   /* of the process that has the memory; -1: none */
 	int uffd;    /* of its memory, while content is missing; -1: none */
 	int channel; /* from its handler; -1: closed */
-	int is_lost; /* it has no handler any more, and is spared: its descriptors are kept until it ends */
+	int is_lost; /* it has no handler any more, and was not killed: its descriptors are kept until it ends */
 };
 
 struct serve_server {
@@ -53,12 +57,12 @@ struct serve_server {
 	sigset_t wait_mask;
 };
 
-static volatile sig_atomic_t serve_loop_ends; /* signals that asked for it */
+static struct stops serve_loop_ends;
 
 static void serve_loop_note_end(int number)
 {
 	(void)number;
-	serve_loop_ends++;
+	stops_take(&serve_loop_ends, (int64_t)serve_now_ms());
 }
 
 static void serve_loop_wake(int number)
@@ -77,6 +81,7 @@ static void serve_loop_take_signals(struct serve_server *server)
 	(void)sigaddset(&mask, SIGTERM);
 	(void)sigaddset(&mask, SIGINT);
 	(void)sigaddset(&mask, SIGCHLD);
+	end.sa_mask = mask;
 	(void)sigprocmask(SIG_BLOCK, &mask, &server->wait_mask);
 	(void)sigdelset(&server->wait_mask, SIGTERM);
 	(void)sigdelset(&server->wait_mask, SIGINT);
@@ -98,11 +103,24 @@ static int serve_loop_is_welcome(int connection, struct ucred *peer)
 	       (peer->uid == geteuid() || peer->uid == 0);
 }
 
+/* The process that connected; -1: it has ended, or is not known here. Linux 6.5 and later say it themselves; by its
+ * number another one may be found, if it has ended just now. */
+static int serve_loop_process_of(int connection, const struct ucred *peer)
+{
+	int pidfd = -1;
+	socklen_t length = sizeof(pidfd);
+
+	if (getsockopt(connection, SOL_SOCKET, SO_PEERPIDFD, &pidfd, &length) == 0)
+		return pidfd;
+	return errno == ENOPROTOOPT ? (int)syscall(SYS_pidfd_open, peer->pid, 0) : -1;
+}
+
+/* Processes of another PID namespace have no number here, and cannot be distinguished. */
 static unsigned serve_loop_unfinished(const struct serve_server *server, pid_t peer)
 {
 	unsigned count = 0;
 
-	for (unsigned i = 0; i < server->settings->clients_max; i++) {
+	for (unsigned i = 0; peer && i < server->settings->clients_max; i++) {
 		if (server->children[i].pid && server->children[i].peer.pid == peer &&
 		    atomic_load(&server->slots[i].state) == SERVE_STATE_HANDSHAKE)
 			count++;
@@ -119,14 +137,6 @@ static unsigned serve_loop_free_slot(const struct serve_server *server)
 	return slot;
 }
 
-static void serve_loop_refuse(int connection, const char *error, const char *text)
-{
-	char line[256];
-	int length = snprintf(line, sizeof(line), "{\"ok\":false,\"error\":\"%s\",\"text\":\"%s\"}\n", error, text);
-
-	(void)!send(connection, line, (size_t)length, MSG_NOSIGNAL | MSG_DONTWAIT);
-}
-
 static void serve_loop_close(int *fd)
 {
 	if (*fd >= 0)
@@ -141,58 +151,121 @@ static void serve_loop_close_child(struct serve_child *child)
 	serve_loop_close(&child->channel);
 }
 
+/* 1: it is killed. */
+static int serve_loop_kill(int pidfd, const struct ucred *peer, const char *why)
+{
+	int error = syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0) != 0 ? errno : 0;
+
+	if (!error)
+		serve_say("process %d was killed: %s", (int)peer->pid, why);
+	else if (error != ESRCH) /* that: it has ended */
+		serve_say("process %d cannot be killed (%s): %s", (int)peer->pid, strerror(error), why);
+	return !error;
+}
+
+/* 1: descriptors came with the beginning of an array, as from Firecracker: whatever they are, they are closed. */
+static int serve_loop_handed_over(int connection)
+{
+	union {
+		struct cmsghdr header;
+		char space[CMSG_SPACE(SERVE_DESCRIPTORS_MAX * sizeof(int))];
+	} control;
+	char byte = 0;
+	struct iovec part = {&byte, 1};
+	struct msghdr message = {
+	        .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control.space)};
+	const struct cmsghdr *header;
+
+	if (recvmsg(connection, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT) != 1)
+		return 0;
+	header = CMSG_FIRSTHDR(&message);
+	if (!header || header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS)
+		return 0;
+	for (size_t at = CMSG_LEN(0); at + sizeof(int) <= header->cmsg_len; at += sizeof(int)) {
+		int fd;
+
+		memcpy(&fd, (const char *)header + at, sizeof(fd));
+		(void)close(fd);
+	}
+	return byte == '[';
+}
+
+/* A connection that gets no process. Firecracker may have sent its userfaultfd already, and waits for no answer: its
+ * threads would wait for ever. What it sends from now on is refused by the kernel. */
+static void serve_loop_turn_away(const struct serve_server *server, int connection, const struct ucred *peer,
+                                 const char *error, const char *text)
+{
+	char line[256];
+	int length = snprintf(line, sizeof(line), "{\"ok\":false,\"error\":\"%s\",\"text\":\"%s\"}\n", error, text);
+	int pidfd = serve_loop_process_of(connection, peer);
+
+	(void)!send(connection, line, (size_t)length, MSG_NOSIGNAL | MSG_DONTWAIT);
+	(void)shutdown(connection, SHUT_RD);
+	serve_say("process %d was refused: %s", (int)peer->pid, text);
+	if (serve_loop_handed_over(connection) && !server->settings->spare)
+		(void)serve_loop_kill(pidfd, peer, "its memory waits for a handler");
+	serve_loop_close(&pidfd);
+}
+
 static void serve_loop_be_client(struct serve_server *server, unsigned slot, int connection, int channel)
 {
 	pid_t peer = server->children[slot].peer.pid;
+	int pidfd = server->children[slot].pidfd;
 
 	(void)signal(SIGTERM, SIG_DFL);
 	(void)signal(SIGINT, SIG_DFL);
 	(void)signal(SIGCHLD, SIG_DFL);
 	serve_loop_close(&server->listener);
+	server->children[slot].pidfd = -1;
 	for (unsigned i = 0; i < server->settings->clients_max; i++)
 		serve_loop_close_child(&server->children[i]);
-	_exit(serve_client(server->settings, &server->slots[slot], connection, channel, peer));
+	_exit(serve_client(server->settings, &server->slots[slot], connection, channel, peer, pidfd));
 }
 
-static void serve_loop_begin_client(struct serve_server *server, unsigned slot, int connection,
-                                    const struct ucred *peer)
+/* 0, or -errno: there is no process for it. */
+static int serve_loop_begin_client(struct serve_server *server, unsigned slot, int connection, const struct ucred *peer)
 {
 	struct serve_child *child = &server->children[slot];
 	int channel[2];
 
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, channel) != 0) {
-		serve_say("no channel for a client: %s", strerror(errno));
-		return;
-	}
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, channel) != 0)
+		return -errno;
 	child->channel = channel[0];
 	child->peer = *peer;
-	child->pidfd = (int)syscall(SYS_pidfd_open, peer->pid, 0);
+	child->pidfd = serve_loop_process_of(connection, peer);
 	memset(server->slots[slot].name, 0, sizeof(server->slots[slot].name));
 	atomic_store(&server->slots[slot].state, SERVE_STATE_HANDSHAKE);
 	child->pid = fork();
 	if (child->pid == 0)
 		serve_loop_be_client(server, slot, connection, channel[1]);
+	int error = child->pid < 0 ? -errno : 0;
+
 	(void)close(channel[1]);
-	if (child->pid > 0)
-		return;
-	serve_say("no process for a client: %s", strerror(errno));
-	child->pid = 0;
-	serve_loop_close_child(child);
+	if (error) {
+		child->pid = 0;
+		serve_loop_close_child(child);
+	}
+	return error;
 }
 
 static void serve_loop_take_client(struct serve_server *server, int connection)
 {
 	struct ucred peer = {0};
 	unsigned slot = serve_loop_free_slot(server);
+	int error;
 
-	if (!serve_loop_is_welcome(connection, &peer))
+	if (!serve_loop_is_welcome(connection, &peer)) {
 		serve_say("a process of user %ld was refused", (long)peer.uid);
-	else if (serve_loop_unfinished(server, peer.pid) >= SERVE_UNFINISHED_MAX)
-		serve_loop_refuse(connection, "EUSERS", "too many handshakes of this process are under way");
-	else if (slot == server->settings->clients_max)
-		serve_loop_refuse(connection, "EUSERS", "there are as many clients as --clients-max allows");
-	else
-		serve_loop_begin_client(server, slot, connection, &peer);
+	} else if (serve_loop_unfinished(server, peer.pid) >= SERVE_UNFINISHED_MAX) {
+		serve_loop_turn_away(server, connection, &peer, "EUSERS",
+		                     "too many handshakes of this process are under way");
+	} else if (slot == server->settings->clients_max) {
+		serve_loop_turn_away(server, connection, &peer, "EUSERS",
+		                     "there are as many clients as --clients-max allows");
+	} else if ((error = serve_loop_begin_client(server, slot, connection, &peer)) != 0) {
+		serve_say("no process for a client: %s", strerror(-error));
+		serve_loop_turn_away(server, connection, &peer, "EAGAIN", "the server cannot make a process");
+	}
 	(void)close(connection);
 }
 
@@ -242,16 +315,6 @@ static void serve_loop_read_channel(struct serve_server *server, unsigned slot)
 
 /* ---- clients end ---- */
 
-static void serve_loop_kill(const struct serve_server *server, unsigned slot, const char *why)
-{
-	const struct serve_child *child = &server->children[slot];
-
-	if (server->settings->spare || child->pidfd < 0)
-		return;
-	if (syscall(SYS_pidfd_send_signal, child->pidfd, SIGKILL, NULL, 0) == 0)
-		serve_say("process %d was killed: %s", (int)child->peer.pid, why);
-}
-
 /* What a process that ended left undone. */
 static void serve_loop_reaped(struct serve_server *server, unsigned slot, int status)
 {
@@ -265,13 +328,16 @@ static void serve_loop_reaped(struct serve_server *server, unsigned slot, int st
 	if (WIFSIGNALED(status))
 		serve_say("%s: its handler %d ended by signal %d", shared->name[0] ? shared->name : "a client",
 		          (int)child->pid, WTERMSIG(status));
-	if (WIFSIGNALED(status) && state == SERVE_STATE_RESTORING)
-		serve_loop_kill(server, slot, "content of its memory was not fetched");
-	if (WIFEXITED(status) && WEXITSTATUS(status) == EXIT_LIMITS)
-		serve_loop_kill(server, slot, "its handshake was refused, and its memory waits for a handler");
+	int is_left = WIFSIGNALED(status) && state == SERVE_STATE_RESTORING;
+	int is_killed = 0;
+
+	if (is_left && !server->settings->spare)
+		is_killed = serve_loop_kill(child->pidfd, &child->peer, "content of its memory was not fetched");
+	if (WIFEXITED(status) && WEXITSTATUS(status) == EXIT_LIMITS && !server->settings->spare)
+		(void)serve_loop_kill(child->pidfd, &child->peer,
+		                      "its handshake was refused, and its memory waits for a handler");
 	child->pid = 0;
-	child->is_lost =
-	        server->settings->spare && state == SERVE_STATE_RESTORING && child->uffd >= 0 && child->pidfd >= 0;
+	child->is_lost = is_left && !is_killed && child->uffd >= 0 && child->pidfd >= 0;
 	atomic_store(&shared->state, SERVE_STATE_FREE);
 	serve_loop_close(&child->channel);
 	if (child->is_lost)
@@ -359,9 +425,9 @@ static void serve_loop_stop(struct serve_server *server)
 	server->listener = -1;
 	serve_say("ends; clients: %u", serve_loop_signal_all(server, 0));
 	while (serve_loop_signal_all(server, 0) > 0) {
-		if (passed_on != serve_loop_ends)
+		if (passed_on != serve_loop_ends.count)
 			(void)serve_loop_signal_all(server, SIGTERM);
-		passed_on = serve_loop_ends;
+		passed_on = serve_loop_ends.count;
 		serve_loop_wait(server);
 	}
 }
@@ -414,7 +480,7 @@ int serve_loop(const struct serve_settings *settings, int listener)
 	serve_loop_raise_limit();
 	if (!settings->quiet)
 		serve_say("listens at %s", settings->socket);
-	while (!serve_loop_ends)
+	while (!serve_loop_ends.count)
 		serve_loop_wait(&server);
 	serve_loop_stop(&server);
 	serve_loop_close_all(&server);

@@ -110,6 +110,8 @@ static struct json_object *serve_message_parse(const char *bytes, size_t length,
 	*is_part = error == json_tokener_continue;
 	if (error != json_tokener_success)
 		(void)serve_fail(text, -EPROTO, "it is no JSON: %s", json_tokener_error_desc(error));
+	else if (!object)
+		(void)serve_fail(text, -EPROTO, "it is null, and not an object");
 	json_tokener_free(tokener);
 	return object;
 }

@@ -281,6 +281,10 @@ int serve_region_open(struct serve_client *client)
 	if (error)
 		return error;
 	serve_region_take_process(client, found[SERVE_KIND_PIDFD]);
+	if (client->handshake.restores && client->pidfd < 0)
+		return serve_fail(client->text, -ESRCH,
+		                  "the process that connected has ended, or is of another PID namespace: hand over its "
+		                  "pidfd, without which nothing could end it where its memory has no handler");
 	error = serve_region_open_runtime(client);
 	if (!error)
 		error = serve_region_adopt(client, found);
@@ -343,7 +347,8 @@ void serve_region_end_restore(struct serve_client *client)
 	serve_order_end(client, error);
 	(void)uffdwp_restore_free(client->restore);
 	client->restore = NULL;
-	serve_region_release_guard(client);
+	if (!client->missing_pages) /* else they are sealed when the region is closed */
+		serve_region_release_guard(client);
 }
 
 void serve_region_end_snapshot(struct serve_client *client)

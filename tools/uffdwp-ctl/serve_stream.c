@@ -73,6 +73,8 @@ int serve_stream_receive(struct serve_stream *stream, char text[SERVE_TEXT])
 	}
 	stream->used += (size_t)length;
 	stream->bytes[stream->used] = '\0';
+	if (CMSG_FIRSTHDR(&message)) /* the kernel gives no byte with descriptors that was sent after them */
+		stream->descriptors_end = stream->used;
 	return serve_stream_keep_all(stream, &message) == 0
 	               ? 1
 	               : serve_fail(text, -E2BIG, "more than %d descriptors came with a message",
@@ -105,8 +107,19 @@ char *serve_stream_line(struct serve_stream *stream, size_t *length)
 void serve_stream_drop(struct serve_stream *stream, size_t length)
 {
 	stream->used -= length;
+	stream->descriptors_end -= stream->descriptors_end < length ? stream->descriptors_end : length;
 	memmove(stream->bytes, stream->bytes + length, stream->used);
 	stream->bytes[stream->used] = '\0';
+}
+
+unsigned serve_stream_hold_back(struct serve_stream *stream, size_t length)
+{
+	unsigned later = stream->descriptor_count;
+
+	if (stream->descriptors_end <= length)
+		return 0;
+	stream->descriptor_count = 0;
+	return later;
 }
 
 void serve_stream_close_descriptors(struct serve_stream *stream)

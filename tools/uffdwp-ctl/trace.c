@@ -121,27 +121,38 @@ static void trace_print_head(struct trace *trace)
 	trace->is_begun = 1;
 }
 
+/* Addresses of an adopted region are those of a process that maps it, which may not be looked at. */
+static const char *trace_mapping(struct trace *trace, struct json_object *event)
+{
+	struct live_state state = {.list = trace->list};
+	struct json_object *region = live_list_row(&state, shape_number(event, "region"));
+
+	return region && shape_length(region, "mappers") ? "?"
+	                                                 : trace_names_mapping(&trace->names, trace_address(event));
+}
+
 static void trace_print_event(struct trace *trace, struct json_object *event)
 {
-	uint64_t tid = shape_number(event, "tid");
-	uint64_t address = trace_address(event);
+	uint64_t tid = shape_number(event, "tid"); /* 0: not known */
 	char place[LIVE_WORD];
 	char when[LIVE_WORD];
+	char thread[LIVE_WORD] = "?";
 
+	if (tid)
+		(void)snprintf(thread, sizeof(thread), "%llu", (unsigned long long)tid);
 	trace_print_head(trace);
 	(void)snprintf(place, sizeof(place), "%llu+0x%llx", (unsigned long long)shape_number(event, "region"),
 	               (unsigned long long)shape_number(event, "offset"));
-	(void)printf("%s  %8llu  %-15s  0x%016llx  %-20s  %-5s  %s\n",
-	             trace_time(trace, shape_number(event, "ns"), when), (unsigned long long)tid,
-	             trace_names_thread(&trace->names, tid), (unsigned long long)address, place,
-	             shape_text(event, "kind"), trace_names_mapping(&trace->names, address));
+	(void)printf("%s  %8s  %-15s  0x%016llx  %-20s  %-5s  %s\n", trace_time(trace, shape_number(event, "ns"), when),
+	             thread, trace_names_thread(&trace->names, tid), (unsigned long long)trace_address(event), place,
+	             shape_text(event, "kind"), trace_mapping(trace, event));
 }
 
 static void trace_print_json(struct trace *trace, struct json_object *event)
 {
 	json_object_object_del(event, "v");
 	live_request_text(event, "thread", trace_names_thread(&trace->names, shape_number(event, "tid")));
-	live_request_text(event, "mapping", trace_names_mapping(&trace->names, trace_address(event)));
+	live_request_text(event, "mapping", trace_mapping(trace, event));
 	(void)shape_print(event);
 }
 

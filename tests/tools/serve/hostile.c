@@ -289,6 +289,7 @@ static void hostile_commands(struct hostile *hostile)
 	static const char *const wrong[] = {"\n",
 	                                    "{}\n",
 	                                    "[]\n",
+	                                    "null\n",
 	                                    "{'do':7}\n",
 	                                    "{'do':'fly'}\n",
 	                                    "{'do':'snapshot'}\n",
@@ -315,6 +316,35 @@ static void hostile_commands(struct hostile *hostile)
 	hostile_expect(hostile, "EEXIST", "an image of another client");
 	hostile_send(hostile, "{\"do\":\"status\"}\n", &hostile->memfd, 1);
 	hostile_expect(hostile, "EBADF", "a descriptor for nothing");
+}
+
+/* Two commands are there when the server looks: the kernel gives the bytes of the first along with the descriptors of
+ * the second. */
+static void hostile_pipelined(struct hostile *hostile)
+{
+	char line[256];
+	long server = hostile_begin(hostile, "");
+	uint8_t *second = mmap(NULL, HOSTILE_LENGTH, PROT_READ | PROT_WRITE, MAP_SHARED, hostile->memfd, 0);
+	int uffd = monitor_open_uffd();
+	int pidfd = (int)syscall(SYS_pidfd_open, getpid(), 0);
+	const int descriptors[2] = {uffd, pidfd};
+
+	if (server <= 0 || second == MAP_FAILED || uffd < 0 || pidfd < 0)
+		monitor_fail("hostile: nothing to join with");
+	(void)snprintf(line, sizeof(line),
+	               "{\"do\":\"join\",\"descriptors\":[\"uffd\",\"pidfd\"],\"mappings\":[{\"address\":%llu,"
+	               "\"offset\":0,\"length\":%zu}]}\n",
+	               (unsigned long long)(uintptr_t)second, HOSTILE_LENGTH);
+	(void)kill((pid_t)server, SIGSTOP);
+	hostile_send(hostile, "{\"do\":\"status\"}\n", NULL, 0);
+	hostile_send(hostile, line, descriptors, 2);
+	(void)kill((pid_t)server, SIGCONT);
+	for (int i = 0; i < 2; i++) {
+		const char *answer = hostile_answer(hostile);
+
+		if (strncmp(answer, "{\"ok\":true", 10) != 0)
+			monitor_fail("hostile: command %d of two at once: %s", i, answer);
+	}
 }
 
 /* Its end is that of its process, with a snapshot under way. */
@@ -363,6 +393,7 @@ static void (*const hostile_acts[])(struct hostile *hostile) = {
         hostile_many_mappings,
         hostile_unreported,
         hostile_commands,
+        hostile_pipelined,
         hostile_leave,
         hostile_deaf,
         hostile_discard,
