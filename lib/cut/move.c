@@ -22,6 +22,7 @@
 #include "cut/move.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -29,6 +30,7 @@
 #include "base/invariant.h"
 #include "base/math.h"
 #include "fault/runtime.h"
+#include "kernel/mapping.h"
 #include "kernel/own.h"
 #include "kernel/procfs.h"
 #include "region/tables.h"
@@ -58,6 +60,25 @@ static const char *move_refusal(const struct cut *cut)
 	return atomic_load(&region->lazy) ? "a lazy restore of the region is running, or has failed" : NULL;
 }
 
+/* 1: the kernel has refused a move, and would again: the owner's mprotect(2), madvise(2) or the like lasts. */
+static int move_is_in_parts(const struct cut *cut)
+{
+	struct uffdwp_region *region = cut->region;
+	uint64_t base = atomic_load(&region->base);
+	struct mapping mapping;
+
+	if (!region->immovable)
+		return 0;
+	int maps = cut->k->open("/proc/self/maps", O_RDONLY | O_CLOEXEC, 0);
+
+	if (maps < 0)
+		return 1;
+	region->immovable = mapping_at(cut->k, maps, base, &mapping) <= 0 || mapping.start > base ||
+	                    mapping.end < base + region->capacity_bytes;
+	cut->k->close(maps);
+	return region->immovable;
+}
+
 /* Where it was not asked for by name: what is armed already is not armed anew, and no system call may fail that did
  * not before. */
 static const char *move_reluctance(const struct cut *cut)
@@ -70,7 +91,7 @@ static const char *move_reluctance(const struct cut *cut)
 		return "first reads would count as writes (before Linux 6.4)";
 	if (region->kept && cut->preserve) /* what has none is to begin at once */
 		return "the region is protected since its last cut";
-	return region->immovable ? "the region's mapping is in several parts" : NULL;
+	return move_is_in_parts(cut) ? "the region's mapping is in several parts" : NULL;
 }
 
 /* mremap(2) takes mlock(2) along, and the region would be unlocked. */
@@ -190,9 +211,11 @@ int move_arm(struct cut *cut)
 		content_look(cut, 0, cut->end_page);
 	cut->old.filled = atomic_load(&region->length_bytes);
 	uint32_t was_moved = atomic_exchange(&region->moved, 1);
-	int error = tables_move(region, cut->old.at);
+	int error = tables_move(region, &cut->old.at);
 
 	if (error) {
+		cut->old.left = cut->old.at ? cut->old.left : 0;
+		region->immovable |= error == -EFAULT;
 		atomic_store(&region->moved, was_moved);
 		return error;
 	}

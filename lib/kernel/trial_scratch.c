@@ -181,6 +181,7 @@ struct move {
 	char *moved; /* NULL: see error */
 	int error;
 	_Atomic int done;
+	int is_begun; /* the caller's */
 };
 
 static void *trial_scratch_move_main(void *argument)
@@ -223,6 +224,7 @@ int trial_scratch_move(struct trial_bench *bench, const struct trial_scratch *sc
 		return error;
 	error = thread_spawn(&thread, NULL, trial_scratch_move_main, &move);
 	if (error == 0) {
+		move.is_begun = 1;
 		/* A descriptor that is closed resumes all threads that wait for it. */
 		if (trial_scratch_read_event(&move) != 0)
 			trial_close(bench);
@@ -231,7 +233,7 @@ int trial_scratch_move(struct trial_bench *bench, const struct trial_scratch *sc
 	}
 	if (error == 0)
 		*target = move.moved;
-	else
+	else if (!move.is_begun) /* else the kernel has unmapped it, and it may be another thread's by now */
 		bench->k->munmap(move.to, length);
 	return error;
 }

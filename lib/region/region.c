@@ -103,16 +103,24 @@ static int region_memory_map(struct uffdwp_region *region, const struct region_p
 		                 (unsigned long long)plan->length_bytes, errno_text(error), region_limit_advice(error));
 	void *wanted = plan->options.address;
 	void *place = wanted ? NULL : tables_place(region);
-	int flags = MAP_SHARED | reserve | (wanted ? MAP_FIXED_NOREPLACE : place ? MAP_FIXED : 0);
-	void *memory = region->k->mmap(wanted ? wanted : place, plan->capacity_bytes, PROT_READ | PROT_WRITE, flags,
-	                               region->fd, 0, &error);
+	int flags = MAP_SHARED | reserve;
+	void *memory = NULL;
+
+	/* Not by MAP_FIXED: where that fails the place may be unmapped, and another thread's by the time it is unmapped
+	 * here. */
+	if (place)
+		region->k->munmap(place, plan->capacity_bytes);
+	if (wanted || place)
+		memory = region->k->mmap(wanted ? wanted : place, plan->capacity_bytes, PROT_READ | PROT_WRITE,
+		                         flags | MAP_FIXED_NOREPLACE, region->fd, 0, &error);
+	if (!memory && !wanted)
+		memory = region->k->mmap(NULL, plan->capacity_bytes, PROT_READ | PROT_WRITE, flags, region->fd, 0,
+		                         &error);
 	if (wanted && memory && memory != wanted) { /* Linux before 4.17 takes the address for a hint */
 		region->k->munmap(memory, plan->capacity_bytes);
 		memory = NULL;
 		error = -EEXIST;
 	}
-	if (!memory && place)
-		region->k->munmap(place, plan->capacity_bytes);
 	if (!memory && error == -EEXIST)
 		return text_fail(region->text, error, "something is mapped at %p already, or within %llu bytes of it",
 		                 wanted, (unsigned long long)plan->capacity_bytes);

@@ -208,7 +208,7 @@ struct uffdwp_region {
 	struct region_spare spares[REGION_SPARES];
 	unsigned moves_soon;    /* cuts that are prepared: all of it stays registered as it is */
 	_Atomic uint32_t moves; /* that were made: the owner of the last fills entries, see move_fill() */
-	int immovable;          /* the kernel has refused to move its page tables */
+	int immovable;          /* the kernel has refused to move its page tables, and the mapping is in parts still */
 	int rounds;             /* a cut comes: pages are being armed for it */
 	/* Pages that had content at that cut; what is a hole now was discarded since. NULL: not known. */
 	_Atomic uint64_t *kept_content;

@@ -73,15 +73,17 @@ static void *tables_move_to(struct uffdwp_region *region, void *target, int *err
 	return moved;
 }
 
-int tables_move(struct uffdwp_region *region, void *target)
+int tables_move(struct uffdwp_region *region, void **target)
 {
 	int error;
 
-	if (!tables_move_to(region, target, &error)) {
+	if (!tables_move_to(region, *target, &error)) {
 		atomic_store(&region->moved_to, 0);
+		if (error != -ESTALE && error != -ENOSYS) /* those come before the kernel has done anything */
+			*target = NULL;
 		return error;
 	}
-	region->k->madvise(target, region->capacity_bytes, MADV_DONTFORK); /* best effort, errors ignored */
+	region->k->madvise(*target, region->capacity_bytes, MADV_DONTFORK); /* best effort, errors ignored */
 	return 0;
 }
 

@@ -30,8 +30,11 @@ void *tables_reserve(const struct kernel_ops *k, uint64_t length, uint64_t page_
 void *tables_place(const struct uffdwp_region *region);
 
 /* Moves the region's page tables to a target that was reserved for its whole capacity: afterwards every entry of the
- * region is empty. 0; or -errno, and nothing has changed. */
-int tables_move(struct uffdwp_region *region, void *target);
+ * region is empty. 0; or -errno, and no entry was moved. *target becomes NULL where it may not be unmapped: mremap(2)
+ * unmaps what lies there before it looks further (up to Linux 6.16 before it finds a mapping in several parts, and ever
+ * when it has no memory), and what another thread has mapped there since is not ours. Kernels that look first leave the
+ * reserved addresses behind. */
+int tables_move(struct uffdwp_region *region, void **target);
 
 /* After tables_move() to this target has returned: waits until the handler has acted on the event, so that no event of
  * the owner's can be taken for it from then on. Nothing, where there was another move since. */

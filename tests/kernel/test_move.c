@@ -641,6 +641,54 @@ START_TEST(test_move_that_the_kernel_refuses_changes_nothing)
 }
 END_TEST
 
+static void *target_of_move;
+
+/* As the kernel, which unmaps the target before it looks at the mapping. */
+static void *late_refused_mremap(void *address, size_t old_length, size_t new_length, int flags, void *target,
+                                 int *error)
+{
+	if (address != place.base || !refusal)
+		return kernel_real.mremap(address, old_length, new_length, flags, target, error);
+	must(munmap(target, new_length) == 0);
+	target_of_move = target;
+	*error = refusal;
+	return NULL;
+}
+
+/* Another thread's memory comes to lie where the page tables were to go, while a snapshot runs that was armed
+ * otherwise, or after the call that was refused. */
+START_TEST(test_place_that_the_kernel_has_unmapped_is_left_alone)
+{
+	struct uffdwp_snapshot_options options = moves_options();
+	ops = kernel_real;
+	ops.mremap = late_refused_mremap;
+	ck_assert_int_eq(place_try(&place, &ops, 0, moves_case(), PAGES), 0);
+	fill();
+	refusal = _i % 2 ? -EFAULT : -ENOMEM;
+	options.arming = _i / 2 ? UFFDWP_ARMING_MOVE : UFFDWP_ARMING_AUTO;
+	if (options.arming == UFFDWP_ARMING_AUTO && default_arming() != UFFDWP_ARMING_MOVE) {
+		place_close(&place);
+		return;
+	}
+	struct image image;
+	image_prepare(&image, UFFDWP_SINK_CALLBACK, place.length_bytes);
+	int error = image_begin(&image, place.region, &options);
+	ck_assert_int_eq(error, options.arming == UFFDWP_ARMING_MOVE ? refusal : 0);
+	ck_assert_ptr_nonnull(target_of_move);
+	unsigned char *other = mmap(target_of_move, place.page_bytes, PROT_READ | PROT_WRITE,
+	                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+	ck_assert_ptr_eq(other, target_of_move);
+	other[0] = 77;
+	if (error)
+		image_free(&image);
+	else
+		finish(&image, NULL);
+	place_close(&place);
+	ck_assert_uint_eq(other[0], 77);
+	must(munmap(other, place.page_bytes) == 0);
+}
+END_TEST
+
 static _Atomic int shall_die;
 
 /* The thread that reads events ends instead of reading the one of the move. */
@@ -714,6 +762,7 @@ static void add_refused(TCase *tests)
 	tcase_add_loop_test(tests, test_other_regions_are_refused_with_the_reason, 0, 3);
 	tcase_add_test(tests, test_trial_is_made_with_the_first_region);
 	tcase_add_test(tests, test_move_that_the_kernel_refuses_changes_nothing);
+	tcase_add_loop_test(tests, test_place_that_the_kernel_has_unmapped_is_left_alone, 0, 4);
 	tcase_add_test(tests, test_death_of_the_handler_leaves_nobody_asleep);
 }
 
