@@ -57,16 +57,20 @@ static int empty_rearm(struct fault *fault, enum ledger_state state)
 		region_note_written(region, fault->page);
 	INVARIANT(CLAIM, ledger_get(&region->ledger, fault->page) == LEDGER_CLAIMED);
 	ledger_set(&region->ledger, fault->page, state);
+	if (filled == -EOPNOTSUPP) { /* this thread goes on with the page: no reason for others to wait */
+		fault_wake_pages(region, fault->page, fault->page + 1);
+		return 0;
+	}
 	if (filled < 0) {
 		fault_unclaimed(fault, fault->page);
-		return filled == -EOPNOTSUPP ? 0 : filled;
+		return filled;
 	}
 	fill_count_loss(region, fault->page, (enum fill)filled, fault->cause);
 	if (state == LEDGER_ARMED)
 		fill_check_hole(region, fault->page, (enum fill)filled);
 	if (filled != FILL_NOT_EMPTY)
 		fault_count(&region->counters.pages_rearmed, 1);
-	fill_count(region, (enum fill)filled);
+	fill_count(region, fault->page, (enum fill)filled);
 	fault_wake_pages(region, fault->page, fault->page + 1);
 	empty_rearm_around(region, fault->page);
 	return 1;
@@ -99,7 +103,7 @@ static enum fault_verdict empty_fill_plain(struct fault *fault, enum ledger_stat
 		return fault_unfilled(fault, filled);
 	if (is_leaving)
 		fill_count_loss(region, fault->page, (enum fill)filled, cause);
-	fill_count(region, (enum fill)filled);
+	fill_count(region, fault->page, (enum fill)filled);
 	fault_wake_pages(region, fault->page, fault->page + 1);
 	return FAULT_DONE;
 }

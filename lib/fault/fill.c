@@ -57,14 +57,16 @@ static enum fault_verdict fill_again(const struct fault *fault)
 	return FAULT_AGAIN;
 }
 
-/* How often in a row this page was refused, up to 255. A hint: several pages at once are counted together or anew. */
-static uint64_t fill_refused_times(struct uffdwp_region *region, uint64_t page)
+/* 1: this page, or others that are counted along with it, was refused too often in a row. The count is not the page's
+ * alone: threads that wait at different pages would begin it anew in turns, for ever. */
+static int fill_is_refused_for_good(struct uffdwp_region *region, uint64_t page)
 {
-	uint64_t refused = atomic_load_explicit(&region->refused, memory_order_relaxed);
-	uint64_t times = refused >> 8 == page ? (refused & 0xff) + 1 : 1;
+	_Atomic uint8_t *count = &region->refused[page % REGION_REFUSED];
+	unsigned times = atomic_load_explicit(count, memory_order_relaxed) + 1u;
+	int is_final = times >= FILL_RETRIES;
 
-	atomic_store_explicit(&region->refused, page << 8 | (times & 0xff), memory_order_relaxed);
-	return times;
+	atomic_store_explicit(count, (uint8_t)(is_final ? 0 : times), memory_order_relaxed);
+	return is_final;
 }
 
 /* Nothing is registered there any more, or the kernel has no page. That may pass; when it does not, it shall say so
@@ -78,7 +80,7 @@ static enum fault_verdict fill_refuse(struct fault *fault, int error)
 		fault_wake_pages(region, fault->page, fault->page + 1);
 		return FAULT_DONE;
 	}
-	if (fill_refused_times(region, fault->page) < FILL_RETRIES)
+	if (!fill_is_refused_for_good(region, fault->page))
 		return fill_again(fault);
 	if (fault->by != FAULT_BY_HANDLER)
 		return FAULT_REFUSED;
@@ -102,8 +104,12 @@ enum fault_verdict fault_unfilled(struct fault *fault, int error)
 	return error == -EAGAIN ? fill_again(fault) : fill_refuse(fault, error);
 }
 
-void fill_count(struct uffdwp_region *region, enum fill fill)
+void fill_count(struct uffdwp_region *region, uint64_t page, enum fill fill)
 {
+	_Atomic uint8_t *refused = &region->refused[page % REGION_REFUSED];
+
+	if (atomic_load_explicit(refused, memory_order_relaxed))
+		atomic_store_explicit(refused, 0, memory_order_relaxed);
 	if (fill != FILL_NOT_EMPTY)
 		fault_count(&region->counters.pages_filled, 1);
 	if (fill == FILL_ZEROS)
@@ -170,6 +176,6 @@ int fault_fill(struct fault *fault)
 	if (fault->was_armed)
 		fill_check_hole(region, fault->page, (enum fill)filled);
 	fill_count_loss(region, fault->page, (enum fill)filled, fault->cause);
-	fill_count(region, (enum fill)filled);
+	fill_count(region, fault->page, (enum fill)filled);
 	return filled;
 }

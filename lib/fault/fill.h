@@ -20,7 +20,8 @@ void fill_count_loss(struct uffdwp_region *region, uint64_t page, enum fill fill
  * snapshot fails. */
 void fill_check_hole(struct uffdwp_region *region, uint64_t page, enum fill fill);
 
-void fill_count(struct uffdwp_region *region, enum fill fill);
+/* An entry was filled. */
+void fill_count(struct uffdwp_region *region, uint64_t page, enum fill fill);
 
 /* Fills the entry of a page that is being unprotected, if it is empty, and wakes no writer. enum fill, -EAGAIN, or why
  * there is no page. */

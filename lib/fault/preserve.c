@@ -89,6 +89,13 @@ static enum fault_verdict preserve_still_protected(struct fault *fault)
 	return ++fault->refusals < DISARM_RETRIES ? FAULT_AGAIN : FAULT_REFUSED;
 }
 
+/* Nothing is registered there any more: the region came to rest, or is being closed, since the thread was stopped. The
+ * kernel has taken the protection away with the registration, and nothing stops the access when it is repeated. */
+static int preserve_is_at_rest(const struct fault *fault, int error)
+{
+	return fault->region->uffd >= 0 && (error == -ENOENT || error == -ESRCH) && fault->by != FAULT_BY_HANDLER;
+}
+
 /*
  * The wp bit may still be there although the ledger says that the page is unprotected (INV-IDEMPOTENT): clear it, wake
  * its waiters. Where that fails all are woken instead and fault again: others may rely on this wake. A handler does
@@ -104,7 +111,7 @@ static enum fault_verdict preserve_disarm(struct fault *fault, uint64_t first, u
 
 	for (uint64_t page = first; page < end && !error; page++)
 		ledger_disarmed(&region->ledger, page);
-	if (!error)
+	if (!error || preserve_is_at_rest(fault, error))
 		return FAULT_DONE;
 	if (error == -ENOMEM && region->uffd < 0)
 		preserve_unprotect_all(fault);
@@ -264,8 +271,10 @@ static int preserve_save_page(struct fault *fault, struct preserve *preserve, ui
 	if (error) {
 		pool_give(&preserve->pool, slot);
 		ledger_set(&region->ledger, page, error == -EAGAIN ? LEDGER_ARMED : LEDGER_LEAVING);
-		if (error == -EAGAIN)
+		if (error == -EAGAIN && page == fault->page)
 			fault_unclaimed(fault, page);
+		else if (error == -EAGAIN) /* it was to come along, and nothing waits for what it lacks */
+			fault_wake_pages(region, page, page + 1);
 		else
 			fault_fail(region, preserve, error, page);
 		return error;
@@ -304,6 +313,17 @@ static enum fault_verdict preserve_starve(struct fault *fault, struct preserve *
 	if (preserve->policy != UFFDWP_POLICY_ABORT)
 		return FAULT_STARVED;
 	fault_fail(fault->region, preserve, -ENOBUFS, fault->page);
+	return FAULT_AGAIN;
+}
+
+/* The page was not saved: no memory was left for it, or another thread had it for a moment. */
+static enum fault_verdict preserve_unsaved(struct fault *fault, struct preserve *preserve)
+{
+	if (ledger_get(&fault->region->ledger, fault->page) != LEDGER_ARMED)
+		return FAULT_BUSY;
+	if (!pool_left(&preserve->pool))
+		return preserve_starve(fault, preserve);
+	fault_unclaimed(fault, fault->page);
 	return FAULT_AGAIN;
 }
 
@@ -415,8 +435,7 @@ static enum fault_verdict preserve_page(struct fault *fault, struct preserve *pr
 	if (end == fault->page && error == -EAGAIN)
 		return FAULT_AGAIN;
 	if (end == fault->page)
-		return ledger_get(&region->ledger, fault->page) == LEDGER_ARMED ? preserve_starve(fault, preserve)
-		                                                                : FAULT_BUSY;
+		return preserve_unsaved(fault, preserve);
 	if (!single && !error)
 		return preserve_block(fault, preserve, first, math_min_u64(block_end, preserve->end_page));
 	if (end == fault->page + 1 && !error)

@@ -39,7 +39,7 @@ static enum fault_verdict resolve_starved(struct fault *fault)
 
 	if (!fault->until_ns) {
 		fault_count(&preserve->waits, 1);
-		fault->until_ns = now + preserve->wait_ns;
+		fault->until_ns = preserve->wait_ns < UINT64_MAX - now ? now + preserve->wait_ns : UINT64_MAX;
 	}
 	if (now < fault->until_ns)
 		return FAULT_STARVED;

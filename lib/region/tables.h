@@ -33,7 +33,7 @@ void *tables_place(const struct uffdwp_region *region);
  * region is empty. 0; or -errno, and no entry was moved. *target becomes NULL where it may not be unmapped: mremap(2)
  * unmaps what lies there before it looks further (up to Linux 6.16 before it finds a mapping in several parts, and ever
  * when it has no memory), and what another thread has mapped there since is not ours. Kernels that look first leave the
- * reserved addresses behind. */
+ * reserved addresses reserved. */
 int tables_move(struct uffdwp_region *region, void **target);
 
 /* After tables_move() to this target has returned: waits until the handler has acted on the event, so that no event of

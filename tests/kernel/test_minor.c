@@ -4,6 +4,7 @@
  * more is reported and preserved than was written, never less. For shmem and hugetlb, by both deliveries.
  */
 #include <errno.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -14,6 +15,7 @@
 #include "witness.h"
 
 #define PAGES 8
+#define MANY 512
 #define MINOR_CASES 4
 
 static struct place place;
@@ -79,6 +81,36 @@ START_TEST(test_read_counts_as_a_write)
 		ck_assert_uint_eq(place_stats(&place).pages_disarmed, 1);
 		place_close(&place);
 	}
+}
+END_TEST
+
+static struct kernel_ops counting_kernel;
+static _Atomic unsigned sleeps;
+
+static int counting_wait(const uint32_t *word, uint32_t value, uint64_t most_ns)
+{
+	atomic_fetch_add(&sleeps, most_ns >= 50000 && most_ns <= 1000000); /* what a thread does that backs off */
+	return kernel_real.futex_wait(word, value, most_ns);
+}
+
+/* What counts as a write has not been put off: the handler goes on at once, after any number of them. */
+START_TEST(test_reads_do_not_slow_the_handler_down)
+{
+	current = (struct place_case){UFFDWP_MEMORY_SHMEM, UFFDWP_MECHANISM_MINOR, UFFDWP_DELIVERY_THREAD};
+	if (!place_possible(current)) {
+		return;
+	}
+	counting_kernel = kernel_real;
+	counting_kernel.futex_wait = counting_wait;
+	must(place_try(&place, &counting_kernel, 0, current, MANY) == 0);
+	place_touch(&place);
+	arm_all();
+	unsigned before = atomic_load(&sleeps);
+	for (size_t page = 0; page < MANY; page++) {
+		(void)load((page * 7) % MANY);
+	}
+	ck_assert_uint_le(atomic_load(&sleeps) - before, MANY / 16);
+	place_close(&place);
 }
 END_TEST
 
@@ -223,6 +255,7 @@ int main(void)
 	tcase_set_timeout(tests, 60);
 	tcase_add_loop_test(tests, test_arming_empties_the_entries_and_keeps_the_content, 0, MINOR_CASES);
 	tcase_add_loop_test(tests, test_read_counts_as_a_write, 0, MINOR_CASES);
+	tcase_add_test(tests, test_reads_do_not_slow_the_handler_down);
 	tcase_add_loop_test(tests, test_write_counts_once, 0, MINOR_CASES);
 	tcase_add_loop_test(tests, test_empty_entries_are_no_losses, 0, MINOR_CASES);
 	tcase_add_loop_test(tests, test_hole_is_zeros_and_counts_once, 0, MINOR_CASES);

@@ -552,6 +552,57 @@ START_TEST(test_barrier_makes_an_empty_page_fit_for_a_system_call_where_nothing_
 }
 END_TEST
 
+/* --- pages that the kernel does not give ----------------------------------------------------------------------------
+ */
+
+static struct kernel_ops poor_kernel;
+static _Atomic int readers_done;
+
+/* As memory of which none is left: neither of two pages of this region gets any. */
+static int is_poor(uint64_t address)
+{
+	uint64_t page = (address - (uintptr_t)place.base) / place.page_bytes;
+	return page == LOST || page == LOST + 1;
+}
+
+static int poor_zeropage(int uffd, uint64_t address, uint64_t length, uint64_t mode)
+{
+	return is_poor(address) ? -ENOMEM : kernel_real.uffd_zeropage(uffd, address, length, mode);
+}
+
+static int poor_copy(int uffd, uint64_t to, const void *from, uint64_t length, uint64_t mode)
+{
+	return is_poor(to) ? -ENOMEM : kernel_real.uffd_copy(uffd, to, from, length, mode);
+}
+
+static void *read_page(void *page)
+{
+	(void)((volatile uint8_t *)place.base)[(uintptr_t)page * place.page_bytes];
+	atomic_fetch_add(&readers_done, 1);
+	return NULL;
+}
+
+/* In the end the kernel is to say so itself: each page is taken out of the registration, however many wait. */
+START_TEST(test_threads_at_pages_that_cannot_be_filled_are_resumed)
+{
+	current = place_auto_case(_i);
+	current.mechanism = UFFDWP_MECHANISM_REARM;
+	current.delivery = UFFDWP_DELIVERY_THREAD;
+	if (!place_possible(current))
+		return;
+	poor_kernel = kernel_real;
+	poor_kernel.uffd_zeropage = poor_zeropage;
+	poor_kernel.uffd_copy = poor_copy;
+	must(place_try(&place, &poor_kernel, 0, current, PAGES) == 0);
+	pthread_t one = thread_start(read_page, (void *)(uintptr_t)LOST);
+	pthread_t other = thread_start(read_page, (void *)(uintptr_t)(LOST + 1));
+	thread_join(one);
+	thread_join(other);
+	ck_assert_int_eq(atomic_load(&readers_done), 2);
+	place_close(&place);
+}
+END_TEST
+
 /* --- the log of losses ------------------------------------------------------------------------------------------- */
 
 /* 1: it cannot be seen here that it was swapped out: the swap still has it in memory, and there is no cachestat(2). */
@@ -742,6 +793,7 @@ int main(void)
 	tcase_add_loop_test(tests, test_barrier_makes_a_lost_page_fit_for_a_system_call, 0, REARM_CASES);
 	tcase_add_loop_test(tests, test_barrier_makes_an_empty_page_fit_for_a_system_call_where_nothing_is_armed, 0,
 	                    REARM_CASES);
+	tcase_add_loop_test(tests, test_threads_at_pages_that_cannot_be_filled_are_resumed, 0, REARM_CASES);
 	add_log(tests);
 	tcase_add_loop_test(tests, test_attached_memory_needs_its_file, 0, REARM_CASES);
 	suite_add_tcase(suite, tests);

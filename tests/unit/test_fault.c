@@ -536,6 +536,40 @@ START_TEST(test_late_signal_of_a_closed_region_does_no_harm)
 }
 END_TEST
 
+static _Atomic int passed_on;
+
+static void take_signal(int number, siginfo_t *info, void *context)
+{
+	(void)number;
+	(void)info;
+	(void)context;
+	atomic_fetch_add(&passed_on, 1);
+}
+
+/* The same of a region that came to rest meanwhile: nothing is protected, and nothing registered that could be asked.
+ */
+START_TEST(test_late_signal_of_a_region_at_rest_does_no_harm)
+{
+	static const struct fake_hooks hooks = {.faulting = play_stop};
+	const struct sigaction own = {.sa_sigaction = take_signal, .sa_flags = SA_SIGINFO};
+	struct writer writer;
+	ck_assert_int_eq(sigaction(SIGBUS, &own, NULL), 0);
+	stage_open(&stage, 2, PAGES);
+	ck_assert_int_eq(uffdwp_region_arm(stage.region, 0, stage.length_bytes), 0);
+	fake_hook(&hooks);
+	play_writer_start(&writer, 5, 6, 1, 0);
+	gate_await(&play_step);
+	ck_assert_int_eq(uffdwp_region_disarm(stage.region, 0, stage.length_bytes), 0);
+	fake_refuse_disarming(-ENOENT);
+	gate_open(&play_step);
+	play_writer_ends(&writer);
+	ck_assert(stage_holds(&stage, 5, 1));
+	ck_assert_int_eq(atomic_load(&passed_on), 0);
+	fake_refuse_disarming(0);
+	stage_close(&stage);
+}
+END_TEST
+
 /* --- disarming that is refused ---------------------------------------------------------------------------------- */
 
 /* INV-OPEN; and after a barrier no page carries a wp bit, although nothing was armed. */
@@ -642,6 +676,7 @@ int main(void)
 	tcase_add_loop_test(tests, test_event_of_a_punch_does_no_harm_to_a_later_snapshot, 0, 2);
 	tcase_add_loop_test(tests, test_sweep_waits_for_a_handler_that_is_slow_to_follow_a_move, 0, 2);
 	tcase_add_test(tests, test_late_signal_of_a_closed_region_does_no_harm);
+	tcase_add_test(tests, test_late_signal_of_a_region_at_rest_does_no_harm);
 	suite_add_tcase(suite, tests);
 	return support_run(suite);
 }

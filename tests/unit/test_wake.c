@@ -97,6 +97,7 @@ START_TEST(test_starved_writer_goes_on_when_the_sink_takes_some)
 	struct writer writers[3];
 	play_open_case(_i, PAGES);
 	struct uffdwp_snapshot_options options = stage_options(&stage, 16);
+	options.wait_ns = UINT64_MAX; /* for as long as it takes */
 	begin_starving(writers, &options);
 	must(wait_until(play_writer_starves, NULL, PLAY_TIME_LIMIT_S));
 	ck_assert(!play_is_done(&writers[0]) && !play_is_done(&writers[1]) && !play_is_done(&writers[2]));
