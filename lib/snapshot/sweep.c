@@ -20,7 +20,12 @@
 #include "cut/move.h"
 #include "fault/handler.h"
 #include "kernel/backoff.h"
+#include "region/view.h"
 #include "snapshot/snapshot.h"
+
+/* How long an event of the owner's that no thread reads puts off the release of a batch, before its writers are left to
+ * release their pages themselves. */
+#define SWEEP_RETRY_NS 10000000000ull
 
 enum page_kind { PAGE_NOTHING, PAGE_LIVE, PAGE_SLOT };
 
@@ -248,35 +253,62 @@ static int sweep_loses_wp_when_read(const struct uffdwp_region *region)
 	return region->memory == UFFDWP_MEMORY_HUGETLB && region_owns_empty(region);
 }
 
+/* One call: the sweep may be inside the epoch, where no thread waits. 0; -EBUSY: a child has to be known, or to end,
+ * before; or -errno. */
+static int sweep_disarm(struct uffdwp_region *region, uint64_t first, uint64_t end)
+{
+	int error = view_break(region, first, end) ? -EBUSY : region->mechanism->disarm(region, first, end);
+
+	for (uint64_t page = first; page < end && !error; page++)
+		ledger_disarmed(&region->ledger, page);
+	return error;
+}
+
+/* What was saved or is being unprotected, page by page, for between may lie what is WATCHED. The first error, after all
+ * were tried. */
+static int sweep_disarm_pages(struct uffdwp_region *region, const struct batch *batch)
+{
+	int worst = 0;
+
+	for (uint64_t page = batch->first; page < batch->end; page++) {
+		enum page_kind kind = (enum page_kind)batch->kinds[page - batch->first];
+		enum ledger_state state = kind == PAGE_NOTHING ? LEDGER_FREE : ledger_get(&region->ledger, page);
+
+		if (state == LEDGER_SAVED || state == LEDGER_LEAVING) {
+			int error = sweep_disarm(region, page, page + 1);
+
+			worst = worst ? worst : error;
+		}
+	}
+	return worst;
+}
+
 /* Where others want the protection they stay protected instead; a thread that waits for the claim comes again. What a
- * writer has saved is unprotected page by page, for between may lie what is WATCHED; and left to the writer where it
- * has to be broken off views before (INV-VIEW), or while a cut is arming (such a page is LEAVING next, and armed by the
- * cut, or unprotected by the writer). */
-static void sweep_keep_watched(struct uffdwp_snapshot *snapshot, const struct batch *batch)
+ * writer has saved is left to it where it has to be broken off views before (INV-VIEW), or while a cut is arming (such
+ * a page is LEAVING next, and armed by the cut, or unprotected by the writer). */
+static int sweep_keep_watched(struct uffdwp_snapshot *snapshot, const struct batch *batch, int is_first)
 {
 	struct uffdwp_region *region = snapshot->region;
 	struct ledger *ledger = &region->ledger;
 	int disarms = atomic_load(&region->phase) != PHASE_STALL && !region_breaks_pages(region);
 
-	for (uint64_t page = batch->first; page < batch->end; page++) {
-		enum page_kind kind = (enum page_kind)batch->kinds[page - batch->first];
-
-		if (kind == PAGE_LIVE)
+	for (uint64_t page = batch->first; page < batch->end && is_first; page++) {
+		if (batch->kinds[page - batch->first] == PAGE_LIVE)
 			ledger_set(ledger, page, sweep_loses_wp_when_read(region) ? LEDGER_LEAVING : LEDGER_WATCHED);
-		enum ledger_state state = kind == PAGE_NOTHING ? LEDGER_FREE : ledger_get(ledger, page);
-
-		if (disarms && (state == LEDGER_SAVED || state == LEDGER_LEAVING) &&
-		    !region_disarm_run(region, page, page + 1))
-			ledger_disarmed(ledger, page);
 	}
-	if (batch->live > 0)
+	int error = disarms ? sweep_disarm_pages(region, batch) : 0;
+
+	if (batch->live > 0 && is_first)
 		fault_wake_pages(region, batch->first, batch->end);
+	return error;
 }
 
-static void sweep_unprotect(struct uffdwp_snapshot *snapshot, const struct batch *batch)
+static int sweep_unprotect(struct uffdwp_snapshot *snapshot, const struct batch *batch, int is_first)
 {
 	struct uffdwp_region *region = snapshot->region;
 
+	if (!is_first)
+		return sweep_disarm_pages(region, batch);
 	for (uint64_t page = batch->first; page < batch->end; page++) {
 		if (batch->kinds[page - batch->first] == PAGE_LIVE)
 			ledger_set(&region->ledger, page, LEDGER_LEAVING);
@@ -287,35 +319,50 @@ static void sweep_unprotect(struct uffdwp_snapshot *snapshot, const struct batch
 	if (snapshot->cut.moved && batch->end > snapshot->cut.filled_end)
 		mechanism_fill_run(region, batch->first, batch->end, 0);
 	/* The whole batch in one call: what lies between is unprotected as well (INV-IDEMPOTENT). */
-	if (region_disarm_run(region, batch->first, batch->end)) {
-		fault_wake_region(region);
-		return;
-	}
-	for (uint64_t page = batch->first; page < batch->end; page++)
-		ledger_disarmed(&region->ledger, page);
+	return sweep_disarm(region, batch->first, batch->end);
 }
 
-static void sweep_release_as_wanted(struct uffdwp_snapshot *snapshot, const struct batch *batch)
+/* Where a child may come, inside the epoch: a cut that is made beside this snapshot has raised `keeps` before it arms
+ * anything, and waits until no thread has seen else. Other regions may be moved by their owners, and are waited for. */
+static int sweep_release_once(struct uffdwp_snapshot *snapshot, const struct batch *batch, int is_first)
 {
-	if (atomic_load(&snapshot->preserve.keeps))
-		sweep_keep_watched(snapshot, batch);
-	else
-		sweep_unprotect(snapshot, batch);
+	int is_inside = region_fits_child(snapshot->region);
+	epoch_ticket ticket = is_inside ? epoch_enter(&fault_epoch) : 0;
+	int error = atomic_load(&snapshot->preserve.keeps) ? sweep_keep_watched(snapshot, batch, is_first)
+	                                                   : sweep_unprotect(snapshot, batch, is_first);
+
+	if (is_inside)
+		epoch_leave(ticket);
+	return error;
 }
 
-/* Live pages are safe in our memory, or the snapshot has failed: they go (INV-SAFE). Where a child may come, inside the
- * epoch: a cut that is made beside this snapshot has raised `keeps` before it arms anything, and waits until no thread
- * has seen else. Other regions may be moved by their owners, and are waited for. */
+/* 1: the same again: an event of the owner's has to be read first, memory has moved, or a child is being made. */
+static int sweep_tries_again(struct uffdwp_region *region, int error, uintptr_t base_before, uint64_t until_ns)
+{
+	return error == -EBUSY || (error == -EAGAIN && kernel_now_ns() < until_ns) ||
+	       (error == -ENOENT && region_has_moved(region, base_before));
+}
+
+/* Live pages are safe in our memory, or the snapshot has failed: they go (INV-SAFE). What has to happen first is waited
+ * for outside of the epoch: the thread that reads an event may wait for the epoch itself. Another cut may come
+ * meanwhile, which arms what is LEAVING: all is looked at anew. */
 static void sweep_release(struct uffdwp_snapshot *snapshot, const struct batch *batch)
 {
-	if (!region_fits_child(snapshot->region)) {
-		sweep_release_as_wanted(snapshot, batch);
-		return;
-	}
-	epoch_ticket ticket = epoch_enter(&fault_epoch);
+	struct uffdwp_region *region = snapshot->region;
+	uint64_t until_ns = kernel_now_ns() + SWEEP_RETRY_NS;
+	uintptr_t base = atomic_load(&region->base);
+	unsigned turn = BACKOFF_YIELD;
+	int error = sweep_release_once(snapshot, batch, 1);
 
-	sweep_release_as_wanted(snapshot, batch);
-	epoch_leave(ticket);
+	while (error && sweep_tries_again(region, error, base, until_ns)) {
+		kernel_back_off(region->k, &turn);
+		base = atomic_load(&region->base);
+		error = sweep_release_once(snapshot, batch, 0);
+	}
+	if (error) {
+		atomic_store(&region->clinging, 1);
+		fault_wake_region(region);
+	}
 }
 
 static enum ledger_state sweep_state_without_slot(enum ledger_state state)

@@ -556,13 +556,11 @@ END_TEST
  */
 
 static struct kernel_ops poor_kernel;
-static _Atomic int readers_done;
 
 /* As memory of which none is left: neither of two pages of this region gets any. */
 static int is_poor(uint64_t address)
 {
-	uint64_t page = (address - (uintptr_t)place.base) / place.page_bytes;
-	return page == LOST || page == LOST + 1;
+	return (address - (uintptr_t)place.base) / place.page_bytes / 2 == LOST / 2;
 }
 
 static int poor_zeropage(int uffd, uint64_t address, uint64_t length, uint64_t mode)
@@ -578,7 +576,6 @@ static int poor_copy(int uffd, uint64_t to, const void *from, uint64_t length, u
 static void *read_page(void *page)
 {
 	(void)((volatile uint8_t *)place.base)[(uintptr_t)page * place.page_bytes];
-	atomic_fetch_add(&readers_done, 1);
 	return NULL;
 }
 
@@ -598,7 +595,6 @@ START_TEST(test_threads_at_pages_that_cannot_be_filled_are_resumed)
 	pthread_t other = thread_start(read_page, (void *)(uintptr_t)(LOST + 1));
 	thread_join(one);
 	thread_join(other);
-	ck_assert_int_eq(atomic_load(&readers_done), 2);
 	place_close(&place);
 }
 END_TEST

@@ -25,6 +25,7 @@ static _Atomic unsigned changes;
 static _Atomic int again_until_sleep;
 static _Atomic int arming_error;
 static _Atomic int disarming_error;
+static _Atomic unsigned refusals;
 
 /* --- what tests set --------------------------------------------------------------------------------------------- */
 
@@ -91,7 +92,14 @@ void fake_refuse_disarming(int error)
 
 int fake_disarming_error(void)
 {
-	return atomic_load(&disarming_error);
+	int error = atomic_load(&disarming_error);
+	atomic_fetch_add(&refusals, error != 0);
+	return error;
+}
+
+unsigned fake_refusals(void)
+{
+	return atomic_load(&refusals);
 }
 
 int fake_arming_error(void)

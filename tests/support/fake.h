@@ -69,6 +69,8 @@ void fake_refuse_arming(int error);
 
 /* Disarming does nothing and answers this negative errno; 0: it works. */
 void fake_refuse_disarming(int error);
+/* How often that was so. */
+unsigned fake_refusals(void);
 
 /* A store by user code: waits wherever a store to protected memory would. */
 void fake_write(void *to, const void *from, size_t length);

@@ -416,8 +416,9 @@ int table_writeprotect(int fd, uint64_t start, uint64_t length, uint64_t mode)
 	if ((mode & UFFDIO_WRITEPROTECT_MODE_WP) != 0) {
 		return arm(range, start, length);
 	}
-	if (fake_disarming_error() != 0) {
-		return fake_disarming_error();
+	int error = fake_disarming_error();
+	if (error != 0) {
+		return error;
 	}
 	call_disarming(start, length);
 	set_wp_bits(range, start, length, 0);

@@ -13,6 +13,7 @@
 #include "chance.h"
 #include "fake.h"
 #include "fault/fault.h"
+#include "fault/fill.h"
 #include "play.h"
 #include "support.h"
 
@@ -570,6 +571,49 @@ START_TEST(test_late_signal_of_a_region_at_rest_does_no_harm)
 }
 END_TEST
 
+/* Two threads at two pages of which the kernel gives neither: neither begins the count of the other anew. */
+START_TEST(test_pages_that_are_refused_in_turns_are_refused_for_good)
+{
+	stage_open(&stage, 2, PAGES);
+	for (uint64_t page = 3; page < 5; page++) {
+		enum fault_verdict verdict = FAULT_AGAIN;
+		for (unsigned round = 0; round < 1000 && verdict == FAULT_AGAIN; round++) {
+			struct fault other = {.region = stage.region, .page = 7 - page, .by = FAULT_BY_WRITER};
+			struct fault fault = {.region = stage.region, .page = page, .by = FAULT_BY_WRITER};
+			(void)fault_unfilled(&other, -ENOMEM);
+			verdict = fault_unfilled(&fault, -ENOMEM);
+		}
+		ck_assert_int_eq(verdict, FAULT_REFUSED);
+	}
+	stage_close(&stage);
+}
+END_TEST
+
+static int was_refused(void *before)
+{
+	return fake_refusals() != *(unsigned *)before;
+}
+
+/* The sweep waits for an event to be read by a thread that waits for the epoch first. */
+START_TEST(test_sweep_waits_for_an_event_outside_of_the_epoch)
+{
+	struct uffdwp_snapshot_progress progress;
+	play_open_case(1, PAGES); /* memory that a child may come to */
+	struct uffdwp_snapshot_options options = stage_options(&stage, 64);
+	memcpy(stage.cut, stage.base, stage.length_bytes);
+	play_begin_held(&options);
+	unsigned refusals = fake_refusals();
+	fake_refuse_disarming(-EAGAIN);
+	gate_open(&play_sink);
+	must(wait_until(was_refused, &refusals, PLAY_TIME_LIMIT_S));
+	fault_epoch_wait();
+	ck_assert_uint_eq(atomic_load(&stage.region->clinging), 0); /* it has not given up */
+	fake_refuse_disarming(0);
+	play_end_well(&progress);
+	play_close_case();
+}
+END_TEST
+
 /* --- disarming that is refused ---------------------------------------------------------------------------------- */
 
 /* INV-OPEN; and after a barrier no page carries a wp bit, although nothing was armed. */
@@ -677,6 +721,8 @@ int main(void)
 	tcase_add_loop_test(tests, test_sweep_waits_for_a_handler_that_is_slow_to_follow_a_move, 0, 2);
 	tcase_add_test(tests, test_late_signal_of_a_closed_region_does_no_harm);
 	tcase_add_test(tests, test_late_signal_of_a_region_at_rest_does_no_harm);
+	tcase_add_test(tests, test_pages_that_are_refused_in_turns_are_refused_for_good);
+	tcase_add_test(tests, test_sweep_waits_for_an_event_outside_of_the_epoch);
 	suite_add_tcase(suite, tests);
 	return support_run(suite);
 }
