@@ -224,8 +224,8 @@ END_TEST
 START_TEST(test_parameters_that_are_wrong_are_refused_with_a_text)
 {
 	static const char *const wrong[] = {
-	        "size=x",        "size=0",          "size=4X",         "size=2M&capacity=1M",
-	        "delivery=post", "mechanism=magic", "mechanismus=auto"};
+	        "size=x",        "size=0",          "size=4X",          "size=2M&capacity=1M",
+	        "delivery=post", "mechanism=magic", "mechanismus=auto", "nolock=1"};
 	sqlite3 *plain = open_uri(":memory:");
 	for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
 		char uri[128];

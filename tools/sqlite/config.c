@@ -123,6 +123,8 @@ static const char *config_values(const char *name, struct store_config *config)
 		return "delivery= takes auto, thread or inline";
 	if (config_word(name, "mechanism", mechanism_names, COUNT(mechanism_names), &config->mechanism) < 0)
 		return "mechanism= takes auto, marker, rearm, minor or mprotect";
+	if (sqlite3_uri_boolean(name, "nolock", 0))
+		return "nolock=1 is refused: without locks no snapshot can know where a transaction ends";
 	config->prepare = sqlite3_uri_boolean(name, "prepare", 1);
 	return NULL;
 }

@@ -15,13 +15,16 @@
 /* A URI parameter of the extension's own connection for uffdwp_load(). */
 #define VFS_LOADING "uffdwp_loading"
 
-/* One connection's main database file in a region. */
+/* One connection's main database file in a region; with a shared cache that of several connections, whose transactions
+ * all go by its one holder. */
 struct vfs_file {
 	sqlite3_file head;
 	struct store *store;
 	struct lock_holder holder;
-	int loading;   /* 1: page 1 is written with WAL taken out of its header */
-	int exclusive; /* 1: PRAGMA locking_mode=exclusive was given */
+	pthread_mutex_t joining; /* a connection joins, or a cut needs that none does */
+	unsigned joined;         /* connections that have joined, those that left again too */
+	int loading;             /* 1: page 1 is written with WAL taken out of its header */
+	int exclusive;           /* 1: PRAGMA locking_mode=exclusive was given */
 	sqlite3_int64 map_limit;
 };
 
@@ -33,6 +36,11 @@ sqlite3_vfs *vfs_disk(void);
 
 /* The file of a schema ("main") of a connection, or NULL if it is not one of ours. */
 struct vfs_file *vfs_file_of(sqlite3 *db, const char *schema);
+
+/* 1: the file holds EXCLUSIVE and belongs to one connection alone, by `PRAGMA locking_mode=exclusive` if that one is
+ * not in a write transaction. No other connection joins before vfs_alone_leave(), by the same thread. */
+int vfs_alone_enter(struct vfs_file *file);
+void vfs_alone_leave(struct vfs_file *file);
 
 /* 1: a connection just opened has its main database on disk by this VFS, without a URI that says so; a file that was
  * made for it is gone again. */

@@ -13,8 +13,10 @@
  * They are registered for every connection of the process (an automatic extension): in the sqlite3 shell .load comes
  * before .open, and the second makes a new connection.
  *
- * INV-BOUNDARY: a cut is made only while no connection holds EXCLUSIVE, by a connection that is not itself in a write
- * transaction, and with no hot journal: the file then is a whole database.
+ * INV-BOUNDARY: a cut is made with a SHARED of its own, so that no connection holds or takes EXCLUSIVE, by a connection
+ * that is not itself in a write transaction, and with no hot journal: the file then is a whole database. Only what the
+ * connection alone holds, by locking_mode=exclusive, stands for that SHARED: what a file of a shared cache holds may be
+ * another connection's transaction.
  */
 #include "extension.h"
 
@@ -203,18 +205,26 @@ static int functions_journal_is_hot(struct store *store)
 struct cut {
 	struct vfs_file *file;
 	int wait_ms;
-	int locked;          /* the SHARED was taken here; else the connection holds what it takes */
+	int locked;          /* a SHARED was taken */
+	int alone;           /* vfs_alone_enter() */
 	int code;            /* of SQLite, of a refusal */
 	const char *refusal; /* NULL: none */
 };
+
+static void functions_cut_leave(void *user)
+{
+	struct cut *cut = user;
+	if (cut->locked)
+		locks_cut_leave(&cut->file->store->locks);
+	if (cut->alone)
+		vfs_alone_leave(cut->file);
+}
 
 static int functions_cut_refuse(struct cut *cut, int code, const char *refusal, int error)
 {
 	cut->code = code;
 	cut->refusal = refusal;
-	if (cut->locked)
-		locks_cut_leave(&cut->file->store->locks);
-	cut->locked = 0;
+	functions_cut_leave(cut);
 	return error;
 }
 
@@ -223,11 +233,10 @@ static int functions_cut_enter(void *user, uint64_t *length)
 {
 	struct cut *cut = user;
 	struct store *store = cut->file->store;
-	cut->locked = cut->file->holder.level == LOCK_NONE;
-	if (cut->locked && locks_cut_enter(&store->locks, (uint64_t)cut->wait_ms * NS_PER_MS) < 0) {
-		cut->locked = 0;
+	cut->alone = vfs_alone_enter(cut->file);
+	cut->locked = !cut->alone && locks_cut_enter(&store->locks, (uint64_t)cut->wait_ms * NS_PER_MS) == 0;
+	if (!cut->alone && !cut->locked)
 		return functions_cut_refuse(cut, SQLITE_BUSY, "a write transaction held its lock for too long", -EBUSY);
-	}
 	*length = store->size_bytes;
 	if (*length == 0)
 		return functions_cut_refuse(cut, SQLITE_ERROR, "the database is empty, there is nothing to save",
@@ -239,13 +248,6 @@ static int functions_cut_enter(void *user, uint64_t *length)
 		        "then try again",
 		        -EBUSY);
 	return 0;
-}
-
-static void functions_cut_leave(void *user)
-{
-	struct cut *cut = user;
-	if (cut->locked)
-		locks_cut_leave(&cut->file->store->locks);
 }
 
 static int functions_snapshot_begin(sqlite3_context *context, struct vfs_file *file, const char *path, unsigned how,
@@ -345,7 +347,8 @@ static void functions_sql_snapshot_status(sqlite3_context *context, int argc, sq
 
 /* --------------------------------------------------------------------------------------------------------- load -- */
 
-/* Opens a connection of our own to a store that is open: its locks and journal are then SQLite's own affair. */
+/* Opens a connection of our own to a store that is open: its locks and journal are then SQLite's own affair. Never by a
+ * shared cache: it would get the file of another connection, which is not `loading`. */
 static int functions_open_own(const char *name, sqlite3 **db)
 {
 	sqlite3_str *uri = sqlite3_str_new(NULL);
@@ -360,7 +363,8 @@ static int functions_open_own(const char *name, sqlite3 **db)
 	char *text = sqlite3_str_finish(uri);
 	if (!text)
 		return SQLITE_NOMEM;
-	int result = sqlite3_open_v2(text, db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_URI, NULL);
+	int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_URI | SQLITE_OPEN_PRIVATECACHE;
+	int result = sqlite3_open_v2(text, db, flags, NULL);
 	sqlite3_free(text);
 	return result;
 }

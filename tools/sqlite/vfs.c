@@ -80,6 +80,7 @@ static int vfs_file_close(sqlite3_file *head)
 	if (forked_is_child()) /* it is the parent's */
 		return SQLITE_OK;
 	locks_drop(&file->store->locks, &file->holder, LOCK_NONE);
+	pthread_mutex_destroy(&file->joining);
 	int result = store_close(file->store);
 	if (result < 0)
 		sqlite3_log(SQLITE_IOERR, "uffdwp: the last snapshot of a closed database failed: %s",
@@ -226,6 +227,30 @@ static int vfs_file_pragma(struct vfs_file *file, char **words)
 	return SQLITE_ERROR;
 }
 
+/* SQLite reports each connection that takes this file, also one that finds it in a shared cache: xOpen is called for
+ * the first of them only, and no flag of it says that there may be more. */
+static int vfs_file_join(struct vfs_file *file)
+{
+	pthread_mutex_lock(&file->joining);
+	file->joined++;
+	pthread_mutex_unlock(&file->joining);
+	return SQLITE_OK;
+}
+
+int vfs_alone_enter(struct vfs_file *file)
+{
+	pthread_mutex_lock(&file->joining);
+	if (file->joined == 1 && file->holder.level == LOCK_EXCLUSIVE)
+		return 1;
+	pthread_mutex_unlock(&file->joining);
+	return 0;
+}
+
+void vfs_alone_leave(struct vfs_file *file)
+{
+	pthread_mutex_unlock(&file->joining);
+}
+
 static int vfs_file_control(sqlite3_file *head, int operation, void *argument)
 {
 	struct vfs_file *file = vfs_file_of_handle(head);
@@ -235,6 +260,8 @@ static int vfs_file_control(sqlite3_file *head, int operation, void *argument)
 	case SQLITE_FCNTL_LOCKSTATE:
 		*(int *)argument = (int)file->holder.level;
 		return SQLITE_OK;
+	case SQLITE_FCNTL_PDB:
+		return vfs_file_join(file);
 	case SQLITE_FCNTL_SIZE_HINT:
 		return vfs_code(store_reserve(file->store, *(uint64_t *)argument), SQLITE_IOERR_WRITE);
 	case SQLITE_FCNTL_CHUNK_SIZE:
@@ -447,6 +474,8 @@ static int vfs_open_store(const char *name, struct vfs_file *file, int flags)
 		return result == -ENOMEM ? SQLITE_NOMEM : SQLITE_CANTOPEN;
 	}
 	file->holder.level = LOCK_NONE;
+	pthread_mutex_init(&file->joining, NULL);
+	file->joined = 0;
 	file->loading = sqlite3_uri_boolean(name, VFS_LOADING, 0);
 	file->exclusive = 0;
 	file->map_limit = 0;
