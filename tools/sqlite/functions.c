@@ -251,12 +251,12 @@ static int functions_cut_enter(void *user, uint64_t *length)
 }
 
 static int functions_snapshot_begin(sqlite3_context *context, struct vfs_file *file, const char *path, unsigned how,
-                                    uint64_t *id)
+                                    struct shot_status *status)
 {
 	char text[STORE_TEXT_BYTES];
 	struct cut cut = {.file = file, .wait_ms = functions_wait_ms(sqlite3_context_db_handle(context))};
 	struct shot_boundary boundary = {.enter = functions_cut_enter, .leave = functions_cut_leave, .user = &cut};
-	int result = shots_begin(&file->store->shots, file->store->region, path, how, &boundary, id);
+	int result = shots_begin(&file->store->shots, file->store->region, path, how, &boundary, status);
 	if (cut.refusal) {
 		functions_fail(context, cut.code, "uffdwp_snapshot: %s", cut.refusal);
 	} else if (result == -EBUSY) {
@@ -294,24 +294,20 @@ static int functions_how_argument(sqlite3_context *context, int argc, sqlite3_va
 	return -1;
 }
 
-static void functions_snapshot_result(sqlite3_context *context, struct vfs_file *file, int wait, uint64_t id)
+/* Where a snapshot was waited for, only its commit is a success. */
+static void functions_snapshot_result(sqlite3_context *context, int wait, const struct shot_status *status)
 {
-	struct shot_status status;
-	if (wait)
-		shots_wait(&file->store->shots, id);
-	shots_status(&file->store->shots, &status);
-	if (wait && status.id == id && status.progress.state == UFFDWP_SNAPSHOT_STATE_FAILED)
-		functions_fail(context, SQLITE_ERROR, "uffdwp_snapshot: %s: %s: %s", status.path ? status.path : "",
-		               strerror(-status.progress.error), status.text);
+	if (wait && status->progress.state != UFFDWP_SNAPSHOT_STATE_COMMITTED)
+		functions_fail(context, SQLITE_ERROR, "uffdwp_snapshot: %s: %s: %s", status->path ? status->path : "",
+		               strerror(-status->progress.error), status->text);
 	else
-		functions_result_status(context, &status);
-	free(status.path);
+		functions_result_status(context, status);
 }
 
 static void functions_sql_snapshot(sqlite3_context *context, int argc, sqlite3_value **argv)
 {
 	static const char function[] = "uffdwp_snapshot";
-	uint64_t id = 0;
+	struct shot_status status;
 	const char *path = functions_path_argument(context, function, argv[0]);
 	int how = path ? functions_how_argument(context, argc, argv) : -1;
 	const char *schema = how >= 0 ? functions_schema_argument(context, function, argc, argv, 2) : NULL;
@@ -328,8 +324,10 @@ static void functions_sql_snapshot(sqlite3_context *context, int argc, sqlite3_v
 		sqlite3_free(refusal);
 		return;
 	}
-	if (functions_snapshot_begin(context, file, path, (unsigned)how, &id) == 0)
-		functions_snapshot_result(context, file, ((unsigned)how & SHOT_WAIT) != 0, id);
+	if (functions_snapshot_begin(context, file, path, (unsigned)how, &status) < 0)
+		return;
+	functions_snapshot_result(context, ((unsigned)how & SHOT_WAIT) != 0, &status);
+	free(status.path);
 }
 
 static void functions_sql_snapshot_status(sqlite3_context *context, int argc, sqlite3_value **argv)

@@ -42,7 +42,8 @@ static void shots_reap(struct shots *shots)
 int shots_fini(struct shots *shots)
 {
 	if (shots->running)
-		shots_wait(shots, shots->id);
+		uffdwp_snapshot_wait(shots->running, -1, NULL);
+	shots_reap(shots);
 	free(shots->path);
 	pthread_cond_destroy(&shots->idle);
 	pthread_mutex_destroy(&shots->mutex);
@@ -81,9 +82,9 @@ static int shots_reserve(struct shots *shots)
 	return busy ? -EBUSY : 0;
 }
 
-/* The begin is over. Gives back what is not needed any more: the old path, or without a snapshot the new one. */
-static char *shots_settle(struct shots *shots, struct uffdwp_snapshot *snapshot, uint64_t begin_ns, char *path,
-                          uint64_t *id)
+/* The begin is over; of a snapshot that it made the caller is a user. Gives back what is not needed any more: the old
+ * path, or without a snapshot the new one. */
+static char *shots_settle(struct shots *shots, struct uffdwp_snapshot *snapshot, uint64_t begin_ns, char *path)
 {
 	char *spare = path;
 	pthread_mutex_lock(&shots->mutex);
@@ -93,14 +94,45 @@ static char *shots_settle(struct shots *shots, struct uffdwp_snapshot *snapshot,
 		shots->begin_ns = begin_ns;
 		spare = shots->path;
 		shots->path = path;
-		*id = ++shots->id;
+		shots->id++;
+		shots->users++;
 	}
 	pthread_mutex_unlock(&shots->mutex);
 	return spare;
 }
 
+/* With the mutex held. */
+static void shots_report(const struct shots *shots, struct shot_status *status)
+{
+	*status = (struct shot_status){.id = shots->id, .begin_ns = shots->begin_ns};
+	status->progress.sz = sizeof(status->progress);
+	if (shots->path)
+		status->path = strdup(shots->path);
+	if (shots->running) {
+		uffdwp_snapshot_poll(shots->running, &status->progress);
+		uffdwp_snapshot_text(shots->running, status->text, sizeof(status->text));
+	} else {
+		status->progress = shots->last;
+		memcpy(status->text, shots->text, sizeof(status->text));
+	}
+}
+
+/* The end of what shots_settle() began: the snapshot is not reaped before its status is taken. */
+static void shots_finish(struct shots *shots, struct uffdwp_snapshot *snapshot, unsigned how,
+                         struct shot_status *status)
+{
+	if (how & SHOT_WAIT)
+		uffdwp_snapshot_wait(snapshot, -1, NULL);
+	pthread_mutex_lock(&shots->mutex);
+	shots_report(shots, status);
+	if (--shots->users == 0)
+		pthread_cond_broadcast(&shots->idle);
+	shots_reap(shots);
+	pthread_mutex_unlock(&shots->mutex);
+}
+
 int shots_begin(struct shots *shots, struct uffdwp_region *region, const char *path, unsigned how,
-                const struct shot_boundary *boundary, uint64_t *id)
+                const struct shot_boundary *boundary, struct shot_status *status)
 {
 	struct uffdwp_snapshot *snapshot = NULL;
 	char *copy = strdup(path);
@@ -111,7 +143,9 @@ int shots_begin(struct shots *shots, struct uffdwp_region *region, const char *p
 	}
 	uint64_t from_ns = locks_now_ns();
 	result = shots_start(shots, region, path, how, boundary, &snapshot);
-	free(shots_settle(shots, snapshot, locks_now_ns() - from_ns, copy, id));
+	free(shots_settle(shots, snapshot, locks_now_ns() - from_ns, copy));
+	if (snapshot)
+		shots_finish(shots, snapshot, how, status);
 	return result;
 }
 
@@ -123,36 +157,10 @@ int shots_any(struct shots *shots)
 	return any;
 }
 
-void shots_wait(struct shots *shots, uint64_t id)
-{
-	pthread_mutex_lock(&shots->mutex);
-	struct uffdwp_snapshot *snapshot = shots->id == id ? shots->running : NULL;
-	if (snapshot) {
-		shots->users++;
-		pthread_mutex_unlock(&shots->mutex);
-		uffdwp_snapshot_wait(snapshot, -1, NULL);
-		pthread_mutex_lock(&shots->mutex);
-		if (--shots->users == 0)
-			pthread_cond_broadcast(&shots->idle);
-		shots_reap(shots);
-	}
-	pthread_mutex_unlock(&shots->mutex);
-}
-
 void shots_status(struct shots *shots, struct shot_status *status)
 {
-	*status = (struct shot_status){.progress.sz = sizeof(status->progress)};
 	pthread_mutex_lock(&shots->mutex);
 	shots_reap(shots);
-	status->id = shots->id;
-	status->begin_ns = shots->begin_ns;
-	if (shots->path)
-		status->path = strdup(shots->path);
-	if (shots->running) {
-		uffdwp_snapshot_poll(shots->running, &status->progress);
-	} else {
-		status->progress = shots->last;
-		memcpy(status->text, shots->text, sizeof(status->text));
-	}
+	shots_report(shots, status);
 	pthread_mutex_unlock(&shots->mutex);
 }

@@ -2,7 +2,9 @@
 /*
  * The snapshots of one database: at most one runs, the last one is remembered.
  *
- * A handle of the library is freed ("reaped") by the next call that finds it ended and unused. Threads: any.
+ * A handle of the library is freed ("reaped") by the next call that finds it ended and unused. The thread that begins a
+ * snapshot uses it until it has taken what it reports: no other thread can begin the next one before, whose status
+ * would be taken for that of this one. Threads: any.
  */
 #ifndef UFFDWP_SQLITE_SHOTS_H
 #define UFFDWP_SQLITE_SHOTS_H
@@ -18,7 +20,7 @@ struct shots {
 	pthread_mutex_t mutex;
 	pthread_cond_t idle; /* users became 0 */
 	struct uffdwp_snapshot *running;
-	unsigned users;    /* threads that wait for `running` */
+	unsigned users;    /* threads that wait for `running`, or have yet to take its status */
 	uint64_t id;       /* of the last one; 0: there was none */
 	uint64_t begin_ns; /* how long its begin took, from the call to its return */
 	char *path;
@@ -48,21 +50,20 @@ struct shot_boundary {
 	void *user;
 };
 
-#define SHOT_WAIT (1u << 0)  /* the caller will wait: nothing for shots_begin() */
+#define SHOT_WAIT (1u << 0)  /* returns when it has ended */
 #define SHOT_KEEP (1u << 1)  /* a delta may follow */
 #define SHOT_DELTA (1u << 2) /* only what was written since the last one; keeps, too */
 
-/* Makes the cut. `how`: SHOT_*. 0, -ENODATA (a delta of nothing), -EBUSY (one runs), -ENOMEM, what enter refused with,
- * or what the library answers. */
+/* Makes the cut. `how`: SHOT_*. 0: `status` is that of this very snapshot, as shots_status() gives it; with SHOT_WAIT
+ * it has ended, or failed. Else -ENODATA (a delta of nothing), -EBUSY (one runs), -ENOMEM, what enter refused with, or
+ * what the library answers. */
 int shots_begin(struct shots *shots, struct uffdwp_region *region, const char *path, unsigned how,
-                const struct shot_boundary *boundary, uint64_t *id);
+                const struct shot_boundary *boundary, struct shot_status *status);
 
 /* 1: there was a snapshot. */
 int shots_any(struct shots *shots);
 
-/* Waits for the end of that snapshot. */
-void shots_wait(struct shots *shots, uint64_t id);
-
+/* Describes the running one, or the last. */
 void shots_status(struct shots *shots, struct shot_status *status);
 
 #endif
