@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <sqlite3.h>
@@ -131,6 +132,85 @@ START_TEST(test_snapshot_that_is_waited_for_fails_by_its_own_end)
 }
 END_TEST
 
+/* ---- how long they wait ---- */
+
+#define WRITERS 4
+#define UPDATES support_rounds(25000, 250000) /* of each writer */
+#define TIMEOUT_MS 100
+#define EARLY_MS 10 /* by so much SQLite's delays may be off */
+
+static uint64_t now_ms(void)
+{
+	struct timespec now;
+	must(clock_gettime(CLOCK_MONOTONIC, &now) == 0);
+	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+/* Done, or busy after all the time that was asked for. 1: busy. */
+static int run_in_time(sqlite3 *db, const char *sql)
+{
+	uint64_t from_ms = now_ms();
+	int result = run(db, sql);
+	uint64_t passed_ms = now_ms() - from_ms;
+	must(result == SQLITE_OK || result == SQLITE_BUSY);
+	if (result == SQLITE_BUSY && passed_ms < TIMEOUT_MS - EARLY_MS)
+		fprintf(stderr, "busy after %u ms: %s\n", (unsigned)passed_ms, sql);
+	must(result == SQLITE_OK || passed_ms >= TIMEOUT_MS - EARLY_MS);
+	return result == SQLITE_BUSY;
+}
+
+static _Atomic int ended;
+
+static void *write_on(void *argument)
+{
+	sqlite3 *db = open_bank(TIMEOUT_MS);
+	(void)argument;
+	for (unsigned i = 0; i < UPDATES; i++)
+		run_in_time(db, "UPDATE t SET x = x + 1 WHERE id = 7");
+	sqlite3_close(db);
+	ended++;
+	return NULL;
+}
+
+START_TEST(test_busy_comes_when_the_time_that_was_asked_for_is_over)
+{
+	pthread_t writers[WRITERS];
+	sqlite3 *db = open_bank(TIMEOUT_MS);
+	good(db, "CREATE TABLE t(id INTEGER PRIMARY KEY, x INTEGER);"
+	         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)"
+	         " INSERT INTO t SELECT i, 0 FROM n");
+	for (int i = 0; i < WRITERS; i++)
+		writers[i] = thread_start(write_on, NULL);
+	while (ended < WRITERS)
+		run_in_time(db, "SELECT x FROM t WHERE id = 1");
+	for (int i = 0; i < WRITERS; i++)
+		thread_join(writers[i]);
+	sqlite3_close(db);
+}
+END_TEST
+
+/* SHARED beside EXCLUSIVE, RESERVED beside RESERVED, EXCLUSIVE beside a reader. */
+START_TEST(test_busy_comes_no_earlier_for_a_lock_that_is_held_all_the_time)
+{
+	static const char *const cases[][3] = {
+	        {"BEGIN EXCLUSIVE", "", "SELECT * FROM t"},
+	        {"BEGIN IMMEDIATE", "", "INSERT INTO t VALUES(1)"},
+	        {"BEGIN; SELECT * FROM t", "BEGIN IMMEDIATE; INSERT INTO t VALUES(1)", "COMMIT"},
+	};
+	sqlite3 *holder = open_bank(0);
+	sqlite3 *db = open_bank(TIMEOUT_MS);
+	good(holder, "CREATE TABLE t(x)");
+	good(holder, cases[_i][0]);
+	good(db, cases[_i][1]);
+	ck_assert_int_eq(run_in_time(db, cases[_i][2]), 1);
+	ck_assert_int_eq(run_in_time(db, cases[_i][2]), 1);
+	good(holder, "ROLLBACK");
+	ck_assert_int_eq(run_in_time(db, cases[_i][2]), 0);
+	sqlite3_close(db);
+	sqlite3_close(holder);
+}
+END_TEST
+
 int main(void)
 {
 	static const struct support_needs needs = {.huge_pages = 0, .swap = 0};
@@ -141,8 +221,10 @@ int main(void)
 	Suite *suite = suite_create("sqlite-threads");
 	TCase *all = tcase_create("extension");
 	tcase_add_checked_fixture(all, setup, NULL);
-	tcase_set_timeout(all, 120);
+	tcase_set_timeout(all, 300);
 	tcase_add_test(all, test_snapshot_that_is_waited_for_fails_by_its_own_end);
+	tcase_add_test(all, test_busy_comes_when_the_time_that_was_asked_for_is_over);
+	tcase_add_loop_test(all, test_busy_comes_no_earlier_for_a_lock_that_is_held_all_the_time, 0, 3);
 	suite_add_tcase(suite, all);
 	return support_run(suite);
 }

@@ -2,7 +2,7 @@
 /*
  * See locks.h. Each waiter sleeps on a condition of its own, in a list in order of arrival; a thread that lowers a lock
  * walks the list and wakes those whose condition has come true. A waiter for a cut is given its SHARED by the thread
- * that wakes it, so that it cannot lose it again to a writer that is faster.
+ * that wakes it, so that it cannot lose it again to a writer that is faster; so is a reader that has waited for long.
  */
 #include "locks.h"
 
@@ -10,14 +10,15 @@
 #include <stddef.h>
 #include <time.h>
 
-#define OVERTAKE_NS UINT64_C(1000000) /* how long a waiter for RESERVED may be overtaken */
-#define BATON_NS UINT64_C(5000000)    /* how long a baton waits to be fetched */
+#define OVERTAKE_NS UINT64_C(1000000) /* how long a waiter may be overtaken */
+#define BATON_NS UINT64_C(5000000)    /* how long a baton waits for its thread to wake */
+#define FETCH_NS UINT64_C(100000000)  /* and for a thread that has it to take RESERVED, as it is about to */
 #define SECOND_NS UINT64_C(1000000000)
 
 struct lock_waiter {
 	pthread_cond_t wake;
 	enum lock_level wanted;
-	int granted; /* a cut: SHARED is counted already */
+	int granted; /* SHARED is counted already */
 	uint64_t since_ns;
 	const void *thread;
 	struct lock_waiter *next;
@@ -97,20 +98,13 @@ static int locks_take_exclusive(struct locks *locks, struct lock_holder *holder)
 	return 0;
 }
 
-int locks_take(struct locks *locks, struct lock_holder *holder, enum lock_level wanted)
+static int locks_try(struct locks *locks, struct lock_holder *holder, enum lock_level wanted)
 {
-	int result = 0;
-	if (holder->level >= wanted)
-		return 0;
-	pthread_mutex_lock(&locks->mutex);
 	if (wanted == LOCK_SHARED)
-		result = locks_take_shared(locks, holder);
-	else if (wanted == LOCK_RESERVED)
-		result = locks_take_reserved(locks, holder);
-	else
-		result = locks_take_exclusive(locks, holder);
-	pthread_mutex_unlock(&locks->mutex);
-	return result;
+		return locks_take_shared(locks, holder);
+	if (wanted == LOCK_RESERVED)
+		return locks_take_reserved(locks, holder);
+	return locks_take_exclusive(locks, holder);
 }
 
 /* To the first that waits for RESERVED, if it has waited long enough. */
@@ -128,12 +122,19 @@ static void locks_pass_baton(struct locks *locks)
 	locks->baton_until_ns = now_ns + BATON_NS;
 }
 
+/* 1: the waiter gets its SHARED by being woken. */
+static int locks_grants(const struct lock_waiter *waiter)
+{
+	return waiter->wanted == LOCK_CUT ||
+	       (waiter->wanted == LOCK_SHARED && locks_now_ns() - waiter->since_ns >= OVERTAKE_NS);
+}
+
 static void locks_wake(struct locks *locks)
 {
 	for (struct lock_waiter *waiter = locks->waiters; waiter; waiter = waiter->next) {
 		if (waiter->granted || !locks_possible(locks, waiter->wanted, waiter->thread))
 			continue;
-		if (waiter->wanted == LOCK_CUT) {
+		if (locks_grants(waiter)) {
 			waiter->granted = 1;
 			locks->shared++;
 		}
@@ -158,6 +159,8 @@ void locks_drop(struct locks *locks, struct lock_holder *holder, enum lock_level
 	if (holder->level <= level)
 		return;
 	pthread_mutex_lock(&locks->mutex);
+	if (level == LOCK_NONE && locks->baton == &locks_thread) /* it gives up what it waited for */
+		locks->baton = NULL;
 	if (holder->level > LOCK_SHARED)
 		locks_disown(locks, holder);
 	if (level == LOCK_NONE)
@@ -210,24 +213,65 @@ static void locks_waiter_sleep(struct locks *locks, struct lock_waiter *waiter, 
 	pthread_cond_clockwait(&waiter->wake, &locks->mutex, CLOCK_MONOTONIC, &until);
 }
 
-/* With the mutex held. 1: the level is available (a cut: is taken). */
-static int locks_await(struct locks *locks, enum lock_level wanted, uint64_t since_ns, uint64_t timeout_ns)
+/* What has become of a wait. */
+enum await {
+	AWAIT_OVER,      /* the time is over */
+	AWAIT_AVAILABLE, /* until the mutex is released */
+	AWAIT_GRANTED    /* SHARED is counted */
+};
+
+/* With the mutex held. */
+static enum await locks_await(struct locks *locks, enum lock_level wanted, uint64_t since_ns, uint64_t deadline_ns)
 {
 	struct lock_waiter waiter = {
 	        .wake = PTHREAD_COND_INITIALIZER, .wanted = wanted, .since_ns = since_ns, .thread = &locks_thread};
-	uint64_t deadline_ns = locks_now_ns() + timeout_ns;
 	locks_waiter_join(locks, &waiter);
 	while (!waiter.granted && !locks_possible(locks, wanted, waiter.thread) && locks_now_ns() < deadline_ns)
 		locks_waiter_sleep(locks, &waiter, deadline_ns);
 	locks_waiter_part(locks, &waiter);
 	pthread_cond_destroy(&waiter.wake);
-	return waiter.granted || locks_possible(locks, wanted, waiter.thread);
+	if (waiter.granted)
+		return AWAIT_GRANTED;
+	return locks_possible(locks, wanted, waiter.thread) ? AWAIT_AVAILABLE : AWAIT_OVER;
 }
 
-void locks_wait(struct locks *locks, enum lock_level wanted, uint64_t since_ns, uint64_t timeout_ns)
+/* With the mutex held, after a refusal. EXCLUSIVE is waited for only with PENDING, which stops those that come. */
+static int locks_take_awaited(struct locks *locks, struct lock_holder *holder, enum lock_level wanted,
+                              uint64_t since_ns, uint64_t until_ns)
+{
+	if (wanted != LOCK_SHARED && holder->level != LOCK_PENDING)
+		return -EBUSY;
+	switch (locks_await(locks, wanted, since_ns, until_ns)) {
+	case AWAIT_GRANTED:
+		holder->level = LOCK_SHARED;
+		return 0;
+	case AWAIT_AVAILABLE:
+		return locks_try(locks, holder, wanted);
+	default:
+		return -EBUSY;
+	}
+}
+
+int locks_take(struct locks *locks, struct lock_holder *holder, enum lock_level wanted, uint64_t since_ns,
+               uint64_t until_ns)
+{
+	if (holder->level >= wanted)
+		return 0;
+	pthread_mutex_lock(&locks->mutex);
+	int result = locks_try(locks, holder, wanted);
+	if (result < 0 && until_ns)
+		result = locks_take_awaited(locks, holder, wanted, since_ns, until_ns);
+	pthread_mutex_unlock(&locks->mutex);
+	return result;
+}
+
+void locks_wait(struct locks *locks, enum lock_level wanted, uint64_t since_ns, uint64_t until_ns)
 {
 	pthread_mutex_lock(&locks->mutex);
-	locks_await(locks, wanted, since_ns, timeout_ns);
+	if (locks_await(locks, wanted, since_ns, until_ns) != AWAIT_OVER && wanted == LOCK_RESERVED) {
+		locks->baton = &locks_thread;
+		locks->baton_until_ns = locks_now_ns() + FETCH_NS;
+	}
 	pthread_mutex_unlock(&locks->mutex);
 }
 
@@ -235,9 +279,10 @@ int locks_cut_enter(struct locks *locks, uint64_t timeout_ns)
 {
 	int result = 0;
 	pthread_mutex_lock(&locks->mutex);
+	uint64_t now_ns = locks_now_ns();
 	if (!locks->exclusive)
 		locks->shared++;
-	else if (!locks_await(locks, LOCK_CUT, locks_now_ns(), timeout_ns))
+	else if (locks_await(locks, LOCK_CUT, now_ns, now_ns + timeout_ns) != AWAIT_GRANTED)
 		result = -ETIMEDOUT;
 	pthread_mutex_unlock(&locks->mutex);
 	return result;

@@ -27,11 +27,14 @@ struct world {
 
 static struct world world = {.mutex = PTHREAD_MUTEX_INITIALIZER};
 
-/* What this thread was refused. since_ns outlives the sleeps, so that a waiter's time is counted as a whole. */
+/* What this thread was refused. since_ns and until_ns outlive the sleeps, so that a waiter's time is counted as a
+ * whole: SQLite's busy handler adds up what it asked to sleep for, over all locks of a statement. */
 struct refusal {
-	uint64_t store_id; /* 0: nothing */
+	uint64_t store_id; /* 0: nothing since the last sleep */
 	uint64_t since_ns; /* 0: not waiting */
+	uint64_t until_ns; /* when all the sleeps of the statement would have ended, each in full */
 	enum lock_level wanted;
+	int slept; /* 1: the next lock is what was slept for */
 };
 
 static _Thread_local struct refusal refusal;
@@ -462,7 +465,7 @@ int store_load(struct store *store, const char *path, char *text, size_t text_by
 
 /* ---- waiting for locks ---- */
 
-void store_refused(const struct store *store, enum lock_level wanted)
+static void store_refused(const struct store *store, enum lock_level wanted)
 {
 	if (!refusal.since_ns || refusal.wanted != wanted)
 		refusal.since_ns = locks_now_ns();
@@ -470,23 +473,51 @@ void store_refused(const struct store *store, enum lock_level wanted)
 	refusal.wanted = wanted;
 }
 
-void store_granted(enum lock_level level)
+/* The time that its sleeps were too short for is kept: the same statement may be refused another level. */
+static void store_granted(enum lock_level level)
 {
-	if (level >= refusal.wanted)
+	if (level < refusal.wanted)
+		return;
+	refusal.since_ns = 0;
+	refusal.wanted = LOCK_NONE;
+}
+
+int store_lock(struct store *store, struct lock_holder *holder, enum lock_level level)
+{
+	if (refusal.store_id) /* SQLite did not sleep after it: that statement has ended */
+		refusal = (struct refusal){.store_id = 0};
+	uint64_t until_ns = refusal.slept ? refusal.until_ns : 0;
+	int result = locks_take(&store->locks, holder, level, refusal.since_ns, until_ns);
+	refusal.slept = 0;
+	if (result < 0)
+		store_refused(store, level);
+	else
+		store_granted(level);
+	return result;
+}
+
+void store_unlock(struct store *store, struct lock_holder *holder, enum lock_level level)
+{
+	locks_drop(&store->locks, holder, level);
+	if (!refusal.store_id) /* else SQLite may be about to sleep */
 		refusal = (struct refusal){.store_id = 0};
 }
 
 int store_sleep(uint64_t timeout_ns)
 {
+	uint64_t now_ns = locks_now_ns();
 	pthread_mutex_lock(&world.mutex);
 	struct store *store = refusal.store_id ? store_world_find_id(refusal.store_id) : NULL;
 	if (store)
 		store->refs++;
 	pthread_mutex_unlock(&world.mutex);
 	refusal.store_id = 0;
+	refusal.until_ns = (refusal.until_ns > now_ns ? refusal.until_ns : now_ns) + timeout_ns;
 	if (!store)
 		return 0;
-	locks_wait(&store->locks, refusal.wanted, refusal.since_ns, timeout_ns);
+	refusal.slept = 1;
+	if (refusal.wanted != LOCK_SHARED) /* nothing is held that the wait in store_lock() would keep */
+		locks_wait(&store->locks, refusal.wanted, refusal.since_ns, refusal.until_ns);
 	store_close(store);
 	return 1;
 }

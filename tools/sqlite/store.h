@@ -91,13 +91,12 @@ int store_is_whole(struct store *store);
 /* Bytes that were there to read; the rest of the buffer is zeroed. */
 size_t store_read(const struct store *store, void *buffer, size_t length, uint64_t offset);
 
-/* Notes that this thread was refused a level of this store. */
-void store_refused(const struct store *store, enum lock_level wanted);
+/* Raises a holder, as locks_take(), and notes what this thread was refused. After a sleep that was shorter than SQLite
+ * counted it the rest is waited here. 0 or -EBUSY. */
+int store_lock(struct store *store, struct lock_holder *holder, enum lock_level level);
+void store_unlock(struct store *store, struct lock_holder *holder, enum lock_level level);
 
-/* Forgets it, if the thread now got what it wanted. */
-void store_granted(enum lock_level level);
-
-/* Sleeps up to timeout_ns or until the level that this thread was refused last is available. 0: there was none. */
+/* Sleeps up to timeout_ns or until the level that this thread was refused last is its to take. 0: there was none. */
 int store_sleep(uint64_t timeout_ns);
 
 #endif

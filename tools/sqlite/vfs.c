@@ -178,22 +178,16 @@ static int vfs_file_size(sqlite3_file *head, sqlite3_int64 *size)
 static int vfs_file_lock(sqlite3_file *head, int wanted)
 {
 	struct vfs_file *file = vfs_file_of_handle(head);
-	enum lock_level level = (enum lock_level)wanted;
 	if (forked_is_child())
 		return vfs_file_refuse("lock", SQLITE_IOERR_LOCK);
-	if (locks_take(&file->store->locks, &file->holder, level) < 0) {
-		store_refused(file->store, level);
-		return SQLITE_BUSY;
-	}
-	store_granted(level);
-	return SQLITE_OK;
+	return store_lock(file->store, &file->holder, (enum lock_level)wanted) < 0 ? SQLITE_BUSY : SQLITE_OK;
 }
 
 static int vfs_file_unlock(sqlite3_file *head, int level)
 {
 	struct vfs_file *file = vfs_file_of_handle(head);
 	if (!forked_is_child())
-		locks_drop(&file->store->locks, &file->holder, (enum lock_level)level);
+		store_unlock(file->store, &file->holder, (enum lock_level)level);
 	return SQLITE_OK;
 }
 
