@@ -41,16 +41,18 @@ struct uffdwp_image_options {
 
 /*
  * Opens an image for reading. With a delta all its ancestors are opened (a chain has at most 512 files): each is looked
- * for among `paths`, then under the name that its child has for it, beside the child. Headers and indexes of all deltas
- * are checked; pages when they are read. Whether the raw image is the one that is meant is checked by its length only,
- * so that an open of a chain whose raw image was replaced by another one of that length answers 0:
- * uffdwp_image_verify(), uffdwp_image_merge() and uffdwp_image_diff() read it all and know. The files must not be
- * changed meanwhile.
+ * for beside its child, under the name that the child has for it, then among `paths`, first those of that name. Headers
+ * and indexes of all deltas are checked; pages when they are read. Whether the raw image is the one that is meant is
+ * checked by its length only, so that an open of a chain whose raw image was replaced by another one of that length
+ * answers 0: uffdwp_image_verify(), uffdwp_image_merge() and uffdwp_image_diff() read it all and know. But where
+ * several files have its length, the open reads them whole until one is found to be it, which takes that long. The
+ * files must not be changed meanwhile.
  *
  * Errors: -EINVAL, -E2BIG, -ENOENT (the image or an ancestor is not there), -EISDIR, -EACCES, -ENAMETOOLONG, -EMFILE,
  * -EBADMSG (a file is damaged: the text names file, byte and field), -EXDEV (what is found in an ancestor's place is
- * another image), -EPROTONOSUPPORT (a later version of the format), -ELOOP (the chain has more than 512 files),
- * -EOPNOTSUPP (compressed pages, and the library was built without zstd), -EIO, -ENOMEM. Since 0.1.
+ * another image), -EPROTONOSUPPORT (a later version of the format), -ELOOP (the chain has more than 512 files), -EFBIG
+ * (several files may be the raw image, and are longer than 128 TiB), -EOPNOTSUPP (compressed pages, and the library was
+ * built without zstd), -EIO, -ENOMEM. Since 0.1.
  */
 UFFDWP_MUST_CHECK UFFDWP_EXPORT int uffdwp_image_open(const char *path, const struct uffdwp_image_options *options,
                                                       struct uffdwp_image **out);

@@ -11,7 +11,7 @@
  * how far its content reaches into the image, the least length of it and all newer ones; beyond that are zeros.
  *
  * INV-LINK: nothing of a link is used before its id was found to be the one that its child names (of a raw base:
- * before a result that rests on it is committed).
+ * before a result that rests on it is committed; at the opening where several files may be it).
  *
  * Threads: chain_read(), chain_next() and chain_info() by any, also in a signal handler: they allocate nothing, take no
  * lock, and what they find damaged is noted in `bad_*` and becomes text when that is asked for. Compressed pages need

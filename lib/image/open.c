@@ -12,6 +12,7 @@
 #include "base/errno_name.h"
 #include "base/invariant.h"
 #include "base/math.h"
+#include "image/base.h"
 #include "image/chain.h"
 #include "image/file.h"
 #include "image/io.h"
@@ -19,6 +20,9 @@
 
 #define CONTEXTS_DEFAULT 16
 #define RAW_PAGE_BYTES 4096
+
+/* Those of the chain, and a file that may be the next one. */
+#define LINKS_ROOM (CHAIN_LINKS_MAX + 1)
 
 /* What is read of an index before it is believed. */
 #define INDEX_PIECE_BYTES (1u << 20)
@@ -275,34 +279,102 @@ static int open_try_parent(struct uffdwp_image *image, const struct image_link *
 	return error;
 }
 
-/* Looks at the paths that were given: first those with the name that the child says, then any. 0: found. */
-static int open_find_given(struct uffdwp_image *image, const struct image_link *child, struct image_link *link,
-                           const struct chain_options *options)
-{
-	struct text unreported;
-	int found = -ENOENT;
+/* The search for a parent. A delta is known by its id. A raw file is known by its length only, until it is read whole:
+ * where several files have the right length, they are read until one has the right id. */
+struct open_search {
+	struct uffdwp_image *image;
+	const struct image_link *child;
+	const struct chain_options *options;
+	struct image_link *link;      /* what was found; its fd is -1: nothing yet */
+	struct image_link *candidate; /* where the next file is opened */
+	int is_certain;               /* the link has the right id */
+	int refused;                  /* raw files of the right length were read, and are not the parent */
+	int failed;                   /* negative errno: one of them could not be read */
+};
 
-	text_init_apart(&unreported);
-	for (int named = 1; named >= 0 && found; named--) {
-		for (size_t i = 0; i < options->path_count && found; i++) {
-			if ((strcmp(image_name_of(options->paths[i]), child->header.parent_name) == 0) == named)
-				found = open_try_parent(image, child, link, options->paths[i], &unreported);
-		}
+static int open_raw_id(const struct uffdwp_image *image, const struct image_link *link, struct image_id *id)
+{
+	unsigned char *buffer = pages_new(image->k, BASE_BLOCK_BYTES);
+	struct base_list list;
+	int error = buffer ? base_open(&list, image->k, link->length_bytes) : -ENOMEM;
+
+	if (!error) {
+		error = base_put_file(&list, link->fd, link->length_bytes, buffer, NULL, NULL);
+		*id = base_id(&list, link->length_bytes);
+		base_close(&list);
 	}
-	text_fini(&unreported);
-	return found;
+	pages_free(image->k, buffer, BASE_BLOCK_BYTES);
+	return error;
 }
 
-static int open_find_beside(struct uffdwp_image *image, const struct image_link *child, struct image_link *link,
-                            struct text *text)
+/* Reads the raw file that was found, which does not stay where it is not the parent. */
+static void open_check_found(struct open_search *search)
 {
+	struct image_id id;
+	int error = open_raw_id(search->image, search->link, &id);
+
+	search->is_certain = !error && identity_equal(id, search->child->header.parent);
+	if (search->is_certain)
+		return;
+	search->refused = 1;
+	search->failed = error ? error : search->failed;
+	open_unload(search->image, search->link);
+}
+
+static int open_are_one_file(const struct uffdwp_image *image, const struct image_link *one,
+                             const struct image_link *other)
+{
+	struct stat a;
+	struct stat b;
+
+	return one->fd >= 0 && !image->k->fstat(one->fd, &a) && !image->k->fstat(other->fd, &b) &&
+	       a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
+static int open_try_candidate(struct open_search *search, const char *path, struct text *text)
+{
+	int error = open_try_parent(search->image, search->child, search->candidate, path, text);
+
+	if (error)
+		return error;
+	if (search->candidate->is_raw && search->link->fd >= 0) {
+		if (!open_are_one_file(search->image, search->link, search->candidate))
+			open_check_found(search);
+		if (search->link->fd >= 0) {
+			open_unload(search->image, search->candidate);
+			return 0;
+		}
+	}
+	*search->link = *search->candidate;
+	search->is_certain = !search->link->is_raw;
+	return 0;
+}
+
+/* Looks at the paths that were given: first those with the name that the child says, then the others. */
+static void open_search_given(struct open_search *search, struct text *text)
+{
+	const struct chain_options *options = search->options;
+
+	for (int named = 1; named >= 0; named--) {
+		for (size_t i = 0; i < options->path_count && !search->is_certain; i++) {
+			const char *path = options->paths[i];
+
+			if ((strcmp(image_name_of(path), search->child->header.parent_name) == 0) == named)
+				(void)open_try_candidate(search, path, text);
+		}
+	}
+}
+
+static int open_search_beside(struct open_search *search, struct text *text)
+{
+	const struct image_link *child = search->child;
 	char path[CHAIN_PATH_BYTES];
 	size_t folder = (size_t)(image_name_of(child->path) - child->path);
 
 	if (folder + strlen(child->header.parent_name) >= sizeof(path))
 		return text_fail(text, -ENAMETOOLONG, "the path of the parent of \"%s\" is too long", child->path);
 	snprintf(path, sizeof(path), "%.*s%s", (int)folder, child->path, child->header.parent_name);
-	int error = open_try_parent(image, child, link, path, text);
+	int error = open_try_candidate(search, path, text);
 
 	if (error == -ENOENT)
 		return text_fail(text, -ENOENT,
@@ -311,17 +383,48 @@ static int open_find_beside(struct uffdwp_image *image, const struct image_link 
 	return error;
 }
 
+static int open_refuse_all(const struct open_search *search, struct text *text)
+{
+	const struct image_link *child = search->child;
+	char wants[DELTA_ID_TEXT];
+
+	if (search->failed)
+		return text_fail(text, search->failed, "a file that may be the parent of \"%s\" cannot be read: %s",
+		                 child->path, base_refusal(search->failed));
+	delta_id_text(child->header.parent, wants);
+	return text_fail(
+	        text, -EXDEV,
+	        "none of the raw images that have the length of the parent of \"%s\" is it: the parent's id is %s",
+	        child->path, wants);
+}
+
+/* What is only tried leaves no text, unless nothing was found: then why the file beside the child is not the parent. */
+static int open_search_parent(struct open_search *search, struct text *text)
+{
+	struct text unreported;
+
+	search->link->fd = -1;
+	text_init_apart(&unreported);
+	(void)open_search_beside(search, &unreported);
+	open_search_given(search, &unreported);
+	text_fini(&unreported);
+	if (search->refused && !search->is_certain)
+		open_check_found(search);
+	if (search->link->fd >= 0)
+		return 0;
+	return search->refused ? open_refuse_all(search, text) : open_search_beside(search, text);
+}
+
 static int open_load_parent(struct uffdwp_image *image, const struct chain_options *options, struct text *text)
 {
 	struct image_link *child = &image->links[image->link_count - 1];
 	struct image_link *link = &image->links[image->link_count];
+	struct open_search search = {image, child, options, .link = link, .candidate = link + 1};
 
 	if (image->link_count == CHAIN_LINKS_MAX)
 		return text_fail(text, -ELOOP, "the chain has more than %d links: merge some", CHAIN_LINKS_MAX);
-	int error = open_find_given(image, child, link, options);
+	int error = open_search_parent(&search, text);
 
-	if (error)
-		error = open_find_beside(image, child, link, text);
 	INVARIANT(LINK, error || link->is_raw || identity_equal(link->header.id, child->header.parent));
 	INVARIANT(LINK, error || link->length_bytes == child->header.parent_length_bytes);
 	if (!error)
@@ -436,7 +539,7 @@ int chain_open(const struct kernel_ops *k, const char *path, const struct chain_
 		return text_fail(text, -ENOMEM, "no memory for an image");
 	image->k = k;
 	text_init(&image->text);
-	image->links = pages_new(k, CHAIN_LINKS_MAX * sizeof(*image->links));
+	image->links = pages_new(k, LINKS_ROOM * sizeof(*image->links));
 	int error = image->links ? open_links(image, path, options, text)
 	                         : text_fail(text, -ENOMEM, "no memory for an image");
 
@@ -462,7 +565,7 @@ void chain_close(struct uffdwp_image *image)
 		pages_free(k, image->pieces, image->piece_room * sizeof(*image->pieces));
 	for (uint32_t i = 0; i < image->link_count; i++)
 		open_unload(image, &image->links[i]);
-	pages_free(k, image->links, CHAIN_LINKS_MAX * sizeof(*image->links));
+	pages_free(k, image->links, LINKS_ROOM * sizeof(*image->links));
 	text_fini(&image->text);
 	pages_free(k, image, sizeof(*image));
 }

@@ -325,6 +325,75 @@ START_TEST(test_missing_swapped_and_foreign_links_are_refused)
 }
 END_TEST
 
+/* A raw file of the same length, of which one byte is another. */
+static void write_another(const struct file *base, const char *path)
+{
+	scratch_write(path, base->bytes, base->length);
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+	flip(base, fd, base->length / 2, 1);
+	close(fd);
+}
+
+static int open_with(const struct test_chain *chain, const char *one, const char *two, struct uffdwp_image **image)
+{
+	struct uffdwp_image_options options = UFFDWP_IMAGE_OPTIONS_INIT;
+	const char *paths[] = {one, two};
+	options.paths = paths;
+	options.path_count = two != NULL ? 2 : 1;
+	return uffdwp_image_open(chain->path, &options, image);
+}
+
+static void expect_base(const struct test_chain *chain, const char *one, const char *two, const char *base)
+{
+	struct uffdwp_image *image = NULL;
+	struct uffdwp_image_info info = {.sz = sizeof(info)};
+	struct uffdwp_image_verified verified = {.sz = sizeof(verified)};
+	uint8_t *bytes = malloc(chain->length);
+	ck_assert_int_eq(open_with(chain, one, two, &image), 0);
+	ck_assert_int_eq(uffdwp_image_info(image, 1, &info), 0);
+	ck_assert_str_eq(info.path, base);
+	ck_assert_int_eq(uffdwp_image_read(image, 0, bytes, chain->length), 0);
+	ck_assert_mem_eq(bytes, chain->shadow, chain->length);
+	ck_assert_int_eq(uffdwp_image_verify(image, &verified), 0);
+	(void)uffdwp_image_close(image);
+	free(bytes);
+}
+
+START_TEST(test_of_raw_files_of_one_length_the_parent_is_taken)
+{
+	struct test_chain chain;
+	struct file base;
+	struct uffdwp_image *image = NULL;
+	char folder[SCRATCH_PATH];
+	char x[SCRATCH_PATH];
+	char y[SCRATCH_PATH];
+	char named[SCRATCH_PATH];
+	test_chain_begin(&chain, 4096, MIB + 5000, 5);
+	load_file(&base, chain.path);
+	test_chain_step(&chain, 0, MIB + 5000);
+	scratch_join(x, chain.folder, "x");
+	scratch_join(y, chain.folder, "y");
+	scratch_folder(folder);
+	scratch_join(named, folder, "base");
+	write_another(&base, named);
+	write_another(&base, y);
+	expect_base(&chain, named, y, base.path); /* it lies beside */
+	rename_in(&chain, "base", "x");
+	expect_base(&chain, x, NULL, x);
+	expect_base(&chain, y, x, x);
+	expect_base(&chain, x, y, x);
+	expect_base(&chain, named, x, x);
+	write_another(&base, base.path);
+	expect_base(&chain, x, NULL, x); /* another one lies beside */
+	ck_assert_int_eq(open_with(&chain, y, named, &image), -EXDEV);
+	expect_text(NULL, "none of the raw images");
+	ck_assert_int_eq(open_with(&chain, base.path, base.path, &image), 0); /* one file: verify finds it */
+	(void)uffdwp_image_close(image);
+	free(base.bytes);
+	test_chain_end(&chain);
+}
+END_TEST
+
 START_TEST(test_another_base_is_refused_before_anything_is_committed)
 {
 	struct test_chain chain;
@@ -572,6 +641,7 @@ int main(void)
 	tcase_add_test(tests, test_cut_files_are_refused);
 	tcase_add_test(tests, test_fields_out_of_range_are_refused);
 	tcase_add_test(tests, test_missing_swapped_and_foreign_links_are_refused);
+	tcase_add_test(tests, test_of_raw_files_of_one_length_the_parent_is_taken);
 	tcase_add_test(tests, test_another_base_is_refused_before_anything_is_committed);
 	tcase_add_test(tests, test_every_byte_of_a_base_counts);
 	tcase_add_loop_test(tests, test_difference_leads_from_one_image_to_the_other, 0, 2);
