@@ -171,7 +171,8 @@ struct uffdwp_image_merge_options {
 /*
  * Writes what a chain shows into one file: at `path`, which appears complete and synced, or not at all: as a raw image,
  * with holes where zeros are; or several deltas as one, whose parent is that of the oldest of them. All that is read is
- * checked, for a raw result also that the raw image is the right one (-EXDEV). An image of the chain cannot be replaced
+ * checked, also that the raw image is the right one (-EXDEV): for a raw result, and for a delta where the result
+ * depends on it because an image that is merged is shorter than both. An image of the chain cannot be replaced
  * (-EINVAL). A symbolic link as `path` is followed: the file takes the place of the one that it leads to. Errors: those
  * of uffdwp_image_open(), -ENOSPC, -EDQUOT, -EROFS, -EFBIG (the file system has no file of this length), -ERANGE (the
  * chain has not so many deltas), -EAGAIN (no thread), -EOPNOTSUPP (`compress`, and the library was built without zstd).

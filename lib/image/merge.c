@@ -265,11 +265,34 @@ struct delta_merge {
 	struct uffdwp_image *image;
 	struct image_writer *writer;
 	uint32_t deltas;
-	uint64_t hidden; /* the first page that the merged links cut off, wholly or in part */
+	uint64_t hidden; /* the first page that the merged links cut off, wholly or in part; `shown`: there is none */
 	uint64_t shown;  /* the first after the parent's last */
 	unsigned char *buffer;
-	struct gauge gauge; /* counts the pages that deltas have, each once */
+	struct gauge gauge; /* counts bytes of the raw image, if it is checked, and pages that deltas have, each once */
 };
+
+/* What the merged links cut off lies between the least of their lengths and the parent's end, as far as the result
+ * reaches: beyond that neither shows anything. */
+static void merge_find_hidden(struct delta_merge *merge)
+{
+	const struct uffdwp_image *image = merge->image;
+	const struct image_link *oldest = &image->links[merge->deltas - 1];
+	uint64_t parent_bytes = oldest->header.parent_length_bytes;
+	int is_cut = oldest->clip < math_min_u64(image->length_bytes, parent_bytes);
+
+	merge->shown = format_delta_pages(parent_bytes, image->page_bytes);
+	merge->hidden = is_cut ? oldest->clip / image->page_bytes : merge->shown;
+}
+
+/* 1: a page was cut off that no delta has: then the raw image says whether the result needs it, and what it shows. */
+static int merge_rests_on_base(const struct delta_merge *merge)
+{
+	const struct uffdwp_image *image = merge->image;
+	uint64_t length_bytes = math_min_u64(image->length_bytes, chain_base(image)->length_bytes);
+	uint64_t end = math_min_u64(merge->shown, format_delta_pages(length_bytes, image->page_bytes));
+
+	return merge->hidden < end && chain_find(image, end) - chain_find(image, merge->hidden) < end - merge->hidden;
+}
 
 /* A page of the result: as the chain shows it, zeros beyond its end. */
 static int merge_put_page(struct delta_merge *merge, uint64_t page)
@@ -327,6 +350,18 @@ static int merge_put_pages(struct delta_merge *merge)
 	return error ? error : gauge_end(&merge->gauge);
 }
 
+/* The pages of deltas are checked as they are read, the raw image as a whole before anything of it is used. */
+static int merge_begin_delta(struct delta_merge *merge)
+{
+	struct uffdwp_image *image = merge->image;
+	int checks_base = merge_rests_on_base(merge);
+	struct image_id id;
+
+	gauge_begin(&merge->gauge, image,
+	            (checks_base ? chain_base(image)->length_bytes : 0) + image->piece_count * image->page_bytes);
+	return checks_base ? chain_check_base(image, &id, &merge->gauge) : 0;
+}
+
 static int merge_write_delta(struct delta_merge *merge, const char *path)
 {
 	struct uffdwp_image *image = merge->image;
@@ -337,11 +372,12 @@ static int merge_write_delta(struct delta_merge *merge, const char *path)
 	struct image_identity identity;
 
 	memcpy(parent.name, oldest->parent_name, sizeof(parent.name));
-	merge->hidden = image->links[merge->deltas - 1].clip / image->page_bytes;
-	merge->shown = format_delta_pages(oldest->parent_length_bytes, image->page_bytes);
-	gauge_begin(&merge->gauge, image, image->piece_count * image->page_bytes);
-	int error = merge_put_pages(merge);
+	merge_find_hidden(merge);
+	int error = merge_begin_delta(merge);
 
+	if (error)
+		return error;
+	error = merge_put_pages(merge);
 	if (gauge_was_ended(&merge->gauge, &image->text))
 		return error;
 	if (error) {

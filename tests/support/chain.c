@@ -95,25 +95,32 @@ static void set_length(struct test_chain *chain, size_t length)
 	chain->length = length;
 }
 
+static void put_page(struct test_chain *chain, struct image_writer *writer, size_t page)
+{
+	size_t at = page * chain->page_bytes;
+	size_t part = chain->length - at < chain->page_bytes ? chain->length - at : chain->page_bytes;
+	fill_page(&chain->chance, chain->shadow + at, part);
+	uint8_t bytes[DELTA_PAGE_BYTES_MOST] = {0};
+	memcpy(bytes, chain->shadow + at, part);
+	must(image_writer_put(writer, page, bytes) == 0);
+}
+
 static void put_some(struct test_chain *chain, struct image_writer *writer)
 {
 	size_t pages = (chain->length + chain->page_bytes - 1) / chain->page_bytes;
 	size_t start = pages ? chance_below(&chain->chance, pages) : 0;
 	for (size_t i = 0; i < pages; i++) { /* from anywhere, round: in no order */
 		size_t page = (start + i) % pages;
-		if (chance_below(&chain->chance, 4) != 0) {
-			continue;
+		if (chance_below(&chain->chance, 4) == 0) {
+			put_page(chain, writer, page);
 		}
-		size_t at = page * chain->page_bytes;
-		size_t part = chain->length - at < chain->page_bytes ? chain->length - at : chain->page_bytes;
-		fill_page(&chain->chance, chain->shadow + at, part);
-		uint8_t bytes[DELTA_PAGE_BYTES_MOST] = {0};
-		memcpy(bytes, chain->shadow + at, part);
-		must(image_writer_put(writer, page, bytes) == 0);
 	}
 }
 
-void test_chain_step(struct test_chain *chain, uint32_t compress, size_t length)
+#define PAGES_SOME SIZE_MAX
+
+/* A delta of one page, or of some. */
+static void add_delta(struct test_chain *chain, uint32_t compress, size_t length, size_t page)
 {
 	struct text text;
 	text_init(&text);
@@ -131,12 +138,26 @@ void test_chain_step(struct test_chain *chain, uint32_t compress, size_t length)
 	                                       .pages_most = CHAIN_SHADOW_MOST / chain->page_bytes};
 	struct image_writer *writer = NULL;
 	must(image_writer_open(&kernel_real, &options, &text, &writer) == 0);
-	put_some(chain, writer);
+	if (page == PAGES_SOME) {
+		put_some(chain, writer);
+	} else {
+		put_page(chain, writer, page);
+	}
 	struct image_identity identity;
 	must(image_writer_commit(writer, &chain->newest, length, &identity, &text) == 0);
 	image_writer_close(writer, 1);
 	name_newest(chain, name, identity.id, 0);
 	text_fini(&text);
+}
+
+void test_chain_step(struct test_chain *chain, uint32_t compress, size_t length)
+{
+	add_delta(chain, compress, length, PAGES_SOME);
+}
+
+void test_chain_step_page(struct test_chain *chain, size_t page, size_t length)
+{
+	add_delta(chain, 0, length, page);
 }
 
 static int reads_as(struct uffdwp_image *image, const uint8_t *bytes, size_t offset, size_t length)

@@ -32,6 +32,9 @@ void test_chain_begin(struct test_chain *chain, size_t page_bytes, size_t length
 /* A delta "delta-N" more: a level of zstd (of a library that was built without it: none), and the length that the image
  * has then. */
 void test_chain_step(struct test_chain *chain, uint32_t compress, size_t length);
+
+/* The same, not compressed, of this page alone. */
+void test_chain_step_page(struct test_chain *chain, size_t page, size_t length);
 void test_chain_end(struct test_chain *chain);
 
 /* The id of a raw file. */

@@ -428,6 +428,79 @@ START_TEST(test_another_base_is_refused_before_anything_is_committed)
 }
 END_TEST
 
+static int merge_two(const struct test_chain *chain, const char *path)
+{
+	struct uffdwp_image *image = NULL;
+	struct uffdwp_image_merge_options options = UFFDWP_IMAGE_MERGE_OPTIONS_INIT;
+	options.deltas = 2;
+	ck_assert_int_eq(uffdwp_image_open(chain->path, NULL, &image), 0);
+	int error = uffdwp_image_merge(image, path, &options);
+	(void)uffdwp_image_close(image);
+	return error;
+}
+
+static uint64_t pages_of(const char *path)
+{
+	struct uffdwp_image *image = NULL;
+	struct uffdwp_image_info info = {.sz = sizeof(info)};
+	ck_assert_int_eq(uffdwp_image_open(path, NULL, &image), 0);
+	ck_assert_int_eq(uffdwp_image_info(image, 0, &info), 0);
+	(void)uffdwp_image_close(image);
+	return info.pages_raw + info.pages_zeros + info.pages_packed;
+}
+
+/* The last page is cut, by no delta: its bytes stay those of the raw image. */
+START_TEST(test_merged_delta_has_nothing_of_the_raw_image)
+{
+	struct test_chain chain;
+	struct file base;
+	struct uffdwp_image_verified verified = {.sz = sizeof(verified)};
+	char path[SCRATCH_PATH];
+	test_chain_begin(&chain, 4096, 10000, 6);
+	load_file(&base, chain.path);
+	test_chain_step_page(&chain, 0, 10000);
+	test_chain_step_page(&chain, 0, 10000);
+	scratch_join(path, chain.folder, "merged");
+	int fd = open(base.path, O_RDWR | O_CLOEXEC);
+	flip(&base, fd, 9000, 1);
+	ck_assert_int_eq(merge_two(&chain, path), 0);
+	flip(&base, fd, 9000, 0);
+	close(fd);
+	ck_assert_uint_eq(pages_of(path), 1);
+	ck_assert(test_chain_shows(path, chain.shadow, chain.length, &chain.chance));
+	ck_assert_int_eq(verify(path, &verified), 0);
+	free(base.bytes);
+	test_chain_end(&chain);
+}
+END_TEST
+
+/* The older delta ends in the last page, which neither has: the merged one must have it, with bytes of the raw image.
+ */
+START_TEST(test_raw_image_is_checked_before_bytes_of_it_are_merged)
+{
+	struct test_chain chain;
+	struct file base;
+	char path[SCRATCH_PATH];
+	test_chain_begin(&chain, 4096, 10000, 7);
+	load_file(&base, chain.path);
+	test_chain_step_page(&chain, 0, 9000);
+	test_chain_step_page(&chain, 0, 10000);
+	scratch_join(path, chain.folder, "merged");
+	size_t entries = scratch_entries(chain.folder);
+	int fd = open(base.path, O_RDWR | O_CLOEXEC);
+	flip(&base, fd, 8500, 1);
+	ck_assert_int_eq(merge_two(&chain, path), -EXDEV);
+	expect_text(NULL, base.path);
+	ck_assert_uint_eq(scratch_entries(chain.folder), entries);
+	flip(&base, fd, 8500, 0);
+	close(fd);
+	expect_merge_shows(&chain, 2, 0);
+	ck_assert_uint_eq(pages_of(path), 2);
+	free(base.bytes);
+	test_chain_end(&chain);
+}
+END_TEST
+
 /* Every byte of the raw image of a chain counts, also those that no newer image shows. */
 START_TEST(test_every_byte_of_a_base_counts)
 {
@@ -643,6 +716,8 @@ int main(void)
 	tcase_add_test(tests, test_missing_swapped_and_foreign_links_are_refused);
 	tcase_add_test(tests, test_of_raw_files_of_one_length_the_parent_is_taken);
 	tcase_add_test(tests, test_another_base_is_refused_before_anything_is_committed);
+	tcase_add_test(tests, test_merged_delta_has_nothing_of_the_raw_image);
+	tcase_add_test(tests, test_raw_image_is_checked_before_bytes_of_it_are_merged);
 	tcase_add_test(tests, test_every_byte_of_a_base_counts);
 	tcase_add_loop_test(tests, test_difference_leads_from_one_image_to_the_other, 0, 2);
 	tcase_add_test(tests, test_copy_of_an_unfinished_export_is_refused);
