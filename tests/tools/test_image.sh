@@ -101,6 +101,21 @@ test_diff() {
 	rm leap restored
 }
 
+test_diff_of_lengths() {
+	cp state-4 longer
+	truncate -s +1M longer
+	expect 1 '^0 ranges differ' diff state-4 longer
+	grep -qx "the lengths differ: $(stat -c %s state-4) and $(stat -c %s longer) bytes" said || fail "no lengths: $(<said)"
+	expect 1 '"differ":true' diff --json longer delta-4
+	grep -q "\"from_length_bytes\":$(stat -c %s longer),$" said || fail "no length of FROM: $(<said)"
+	grep -q "\"to_length_bytes\":$(stat -c %s state-4),$" said || fail "no length of TO: $(<said)"
+	expect 0 '"differ":false' diff --json state-4 delta-4
+	expect 0 '^the lengths differ' diff delta-4 longer -o leap
+	image restore leap -o restored
+	cmp restored longer
+	rm leap restored longer
+}
+
 test_reports() {
 	expect 0 'parent "delta-3"' info delta-4
 	expect 0 '"kind":"raw"' info --json delta-4
@@ -200,6 +215,7 @@ judge_merged() {
 make_chain 8 4 40
 test_restore_and_merge
 test_diff
+test_diff_of_lengths
 test_reports
 test_refusals
 test_damage

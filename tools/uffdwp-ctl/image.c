@@ -227,10 +227,18 @@ static int image_keep_range(void *user, uint64_t offset, uint64_t length)
 	return 0;
 }
 
+static uint64_t image_length_of(const struct uffdwp_image *image)
+{
+	struct uffdwp_image_info info = {.sz = sizeof(info)};
+
+	(void)uffdwp_image_info(image, 0, &info); /* of an open image: it has a link 0 */
+	return info.length_bytes;
+}
+
 static int image_compare(const struct image_command *command, struct uffdwp_image *from, struct uffdwp_image *to)
 {
 	struct uffdwp_image_diff diff = UFFDWP_IMAGE_DIFF_INIT;
-	struct image_ranges ranges = {0};
+	struct image_ranges ranges = {.from_bytes = image_length_of(from), .to_bytes = image_length_of(to)};
 	struct progress progress;
 	int code;
 
@@ -247,7 +255,7 @@ static int image_compare(const struct image_command *command, struct uffdwp_imag
 	else if (image_print_diff(&diff, &ranges, command->json, stdout) != 0)
 		code = EXIT_BROKEN;
 	else
-		code = diff.ranges && !command->output ? EXIT_NOTHING : EXIT_ALL;
+		code = image_ranges_differ(&ranges) && !command->output ? EXIT_NOTHING : EXIT_ALL;
 	free(ranges.ranges);
 	return code;
 }
@@ -313,7 +321,7 @@ static const char image_doc[] =
         "\n"
         "Exit codes:\n"
         "  0  done; verify: all is whole; diff: no difference, or the delta is written\n"
-        "  1  diff: they differ\n"
+        "  1  diff: they differ, if only by their lengths\n"
         "  2  the command line was not understood\n"
         "  4  it could not be done: a file is missing, damaged or not the one that is\n"
         "     meant, no room, output not writable\n"

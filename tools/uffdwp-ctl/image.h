@@ -31,12 +31,20 @@ struct image_command {
 	enum progress_mode progress;
 };
 
-/* Ranges that differ, kept while they are found. */
+/* Ranges that differ, kept while they are found. What one image has beyond the other's end is compared with zeros, so
+ * that images may differ by their lengths alone. */
 struct image_ranges {
 	uint64_t (*ranges)[2]; /* offset, length */
 	size_t count;
 	size_t room;
+	uint64_t from_bytes; /* length of what each image shows */
+	uint64_t to_bytes;
 };
+
+static inline int image_ranges_differ(const struct image_ranges *ranges)
+{
+	return ranges->count || ranges->from_bytes != ranges->to_bytes;
+}
 
 /* Ends with an exit code of doctor.h. */
 int run_image(int argc, char **argv);

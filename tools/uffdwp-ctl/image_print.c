@@ -150,9 +150,11 @@ static int print_diff_json(const struct uffdwp_image_diff *diff, const struct im
 		json_add_bytes(range, "length", ranges->ranges[i][1]);
 		(void)json_object_array_add(list, range);
 	}
-	json_add(object, "differ", json_object_new_boolean(diff->ranges != 0));
+	json_add(object, "differ", json_object_new_boolean(image_ranges_differ(ranges)));
 	json_add_bytes(object, "bytes", diff->bytes);
 	json_add_bytes(object, "page_bytes", diff->page_bytes);
+	json_add_bytes(object, "from_length_bytes", ranges->from_bytes);
+	json_add_bytes(object, "to_length_bytes", ranges->to_bytes);
 	json_add(object, "ranges", list);
 	return json_write(object, JSON_C_TO_STRING_PRETTY, out);
 }
@@ -166,5 +168,8 @@ int image_print_diff(const struct uffdwp_image_diff *diff, const struct image_ra
 		              ranges->ranges[i][0] + ranges->ranges[i][1]);
 	(void)fprintf(out, "%" PRIu64 " ranges differ, %" PRIu64 " bytes in pages of %" PRIu64 "\n", diff->ranges,
 	              diff->bytes, diff->page_bytes);
+	if (ranges->from_bytes != ranges->to_bytes)
+		(void)fprintf(out, "the lengths differ: %" PRIu64 " and %" PRIu64 " bytes\n", ranges->from_bytes,
+		              ranges->to_bytes);
 	return 0;
 }
