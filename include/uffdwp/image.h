@@ -41,12 +41,12 @@ struct uffdwp_image_options {
 
 /*
  * Opens an image for reading. With a delta all its ancestors are opened (a chain has at most 512 files): each is looked
- * for beside its child, under the name that the child has for it, then among `paths`, first those of that name. Headers
- * and indexes of all deltas are checked; pages when they are read. Whether the raw image is the one that is meant is
- * checked by its length only, so that an open of a chain whose raw image was replaced by another one of that length
- * answers 0: uffdwp_image_verify(), uffdwp_image_merge() and uffdwp_image_diff() read it all and know. But where
- * several files have its length, the open reads them whole until one is found to be it, which takes that long. The
- * files must not be changed meanwhile.
+ * for beside its child (where a symbolic link leads, too), under the name that the child has for it, then among
+ * `paths`, first those of that name. Headers and indexes of all deltas are checked; pages when they are read. Whether
+ * the raw image is the one that is meant is checked by its length only, so that an open of a chain whose raw image was
+ * replaced by another one of that length answers 0: uffdwp_image_verify(), uffdwp_image_merge() and uffdwp_image_diff()
+ * read it all and know. But where several files have its length, the open reads them whole until one is found to be it,
+ * which takes that long. The files must not be changed meanwhile.
  *
  * Errors: -EINVAL, -E2BIG, -ENOENT (the image or an ancestor is not there), -EISDIR, -EACCES, -ENAMETOOLONG, -EMFILE,
  * -EBADMSG (a file is damaged: the text names file, byte and field), -EXDEV (what is found in an ancestor's place is

@@ -171,9 +171,10 @@ struct uffdwp_snapshot_options {
 	 * UFFDWP_MECHANISM_REARM, named when it is attached, there are deltas of it). A restored region starts a new
 	 * chain: its first image is raw. A snapshot that begin refused changes nothing; one that failed or was aborted
 	 * after begin, one to another sink, or a restore in between ends a chain: the next image must be raw. A chain
-	 * has at most 512 files (-ELOOP). Keep them in one folder: a delta remembers its parent's name only, and begin
-	 * does not look whether older ancestors are still there. `path` must not be the file of any of them that lies
-	 * beside the parent (-EINVAL). A relative path is resolved at begin. */
+	 * has at most 512 files (-ELOOP). Keep them in one folder: a delta remembers the name of its parent's file only
+	 * (where a symbolic link leads to), and begin does not look whether older ancestors are still there. `path`
+	 * must not be the file of any of them that lies beside the parent (-EINVAL). A relative path is resolved at
+	 * begin. */
 	const char *parent;
 	uint32_t compress; /* with a parent: level of zstd, 1 to 19; 0: none. The sweep's thread does it */
 	uint32_t mode;     /* SINK_IMAGE: permission bits of the file, from which the umask takes; 0: 0600 */

@@ -321,14 +321,13 @@ static void open_check_found(struct open_search *search)
 	open_unload(search->image, search->link);
 }
 
-static int open_are_one_file(const struct uffdwp_image *image, const struct image_link *one,
-                             const struct image_link *other)
+static int open_are_one_file(const struct kernel_ops *k, int fd, int other_fd)
 {
-	struct stat a;
-	struct stat b;
+	struct stat one;
+	struct stat other;
 
-	return one->fd >= 0 && !image->k->fstat(one->fd, &a) && !image->k->fstat(other->fd, &b) &&
-	       a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+	return !k->fstat(fd, &one) && !k->fstat(other_fd, &other) && one.st_dev == other.st_dev &&
+	       one.st_ino == other.st_ino;
 }
 
 static int open_try_candidate(struct open_search *search, const char *path, struct text *text)
@@ -338,7 +337,7 @@ static int open_try_candidate(struct open_search *search, const char *path, stru
 	if (error)
 		return error;
 	if (search->candidate->is_raw && search->link->fd >= 0) {
-		if (!open_are_one_file(search->image, search->link, search->candidate))
+		if (!open_are_one_file(search->image->k, search->link->fd, search->candidate->fd))
 			open_check_found(search);
 		if (search->link->fd >= 0) {
 			open_unload(search->image, search->candidate);
@@ -365,15 +364,16 @@ static void open_search_given(struct open_search *search, struct text *text)
 	}
 }
 
-static int open_search_beside(struct open_search *search, struct text *text)
+/* In the folder of this path, under the name that the child says. */
+static int open_try_beside(struct open_search *search, const char *beside, struct text *text)
 {
 	const struct image_link *child = search->child;
 	char path[CHAIN_PATH_BYTES];
-	size_t folder = (size_t)(image_name_of(child->path) - child->path);
+	size_t folder = (size_t)(image_name_of(beside) - beside);
 
 	if (folder + strlen(child->header.parent_name) >= sizeof(path))
 		return text_fail(text, -ENAMETOOLONG, "the path of the parent of \"%s\" is too long", child->path);
-	snprintf(path, sizeof(path), "%.*s%s", (int)folder, child->path, child->header.parent_name);
+	snprintf(path, sizeof(path), "%.*s%s", (int)folder, beside, child->header.parent_name);
 	int error = open_try_candidate(search, path, text);
 
 	if (error == -ENOENT)
@@ -381,6 +381,30 @@ static int open_search_beside(struct open_search *search, struct text *text)
 		                 "the parent of \"%s\" is missing: there is no \"%s\"; put it there or name its path",
 		                 child->path, path);
 	return error;
+}
+
+/* Beside the child's file, where its path is a symbolic link to it. */
+static void open_try_beside_file(struct open_search *search, struct text *text)
+{
+	char link[32];
+	char path[CHAIN_PATH_BYTES];
+
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", search->child->fd);
+	ssize_t length = search->image->k->readlinkat(AT_FDCWD, link, path, sizeof(path) - 1);
+
+	if (length <= 0 || length == (ssize_t)sizeof(path) - 1 || path[0] != '/')
+		return;
+	path[length] = '\0';
+	(void)open_try_beside(search, path, text);
+}
+
+static int open_search_beside(struct open_search *search, struct text *text)
+{
+	int error = open_try_beside(search, search->child->path, text);
+
+	if (!search->is_certain)
+		open_try_beside_file(search, text);
+	return search->link->fd >= 0 ? 0 : error;
 }
 
 static int open_refuse_all(const struct open_search *search, struct text *text)
@@ -412,7 +436,7 @@ static int open_search_parent(struct open_search *search, struct text *text)
 		open_check_found(search);
 	if (search->link->fd >= 0)
 		return 0;
-	return search->refused ? open_refuse_all(search, text) : open_search_beside(search, text);
+	return search->refused ? open_refuse_all(search, text) : open_try_beside(search, search->child->path, text);
 }
 
 static int open_load_parent(struct uffdwp_image *image, const struct chain_options *options, struct text *text)
@@ -618,6 +642,30 @@ void chain_info(const struct uffdwp_image *image, uint32_t number, struct uffdwp
 	info->parent_name = link->header.parent_name;
 }
 
+/* The name of the image's file: where its path leads to, if it still leads there. */
+static void open_name_file(const struct uffdwp_image *image, const struct image_link *link, char name[DELTA_NAME_BYTES])
+{
+	const struct kernel_ops *k = image->k;
+	char found[TARGET_NAME_BYTES];
+	struct text ignored;
+	int folder;
+
+	snprintf(name, DELTA_NAME_BYTES, "%.255s", image_name_of(link->path));
+	text_init_apart(&ignored);
+	int error = target_find(k, AT_FDCWD, link->path, &ignored, &folder, found);
+
+	text_fini(&ignored);
+	if (error)
+		return;
+	int fd = k->openat(folder, found, O_PATH | O_CLOEXEC | O_NOFOLLOW, 0);
+
+	if (fd >= 0 && open_are_one_file(k, fd, link->fd))
+		snprintf(name, DELTA_NAME_BYTES, "%s", found);
+	if (fd >= 0)
+		k->close(fd);
+	k->close(folder);
+}
+
 void chain_as_parent(const struct uffdwp_image *image, struct image_id raw_id, struct image_parent *parent)
 {
 	const struct image_link *link = &image->links[0];
@@ -626,5 +674,5 @@ void chain_as_parent(const struct uffdwp_image *image, struct image_id raw_id, s
 	parent->id = link->is_raw ? raw_id : link->header.id;
 	parent->is_raw = link->is_raw;
 	parent->length_bytes = link->length_bytes;
-	snprintf(parent->name, sizeof(parent->name), "%.255s", image_name_of(link->path));
+	open_name_file(image, link, parent->name);
 }

@@ -34,6 +34,8 @@ struct walk {
 	const struct kernel_ops *k;
 	struct text *text;
 	const char *path; /* as the caller gave it */
+	int at;           /* the caller's folder, which stays open, or AT_FDCWD */
+	int is_read;      /* the file is read, not replaced */
 	int folder;
 	char name[TARGET_NAME_BYTES];
 };
@@ -61,12 +63,12 @@ static int target_enter(struct walk *walk, const char *path)
 	                         length  ? folder
 	                         : slash ? "/"
 	                                 : ".",
-	                         O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+	                         (walk->is_read ? O_PATH : O_RDONLY) | O_DIRECTORY | O_CLOEXEC, 0);
 
 	if (fd < 0)
 		return text_fail(walk->text, fd, "the folder of \"%s\" cannot be opened: %s", walk->path,
 		                 errno_text(fd));
-	if (walk->folder != AT_FDCWD)
+	if (walk->folder != walk->at)
 		walk->k->close(walk->folder);
 	walk->folder = fd;
 	return 0;
@@ -131,36 +133,51 @@ static int target_walk(struct walk *walk, int exists, const struct stat *end)
 			continue;
 		}
 		if (found != exists || (found && (st.st_dev != end->st_dev || st.st_ino != end->st_ino)))
-			return text_fail(walk->text, -EINVAL,
-			                 "\"%s\" is a link to a file that has no name: use the stream sink",
-			                 walk->path);
+			return text_fail(walk->text, -EINVAL, "\"%s\" is a link to a file that has no name%s",
+			                 walk->path, walk->is_read ? "" : ": use the stream sink");
 		return 0;
 	}
 	return text_fail(walk->text, -ELOOP, "\"%s\" is a link that leads through too many others", walk->path);
 }
 
+static int target_resolve(struct walk *walk, int *folder, char name[TARGET_NAME_BYTES])
+{
+	struct stat end = {.st_mode = 0};
+
+	walk->folder = walk->at;
+	int error = target_enter(walk, walk->path);
+	int exists = error ? error : target_look(walk, 0, &end);
+
+	if (exists < 0)
+		error = exists;
+	else if (exists && !walk->is_read)
+		error = target_check_kind(walk, &end);
+	if (!error)
+		error = target_walk(walk, exists, &end);
+	if (error) {
+		if (walk->folder != walk->at)
+			walk->k->close(walk->folder);
+		return error;
+	}
+	*folder = walk->folder;
+	memcpy(name, walk->name, sizeof(walk->name));
+	return 0;
+}
+
 int target_open(const struct kernel_ops *k, const char *path, struct text *text, int *folder,
                 char name[TARGET_NAME_BYTES])
 {
-	struct walk walk = {.k = k, .text = text, .path = path, .folder = AT_FDCWD};
-	struct stat end = {.st_mode = 0};
-	int error = target_enter(&walk, path);
-	int exists = error ? error : target_look(&walk, 0, &end);
+	struct walk walk = {.k = k, .text = text, .path = path, .at = AT_FDCWD};
 
-	if (exists > 0)
-		error = target_check_kind(&walk, &end);
-	else if (exists < 0)
-		error = exists;
-	if (!error)
-		error = target_walk(&walk, exists, &end);
-	if (error) {
-		if (walk.folder != AT_FDCWD)
-			k->close(walk.folder);
-		return error;
-	}
-	*folder = walk.folder;
-	memcpy(name, walk.name, sizeof(walk.name));
-	return 0;
+	return target_resolve(&walk, folder, name);
+}
+
+int target_find(const struct kernel_ops *k, int at, const char *path, struct text *text, int *folder,
+                char name[TARGET_NAME_BYTES])
+{
+	struct walk walk = {.k = k, .text = text, .path = path, .at = at, .is_read = 1};
+
+	return target_resolve(&walk, folder, name);
 }
 
 /* ---- leftovers ---- */

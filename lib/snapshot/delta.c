@@ -2,7 +2,8 @@
 /*
  * The delta: of the chunks that come it keeps the pages that were written since the parent's cut (`pages_changed`), in
  * the format of image/FORMAT.md. The parent must be the image that the region's last snapshot became: only of that does
- * the region know what was written since; what lies beyond the parent's end counts as written (cut.c).
+ * the region know what was written since; what lies beyond the parent's end counts as written (cut.c). Its name is that
+ * of the file, where a symbolic link leads to: a link may lead elsewhere when the delta is opened.
  *
  * A chunk is given back at once: its pages are copied into the writer's own buffers, several of which are in flight.
  */
@@ -79,8 +80,10 @@ static int delta_look_at_parent(const struct kernel_ops *k, int fd, const char *
 int delta_check_parent(const struct uffdwp_snapshot *snapshot, const struct image_identity *last,
                        struct image_parent *parent, struct text *text)
 {
+	const struct kernel_ops *k = snapshot->k;
 	const char *path = snapshot->options.parent;
-	const char *name = image_name_of(path);
+	char name[TARGET_NAME_BYTES];
+	int folder;
 
 	if (identity_is_none(last->id))
 		return delta_refuse_any_parent(
@@ -89,17 +92,20 @@ int delta_check_parent(const struct uffdwp_snapshot *snapshot, const struct imag
 		                ? "the region's last snapshot failed or left no image file, or the region was restored "
 		                  "after it"
 		                : "there was no snapshot of the region yet");
-	if (strlen(name) >= sizeof(parent->name))
-		return text_fail(text, -ENAMETOOLONG, "the parent's path is too long");
-	int fd = snapshot->k->open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0);
+	int error = target_find(k, AT_FDCWD, path, text, &folder, name);
 
+	if (error)
+		return error;
+	int fd = k->openat(folder, name, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW, 0);
+
+	k->close(folder);
 	if (fd < 0)
 		return text_fail(text, fd, "the parent \"%s\" cannot be opened: %s", path, errno_text(fd));
 	memset(parent, 0, sizeof(*parent));
+	_Static_assert(sizeof(parent->name) >= TARGET_NAME_BYTES, "a name that was found is one of a header");
 	memcpy(parent->name, name, strlen(name));
-	int error = delta_look_at_parent(snapshot->k, fd, path, last, parent, text);
-
-	snapshot->k->close(fd);
+	error = delta_look_at_parent(k, fd, path, last, parent, text);
+	k->close(fd);
 	return error;
 }
 

@@ -4,8 +4,9 @@
  * other's images.
  *
  * A place is a name in a folder, symbolic links followed. A delta's ancestors are looked for as they are when an image
- * is opened: beside the parent, each by the name that its child's header has. One that is there is compared by device
- * and inode; one that is not there by its place: an image that takes its name would be read in its stead.
+ * is opened: beside the parent, where that really is, each by the name that its child's header has. One that is there
+ * is compared by device and inode; one that is not there by its place: an image that takes its name would be read in
+ * its stead.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -44,7 +45,7 @@ static int targets_look(const struct kernel_ops *k, int folder, const char *name
 /* ---- the ancestors of a delta ---- */
 
 /* For a file that is not there: 1 where it would be in this place. */
-static int targets_would_be(const struct kernel_ops *k, const char *path, const struct targets_place *place)
+static int targets_would_be(const struct kernel_ops *k, int at, const char *path, const struct targets_place *place)
 {
 	char name[TARGET_NAME_BYTES];
 	struct text ignored;
@@ -52,7 +53,7 @@ static int targets_would_be(const struct kernel_ops *k, const char *path, const 
 	int folder;
 
 	text_init_apart(&ignored);
-	int error = target_open(k, path, &ignored, &folder, name);
+	int error = target_find(k, at, path, &ignored, &folder, name);
 
 	text_fini(&ignored);
 	if (error)
@@ -78,15 +79,15 @@ static void targets_name_parent(const struct kernel_ops *k, int fd, const struct
 }
 
 /* 1: this file of a chain is in the place. 0: it is another, and `name` is that of its parent, or empty. */
-static int targets_is_link(const struct kernel_ops *k, const char *path, const struct targets_place *place,
+static int targets_is_link(const struct kernel_ops *k, int folder, const char *path, const struct targets_place *place,
                            char name[DELTA_NAME_BYTES])
 {
 	struct stat st;
-	int fd = k->open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0);
+	int fd = k->openat(folder, path, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0);
 
 	name[0] = '\0';
 	if (fd < 0)
-		return fd == -ENOENT && targets_would_be(k, path, place);
+		return fd == -ENOENT && targets_would_be(k, folder, path, place);
 	int error = k->fstat(fd, &st);
 	int is_link = !error && place->exists && targets_are_same(&st, &place->file);
 
@@ -96,26 +97,43 @@ static int targets_is_link(const struct kernel_ops *k, const char *path, const s
 	return is_link;
 }
 
+/* From this file of a folder on. 1: it is in the place, or one of its ancestors. -ELOOP: there are too many. */
+static int targets_is_in_chain(const struct kernel_ops *k, int folder, const char *newest,
+                               const struct targets_place *place)
+{
+	char path[DELTA_NAME_BYTES];
+	char name[DELTA_NAME_BYTES];
+
+	snprintf(path, sizeof(path), "%s", newest);
+	for (unsigned links = 1; links < CHAIN_LINKS_MAX; links++) {
+		if (targets_is_link(k, folder, path, place, name))
+			return 1;
+		if (!name[0])
+			return 0;
+		memcpy(path, name, sizeof(path));
+	}
+	return -ELOOP;
+}
+
 /* 1: an image in this place would replace the parent of the delta that this snapshot becomes, or an ancestor. 0: no.
  * -ELOOP: there are so many that the delta could not be opened. */
 static int targets_is_ancestor(const struct uffdwp_snapshot *snapshot, const struct targets_place *place)
 {
-	char path[CHAIN_PATH_BYTES];
-	char name[DELTA_NAME_BYTES];
-	const char *parent = snapshot->options.parent;
-	size_t folder = (size_t)(image_name_of(parent) - parent);
+	const struct kernel_ops *k = snapshot->k;
+	char name[TARGET_NAME_BYTES];
+	struct text ignored;
+	int folder;
 
-	if (strlen(parent) >= sizeof(path))
+	text_init_apart(&ignored);
+	int error = target_find(k, AT_FDCWD, snapshot->options.parent, &ignored, &folder, name);
+
+	text_fini(&ignored);
+	if (error)
 		return 0;
-	snprintf(path, sizeof(path), "%s", parent);
-	for (unsigned links = 1; links < CHAIN_LINKS_MAX; links++) {
-		if (targets_is_link(snapshot->k, path, place, name))
-			return 1;
-		if (!name[0] || folder + strlen(name) >= sizeof(path))
-			return 0;
-		snprintf(path + folder, sizeof(path) - folder, "%s", name);
-	}
-	return -ELOOP;
+	int found = targets_is_in_chain(k, folder, name, place);
+
+	k->close(folder);
+	return found;
 }
 
 int targets_check_delta(const struct uffdwp_snapshot *snapshot, struct text *text)

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "chance.h"
@@ -263,6 +264,39 @@ START_TEST(test_no_delta_replaces_a_file_that_it_rests_on)
 }
 END_TEST
 
+static void link_to(const char *target, const char *name)
+{
+	char path[SCRATCH_PATH];
+	scratch_join(path, folder, name);
+	(void)unlink(path);
+	ck_assert_int_eq(symlink(target, path), 0);
+}
+
+START_TEST(test_a_parent_is_remembered_by_the_name_that_its_link_leads_to)
+{
+	struct uffdwp_snapshot_options options = UFFDWP_SNAPSHOT_OPTIONS_INIT;
+	char path[SCRATCH_PATH];
+	options.flags = UFFDWP_SNAPSHOT_KEEP;
+	scratch_join(path, folder, "store");
+	ck_assert_int_eq(mkdir(path, 0700), 0);
+	link_to("store/1.raw", "cur");
+	write_some();
+	ck_assert_int_eq(snapshot("cur", NULL, &options), 0);
+	write_some();
+	ck_assert_int_eq(snapshot("store/2.delta", "cur", &options), 0);
+	expect_shows("store/2.delta", LENGTH, 2);
+	link_to("store/2.delta", "latest");
+	expect_refused_in_place("store/1.raw", "latest");
+	write_some();
+	ck_assert_int_eq(snapshot("store/3.delta", "latest", &options), 0);
+	link_to("store/3.delta", "latest");
+	expect_shows("store/3.delta", LENGTH, 3);
+	expect_shows("latest", LENGTH, 3);
+	link_to("store/nothing", "latest");
+	ck_assert_int_eq(snapshot("store/4.delta", "latest", &options), -ENOENT);
+}
+END_TEST
+
 /* Two deltas that name each other as parent stand for a chain that is too long. */
 START_TEST(test_a_delta_that_could_not_be_opened_is_refused)
 {
@@ -299,6 +333,7 @@ int main(void)
 	tcase_add_test(tests, test_a_parent_that_was_written_since_is_refused);
 	tcase_add_test(tests, test_a_refusal_says_why_there_is_no_delta);
 	tcase_add_test(tests, test_no_delta_replaces_a_file_that_it_rests_on);
+	tcase_add_test(tests, test_a_parent_is_remembered_by_the_name_that_its_link_leads_to);
 	tcase_add_test(tests, test_a_delta_that_could_not_be_opened_is_refused);
 	suite_add_tcase(suite, tests);
 	return support_run(suite);

@@ -604,6 +604,28 @@ START_TEST(test_difference_leads_from_one_image_to_the_other)
 }
 END_TEST
 
+/* An image that was opened by a link is the parent under the name of its file. */
+START_TEST(test_difference_names_the_file_that_a_link_leads_to)
+{
+	struct test_chain chain;
+	char folder[SCRATCH_PATH];
+	char link[SCRATCH_PATH];
+	uint8_t *shadow = malloc(CHAIN_SHADOW_MOST);
+	test_chain_begin(&chain, 4096, MIB, 10);
+	memcpy(shadow, chain.shadow, CHAIN_SHADOW_MOST);
+	scratch_folder(folder);
+	scratch_join(link, folder, "link");
+	ck_assert_int_eq(symlink(chain.path, link), 0);
+	test_chain_step(&chain, 0, MIB);
+	check_diff(&chain, link, shadow, 0);
+	ck_assert_int_eq(unlink(link), 0);
+	ck_assert_int_eq(symlink(chain.path, link), 0); /* the newest, opened by a link */
+	ck_assert(test_chain_shows(link, chain.shadow, chain.length, &chain.chance));
+	free(shadow);
+	test_chain_end(&chain);
+}
+END_TEST
+
 /* ---- arguments, threads ---- */
 
 START_TEST(test_copy_of_an_unfinished_export_is_refused)
@@ -720,6 +742,7 @@ int main(void)
 	tcase_add_test(tests, test_raw_image_is_checked_before_bytes_of_it_are_merged);
 	tcase_add_test(tests, test_every_byte_of_a_base_counts);
 	tcase_add_loop_test(tests, test_difference_leads_from_one_image_to_the_other, 0, 2);
+	tcase_add_test(tests, test_difference_names_the_file_that_a_link_leads_to);
 	tcase_add_test(tests, test_copy_of_an_unfinished_export_is_refused);
 	tcase_add_test(tests, test_arguments_are_checked);
 	tcase_add_test(tests, test_many_threads_read_with_few_contexts);
