@@ -27,7 +27,7 @@ enum uffdwp_sink {
 	 * in the same folder, which is removed when the process ends by exit() or by returning from main(); only one
 	 * that was killed, or ended by _exit(), leaves that file, to be removed by hand. Its permissions: `mode`.
 	 * (Should only the sync of its folder fail at the very end, the snapshot fails, and its text says that the
-	 * image is there.) */
+	 * image is there. A file system that has none, CIFS for one, is no failure.) */
 	UFFDWP_SINK_IMAGE = 0,
 	/* `fd`, by write(2), from the first byte of the region to the last, holes as zeros: a pipe, a socket, a file
 	 * from its current offset on. Nothing is synced; what was written by a snapshot that failed stays. */

@@ -286,6 +286,15 @@ static int file_finish(struct image_file *file, uint64_t length_bytes, struct im
 	return k->renameat(file->folder, file->aside, file->folder, file->name);
 }
 
+/* -EINVAL: the file system has no fsync(2) of folders (CIFS, vboxsf), and no program can do more there. Any other error
+ * is one: for a FUSE server that has none the kernel answers 0, and -EOPNOTSUPP may be a block device's. */
+static int file_sync_folder(const struct image_file *file)
+{
+	int error = file->k->fsync(file->folder);
+
+	return error == -EINVAL ? 0 : error;
+}
+
 int image_file_commit(struct image_file *file, uint64_t length_bytes, struct image_identity *identity,
                       struct text *text)
 {
@@ -293,7 +302,7 @@ int image_file_commit(struct image_file *file, uint64_t length_bytes, struct ima
 
 	if (error)
 		return text_fail(text, error, "the image could not be committed: %s", errno_text(error));
-	error = file->k->fsync(file->folder);
+	error = file_sync_folder(file);
 	return error ? text_fail(
 	                       text, error,
 	                       "the image is there, complete, but its folder could not be synced: a power failure may "
