@@ -26,10 +26,10 @@ extern "C" {
  * A region with a child cannot be restored (-EBUSY). A child's end is noticed whatever ends it, an execve(2) too; it is
  * the program that waits for it (waitpid(2)), as for any child.
  *
- * In the child the regions are plain memory: the library's handles of the parent must not be used (-ECHILD). The child
- * may fork again, by fork() or by this call: before that fork it copies all that it still shares with its parent, which
- * takes as long as copying all regions, and the memory. vfork(3), posix_spawn(3) and system(3) in the child take
- * nothing.
+ * In the child the regions are plain memory, and where they could grow to (capacity_bytes) its addresses are reserved,
+ * without rights: the library's handles of the parent must not be used (-ECHILD). The child may fork again, by fork()
+ * or by this call: before that fork it copies all that it still shares with its parent, which takes as long as copying
+ * all regions, and the memory. vfork(3), posix_spawn(3) and system(3) in the child take nothing.
  *
  * A child may unmap parts of the regions, map other memory over them and change their protection. It must not move them
  * (mremap(2)): what was moved would show what the parent writes later. Nor may it discard them (madvise(2) with

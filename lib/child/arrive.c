@@ -63,6 +63,18 @@ void child_end_here(const struct kernel_ops *k)
 	_exit(127); /* where a sandbox forbids kill(2) */
 }
 
+/* What the parent grows by later the child would see unfrozen, and a mapping that the child makes must not come to lie
+ * at addresses of the region. Where mmap(2) is refused the child makes none. */
+static void arrive_reserve(const struct kernel_ops *k, uint64_t start, uint64_t end)
+{
+	void *rest = (void *)(uintptr_t)start;
+	int error;
+
+	if (start < end && !k->mmap(rest, end - start, PROT_NONE,
+	                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0, &error))
+		k->munmap(rest, end - start);
+}
+
 void child_arrive(struct uffdwp_child *child)
 {
 	int error = 0;
@@ -79,8 +91,7 @@ void child_arrive(struct uffdwp_child *child)
 		uint64_t end = start + (view->end_page << view->page_shift);
 
 		arrive_ranges[i] = (struct arrive_range){view->region, start, end};
-		if (end < start + view->map_bytes) /* what its parent grows by later it would see unfrozen */
-			child->k->munmap((void *)(uintptr_t)end, start + view->map_bytes - end);
+		arrive_reserve(child->k, end, start + view->map_bytes);
 	}
 	atomic_store(&child->in.meeting->arrived, (uint32_t)syscall(SYS_getpid));
 	arrive_await(child);

@@ -16,6 +16,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -648,6 +649,29 @@ START_TEST(test_children_and_snapshots_at_random)
 }
 END_TEST
 
+/* --- what the child maps itself ---------------------------------------------------------------------------------- */
+
+/* Where the region could grow to there would be room for it. */
+START_TEST(test_a_mapping_of_the_child_is_beside_the_region)
+{
+	struct uffdwp_region_options options = UFFDWP_REGION_OPTIONS_INIT;
+	int status = 0;
+	options.capacity_bytes = (uint64_t)64 << 30;
+	place_open_with(&place, place_any(UFFDWP_MEMORY_SHMEM), PAGES, &options);
+	pid_t pid = uffdwp_fork(place.runtime, NULL, NULL);
+	if (pid == 0) {
+		size_t length = (size_t)2 << 30;
+		uint8_t *own = mmap(NULL, length, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+		must(own != MAP_FAILED);
+		_exit(own + length <= place.base || own >= place.base + options.capacity_bytes ? RIGHT : WRONG);
+	}
+	ck_assert_int_gt(pid, 0);
+	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+	ck_assert_int_eq(status, RIGHT << 8);
+	place_close(&place);
+}
+END_TEST
+
 int main(void)
 {
 	support_begin("test_child_beside", &(struct support_needs){.huge_pages = 0, .swap = 0});
@@ -662,6 +686,9 @@ int main(void)
 	tcase_add_loop_test(tests, test_the_region_grows_between, 0, PLACE_CASES);
 	tcase_add_loop_test(tests, test_the_snapshot_is_aborted, 0, PLACE_CASES);
 	tcase_add_loop_test(tests, test_children_and_snapshots_at_random, 0, PLACE_CASES);
+	suite_add_tcase(suite, tests);
+	tests = tcase_create("mappings");
+	tcase_add_test(tests, test_a_mapping_of_the_child_is_beside_the_region);
 	suite_add_tcase(suite, tests);
 	return support_run(suite);
 }

@@ -10,7 +10,7 @@
 # take a minute or two. Each of those runs on the kernels where it has most to find (`long_tests_of`), the others on all.
 # Left out altogether (`left_out`) is what takes minutes and looks for what is between threads of the library or inside the
 # extension, not between library and kernel: the bank is the extension's job. And nbd, which needs a server that guests lack, and
-# fork_preload and fork_refused, of which plan_fork has one part.
+# fork_preload, fork_refused and fork_memory, of which plan_fork has one part.
 
 set -euo pipefail
 
@@ -20,7 +20,7 @@ special_boots=(numa no-uring user)
 quick_tests=(bad_input bad_sink doctor no_kernel probe probe_move move move_beside minor mprotect bypass track_bad
 	foreign rights unload files eintr closed)
 left_out=(handler_lost moving causality control control_clients group rate snapshot snapshot_fails restore view lazy lazy_bad lazy_refused sqlite sqlite_calls sqlite_lazy
-	sqlite_odd sqlite_shared sqlite_threads track track_vanish nbd fork_preload fork_refused)
+	sqlite_odd sqlite_shared sqlite_threads track track_vanish nbd fork_preload fork_refused fork_memory)
 
 describe_boot() {
 	case $1 in

@@ -181,12 +181,14 @@ static int copy_map(const struct arena_range *range)
 	return copy_map_by_brk(range->start, bytes) == 0 ? 0 : error;
 }
 
-/* In the child. 0 or -errno. */
+/* In the child. 0 or -errno. What is between the ranges in use stays the region's. Where mmap(2) is refused the child
+ * makes no mapping that could come to lie there. */
 static int copy_fill(const struct copy_source *source)
 {
 	struct arena_range range;
 	int error = 0;
 
+	(void)raw_mmap(heap_at(0), atomic_load(&heap.length), PROT_NONE, COPY_FLAGS, -1, 0);
 	for (uint64_t at = 0; !error && copy_next(&at, &range);) {
 		error = copy_map(&range);
 		if (!error)

@@ -37,10 +37,9 @@ static void forks_arrive(int phase)
 {
 	heap.phase = phase;
 	heap.paused = 0;
-	if (phase == HEAP_OUT)
-		heap.capacity = 0; /* it has nothing of the region: all calls are the kernel's */
-	else
-		(void)rights_apply(0, heap.capacity);
+	/* It has as much of the region as there was, or nothing; calls for all else are the kernel's. */
+	heap.capacity = phase == HEAP_OUT ? 0 : atomic_load(&heap.length);
+	(void)rights_apply(0, heap.capacity);
 	if (phase == HEAP_CHILD && settings.nice) {
 		(void)nice(settings.nice);
 		settings.nice = 0; /* its own children have it already */

@@ -4,7 +4,8 @@
  *
  * OUT:     the region does not exist, or is empty in a child of a plain fork: all calls are the kernel's.
  * SERVING: new mappings may come from the region.
- * CHILD:   a child of ours. The region's range holds private mappings; nothing new is taken from it.
+ * CHILD:   a child of ours. The region's range, up to the length that it had, holds private mappings, and reservations
+ *          where there are none; nothing new is taken from it.
  *
  * Threads: the arena and the table of rights belong to the lock, the rest is written before the phase or with it. The
  * thread that has the lock has all signals blocked but those of faults: a handler that forks cannot find it taken.

@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * libuffdwp-fork.so: what else a program maps beside its heap, and calls of memory that the kernel refuses, or that are
+ * refused to the program. The second witness is the kernel, for memory that is not of the heap.
+ */
+#include <sched.h>
+#include <sys/syscall.h>
+
+#include "pace.h"
+#include "test_fork_preload.h"
+#include "test_fork_run.h"
+
+#define GIB ((size_t)1 << 30)
+
+/* ------------------------------------------------------------------------------------------------------- roles -- */
+
+/* A shared mapping of a file is one also where it would have room beside the heap. */
+static void use_file(size_t length)
+{
+	int fd = memfd_create("file", MFD_CLOEXEC);
+	unsigned char byte = 0;
+
+	must(fd >= 0 && ftruncate(fd, (off_t)(length + length / 2)) == 0);
+	unsigned char *file = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+
+	must(file != MAP_FAILED);
+	file[page_bytes] = 3;
+	must(madvise(file, length, MADV_DONTNEED) == 0 && file[page_bytes] == 3);
+	must(mprotect(file, page_bytes, PROT_NONE) == 0 && is_guarded(file));
+	must(mprotect(file, page_bytes, PROT_READ | PROT_WRITE) == 0);
+	file = mremap(file, length, length + length / 2, MREMAP_MAYMOVE);
+	must(file != MAP_FAILED && file[page_bytes] == 3);
+	file[length] = 4;
+	must(pread(fd, &byte, 1, (off_t)length) == 1 && byte == 4);
+	must(munmap(file, length + length / 2) == 0 && is_guarded(file) && close(fd) == 0);
+}
+
+static void fork_and_use_files(unsigned char *heap)
+{
+	pid_t child = fork();
+
+	must(child >= 0);
+	if (child == 0) {
+		use_file(2 * GIB);
+		use_file(64 * MIB);
+		must(is_filled(heap, 8 * MIB, 7));
+		use_calls();
+		_exit(0);
+	}
+	await_right(child);
+}
+
+static void role_files(void)
+{
+	unsigned char *heap = fill_heap();
+
+	use_file(2 * GIB);
+	fork_and_use_files(heap);
+	free(heap);
+}
+
+/* The child is one by a copy: its parent could not write to its memory from a table of descriptors of its own. */
+static void role_filescopy(void)
+{
+	unsigned char *heap = fill_heap();
+
+	must(unshare(CLONE_FILES) == 0);
+	fork_and_use_files(heap);
+	free(heap);
+}
+
+static const struct role memory_roles[] = {
+        {"files", role_files},
+        {"filescopy", role_filescopy},
+};
+
+/* ------------------------------------------------------------------------------------------------------- tests -- */
+
+static void has_copied(void)
+{
+	is_right();
+	ck_assert_msg(strstr(outcome.text, "forks by copying its memory"), "%s", outcome.text);
+}
+
+START_TEST(test_files_that_a_child_maps_are_files)
+{
+	RUN("--verbose", "--", self, "--role", "files");
+	is_right();
+	ck_assert_msg(strstr(outcome.text, "has child"), "%s", outcome.text);
+}
+END_TEST
+
+START_TEST(test_so_they_are_in_a_child_by_a_copy)
+{
+	RUN("--", self, "--role", "filescopy");
+	has_copied();
+}
+END_TEST
+
+static Suite *fork_memory_suite(void)
+{
+	Suite *suite = suite_create("fork_memory");
+	TCase *tcase = tcase_create("memory");
+
+	tcase_set_timeout(tcase, pace_seconds(60));
+	tcase_add_test(tcase, test_files_that_a_child_maps_are_files);
+	tcase_add_test(tcase, test_so_they_are_in_a_child_by_a_copy);
+	suite_add_tcase(suite, tcase);
+	return suite;
+}
+
+int main(int argc, char **argv)
+{
+	if (argc == 3 && strcmp(argv[1], "--role") == 0)
+		return play_role_of(memory_roles, sizeof(memory_roles) / sizeof(memory_roles[0]), argv[2]);
+	support_begin(TEST_NAME, &(struct support_needs){.swap = 0});
+	const char *lacks = run_init();
+
+	return lacks ? support_skip(lacks) : support_run(fork_memory_suite());
+}
