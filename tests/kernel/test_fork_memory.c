@@ -6,11 +6,15 @@
 #include <sched.h>
 #include <sys/syscall.h>
 
+#include "fork_linked.h"
 #include "pace.h"
 #include "test_fork_preload.h"
 #include "test_fork_run.h"
 
 #define GIB ((size_t)1 << 30)
+
+/* A role that hangs is ended, whatever signals it blocks. */
+#define LIMITED "/usr/bin/timeout", "-s", "KILL", "20", self
 
 /* ------------------------------------------------------------------------------------------------------- roles -- */
 
@@ -69,9 +73,35 @@ static void role_filescopy(void)
 	free(heap);
 }
 
+/* Handlers of a library that came before ours use the heap, in a parent, a child and that one's. */
+static void role_linked(void)
+{
+	fork_linked_block = map_anew(MIB);
+	for (unsigned char i = 1; i < 6; i++) {
+		memset(fork_linked_block + page_bytes, i, page_bytes);
+		pid_t child = fork();
+
+		must(child >= 0);
+		if (child == 0) {
+			must(fork_linked_block[0] == i && fork_linked_block[1] == i - 1 && fork_linked_block[2] == 1);
+			must(is_filled(fork_linked_block + page_bytes, page_bytes, 0));
+			child = fork();
+			must(child >= 0);
+			if (child == 0)
+				_exit(fork_linked_block[0] != i + 1 || fork_linked_block[2] != 2);
+			must(fork_linked_block[1] == i);
+			await_right(child);
+			_exit(0);
+		}
+		must(fork_linked_block[0] == i && fork_linked_block[1] == i && fork_linked_block[2] == 0);
+		await_right(child);
+	}
+}
+
 static const struct role memory_roles[] = {
         {"files", role_files},
         {"filescopy", role_filescopy},
+        {"linked", role_linked},
 };
 
 /* ------------------------------------------------------------------------------------------------------- tests -- */
@@ -97,6 +127,16 @@ START_TEST(test_so_they_are_in_a_child_by_a_copy)
 }
 END_TEST
 
+START_TEST(test_handlers_of_a_linked_library_use_the_heap)
+{
+	RUN("--verbose", "--malloc=none", "--", LIMITED, "--role", "linked");
+	is_right();
+	ck_assert_msg(strstr(outcome.text, "has child"), "%s", outcome.text);
+	RUN("--from=all", "--", LIMITED, "--role", "linked");
+	is_right();
+}
+END_TEST
+
 static Suite *fork_memory_suite(void)
 {
 	Suite *suite = suite_create("fork_memory");
@@ -105,6 +145,7 @@ static Suite *fork_memory_suite(void)
 	tcase_set_timeout(tcase, pace_seconds(60));
 	tcase_add_test(tcase, test_files_that_a_child_maps_are_files);
 	tcase_add_test(tcase, test_so_they_are_in_a_child_by_a_copy);
+	tcase_add_test(tcase, test_handlers_of_a_linked_library_use_the_heap);
 	suite_add_tcase(suite, tcase);
 	return suite;
 }

@@ -24,13 +24,8 @@
 #define FORKS_TRIES 2000
 #define FORKS_PAUSE_NS 1000000
 
-static int forks_are_bare;
-
-/* Instead of a phase: the functions around the fork see to it. */
-#define FORKS_OF_OURS (-1)
-
-/* What a child of this thread becomes (enum heap_phase), where the C library's fork alone makes it. */
-static _Thread_local int forks_child_phase __attribute__((tls_model("initial-exec"))) = HEAP_OUT;
+/* 1 in a thread inside of a fork of ours: the functions around it see to the child. */
+static _Thread_local int forks_is_ours __attribute__((tls_model("initial-exec")));
 
 /* In the child. */
 static void forks_arrive(int phase)
@@ -48,47 +43,20 @@ static void forks_arrive(int phase)
 
 /* ------------------------------------------------------------------------------------ forks of the C library -- */
 
-/* Handlers of pthread_atfork(3), the next to the fork but for the library's, which are nearer, and for those of an
- * allocator that came first. The lock is taken where the child needs it, and there malloc(3) is the C library's, whose
- * locks are taken later: another allocator maps memory with its own locks held, and would wait for this one. */
-static void forks_before(void)
-{
-	if (forks_child_phase == HEAP_CHILD)
-		heap_lock_bare();
-}
-
-static void forks_in_parent(void)
-{
-	if (forks_child_phase == HEAP_CHILD)
-		heap_unlock_bare();
-}
-
+/* The nearest handler of pthread_atfork(3). */
 static void forks_in_child(void)
 {
-	if (forks_child_phase != FORKS_OF_OURS)
-		forks_arrive(forks_child_phase);
-	if (forks_child_phase == HEAP_CHILD)
-		heap_unlock_bare();
+	if (!forks_is_ours)
+		forks_arrive(HEAP_OUT);
 }
 
-int forks_init(int bare)
+int forks_init(void)
 {
 	static int added;
 
-	forks_are_bare = bare;
-	if (added || handlers_add(forks_before, forks_in_parent, forks_in_child, NULL) == 0)
+	if (added || handlers_add_nearest(NULL, NULL, forks_in_child) == 0)
 		added = 1;
 	return added ? 0 : -ENOMEM;
-}
-
-static pid_t forks_of_libc(pid_t (*plain)(void), int child_phase)
-{
-	pid_t pid;
-
-	forks_child_phase = child_phase;
-	pid = plain();
-	forks_child_phase = HEAP_OUT;
-	return pid;
 }
 
 /* ------------------------------------------------------------------------------------------------ bare forks -- */
@@ -106,7 +74,7 @@ static int forks_enter(void *argument)
 	struct forks_bare *bare = argument;
 
 	*heap.own = 1;
-	forks_child_phase = FORKS_OF_OURS;
+	forks_is_ours = 1;
 	if (bare->with_handlers) {
 		bare->handlers = handlers_prepare();
 		streams_lock();
@@ -142,7 +110,7 @@ static void forks_leave(void *argument)
 	heap_unlock_bare();
 	if (bare->with_handlers)
 		forks_leave_handlers(bare, in_child);
-	forks_child_phase = HEAP_OUT;
+	forks_is_ours = 0;
 }
 
 /* A fork that calls nothing back. */
@@ -198,17 +166,14 @@ static void forks_say(const struct uffdwp_child *child)
 static pid_t forks_once(struct forks_bare *bare)
 {
 	struct uffdwp_child *child = NULL;
-	struct uffdwp_fork_options options = {
-	        .sz = sizeof(options), .private_bytes = settings.private_bytes, .window_max = settings.window_max};
-	pid_t pid;
-
-	if (bare) {
-		options.flags = UFFDWP_FORK_BARE;
-		options.cut_enter = forks_enter;
-		options.cut_leave = forks_leave;
-		options.cut_user = bare;
-	}
-	pid = uffdwp_fork(heap.runtime, &options, settings.verbose ? &child : NULL);
+	struct uffdwp_fork_options options = {.sz = sizeof(options),
+	                                      .flags = UFFDWP_FORK_BARE,
+	                                      .private_bytes = settings.private_bytes,
+	                                      .window_max = settings.window_max,
+	                                      .cut_enter = forks_enter,
+	                                      .cut_leave = forks_leave,
+	                                      .cut_user = bare};
+	pid_t pid = uffdwp_fork(heap.runtime, &options, settings.verbose ? &child : NULL);
 	if (pid > 0 && child) {
 		forks_say(child);
 		(void)uffdwp_child_free(child);
@@ -263,15 +228,11 @@ static pid_t forks_answer(pid_t pid)
 static pid_t forks_serving(int with_handlers)
 {
 	struct forks_bare bare = {.with_handlers = with_handlers, .child_phase = HEAP_CHILD};
-	int is_full = with_handlers && !forks_are_bare;
 	sigset_t before;
 	pid_t pid;
 
 	heap_block_signals(&before);
-	if (is_full)
-		forks_child_phase = HEAP_CHILD;
-	pid = forks_with_retry(is_full ? NULL : &bare);
-	forks_child_phase = HEAP_OUT;
+	pid = forks_with_retry(&bare);
 	if (pid < 0)
 		pid = forks_copy(pid, &bare);
 	heap_restore_signals(&before);
@@ -292,8 +253,6 @@ static pid_t forks_in_turn(int with_handlers)
 	sigset_t before;
 	pid_t pid;
 
-	if (with_handlers && !forks_are_bare)
-		return forks_of_libc(raw_fork, HEAP_CHILD);
 	heap_block_signals(&before);
 	pid = forks_around(&bare, forks_take_and_fork);
 	heap_restore_signals(&before);
@@ -312,9 +271,9 @@ static pid_t forks_say_empty(pid_t pid)
 pid_t forks_fork(void)
 {
 	if (forks_begin_empty())
-		return forks_say_empty(forks_end_empty(forks_of_libc(raw_fork, HEAP_OUT)));
+		return forks_say_empty(forks_end_empty(raw_fork()));
 	if (heap.phase == HEAP_OUT)
-		return forks_of_libc(raw_fork, HEAP_OUT);
+		return raw_fork();
 	return heap.phase == HEAP_CHILD ? forks_in_turn(1) : forks_serving(1);
 }
 

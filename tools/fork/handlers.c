@@ -7,6 +7,7 @@
 #include <stdatomic.h>
 
 #define HANDLERS_MOST 1024
+#define HANDLERS_NEAREST_MOST 4
 
 struct handlers {
 	_Atomic(raw_handler *) prepare;
@@ -17,6 +18,8 @@ struct handlers {
 
 static struct handlers handlers_table[HANDLERS_MOST];
 static _Atomic size_t handlers_count;
+static struct handlers handlers_nearest[HANDLERS_NEAREST_MOST];
+static _Atomic size_t handlers_nearest_count;
 static pthread_mutex_t handlers_mutex = PTHREAD_MUTEX_INITIALIZER;
 
 /* What concerns the fork by this thread that the C library makes. */
@@ -59,7 +62,7 @@ static int handlers_join_libc(void)
 	return error;
 }
 
-int handlers_add(raw_handler *prepare, raw_handler *parent, raw_handler *child, const void *object)
+static int handlers_put(struct handlers *table, _Atomic size_t *count, size_t most, const struct handlers *added)
 {
 	int error = handlers_join_libc();
 
@@ -67,20 +70,32 @@ int handlers_add(raw_handler *prepare, raw_handler *parent, raw_handler *child, 
 		return error;
 	error = ENOMEM;
 	pthread_mutex_lock(&handlers_mutex);
-	size_t count = atomic_load(&handlers_count);
+	size_t at = atomic_load(count);
 
-	if (count < HANDLERS_MOST) {
-		struct handlers *handlers = &handlers_table[count];
-
-		atomic_store(&handlers->prepare, prepare);
-		atomic_store(&handlers->parent, parent);
-		atomic_store(&handlers->child, child);
-		handlers->object = object;
-		atomic_store(&handlers_count, count + 1);
+	if (at < most) {
+		atomic_store(&table[at].prepare, added->prepare);
+		atomic_store(&table[at].parent, added->parent);
+		atomic_store(&table[at].child, added->child);
+		table[at].object = added->object;
+		atomic_store(count, at + 1);
 		error = 0;
 	}
 	pthread_mutex_unlock(&handlers_mutex);
 	return error;
+}
+
+int handlers_add(raw_handler *prepare, raw_handler *parent, raw_handler *child, const void *object)
+{
+	const struct handlers added = {prepare, parent, child, object};
+
+	return handlers_put(handlers_table, &handlers_count, HANDLERS_MOST, &added);
+}
+
+int handlers_add_nearest(raw_handler *prepare, raw_handler *parent, raw_handler *child)
+{
+	const struct handlers added = {prepare, parent, child, NULL};
+
+	return handlers_put(handlers_nearest, &handlers_nearest_count, HANDLERS_NEAREST_MOST, &added);
 }
 
 void handlers_drop(const void *object)
@@ -110,11 +125,15 @@ size_t handlers_prepare(void)
 
 	for (size_t i = count; i-- > 0;)
 		handlers_run(atomic_load(&handlers_table[i].prepare));
+	for (size_t i = atomic_load(&handlers_nearest_count); i-- > 0;)
+		handlers_run(atomic_load(&handlers_nearest[i].prepare));
 	return count;
 }
 
 void handlers_parent(size_t count)
 {
+	for (size_t i = 0; i < atomic_load(&handlers_nearest_count); i++)
+		handlers_run(atomic_load(&handlers_nearest[i].parent));
 	for (size_t i = 0; i < count; i++)
 		handlers_run(atomic_load(&handlers_table[i].parent));
 }
@@ -124,6 +143,8 @@ void handlers_child(size_t count)
 	static const pthread_mutex_t fresh = PTHREAD_MUTEX_INITIALIZER;
 
 	handlers_mutex = fresh;
+	for (size_t i = 0; i < atomic_load(&handlers_nearest_count); i++)
+		handlers_run(atomic_load(&handlers_nearest[i].child));
 	for (size_t i = 0; i < count; i++)
 		handlers_run(atomic_load(&handlers_table[i].child));
 }

@@ -3,7 +3,8 @@
  * Handlers of pthread_atfork(3), the program's and ours.
  *
  * Idea: all of them are here, and the C library has one triple alone, which runs them where its fork is called, unless
- * they have run before. Prepare handlers run in the reverse order of their registration, the others in its order.
+ * they have run before. Prepare handlers run in the reverse order of their registration, the others in its order. Ours
+ * are nearest to the fork, whichever were registered before: libraries of the program begin before this one.
  * Handlers of an object that is unloaded go with it.
  *
  * Threads: any; a handler may register others, which run from the next fork on.
@@ -17,6 +18,9 @@
 
 /* 0 or an error number. */
 int handlers_add(raw_handler *prepare, raw_handler *parent, raw_handler *child, const void *object);
+
+/* Handlers that run after all others' prepare handlers, and before all others in the parent and the child. */
+int handlers_add_nearest(raw_handler *prepare, raw_handler *parent, raw_handler *child);
 
 /* The object is being unloaded. */
 void handlers_drop(const void *object);

@@ -39,7 +39,6 @@
 
 static _Atomic(int) start_said;
 static int start_was_refused;
-static int start_is_bare;
 
 /* ------------------------------------------------------------------------------------------------- the region -- */
 
@@ -195,7 +194,7 @@ static int start_open(void)
 	if (!error)
 		error = copy_init();
 	if (!error)
-		error = forks_init(start_is_bare);
+		error = forks_init();
 	if (error) {
 		(void)start_refuse(error, why);
 		start_close();
@@ -252,10 +251,10 @@ __attribute__((constructor)) static void start_before_main(void)
 	if (strange) {
 		say_once(&start_said, "runs without it: %s is not understood", strange);
 	} else if (start_is_for(program)) {
-		start_is_bare = choice_find();
-		if (start_is_bare)
-			whole_init();
-		else
+		int is_foreign = choice_find();
+
+		whole_init(is_foreign);
+		if (!is_foreign)
 			say_verbose("covers no memory of malloc(3), which is the C library's: only what other calls of "
 			            "mmap(2) map");
 		start_serve();

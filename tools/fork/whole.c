@@ -21,18 +21,21 @@ static WHOLE_TLS int whole_is_inside;
 /* ------------------------------------------------------------------------------------------------ the one object -- */
 
 /* glibc has it since 2.33; the first call allocates what fork(3) locks in the parent. Before, fork(3) locks nothing of
- * the kind, and has not been tried. */
-void whole_init(void)
+ * the kind, and has not been tried. Where malloc(3) is the C library's, nothing of it lies in the region. */
+void whole_init(int is_foreign)
 {
 	int (*get)(int database, void **actions);
 	void *actions = NULL;
 	int error = errno;
 
+	raw_find_fork();
+	whole_is_possible = !is_foreign;
+	if (whole_is_possible)
+		return;
 	*(void **)&get = dlsym(RTLD_NEXT, "__nss_database_get");
 	if (get)
 		(void)get(0, &actions);
 	whole_is_possible = get != NULL;
-	raw_find_fork();
 	errno = error;
 }
 
@@ -155,7 +158,7 @@ pid_t whole_bare_fork(void)
 int whole_atfork(raw_handler *prepare, raw_handler *parent, raw_handler *child)
 {
 	whole_library = child;
-	return handlers_add(prepare, parent, child, NULL);
+	return handlers_add_nearest(prepare, parent, child);
 }
 
 void whole_library_in_child(void)

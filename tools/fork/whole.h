@@ -18,8 +18,8 @@
 
 #include "raw.h"
 
-/* Before the region serves, where malloc(3) is not the C library's. */
-void whole_init(void);
+/* Before the region serves. `is_foreign`: malloc(3) is not the C library's. */
+void whole_init(int is_foreign);
 
 /* Until whole_end(): whole_bare_fork() of this thread is fork(3), if that is possible. `in_child`: what gives the
  * region its place in the child, which may run once more afterwards; NULL: it is there. */
