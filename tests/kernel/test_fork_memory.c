@@ -5,6 +5,7 @@
  */
 #include <sched.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 
 #include "fork_linked.h"
 #include "pace.h"
@@ -98,10 +99,83 @@ static void role_linked(void)
 	}
 }
 
+static atomic_int mapper_end;
+
+/* Calls for memory that was the heap's. */
+static void *call_often(void *argument)
+{
+	while (!atomic_load(&mapper_end))
+		(void)mprotect(argument, MIB, PROT_READ | PROT_WRITE);
+	return NULL;
+}
+
+/* Where nothing of the heap is in the region forks are plain ones, while other threads call for memory. */
+static void role_plain(void)
+{
+	unsigned char *memory = map_anew(MIB);
+	pthread_t threads[2];
+
+	must(munmap(memory, MIB) == 0);
+	for (size_t i = 0; i < 2; i++)
+		threads[i] = thread_start(call_often, memory);
+	for (unsigned i = 0; i < 400; i++) {
+		pid_t child = fork();
+
+		must(child >= 0);
+		if (child == 0) {
+			child = fork();
+			must(child >= 0);
+			if (child == 0)
+				_exit(0);
+			await_right(child);
+			_exit(0);
+		}
+		await_right(child);
+	}
+	atomic_store(&mapper_end, 1);
+	for (size_t i = 0; i < 2; i++)
+		thread_join(threads[i]);
+}
+
+static unsigned char *signal_block;
+
+static void use_in_handler(int signal)
+{
+	(void)signal;
+	must(madvise(signal_block, page_bytes, MADV_DONTNEED) == 0);
+	in_handler++;
+}
+
+/* A child forks again and again, and signals come whose handler calls for its heap. */
+static void role_again(void)
+{
+	signal_block = map_anew(MIB);
+	memset(signal_block, 1, MIB);
+	pid_t child = fork();
+
+	must(child >= 0);
+	if (child == 0) {
+		struct sigaction action = {.sa_handler = use_in_handler, .sa_flags = SA_RESTART};
+		struct itimerval often = {{0, 150}, {0, 150}};
+
+		must(sigaction(SIGALRM, &action, NULL) == 0 && setitimer(ITIMER_REAL, &often, NULL) == 0);
+		for (unsigned i = 0; i < 300; i++) {
+			pid_t next = fork();
+
+			must(next >= 0);
+			if (next == 0)
+				_exit(0);
+			await_right(next);
+		}
+		must(in_handler > 0);
+		_exit(0);
+	}
+	await_right(child);
+}
+
 static const struct role memory_roles[] = {
-        {"files", role_files},
-        {"filescopy", role_filescopy},
-        {"linked", role_linked},
+        {"files", role_files}, {"filescopy", role_filescopy}, {"linked", role_linked},
+        {"plain", role_plain}, {"again", role_again},
 };
 
 /* ------------------------------------------------------------------------------------------------------- tests -- */
@@ -137,6 +211,20 @@ START_TEST(test_handlers_of_a_linked_library_use_the_heap)
 }
 END_TEST
 
+START_TEST(test_a_child_of_a_plain_fork_forks)
+{
+	RUN("--malloc=none", "--", LIMITED, "--role", "plain");
+	is_right();
+}
+END_TEST
+
+START_TEST(test_a_child_that_forks_takes_signals)
+{
+	RUN("--malloc=none", "--", LIMITED, "--role", "again");
+	is_right();
+}
+END_TEST
+
 static Suite *fork_memory_suite(void)
 {
 	Suite *suite = suite_create("fork_memory");
@@ -146,6 +234,8 @@ static Suite *fork_memory_suite(void)
 	tcase_add_test(tcase, test_files_that_a_child_maps_are_files);
 	tcase_add_test(tcase, test_so_they_are_in_a_child_by_a_copy);
 	tcase_add_test(tcase, test_handlers_of_a_linked_library_use_the_heap);
+	tcase_add_test(tcase, test_a_child_of_a_plain_fork_forks);
+	tcase_add_test(tcase, test_a_child_that_forks_takes_signals);
 	suite_add_tcase(suite, tcase);
 	return suite;
 }

@@ -46,8 +46,10 @@ static void forks_arrive(int phase)
 /* The nearest handler of pthread_atfork(3). */
 static void forks_in_child(void)
 {
-	if (!forks_is_ours)
-		forks_arrive(HEAP_OUT);
+	if (forks_is_ours)
+		return;
+	forks_arrive(HEAP_OUT);
+	heap_renew_lock(); /* another thread of the parent may have had it */
 }
 
 int forks_init(void)
@@ -132,6 +134,8 @@ static int forks_begin_empty(void)
 	sigset_t before;
 	int empty;
 
+	if (heap.phase != HEAP_SERVING)
+		return 0;
 	heap_lock(&before);
 	empty = heap.phase == HEAP_SERVING && !heap.arena.used_bytes;
 	heap.paused += empty;

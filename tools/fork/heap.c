@@ -57,11 +57,16 @@ void heap_unlock(const sigset_t *before)
 	heap_restore_signals(before);
 }
 
-void heap_renew(void)
+void heap_renew_lock(void)
 {
 	static const pthread_mutex_t fresh = PTHREAD_MUTEX_INITIALIZER;
 
 	heap_mutex = fresh;
+}
+
+void heap_renew(void)
+{
+	heap_renew_lock();
 	threads_renew();
 	atomic_store(&heap.paused, 0);
 	atomic_store(&heap.outside_bytes, 0);

@@ -60,7 +60,8 @@ void heap_unlock(const sigset_t *before);
 void heap_lock_bare(void);
 void heap_unlock_bare(void);
 
-/* In a child of a plain fork, which has one thread: nothing of the parent's is left. */
+/* In a child of a plain fork, which has one thread: the lock is free; and nothing of the parent's is left. */
+void heap_renew_lock(void);
 void heap_renew(void);
 
 /* The part [*start, *end) of a range of addresses that is the region's, as offsets. 0: none. */
