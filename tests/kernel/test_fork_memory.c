@@ -173,9 +173,127 @@ static void role_again(void)
 	await_right(child);
 }
 
+#define EDGE_BYTES (4 * MIB)
+#define EDGES 14
+
+/* A call that is refused: its error. */
+static int edge_error(unsigned char *at, unsigned edge)
+{
+	size_t most = SIZE_MAX - 100;
+	size_t around = MIB - (uintptr_t)at; /* ends at the first MiB */
+	int move = MREMAP_MAYMOVE;
+	int fixed = MREMAP_MAYMOVE | MREMAP_FIXED;
+
+	errno = 0;
+	switch (edge) {
+	case 0:
+		return mremap(at, MIB, most, move) == MAP_FAILED ? errno : 0;
+	case 1:
+		return mremap(at, most, MIB, move) == MAP_FAILED ? errno : 0;
+	case 2:
+		return munmap(at, most) == -1 ? errno : 0;
+	case 3:
+		return munmap(at, around) == -1 ? errno : 0;
+	case 4:
+		return munmap(at, (size_t)1 << 60) == -1 ? errno : 0;
+	case 5:
+		return madvise(at, most, MADV_DONTNEED) == -1 ? errno : 0;
+	case 6:
+		return madvise(at, around, MADV_DONTNEED) == -1 ? errno : 0;
+	case 7:
+		return mprotect(at, most, PROT_NONE) == -1 ? errno : 0;
+	case 8:
+		return mprotect(at, around, PROT_NONE) == -1 ? errno : 0;
+	case 9:
+		return mremap(at, 2 * MIB, 2 * MIB, fixed, at + MIB) == MAP_FAILED ? errno : 0;
+	case 10:
+		return mremap(at + MIB, 2 * MIB, 2 * MIB, fixed, at) == MAP_FAILED ? errno : 0;
+	case 11:
+		return mremap(at, 2 * MIB, MIB, move | MREMAP_DONTUNMAP, NULL) == MAP_FAILED ? errno : 0;
+	case 12:
+		return mremap(at, MIB, MIB, fixed, at + MIB + 1) == MAP_FAILED ? errno : 0;
+	default:
+		return mremap(at, MIB, MIB, MREMAP_FIXED, at + MIB) == MAP_FAILED ? errno : 0;
+	}
+}
+
+static unsigned char *map_inside(void)
+{
+	unsigned char *memory = map_anew(EDGE_BYTES);
+
+	memset(memory, 5, EDGE_BYTES);
+	return memory;
+}
+
+static unsigned char *map_beside(void)
+{
+	void *memory =
+	        (void *)syscall(SYS_mmap, NULL, EDGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	must(memory != MAP_FAILED);
+	memset(memory, 5, EDGE_BYTES);
+	return memory;
+}
+
+/* 1: system calls may read, and not write. */
+static int is_read_only(unsigned char *memory)
+{
+	int zero = open("/dev/zero", O_RDONLY | O_CLOEXEC);
+	int is = read(zero, memory, 1) == -1 && errno == EFAULT && !is_guarded(memory);
+
+	must(zero >= 0 && close(zero) == 0);
+	return is;
+}
+
+/* What is moved keeps its rights; what it grows by has them, too. */
+static void use_rights(unsigned char *at, unsigned char *(*map)(void))
+{
+	unsigned char *to = map();
+
+	must(mprotect(at, MIB, PROT_NONE) == 0);
+	at = mremap(at, MIB, 2 * MIB, MREMAP_MAYMOVE | MREMAP_FIXED, to);
+	must(at == to && is_guarded(at) && is_guarded(at + 2 * MIB - 1));
+	must(mprotect(at, 2 * MIB, PROT_READ) == 0 && is_filled(at, MIB, 5) && is_filled(at + MIB, MIB, 0));
+	at = mremap(at, 2 * MIB, MIB, MREMAP_MAYMOVE | MREMAP_FIXED, map());
+	must(at != MAP_FAILED && is_read_only(at) && is_filled(at, MIB, 5));
+	must(mprotect(at, MIB, PROT_READ | PROT_WRITE) == 0 && munmap(at, MIB) == 0);
+}
+
+static void use_edges(unsigned char *inside)
+{
+	unsigned char *beside = map_beside();
+
+	for (unsigned edge = 0; edge < EDGES; edge++) {
+		int error = edge_error(beside, edge);
+		int answer = edge_error(inside, edge);
+
+		if (answer != error)
+			fprintf(stderr, "call %u: error %d, not %d\n", edge, answer, error);
+		must(answer == error && error != 0);
+		must(is_filled(beside, EDGE_BYTES, 5) && is_filled(inside, EDGE_BYTES, 5));
+	}
+	use_rights(beside, map_beside);
+	use_rights(inside, map_inside);
+}
+
+static void role_edges(void)
+{
+	unsigned char *kept = map_inside();
+
+	use_edges(map_inside());
+	pid_t child = fork();
+
+	must(child >= 0);
+	if (child == 0) {
+		use_edges(kept);
+		_exit(0);
+	}
+	await_right(child);
+}
+
 static const struct role memory_roles[] = {
         {"files", role_files}, {"filescopy", role_filescopy}, {"linked", role_linked},
-        {"plain", role_plain}, {"again", role_again},
+        {"plain", role_plain}, {"again", role_again},         {"edges", role_edges},
 };
 
 /* ------------------------------------------------------------------------------------------------------- tests -- */
@@ -225,6 +343,15 @@ START_TEST(test_a_child_that_forks_takes_signals)
 }
 END_TEST
 
+START_TEST(test_calls_at_the_edges_are_answered_as_by_the_kernel)
+{
+	RUN("--malloc=none", "--", self, "--role", "edges");
+	is_right();
+	RUN("--from=all", "--", self, "--role", "edges");
+	is_right();
+}
+END_TEST
+
 static Suite *fork_memory_suite(void)
 {
 	Suite *suite = suite_create("fork_memory");
@@ -236,6 +363,7 @@ static Suite *fork_memory_suite(void)
 	tcase_add_test(tcase, test_handlers_of_a_linked_library_use_the_heap);
 	tcase_add_test(tcase, test_a_child_of_a_plain_fork_forks);
 	tcase_add_test(tcase, test_a_child_that_forks_takes_signals);
+	tcase_add_test(tcase, test_calls_at_the_edges_are_answered_as_by_the_kernel);
 	suite_add_tcase(suite, tcase);
 	return suite;
 }

@@ -8,6 +8,7 @@
 
 #include "advice.h"
 #include "heap.h"
+#include "move.h"
 #include "raw.h"
 #include "rights.h"
 
@@ -68,10 +69,32 @@ int child_memory_protect(uint64_t start, uint64_t end, int protection)
 	return -1;
 }
 
+void child_memory_replaced(uint64_t start, uint64_t end)
+{
+	sigset_t before;
+
+	heap_lock(&before);
+	rights_note(start, end, RIGHTS_USUAL);
+	arena_claim(&heap.arena, start, end);
+	heap_unlock(&before);
+}
+
+static void *child_memory_new_place(size_t length, int flags, void *to)
+{
+	int fixed = flags & MREMAP_FIXED ? MAP_FIXED : 0;
+	void *place = raw_mmap(fixed ? to : NULL, length, RIGHTS_USUAL, MAP_PRIVATE | MAP_ANONYMOUS | fixed, -1, 0);
+	uint64_t start;
+	uint64_t end;
+
+	if (place != MAP_FAILED && heap_overlap(place, length, &start, &end))
+		child_memory_replaced(start, end);
+	return place;
+}
+
 void *child_memory_remap(uint64_t start, uint64_t end, size_t length, int flags, void *to)
 {
-	int fixed = flags & MREMAP_FIXED;
 	void *place;
+	int error;
 
 	if (!(flags & (MREMAP_FIXED | MREMAP_DONTUNMAP)) && length <= end - start) {
 		if (length < end - start)
@@ -82,24 +105,18 @@ void *child_memory_remap(uint64_t start, uint64_t end, size_t length, int flags,
 		errno = ENOMEM;
 		return MAP_FAILED;
 	}
-	place = raw_mmap(fixed ? to : NULL, length, RIGHTS_USUAL, MAP_PRIVATE | MAP_ANONYMOUS | (fixed ? MAP_FIXED : 0),
-	                 -1, 0);
+	place = child_memory_new_place(length, flags, to);
 	if (place == MAP_FAILED)
 		return MAP_FAILED;
-	memcpy(place, heap_at(start), end - start < length ? end - start : length);
+	error = move_content(start, end, place, length);
+	if (error) {
+		(void)raw_mprotect(place, length, PROT_NONE);
+		errno = -error;
+		return MAP_FAILED;
+	}
 	if (flags & MREMAP_DONTUNMAP)
 		child_memory_zero(start, end);
 	else
 		(void)child_memory_unmap(start, end);
 	return place;
-}
-
-void child_memory_replaced(uint64_t start, uint64_t end)
-{
-	sigset_t before;
-
-	heap_lock(&before);
-	rights_note(start, end, RIGHTS_USUAL);
-	arena_claim(&heap.arena, start, end);
-	heap_unlock(&before);
 }

@@ -9,6 +9,7 @@
 #include "advice.h"
 #include "heap.h"
 #include "kernel/abi.h"
+#include "move.h"
 #include "raw.h"
 #include "rights.h"
 
@@ -151,18 +152,63 @@ static void *memory_new_place(size_t length, int flags, void *to)
 	return place ? place : raw_mmap(NULL, length, RIGHTS_USUAL, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 }
 
+static void memory_drop(void *place, size_t length)
+{
+	uint64_t start;
+	uint64_t end;
+
+	if (heap_overlap(place, length, &start, &end))
+		(void)memory_unmap(start, end);
+	else
+		(void)raw_munmap(place, length);
+}
+
+/* Zeros with the rights that it had. */
+static void memory_leave_behind(uint64_t start, uint64_t end)
+{
+	sigset_t before;
+
+	memory_zero(start, end);
+	heap_lock(&before);
+	(void)rights_apply(start, end);
+	heap_unlock(&before);
+}
+
 static void *memory_move(uint64_t start, uint64_t end, size_t length, int flags, void *to)
 {
 	void *place = memory_new_place(length, flags, to);
 
 	if (place == MAP_FAILED)
 		return MAP_FAILED;
-	memcpy(place, heap_at(start), end - start < length ? end - start : length);
+	int error = move_content(start, end, place, length);
+
+	if (error) {
+		memory_drop(place, length);
+		errno = -error;
+		return MAP_FAILED;
+	}
 	if (flags & MREMAP_DONTUNMAP)
-		memory_zero(start, end);
+		memory_leave_behind(start, end);
 	else
 		(void)memory_unmap(start, end);
 	return place;
+}
+
+/* What a mapping grows by has the rights of its last page. */
+static int memory_grow(uint64_t start, uint64_t end, uint64_t to)
+{
+	sigset_t before;
+	int protection;
+
+	if (!memory_extend(end, to))
+		return 0;
+	heap_lock(&before);
+	protection = start < end ? rights_at(end - 1) : RIGHTS_USUAL;
+	heap_unlock(&before);
+	if (memory_protect(end, to, protection) == 0)
+		return 1;
+	(void)memory_unmap(end, to);
+	return 0;
 }
 
 void *memory_remap(uint64_t start, uint64_t end, size_t length, int flags, void *to)
@@ -174,7 +220,7 @@ void *memory_remap(uint64_t start, uint64_t end, size_t length, int flags, void 
 			(void)memory_unmap(start + length, end);
 		return heap_at(start);
 	}
-	if (memory_extend(end, start + length))
+	if (memory_grow(start, end, start + length))
 		return heap_at(start);
 	if (flags & MREMAP_MAYMOVE)
 		return memory_move(start, end, length, flags, to);

@@ -35,6 +35,8 @@ struct preload_call {
 	int (*inside)(uint64_t start, uint64_t end, int argument);
 	int (*in_child)(uint64_t start, uint64_t end, int argument);
 	int (*outside)(void *address, size_t length, int argument);
+	int beyond_error;    /* of a range that ends beyond the last address */
+	int refuses_at_once; /* what is beyond the addresses of programs is refused before anything happens */
 };
 
 static int preload_is_child(void)
@@ -47,6 +49,20 @@ static int preload_is_aligned(const void *address)
 	return ((uintptr_t)address & (heap.page_bytes - 1)) == 0;
 }
 
+static int preload_answer(int error)
+{
+	errno = error;
+	return -1;
+}
+
+/* Also one whose length has no multiple of pages. */
+static int preload_ends_beyond(const void *address, size_t length)
+{
+	uint64_t bytes = heap_round(length);
+
+	return bytes < length || (uintptr_t)address + bytes < (uintptr_t)address;
+}
+
 /* Makes one call of up to three: before the region, in it, after it. */
 static int preload_split(const struct preload_call *call, void *address, size_t length, int argument)
 {
@@ -56,19 +72,24 @@ static int preload_split(const struct preload_call *call, void *address, size_t 
 
 	if (!heap_overlap(address, length, &start, &end))
 		return call->outside(address, length, argument);
-	if (!preload_is_aligned(address) || heap_round(length) < length) {
-		errno = EINVAL;
-		return -1;
-	}
+	if (!preload_is_aligned(address))
+		return preload_answer(EINVAL);
+	if (preload_ends_beyond(address, length))
+		return preload_answer(call->beyond_error);
 	char *from = address;
 	char *to = from + heap_round(length);
+	char *after = heap_at(end);
 
-	if (from < heap_at(start))
+	if (after < to && call->refuses_at_once) {
+		result = call->outside(after, (size_t)(to - after), argument);
+		after = to;
+	}
+	if (result == 0 && from < heap_at(start))
 		result = call->outside(from, (size_t)(heap_at(start) - from), argument);
 	if (result == 0)
 		result = (preload_is_child() ? call->in_child : call->inside)(start, end, argument);
-	if (result == 0 && heap_at(end) < to)
-		result = call->outside(heap_at(end), (size_t)(to - heap_at(end)), argument);
+	if (result == 0 && after < to)
+		result = call->outside(after, (size_t)(to - after), argument);
 	return result;
 }
 
@@ -140,23 +161,42 @@ static int preload_unmap_outside(void *address, size_t length, int unused)
 
 PRELOAD_EXPORT int munmap(void *address, size_t length)
 {
-	static const struct preload_call call = {preload_unmap_inside, preload_unmap_in_child, preload_unmap_outside};
+	static const struct preload_call call = {preload_unmap_inside, preload_unmap_in_child, preload_unmap_outside,
+	                                         EINVAL, 1};
 
 	return length ? preload_split(&call, address, length, 0) : raw_munmap(address, length);
 }
 
 PRELOAD_EXPORT int madvise(void *address, size_t length, int advice)
 {
-	static const struct preload_call call = {memory_advise, child_memory_advise, raw_madvise};
+	static const struct preload_call call = {memory_advise, child_memory_advise, raw_madvise, EINVAL, 0};
 
 	return length ? preload_split(&call, address, length, advice) : raw_madvise(address, length, advice);
 }
 
 PRELOAD_EXPORT int mprotect(void *address, size_t length, int protection)
 {
-	static const struct preload_call call = {memory_protect, child_memory_protect, raw_mprotect};
+	static const struct preload_call call = {memory_protect, child_memory_protect, raw_mprotect, ENOMEM, 0};
 
 	return length ? preload_split(&call, address, length, protection) : raw_mprotect(address, length, protection);
+}
+
+/* What the kernel refuses whatever is mapped. */
+static int preload_refuses_remap(const char *old, size_t old_length, size_t length, int flags, const char *to)
+{
+	uint64_t old_bytes = heap_round(old_length);
+	uint64_t bytes = heap_round(length);
+
+	if (!preload_is_aligned(old) || !old_bytes || !bytes)
+		return 1;
+	if (flags & ~(MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP))
+		return 1;
+	if ((flags & (MREMAP_FIXED | MREMAP_DONTUNMAP)) && !(flags & MREMAP_MAYMOVE))
+		return 1;
+	if ((flags & MREMAP_DONTUNMAP) && old_bytes != bytes)
+		return 1;
+	return (flags & MREMAP_FIXED) && (!preload_is_aligned(to) || preload_ends_beyond(to, bytes) ||
+	                                  (old + old_bytes > to && to + bytes > old));
 }
 
 /* A range that is partly the region's is no mapping of the program's. */
@@ -164,10 +204,8 @@ static void *preload_remap_inside(void *old, size_t old_length, size_t length, i
 {
 	uint64_t start;
 	uint64_t end;
-	int is_known = !(flags & ~(MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP));
-	int may_move = (flags & MREMAP_MAYMOVE) || !(flags & (MREMAP_FIXED | MREMAP_DONTUNMAP));
 
-	if (!preload_is_aligned(old) || !length || !old_length || !is_known || !may_move) {
+	if (preload_refuses_remap(old, old_length, length, flags, to)) {
 		errno = EINVAL;
 		return MAP_FAILED;
 	}

@@ -98,3 +98,54 @@ int rights_apply(uint64_t start, uint64_t end)
 	}
 	return 0;
 }
+
+int rights_at(uint64_t at)
+{
+	size_t i = rights_find(at);
+
+	return i < rights_count && rights_table[i].start <= at ? rights_table[i].protection : RIGHTS_USUAL;
+}
+
+int rights_suspend(uint64_t start, uint64_t end)
+{
+	return rights_differ(start, end) && raw_mprotect(heap_at(start), end - start, RIGHTS_USUAL) != 0 ? -errno : 0;
+}
+
+/* Anywhere. */
+static int rights_give(char *place, uint64_t bytes, int protection)
+{
+	uint64_t start;
+	uint64_t end;
+	int is_ours = heap_overlap(place, bytes, &start, &end);
+
+	if (is_ours && rights_count + 2 > RIGHTS_MOST)
+		return -ENOMEM;
+	if (raw_mprotect(place, bytes, protection) != 0)
+		return -errno;
+	if (is_ours)
+		rights_note(start, end, protection);
+	return 0;
+}
+
+int rights_carry(uint64_t start, uint64_t end, char *place, uint64_t length)
+{
+	uint64_t old_end = end;
+	int last = rights_at(end - 1);
+	int error = 0;
+
+	if (length < end - start)
+		end = start + length;
+	for (uint64_t at = start; !error && at < end;) {
+		size_t i = rights_find(at);
+
+		if (i == rights_count || rights_table[i].start >= end)
+			break;
+		uint64_t from = rights_table[i].start > at ? rights_table[i].start : at;
+
+		at = rights_table[i].end < end ? rights_table[i].end : end;
+		error = rights_give(place + (from - start), at - from, rights_table[i].protection);
+	}
+	if (!error && last != RIGHTS_USUAL && length > old_end - start)
+		error = rights_give(place + (old_end - start), length - (old_end - start), last);
+	return error;
+}

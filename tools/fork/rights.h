@@ -27,4 +27,13 @@ int rights_differ(uint64_t start, uint64_t end);
 /* Has the kernel give what the table says for [start, end), which is readable and writable now. 0 or -errno. */
 int rights_apply(uint64_t start, uint64_t end);
 
+int rights_at(uint64_t at);
+
+/* Has the kernel make [start, end) readable and writable, until rights_apply(). 0 or -errno. */
+int rights_suspend(uint64_t start, uint64_t end);
+
+/* Gives `length` bytes at `place`, in the region or not, what the table says for [start, end), and those beyond its end
+ * what its last page has. 0 or -errno. */
+int rights_carry(uint64_t start, uint64_t end, char *place, uint64_t length);
+
 #endif
