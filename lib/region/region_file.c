@@ -2,6 +2,7 @@
 /* The file of a region: which one its descriptor is of, how it grows and gives memory back. See region.h. */
 #include <errno.h>
 #include <linux/falloc.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 
 #include "base/errno_name.h"
@@ -68,6 +69,18 @@ int region_grow(struct uffdwp_region *region, uint64_t length_bytes)
 	return error;
 }
 
+/* Where a filter of the program's refuses fallocate(2) the kernel does the same for what is mapped here. */
+static int region_punch_file(struct uffdwp_region *region, uint64_t offset, uint64_t length)
+{
+	const struct kernel_ops *k = region->k;
+	int error = k->fallocate(region->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, region->fd_offset + offset,
+	                         length);
+
+	if ((error != -EPERM && error != -ENOSYS) || region->mappers || atomic_load(&region->dead))
+		return error;
+	return k->madvise(region_address(region, 0) + offset, length, MADV_REMOVE) ? error : 0;
+}
+
 int region_discard(struct uffdwp_region *region, uint64_t offset, uint64_t length)
 {
 	int error = region_check_file(region);
@@ -78,8 +91,7 @@ int region_discard(struct uffdwp_region *region, uint64_t offset, uint64_t lengt
 	if (region->memory == UFFDWP_MEMORY_ANON)
 		error = kernel_discard(region->k, region_address(region, 0) + offset, length);
 	else
-		error = region->k->fallocate(region->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-		                             region->fd_offset + offset, length);
+		error = region_punch_file(region, offset, length);
 	return error ? text_fail(region->text, error, "the kernel refused to discard the range: %s", errno_text(error))
 	             : 0;
 }

@@ -291,9 +291,78 @@ static void role_edges(void)
 	await_right(child);
 }
 
+static size_t count_resident(unsigned char *memory, size_t length)
+{
+	static unsigned char pages[8 * MIB / 4096];
+	size_t count = 0;
+
+	must(length / page_bytes <= sizeof(pages) && mincore(memory, length, pages) == 0);
+	for (size_t i = 0; i < length / page_bytes; i++)
+		count += pages[i] & 1;
+	return count;
+}
+
+/* What is given back is the system's, and what a child has of it stays. */
+static void fork_and_give_back(void)
+{
+	unsigned char *memory = map_anew(8 * MIB);
+
+	memset(memory, 7, 8 * MIB);
+	must(count_resident(memory, 8 * MIB) == 8 * MIB / page_bytes);
+	pid_t child = fork();
+
+	must(child >= 0);
+	if (child == 0) {
+		usleep(20000);
+		_exit(!is_filled(memory, 8 * MIB, 7));
+	}
+	must(madvise(memory, 4 * MIB, MADV_DONTNEED) == 0 && munmap(memory + 4 * MIB, 4 * MIB) == 0);
+	must(count_resident(memory, 8 * MIB) == 0);
+	must(is_filled(memory, 4 * MIB, 0));
+	await_right(child);
+	must(munmap(memory, 4 * MIB) == 0);
+}
+
+static void role_nopunch(void)
+{
+	fork_and_give_back();
+	must(filter_call(SYS_fallocate, filter_errno(EPERM)) == 0);
+	fork_and_give_back();
+}
+
+/* A part of the region that the program unmaps past the library, while a child lives, is its death. */
+static void end_region(void)
+{
+	unsigned char *memory = map_anew(8 * MIB);
+
+	memset(memory, 7, 8 * MIB);
+	pid_t child = fork();
+
+	must(child >= 0);
+	if (child == 0) {
+		usleep(20000);
+		_exit(0);
+	}
+	must(syscall(SYS_munmap, memory + 4 * MIB, page_bytes) == 0);
+	await_right(child);
+}
+
+static void role_dead(void)
+{
+	struct timespec from;
+	struct timespec to;
+
+	end_region();
+	must(clock_gettime(CLOCK_MONOTONIC, &from) == 0);
+	for (unsigned i = 0; i < 4; i++)
+		fork_and_give_back();
+	must(clock_gettime(CLOCK_MONOTONIC, &to) == 0);
+	must(to.tv_sec - from.tv_sec < 5);
+}
+
 static const struct role memory_roles[] = {
-        {"files", role_files}, {"filescopy", role_filescopy}, {"linked", role_linked},
-        {"plain", role_plain}, {"again", role_again},         {"edges", role_edges},
+        {"files", role_files}, {"filescopy", role_filescopy}, {"linked", role_linked},   {"plain", role_plain},
+        {"again", role_again}, {"edges", role_edges},         {"nopunch", role_nopunch}, {"dead", role_dead},
 };
 
 /* ------------------------------------------------------------------------------------------------------- tests -- */
@@ -352,6 +421,21 @@ START_TEST(test_calls_at_the_edges_are_answered_as_by_the_kernel)
 }
 END_TEST
 
+START_TEST(test_memory_is_given_back_where_fallocate_is_refused)
+{
+	RUN("--verbose", "--malloc=none", "--", self, "--role", "nopunch");
+	is_right();
+	ck_assert_msg(strstr(outcome.text, "has child"), "%s", outcome.text);
+}
+END_TEST
+
+START_TEST(test_a_dead_region_gives_memory_back_and_forks_at_once)
+{
+	RUN("--malloc=none", "--", self, "--role", "dead");
+	has_copied();
+}
+END_TEST
+
 static Suite *fork_memory_suite(void)
 {
 	Suite *suite = suite_create("fork_memory");
@@ -364,6 +448,8 @@ static Suite *fork_memory_suite(void)
 	tcase_add_test(tcase, test_a_child_of_a_plain_fork_forks);
 	tcase_add_test(tcase, test_a_child_that_forks_takes_signals);
 	tcase_add_test(tcase, test_calls_at_the_edges_are_answered_as_by_the_kernel);
+	tcase_add_test(tcase, test_memory_is_given_back_where_fallocate_is_refused);
+	tcase_add_test(tcase, test_a_dead_region_gives_memory_back_and_forks_at_once);
 	suite_add_tcase(suite, tcase);
 	return suite;
 }

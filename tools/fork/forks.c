@@ -185,12 +185,18 @@ static pid_t forks_once(struct forks_bare *bare)
 	return pid;
 }
 
+/* By another cut, or by what is left of a child. */
+static int forks_may_come(pid_t answer)
+{
+	return answer == -EBUSY || (answer == -ENOENT && !heap_is_dead());
+}
+
 static pid_t forks_with_retry(struct forks_bare *bare)
 {
 	static const struct timespec pause = {0, FORKS_PAUSE_NS};
 	pid_t pid = forks_once(bare);
 
-	for (int i = 0; (pid == -EBUSY || pid == -ENOENT) && i < FORKS_TRIES; i++) {
+	for (int i = 0; forks_may_come(pid) && i < FORKS_TRIES; i++) {
 		(void)nanosleep(&pause, NULL);
 		pid = forks_once(bare);
 	}

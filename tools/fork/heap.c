@@ -92,6 +92,13 @@ int heap_has_file(void)
 	return heap.fd >= 0 && fstat(heap.fd, &st) == 0 && st.st_ino == heap.inode;
 }
 
+int heap_is_dead(void)
+{
+	struct uffdwp_region_info info = {.sz = sizeof(info)};
+
+	return uffdwp_region_info(heap.region, &info) == 0 && info.dead;
+}
+
 int heap_open_proc(const char *path, int flags)
 {
 	char whole[HEAP_PATH_BYTES];

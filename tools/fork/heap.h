@@ -70,6 +70,9 @@ int heap_overlap(const void *address, size_t length, uint64_t *start, uint64_t *
 /* 1: `fd` is the region's file still. */
 int heap_has_file(void);
 
+/* 1: the region is dead: nothing of it is armed, and no cut of it is made, ever again. */
+int heap_is_dead(void);
+
 /* Opens a file of /proc by its path after that, as open(2): also after chroot(2), and where descriptors were closed. */
 int heap_open_proc(const char *path, int flags);
 

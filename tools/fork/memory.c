@@ -26,7 +26,7 @@ static int memory_punch(uint64_t start, uint64_t end)
 		return 0;
 	heap_block_signals(&before);
 	error = uffdwp_region_punch(heap.region, start, end - start);
-	if (error && !heap_has_file()) /* the program has closed it: there is no cut any more */
+	if (error && (!heap_has_file() || heap_is_dead())) /* the program has closed it: there is no cut any more */
 		error = raw_madvise(heap_at(start), end - start, MADV_REMOVE);
 	heap_restore_signals(&before);
 	return error;
