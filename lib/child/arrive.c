@@ -94,6 +94,8 @@ void child_arrive(struct uffdwp_child *child)
 		arrive_reserve(child->k, end, start + view->map_bytes);
 	}
 	atomic_store(&child->in.meeting->arrived, (uint32_t)syscall(SYS_getpid));
+	if (child_report(child))
+		child_end_here(child->k);
 	arrive_await(child);
 }
 

@@ -43,8 +43,24 @@ void child_meet(struct uffdwp_child *child, int pid);
 /* meet.c: writes are stalled no more for the child's sake, and those that waited go on. */
 void child_go_on(struct uffdwp_child *child);
 
-/* meet.c: 1: children are of the PID namespace of this process, which knows them by their own numbers. */
-int child_shares_numbers(const struct uffdwp_child *child);
+/* pair.c: the same open file by a number that is not low: these are the program's. */
+int child_lift(const struct uffdwp_child *child, int fd);
+
+/* pair.c: for a fork(3), after which handlers of the program may write to the regions before it has returned: what
+ * child_hear() listens to. 0, or a refusal with text. */
+int child_pair_open(struct uffdwp_child *child, struct text *text);
+
+/* pair.c: the parent's copy of the child's end: without it the end of the child is heard. */
+void child_pair_leave(struct uffdwp_child *child);
+
+/* pair.c: both ends. */
+void child_pair_close(struct uffdwp_child *child);
+
+/* pair.c: the child's process id, before fork(3) returns; 0: not known yet; -1: it has ended without a word. */
+int child_hear(struct uffdwp_child *child);
+
+/* pair.c: in the child: what child_hear() waits for. 0 or -errno: the parent takes it for ended. */
+int child_report(struct uffdwp_child *child);
 
 /* arrive.c: in the child, before all else. Without success the child ends. */
 void child_arrive(struct uffdwp_child *child);

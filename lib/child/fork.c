@@ -33,6 +33,9 @@ static _Atomic uint32_t fork_turn;
 static _Atomic(struct uffdwp_child *) fork_child;
 static pthread_t fork_thread;
 
+/* The child whose sockets (pair.c) no child of another thread may keep: its parent would not hear of its end. */
+static _Atomic(struct uffdwp_child *) fork_coming;
+
 /* -errno: what this process, itself a child, shares with its parent could not be taken before it forked. */
 static _Thread_local int fork_is_torn __attribute__((tls_model("initial-exec"))); /* a handler must not allocate */
 
@@ -100,6 +103,7 @@ static void fork_in_parent(struct uffdwp_child *child, int pid)
 	if (!child->paused)
 		return;
 	child->fork_ns = kernel_now_ns() - child->forked_at_ns;
+	child_pair_leave(child);
 	if (pid > 0)
 		child_meet(child, pid);
 	order_give(&child->order, child->k, ORDER_GO);
@@ -140,6 +144,7 @@ static void fork_after_in_parent(void)
 static void fork_after_in_child(void)
 {
 	struct uffdwp_child *child = fork_mine();
+	struct uffdwp_child *coming = atomic_exchange(&fork_coming, NULL);
 
 	atomic_store(&fork_turn, 0);
 	atomic_store(&fork_child, NULL);
@@ -147,6 +152,8 @@ static void fork_after_in_child(void)
 		fork_in_child(child);
 	else if (fork_is_torn)
 		child_end_here(&kernel_real);
+	else if (coming)
+		child_pair_close(coming);
 }
 
 /* Before the program's own constructors add handlers. What fails here fails when the first region is opened, too. */
@@ -231,6 +238,7 @@ static pid_t fork_run(struct uffdwp_child *child, struct text *text)
 	if (pid == 0)
 		return 0;
 	atomic_store(&fork_child, NULL);
+	atomic_store(&fork_coming, NULL);
 	if (pid < 0) {
 		fork_failed(child, pid, text);
 		return pid;
@@ -251,6 +259,20 @@ static int fork_enter(const struct child_request *request, struct text *text)
 	return error ? cut_enter_refused(text, error) : 0;
 }
 
+/* All that may be refused after the child was prepared. */
+static int fork_begin(struct uffdwp_child *child, const struct child_request *request, struct text *text)
+{
+	int error = child_rehearse(child, text);
+
+	atomic_store(&fork_coming, child);
+	if (!error && !child->bare)
+		error = child_pair_open(child, text);
+	if (error)
+		return error;
+	cut_rounds(child->sorted, child->count);
+	return fork_enter(request, text);
+}
+
 static pid_t fork_one(const struct child_request *request, struct text *text, struct uffdwp_child **out)
 {
 	int error = child_take_all(); /* of this process's own parent, if it is such a child, and has a runtime of its
@@ -263,12 +285,9 @@ static pid_t fork_one(const struct child_request *request, struct text *text, st
 
 	if (!child)
 		return error;
-	error = child_rehearse(child, text);
-	if (!error) {
-		cut_rounds(child->sorted, child->count);
-		error = fork_enter(request, text);
-	}
+	error = fork_begin(child, request, text);
 	if (error) {
+		atomic_store(&fork_coming, NULL);
 		fork_give_up(child);
 		return error;
 	}

@@ -24,18 +24,6 @@ void child_go_on(struct uffdwp_child *child)
 	}
 }
 
-/* Low numbers are the program's, see prepare_descriptors(). The copy is the same open file, with its tag. */
-static int meet_lift(const struct uffdwp_child *child, int fd)
-{
-	int least = child->cuts[0].region->fd;
-	int copy = fd < 0 || fd >= least ? -1 : child->k->dup(fd, least);
-
-	if (copy < 0)
-		return fd;
-	child->k->close(fd);
-	return copy;
-}
-
 int child_open_proc(struct uffdwp_child *child, const char *process, const char *name, int flags, int *fd)
 {
 	const struct uffdwp *runtime = child->cuts[0].region->runtime;
@@ -50,7 +38,7 @@ int child_open_proc(struct uffdwp_child *child, const char *process, const char 
 	int error = opened < 0 ? opened : own_take(child->k, opened, child->in.tag);
 
 	if (!error)
-		*fd = meet_lift(child, opened);
+		*fd = child_lift(child, opened);
 	return error;
 }
 
@@ -69,7 +57,7 @@ void child_meet(struct uffdwp_child *child, int pid)
 	child->in.pidfd = child->k->pidfd_open(pid);
 	if (child->in.pidfd >= 0 && own_take(child->k, child->in.pidfd, child->in.tag))
 		child->in.pidfd = -1;
-	child->in.pidfd = meet_lift(child, child->in.pidfd);
+	child->in.pidfd = child_lift(child, child->in.pidfd);
 	int error = meet_open(child, "pagemap", O_RDONLY, &child->in.pagemap);
 
 	if (!error)
@@ -85,15 +73,4 @@ void child_meet(struct uffdwp_child *child, int pid)
 	syscall(SYS_futex, &child->in.meeting->met, FUTEX_WAKE, 1, NULL, NULL, 0);
 	if (!error || atomic_load(&child->in.gone))
 		child_go_on(child);
-}
-
-/* 1: children are of the PID namespace of this process, so that it knows them by their own numbers. */
-int child_shares_numbers(const struct uffdwp_child *child)
-{
-	char ours[64] = "";
-	char theirs[64] = "";
-
-	return child->k->readlinkat(AT_FDCWD, "/proc/self/ns/pid", ours, sizeof(ours) - 1) > 0 &&
-	       child->k->readlinkat(AT_FDCWD, "/proc/self/ns/pid_for_children", theirs, sizeof(theirs) - 1) > 0 &&
-	       !strcmp(ours, theirs);
 }

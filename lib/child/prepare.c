@@ -250,6 +250,7 @@ static struct uffdwp_child *prepare_new(const struct kernel_ops *k, const struct
 	child->in.window_max = request->window_max;
 	for (unsigned i = 0; i < CHILD_DESCRIPTORS; i++)
 		child->kept_free[i] = -1;
+	child->ends[0] = child->ends[1] = -1;
 	atomic_store(&child->owners, 2);
 	return child;
 }
@@ -296,6 +297,7 @@ void child_take_back(struct uffdwp_child *child)
 {
 	child_unmap_inherited(child);
 	child_free_descriptors(child);
+	child_pair_close(child);
 	for (unsigned i = 0; i < child->count; i++) {
 		cut_forget(&child->cuts[i]);
 		move_close(&child->cuts[i]);
@@ -326,6 +328,7 @@ void child_delete(struct uffdwp_child *child)
 
 	child_close_descriptors(child);
 	child_free_descriptors(child);
+	child_pair_close(child);
 	for (unsigned i = 0; i < child->count; i++)
 		pages_free(k, (void *)child->views[i].broken, math_bitmap_bytes(child->cuts[i].pages_most));
 	if (child->in.unreadable)

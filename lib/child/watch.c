@@ -39,26 +39,26 @@
 /* How long writers try again to break pages off a child that seems to end, and does not. */
 #define WATCH_ENDS_NS 1000000000ull
 
-/* With fork(3) the process id is known to the child first: handlers of the program run before the call returns. */
+/* With fork(3) the child itself reports: handlers of the program run before the call returns. */
 static void watch_meet(struct uffdwp_child *child)
 {
-	int is_same = !atomic_load(&child->in.known) && child_shares_numbers(child);
 	unsigned turn = 0;
 
 	while (!atomic_load(&child->in.known)) {
-		int pid = is_same ? (int)atomic_load(&child->in.meeting->arrived) : 0;
+		int pid = child_hear(child);
 
 		if (!pid)
 			pid = atomic_load(&child->pid);
 		if (pid > 0) {
 			child_meet(child, pid);
-		} else if (pid < 0) { /* there is none */
+		} else if (pid < 0) { /* there is none, or no more */
 			atomic_store(&child->in.gone, 1);
 			atomic_store(&child->in.known, 1);
 			child_go_on(child);
 		}
 		kernel_back_off(child->k, &turn);
 	}
+	child_pair_close(child);
 }
 
 /* ---- while it lives ---- */

@@ -151,6 +151,13 @@ struct kernel_ops {
 	int (*connect)(const char *path);
 	int (*accept)(int fd, uint32_t *uid);
 
+	/* Two such sockets that are connected: what ends[1] sends ends[0] receives. pair_send: one byte; -EPIPE: no
+	 * process has the other end. pair_receive: the process that has sent the next byte, by the number that it has
+	 * in the PID namespace of this process; 0: no process has the other end; -EAGAIN: no byte has come yet. */
+	int (*pair)(int ends[2]);
+	int (*pair_send)(int fd);
+	int (*pair_receive)(int fd);
+
 	/* Waiting. */
 	int (*poll)(int fd, short events, int timeout_ms); /* revents, 0 at the time-out */
 	int (*epoll_create)(void);

@@ -625,6 +625,48 @@ static int real_accept(int listening, uint32_t *uid)
 	return error ? error : fd;
 }
 
+static int real_pair(int ends[2])
+{
+	const int on = 1;
+	int error = (int)CALL(SYS_socketpair, AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends);
+
+	if (error)
+		return error;
+	error = (int)CALL(SYS_setsockopt, ends[0], SOL_SOCKET, SO_PASSCRED, &on, sizeof(on));
+	if (error) {
+		CALL(SYS_close, ends[0]);
+		CALL(SYS_close, ends[1]);
+	}
+	return error;
+}
+
+static int real_pair_send(int fd)
+{
+	long sent = CALL(SYS_sendto, fd, "", 1ul, MSG_NOSIGNAL, NULL, 0u);
+
+	return sent < 0 ? (int)sent : 0;
+}
+
+static int real_pair_receive(int fd)
+{
+	union {
+		struct cmsghdr header;
+		char room[CMSG_SPACE(sizeof(struct ucred))];
+	} control = {0};
+	char byte;
+	struct iovec iov = {&byte, 1};
+	struct msghdr message = {
+	        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
+	long got = CALL(SYS_recvmsg, fd, &message, MSG_DONTWAIT);
+	struct ucred sender = {0};
+
+	if (got <= 0)
+		return (int)got;
+	if (control.header.cmsg_type == SCM_CREDENTIALS)
+		memcpy(&sender, CMSG_DATA(&control.header), sizeof(sender));
+	return sender.pid > 0 ? sender.pid : -ESRCH;
+}
+
 const struct kernel_ops kernel_real = {
         .uffd_open_syscall = real_uffd_open_syscall,
         .uffd_open_device = real_uffd_open_device,
@@ -683,6 +725,9 @@ const struct kernel_ops kernel_real = {
         .listen = real_listen,
         .connect = real_connect,
         .accept = real_accept,
+        .pair = real_pair,
+        .pair_send = real_pair_send,
+        .pair_receive = real_pair_receive,
         .poll = real_poll,
         .epoll_create = real_epoll_create,
         .eventfd = real_eventfd,

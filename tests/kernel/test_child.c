@@ -477,69 +477,7 @@ START_TEST(test_a_write_beyond_the_bound_waits_for_the_end)
 }
 END_TEST
 
-/* --- handlers of pthread_atfork(3) -------------------------------------------------------------------------------- */
-
-static int in_prepare;
-static int in_parent;
-static int in_child;
-
-/* They write to the region, as an allocator that lies in it does. */
-static void note_prepare(void)
-{
-	in_prepare++;
-	if (place.base != NULL) {
-		place.base[0]++;
-	}
-}
-
-static void note_parent(void)
-{
-	in_parent++;
-	if (place.base != NULL) {
-		place.base[place.page_bytes]++;
-	}
-}
-
-static void note_child(void)
-{
-	in_child++;
-	if (place.base != NULL) {
-		place.base[2 * place.page_bytes]++;
-	}
-}
-
-START_TEST(test_handlers_write_to_the_region)
-{
-	struct place_case which = place_case(_i);
-	struct uffdwp_fork_options options = UFFDWP_FORK_OPTIONS_INIT;
-	int status = 0;
-	if (!place_possible(which) || which.memory != UFFDWP_MEMORY_SHMEM || !place_has_increments(which)) {
-		return;
-	}
-	place_open(&place, which, PAGES);
-	place_touch(&place);
-	memset(place.base, 0, 3 * place.page_bytes);
-	ck_assert_int_eq(pthread_atfork(note_prepare, note_parent, note_child), 0);
-	for (int bare = 0; bare < 2; bare++) {
-		options.flags = bare ? UFFDWP_FORK_BARE : 0;
-		pid_t pid = uffdwp_fork(place.runtime, &options, NULL);
-		if (pid == 0) {
-			_exit(in_prepare == 1 && in_child == !bare && in_parent == bare && place.base[0] == 1 &&
-			                      place.base[place.page_bytes] == bare &&
-			                      place.base[2 * place.page_bytes] == !bare
-			              ? RIGHT
-			              : WRONG);
-		}
-		ck_assert_int_gt(pid, 0);
-		ck_assert_int_eq(waitpid(pid, &status, 0), pid);
-		ck_assert_int_eq(status, RIGHT << 8);
-		ck_assert_int_eq(in_parent, 1);
-		ck_assert_int_eq(place.base[2 * place.page_bytes], 0);
-	}
-	place_close(&place);
-	place.base = NULL;
-}
-END_TEST
+/* --- the C library beside it -------------------------------------------------------------------------------------- */
 
 /* The thread for the child has just been started: setgid(2) of the C library asks all threads that it has listed, and
  * may be called in any child. */
@@ -768,7 +706,6 @@ int main(void)
 	tcase_add_test(tests, test_a_region_is_closed_beside_its_child);
 	tcase_add_loop_test(tests, test_a_child_beyond_its_bound_is_ended, 0, PLACE_CASES);
 	tcase_add_test(tests, test_a_write_beyond_the_bound_waits_for_the_end);
-	tcase_add_loop_test(tests, test_handlers_write_to_the_region, 0, PLACE_CASES);
 	tcase_add_test(tests, test_regions_are_closed_beside_a_fork_of_all);
 	tcase_add_test(tests, test_a_bare_child_changes_its_group);
 	tcase_add_test(tests, test_a_fork_that_waits_for_another_takes_signals);
