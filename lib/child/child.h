@@ -36,8 +36,8 @@ struct uffdwp_child {
 	struct cut *sorted[UFFDWP_FORK_REGIONS_MAX]; /* by region */
 	void *mapped[UFFDWP_FORK_REGIONS_MAX];       /* in the parent, until the fork; NULL: not */
 	unsigned count;
-	int kept_free[CHILD_DESCRIPTORS]; /* until then their numbers are taken by these; -1: none */
-	int ends[2];                      /* fork(3): by which the parent learns the child's process id; -1: none */
+	_Atomic int kept_free[CHILD_DESCRIPTORS]; /* until then their numbers are taken by these; -1: none */
+	int ends[2]; /* fork(3): by which the parent learns the child's process id; -1: none */
 	uint64_t wait_ns;
 	uint32_t process; /* of the handle, by process_number() */
 	int bare;

@@ -19,7 +19,8 @@ void child_unreserve(struct uffdwp_child *child);
 /* prepare.c: instead of a fork: all of it, before the regions may be closed. */
 void child_take_back(struct uffdwp_child *child);
 
-/* prepare.c: there is room for the descriptors of a child now. */
+/* prepare.c: there is room for one of the descriptors of a child now. 0: no more is kept free. */
+int child_free_descriptor(struct uffdwp_child *child);
 void child_free_descriptors(struct uffdwp_child *child);
 
 /* prepare.c: frees all but what the regions still use: child_watch() has ended for them, or was never begun. */
@@ -37,8 +38,9 @@ int child_rehearse(struct uffdwp_child *child, struct text *text);
 /* meet.c: a file of a process of /proc, with the child's tag. 0 or -errno. */
 int child_open_proc(struct uffdwp_child *child, const char *process, const char *name, int flags, int *fd);
 
-/* meet.c: opens what pages are broken off by; then writes are stalled no more, or the child is ended. */
-void child_meet(struct uffdwp_child *child, int pid);
+/* meet.c: opens what pages are broken off by; then writes are stalled no more, or the child is ended. Where the process
+ * lacks descriptors or memory at the moment, and this is not the last try, the child stays unknown. */
+void child_meet(struct uffdwp_child *child, int pid, int is_last);
 
 /* meet.c: writes are stalled no more for the child's sake, and those that waited go on. */
 void child_go_on(struct uffdwp_child *child);

@@ -105,7 +105,7 @@ static void fork_in_parent(struct uffdwp_child *child, int pid)
 	child->fork_ns = kernel_now_ns() - child->forked_at_ns;
 	child_pair_leave(child);
 	if (pid > 0)
-		child_meet(child, pid);
+		child_meet(child, pid, 0);
 	order_give(&child->order, child->k, ORDER_GO);
 	fork_resume(child);
 }

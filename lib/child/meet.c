@@ -42,28 +42,54 @@ int child_open_proc(struct uffdwp_child *child, const char *process, const char 
 	return error;
 }
 
+/* Other threads may take a number as soon as it is free: so one is freed at a time, and only where there is no other.
+ */
 static int meet_open(struct uffdwp_child *child, const char *name, int flags, int *fd)
 {
 	char process[16];
 
+	if (*fd >= 0) /* by the last try */
+		return 0;
 	(void)snprintf(process, sizeof(process), "%d", child->in.pid);
-	return child_open_proc(child, process, name, flags, fd);
+	int error = child_open_proc(child, process, name, flags, fd);
+
+	while (error == -EMFILE && child_free_descriptor(child))
+		error = child_open_proc(child, process, name, flags, fd);
+	if (!error && *fd < child->cuts[0].region->fd && child_free_descriptor(child))
+		*fd = child_lift(child, *fd);
+	return error;
 }
 
-void child_meet(struct uffdwp_child *child, int pid)
+/* Best effort, errors ignored: after the files, because there may be a child without. */
+static void meet_open_pidfd(struct uffdwp_child *child)
 {
-	child->in.pid = pid;
+	int fd = child->k->pidfd_open(child->in.pid);
+
+	while (fd == -EMFILE && child_free_descriptor(child))
+		fd = child->k->pidfd_open(child->in.pid);
+	if (fd >= 0 && own_take(child->k, fd, child->in.tag))
+		fd = -1;
 	child_free_descriptors(child);
-	child->in.pidfd = child->k->pidfd_open(pid);
-	if (child->in.pidfd >= 0 && own_take(child->k, child->in.pidfd, child->in.tag))
-		child->in.pidfd = -1;
-	child->in.pidfd = child_lift(child, child->in.pidfd);
+	child->in.pidfd = child_lift(child, fd);
+}
+
+static int meet_open_all(struct uffdwp_child *child)
+{
 	int error = meet_open(child, "pagemap", O_RDONLY, &child->in.pagemap);
 
 	if (!error)
 		error = meet_open(child, "mem", O_RDWR, &child->in.mem);
-	if (!error)
-		error = meet_open(child, "maps", O_RDONLY, &child->in.maps);
+	return error ? error : meet_open(child, "maps", O_RDONLY, &child->in.maps);
+}
+
+void child_meet(struct uffdwp_child *child, int pid, int is_last)
+{
+	child->in.pid = pid;
+	int error = meet_open_all(child);
+
+	if (kernel_is_passing(error) && !is_last)
+		return;
+	meet_open_pidfd(child);
 	if (error == -ESRCH || (error && child->k->exited(pid))) /* the first: it has no memory any more */
 		atomic_store(&child->in.gone, 1);                /* it was so short-lived */
 	else if (error)

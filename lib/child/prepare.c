@@ -202,20 +202,32 @@ static int prepare_descriptors(struct uffdwp_child *child)
 	int fd = child->cuts[0].region->fd;
 
 	for (unsigned i = 0; i < CHILD_DESCRIPTORS; i++) {
-		child->kept_free[i] = child->k->dup(fd, fd);
-		if (child->kept_free[i] < 0)
-			return child->kept_free[i];
+		int kept = child->k->dup(fd, fd);
+
+		if (kept < 0)
+			return kept;
+		atomic_store(&child->kept_free[i], kept);
+	}
+	return 0;
+}
+
+int child_free_descriptor(struct uffdwp_child *child)
+{
+	for (unsigned i = 0; i < CHILD_DESCRIPTORS; i++) {
+		int kept = atomic_exchange(&child->kept_free[i], -1);
+
+		if (kept < 0)
+			continue;
+		child->k->close(kept);
+		return 1;
 	}
 	return 0;
 }
 
 void child_free_descriptors(struct uffdwp_child *child)
 {
-	for (unsigned i = 0; i < CHILD_DESCRIPTORS; i++) {
-		if (child->kept_free[i] >= 0)
-			child->k->close(child->kept_free[i]);
-		child->kept_free[i] = -1;
-	}
+	while (child_free_descriptor(child))
+		;
 }
 
 static int prepare_shared(struct uffdwp_child *child, struct text *text)
@@ -249,7 +261,7 @@ static struct uffdwp_child *prepare_new(const struct kernel_ops *k, const struct
 	child->in.policy = request->policy;
 	child->in.window_max = request->window_max;
 	for (unsigned i = 0; i < CHILD_DESCRIPTORS; i++)
-		child->kept_free[i] = -1;
+		atomic_store(&child->kept_free[i], -1);
 	child->ends[0] = child->ends[1] = -1;
 	atomic_store(&child->owners, 2);
 	return child;

@@ -94,7 +94,7 @@ static int rehearse_look(struct uffdwp_child *child, const char *thread, char *t
 {
 	char path[64];
 
-	(void)snprintf(path, sizeof(path), "/proc/%s/fd/%d", thread, child->kept_free[0]);
+	(void)snprintf(path, sizeof(path), "/proc/%s/fd/%d", thread, atomic_load(&child->kept_free[0]));
 	memset(to, 0, size);
 	return (int)child->k->readlinkat(AT_FDCWD, path, to, size - 1);
 }

@@ -39,18 +39,24 @@
 /* How long writers try again to break pages off a child that seems to end, and does not. */
 #define WATCH_ENDS_NS 1000000000ull
 
+/* How long is tried to open what pages are broken off by, while other threads take each number that gets free. The
+ * child waits twice as long, see arrive_await(). */
+#define WATCH_MEET_NS 500000000ull
+
 /* With fork(3) the child itself reports: handlers of the program run before the call returns. */
 static void watch_meet(struct uffdwp_child *child)
 {
+	uint64_t since_ns = 0;
 	unsigned turn = 0;
 
 	while (!atomic_load(&child->in.known)) {
-		int pid = child_hear(child);
+		int pid = child->in.pid ? child->in.pid : child_hear(child);
 
 		if (!pid)
 			pid = atomic_load(&child->pid);
 		if (pid > 0) {
-			child_meet(child, pid);
+			since_ns = since_ns ? since_ns : kernel_now_ns();
+			child_meet(child, pid, kernel_now_ns() - since_ns > WATCH_MEET_NS);
 		} else if (pid < 0) { /* there is none, or no more */
 			atomic_store(&child->in.gone, 1);
 			atomic_store(&child->in.known, 1);
@@ -59,6 +65,7 @@ static void watch_meet(struct uffdwp_child *child)
 		kernel_back_off(child->k, &turn);
 	}
 	child_pair_close(child);
+	child_free_descriptors(child);
 }
 
 /* ---- while it lives ---- */

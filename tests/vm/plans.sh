@@ -18,7 +18,7 @@ set -euo pipefail
 stock_kernels=(markerless newest 6.12 6.1 5.10)
 special_boots=(numa no-uring user)
 quick_tests=(bad_input bad_sink doctor no_kernel probe probe_move move move_beside minor mprotect bypass track_bad
-	foreign rights unload files eintr closed child_handlers)
+	foreign rights unload files eintr closed child_handlers child_descriptors)
 left_out=(handler_lost moving causality control control_clients group rate snapshot snapshot_fails restore view lazy lazy_bad lazy_refused sqlite sqlite_calls sqlite_lazy
 	sqlite_odd sqlite_shared sqlite_threads track track_vanish nbd fork_preload fork_refused fork_memory)
 
