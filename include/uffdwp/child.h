@@ -106,7 +106,8 @@ struct uffdwp_fork_options {
  * its regions before its first handler. That holds for handlers that were added after this library was loaded; one that
  * was added before, and touches a region or takes a lock that a thread holds while it writes to one, waits for ever:
  * load the library first. Functions that the library calls (on_loss) must not wait for a lock that a prepare handler
- * takes.
+ * takes. A signal handler that forks while they run makes a child as of fork(2). Where something that stands before the
+ * C library's fork(3) takes more than 1 KiB of stack they run twice at the first call.
  *
  * In a child of this call or of fork() it is fork(3), after a copy of what is still shared was taken. Not in a signal
  * handler. Errors, nothing changed: -EINVAL, -E2BIG, -ENOENT (the runtime has no created region of shared memory),

@@ -41,7 +41,8 @@ struct uffdwp_child {
 	uint64_t wait_ns;
 	uint32_t process; /* of the handle, by process_number() */
 	int bare;
-	int paused; /* the cut was made: faults are stalled, locks and signals are as cut_pause() wants them */
+	int is_here; /* this process is the child */
+	int paused;  /* the cut was made: faults are stalled, locks and signals are as cut_pause() wants them */
 	sigset_t signals;
 	uint64_t ends_since_ns; /* its thread's: since when it seems to end, again and again */
 	uint64_t ends_last_ns;

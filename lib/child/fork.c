@@ -8,10 +8,12 @@
  * runs after the prepare handlers of all that came later, and before all their other handlers. Without, the same
  * functions are called around _Fork(3).
  *
+ * Handlers of the program run with signals open, as from fork(3): a collector may have to stop this thread there. So a
+ * signal handler may fork meanwhile, on the same thread; that child is the program's own, and has no cut (fork_mine()).
+ *
  * Threads: any; one forks at a time.
  */
 #include <errno.h>
-#include <pthread.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -23,28 +25,43 @@
 #include "child/child_private.h"
 #include "fault/handler.h"
 #include "kernel/backoff.h"
+#include "kernel/caller.h"
 #include "kernel/process.h"
 
 /* Whose turn it is to fork. No lock: it is held while the caller's functions run, with the caller's signals open, and
  * for a thread that waits for it these stay open, too. 0: free; 1: taken; 2: taken, and others wait. */
 static _Atomic uint32_t fork_turn;
 
-/* The child that is being made, and by which thread. */
-static _Atomic(struct uffdwp_child *) fork_child;
-static pthread_t fork_thread;
+/* A handler that runs in the library must not allocate. */
+#define FORK_THREAD_LOCAL _Thread_local __attribute__((tls_model("initial-exec")))
+
+/* How deep on the stack the handler is that makes the cut, below the call of fork(3): frames of the C library are
+ * between, and of what else stands before its fork(3), which is learned. Less than a signal frame takes on any machine,
+ * to begin with. */
+static _Atomic size_t fork_frames_bytes = 1024;
+
+/* The child that this thread is making by fork(3). */
+static FORK_THREAD_LOCAL struct uffdwp_child *fork_own;
+static FORK_THREAD_LOCAL uintptr_t fork_stack;           /* at the call */
+static FORK_THREAD_LOCAL size_t fork_near_bytes;         /* the least depth of a handler since */
+static FORK_THREAD_LOCAL struct uffdwp_child *fork_here; /* the fork that is being made is this child's */
 
 /* The child whose sockets (pair.c) no child of another thread may keep: its parent would not hear of its end. */
 static _Atomic(struct uffdwp_child *) fork_coming;
 
 /* -errno: what this process, itself a child, shares with its parent could not be taken before it forked. */
-static _Thread_local int fork_is_torn __attribute__((tls_model("initial-exec"))); /* a handler must not allocate */
+static FORK_THREAD_LOCAL int fork_is_torn;
 
-/* NULL: this fork is the program's own. */
+/* The child whose cut is to be made now; NULL: this fork is the program's own. A signal handler that has interrupted a
+ * handler of pthread_atfork(3) may fork, too: then a signal frame is between, or another stack. */
 static struct uffdwp_child *fork_mine(void)
 {
-	struct uffdwp_child *child = atomic_load(&fork_child);
+	size_t depth = fork_stack - caller_stack();
 
-	return child && pthread_equal(fork_thread, pthread_self()) ? child : NULL;
+	if (!fork_own)
+		return NULL;
+	fork_near_bytes = depth < fork_near_bytes ? depth : fork_near_bytes;
+	return depth <= atomic_load(&fork_frames_bytes) ? fork_own : NULL;
 }
 
 /* While faults are stalled. There is room: no other cut of these regions is made meanwhile. */
@@ -115,6 +132,7 @@ static void fork_in_child(struct uffdwp_child *child)
 {
 	if (!child->paused) /* the parent says why */
 		_exit(0);
+	child->is_here = 1;
 	child_free_descriptors(child); /* the parent's; here they would keep numbers from the program */
 	child_arrive(child);
 	signals_restore(&child->signals);
@@ -127,33 +145,39 @@ static void fork_before(void)
 {
 	struct uffdwp_child *child = fork_mine();
 
+	fork_here = child;
+	fork_is_torn = child ? 0 : child_take_all();
 	if (child)
 		fork_cut(child);
-	else
-		fork_is_torn = child_take_all();
 }
 
 static void fork_after_in_parent(void)
 {
-	struct uffdwp_child *child = fork_mine();
+	struct uffdwp_child *child = fork_here;
 
+	fork_here = NULL;
 	if (child)
 		fork_in_parent(child, 0);
 }
 
-static void fork_after_in_child(void)
+static void fork_begin_child(struct uffdwp_child *child)
 {
-	struct uffdwp_child *child = fork_mine();
 	struct uffdwp_child *coming = atomic_exchange(&fork_coming, NULL);
 
 	atomic_store(&fork_turn, 0);
-	atomic_store(&fork_child, NULL);
+	fork_own = NULL;
+	fork_here = NULL;
 	if (child)
 		fork_in_child(child);
 	else if (fork_is_torn)
 		child_end_here(&kernel_real);
 	else if (coming)
 		child_pair_close(coming);
+}
+
+static void fork_after_in_child(void)
+{
+	fork_begin_child(fork_here);
 }
 
 /* Before the program's own constructors add handlers. What fails here fails when the first region is opened, too. */
@@ -189,20 +213,46 @@ static pid_t fork_bare(struct uffdwp_child *child)
 		fork_in_parent(child, pid);
 		return pid;
 	}
-	fork_after_in_child();
+	fork_begin_child(child);
 	forks_after_bare();
 	return 0;
 }
 
-/* A cut that failed in a handler does not keep the C library from forking: that child ends at once. */
-static pid_t fork_with_handlers(struct uffdwp_child *child)
+/* In a frame of its own, from which fork_mine() counts. */
+__attribute__((noinline)) static pid_t fork_by_libc(struct uffdwp_child *child)
 {
+	fork_stack = caller_stack();
+	fork_near_bytes = SIZE_MAX;
+	fork_own = child;
 	pid_t pid = child->k->fork(KERNEL_FORK_LIBC);
 
-	if (pid <= 0 || !child->error)
-		return pid;
-	child->k->wait(pid, KERNEL_FORK_LIBC);
-	return child->error;
+	fork_own = NULL;
+	return pid;
+}
+
+/* 1: the handler was deeper than was known: of all handlers that ran that of this very fork is the one least deep. */
+static int fork_learn(void)
+{
+	if (fork_near_bytes == SIZE_MAX)
+		return 0;
+	atomic_store(&fork_frames_bytes, fork_near_bytes);
+	return 1;
+}
+
+/* Without a cut the C library forks, too: that child ends at once. */
+static pid_t fork_with_handlers(struct uffdwp_child *child)
+{
+	pid_t pid;
+
+	do {
+		pid = fork_by_libc(child);
+		if (pid == 0 && !child->is_here)
+			_exit(0);
+		if (pid <= 0 || child->forked_at_ns)
+			return pid;
+		child->k->wait(pid, KERNEL_FORK_LIBC);
+	} while (!child->error && fork_learn());
+	return child->error ? child->error : -EOPNOTSUPP; /* the handlers could not be added */
 }
 
 /* There is no child, and no cut. */
@@ -216,12 +266,12 @@ static void fork_give_up(struct uffdwp_child *child)
 /* There is no child after all: of a cut that was made its thread takes everything back. */
 static void fork_failed(struct uffdwp_child *child, pid_t error, struct text *text)
 {
-	if (child->error) {
-		text_fail(text, error, "a region could not be armed: %s", errno_text(error));
+	text_fail(text, error, "%s could not be %s: %s", child->error ? "a region" : "the process",
+	          child->error ? "armed" : "forked", errno_text(error));
+	if (!child->forked_at_ns) {
 		fork_give_up(child);
 		return;
 	}
-	text_fail(text, error, "the process could not be forked: %s", errno_text(error));
 	child_unmap_inherited(child);
 	child_free_descriptors(child);
 	child_unreserve(child);
@@ -231,13 +281,10 @@ static void fork_failed(struct uffdwp_child *child, pid_t error, struct text *te
 
 static pid_t fork_run(struct uffdwp_child *child, struct text *text)
 {
-	fork_thread = pthread_self();
-	atomic_store(&fork_child, child);
 	pid_t pid = child->bare ? fork_bare(child) : fork_with_handlers(child);
 
 	if (pid == 0)
 		return 0;
-	atomic_store(&fork_child, NULL);
 	atomic_store(&fork_coming, NULL);
 	if (pid < 0) {
 		fork_failed(child, pid, text);
@@ -344,7 +391,7 @@ pid_t child_fork_again(const struct kernel_ops *k, int bare)
 	pid_t pid = k->fork(KERNEL_FORK_BARE);
 
 	if (!pid) {
-		fork_after_in_child();
+		fork_begin_child(NULL);
 		forks_after_bare();
 	}
 	return pid;

@@ -19,6 +19,7 @@
 #include "pace.h"
 #include "place.h"
 #include "support.h"
+#include "watchdog.h"
 
 #define PAGES 16
 #define HANG_SECONDS 10
@@ -36,6 +37,7 @@ static void open_place(const struct kernel_ops *k)
 	ck_assert_int_eq(place_try(&place, k, 0, place_any(UFFDWP_MEMORY_SHMEM), PAGES), 0);
 	go = mmap(NULL, sizeof(*go), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	ck_assert_ptr_ne((void *)go, MAP_FAILED);
+	watchdog_listen();
 	pace_alarm(HANG_SECONDS);
 }
 

@@ -2,12 +2,14 @@
 /*
  * Children of uffdwp_fork() in programs with handlers of pthread_atfork(3), which run inside of the call and write to
  * the region, as an allocator that lies in it does: also where the parent cannot know its child by the child's own
- * number, and where there is no child after all. What hangs is ended by an alarm.
+ * number, where there is no child after all, and where a signal handler on the same thread forks meanwhile. What hangs
+ * is ended by an alarm.
  */
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -20,6 +22,7 @@
 #include "place.h"
 #include "scratch.h"
 #include "support.h"
+#include "watchdog.h"
 
 #define PAGES 64
 #define HANG_SECONDS 5
@@ -32,12 +35,13 @@ static struct place place;
 static int in_prepare;
 static int in_parent;
 static int in_child;
+static int is_quiet;               /* they only count */
 static void (*prepare_more)(void); /* the last thing before the cut */
 
 static void note_prepare(void)
 {
 	in_prepare++;
-	if (place.base != NULL) {
+	if (place.base != NULL && !is_quiet) {
 		place.base[0]++;
 	}
 	if (prepare_more != NULL) {
@@ -48,7 +52,7 @@ static void note_prepare(void)
 static void note_parent(void)
 {
 	in_parent++;
-	if (place.base != NULL) {
+	if (place.base != NULL && !is_quiet) {
 		place.base[place.page_bytes]++;
 	}
 }
@@ -56,7 +60,7 @@ static void note_parent(void)
 static void note_child(void)
 {
 	in_child++;
-	if (place.base != NULL) {
+	if (place.base != NULL && !is_quiet) {
 		place.base[2 * place.page_bytes]++;
 	}
 }
@@ -77,6 +81,7 @@ static int open_place(int which, const struct kernel_ops *k)
 	place_touch(&place);
 	begin_again();
 	ck_assert_int_eq(pthread_atfork(note_prepare, note_parent, note_child), 0);
+	watchdog_listen();
 	pace_alarm(HANG_SECONDS);
 	return 1;
 }
@@ -86,6 +91,14 @@ static void end_place(void)
 	pace_alarm(0);
 	place_close(&place);
 	place.base = NULL;
+}
+
+/* The process has lost what a check for leaks needs at its end. */
+static void end_process(void)
+{
+	end_place();
+	(void)fflush(stdout);
+	_exit(0);
 }
 
 static pid_t fork_here(uint32_t flags, struct uffdwp_child **child)
@@ -150,7 +163,7 @@ START_TEST(test_handlers_write_in_a_root_without_proc)
 		expect_right(fork_here(0, NULL));
 		expect_right(fork_here(UFFDWP_FORK_BARE, NULL));
 	}
-	end_place();
+	end_process();
 }
 END_TEST
 
@@ -169,7 +182,7 @@ START_TEST(test_handlers_write_in_a_sandbox_without_sockets)
 			expect_right(fork_here(0, NULL));
 		}
 	}
-	end_place();
+	end_process();
 }
 END_TEST
 
@@ -194,7 +207,7 @@ START_TEST(test_handlers_write_beside_a_child_of_another_pid_namespace)
 	expect_right(pid);
 	ck_assert_int_lt(fork_here(0, NULL), 0);
 	prepare_more = NULL;
-	end_place();
+	end_process();
 }
 END_TEST
 
@@ -294,6 +307,164 @@ START_TEST(test_handlers_write_where_there_is_no_child)
 		ck_assert(wait_until(is_free, NULL, 20));
 	}
 	prepare_more = NULL;
+	end_process();
+}
+END_TEST
+
+/* --- a signal handler that forks ---------------------------------------------------------------------------------- */
+
+static int signal_pid;
+static _Atomic int *go; /* shared with the children: their parent has written */
+
+/* Another child of the program's, which has no region, as of fork(2); while it lives nothing may wait for it. */
+static void fork_in_handler(int number)
+{
+	(void)number;
+	pid_t pid = fork();
+	if (pid == 0) {
+		_exit(msync(place.base, place.page_bytes, MS_ASYNC) != 0 && errno == ENOMEM ? RIGHT : WRONG);
+	}
+	signal_pid = pid;
+}
+
+static _Atomic int raise_where; /* 1: before the cut, 2: after it, in the parent */
+
+static void raise_in_prepare(void)
+{
+	if (atomic_load(&raise_where) == 1) {
+		atomic_store(&raise_where, 0); /* for handlers run for that fork, too */
+		raise(SIGUSR1);
+	}
+}
+
+static void raise_in_parent(void)
+{
+	if (atomic_load(&raise_where) == 2) {
+		atomic_store(&raise_where, 0);
+		raise(SIGUSR1);
+	}
+}
+
+static void child_looks(void)
+{
+	while (!atomic_load(go)) {
+		sleep_us(200);
+	}
+	for (size_t at = 0; at < place.length_bytes; at++) {
+		if (place.base[at] != 1) {
+			_exit(WRONG);
+		}
+	}
+	_exit(RIGHT);
+}
+
+static void expect_end(pid_t pid)
+{
+	int status = 0;
+	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+	ck_assert_int_eq(status, RIGHT << 8);
+}
+
+static void fork_and_write(void)
+{
+	struct uffdwp_child *child = NULL;
+	char text[512] = "";
+	is_quiet = 1;
+	memset(place.base, 1, place.length_bytes);
+	atomic_store(go, 0);
+	pid_t pid = uffdwp_fork(place.runtime, NULL, &child);
+	if (pid == 0) {
+		child_looks();
+	}
+	(void)uffdwp_error_text(text, sizeof(text));
+	ck_assert_msg(pid > 0, "uffdwp_fork: %d, %s", (int)pid, text);
+	memset(place.base, 2, place.length_bytes);
+	atomic_store(go, 1);
+	expect_end(pid);
+	ck_assert(wait_until(has_ended, child, 20));
+	ck_assert_int_eq(uffdwp_child_free(child), 0);
+}
+
+static int open_with_handler(int which, int flags)
+{
+	struct sigaction action = {.sa_handler = fork_in_handler, .sa_flags = flags};
+	static uint8_t room[1 << 16];
+	stack_t stack = {.ss_sp = room, .ss_size = sizeof(room)};
+	must(sigaltstack(&stack, NULL) == 0);
+	must(sigaction(SIGUSR1, &action, NULL) == 0);
+	go = mmap(NULL, sizeof(*go), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	must((void *)go != MAP_FAILED);
+	if (!open_place(which, NULL)) {
+		return 0;
+	}
+	must(pthread_atfork(raise_in_prepare, raise_in_parent, NULL) == 0);
+	return 1;
+}
+
+/* Some C libraries hold a lock while prepare handlers run: glibc does not from 2.36 on. */
+static int may_fork_in_prepare(const char *test)
+{
+#ifdef __GLIBC__
+	int may = __GLIBC_PREREQ(2, 36);
+#else
+	int may = 0;
+#endif
+	if (!may) {
+		support_note(test, "this C library has no fork(3) from a handler of pthread_atfork(3)");
+	}
+	return may;
+}
+
+START_TEST(test_a_signal_handler_forks_before_the_cut)
+{
+	if (!may_fork_in_prepare(__func__)) {
+		return;
+	}
+	for (int on_stack = 0; on_stack < 2; on_stack++) {
+		if (!open_with_handler(_i, on_stack ? SA_ONSTACK : 0)) {
+			return;
+		}
+		atomic_store(&raise_where, 1);
+		fork_and_write();
+		expect_end(signal_pid);
+		end_place();
+	}
+}
+END_TEST
+
+START_TEST(test_a_signal_handler_forks_after_the_cut)
+{
+	if (!may_fork_in_prepare(__func__) || !open_with_handler(_i, 0)) {
+		return;
+	}
+	atomic_store(&raise_where, 2);
+	fork_and_write();
+	expect_end(signal_pid);
+	end_place();
+}
+END_TEST
+
+/* What stands before the C library's fork(3) may take much of the stack: it is learned how much. */
+static int fork_deep(enum kernel_fork how)
+{
+	volatile char room[1 << 14] = {1};
+	int pid = kernel_real.fork(how);
+	return room[0] == 1 ? pid : -EIO;
+}
+
+START_TEST(test_a_fork_from_deep_on_the_stack)
+{
+	few = kernel_real;
+	few.fork = fork_deep;
+	if (!open_place(_i, &few)) {
+		return;
+	}
+	go = mmap(NULL, sizeof(*go), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	must((void *)go != MAP_FAILED);
+	fork_and_write();
+	ck_assert_int_eq(in_prepare, 2);
+	fork_and_write();
+	ck_assert_int_eq(in_prepare, 3);
 	end_place();
 }
 END_TEST
@@ -315,6 +486,9 @@ int main(void)
 	tcase_add_loop_test(tests, test_handlers_write_beside_a_child_that_cannot_move_its_memory, 0, PLACE_CASES);
 	tcase_add_loop_test(tests, test_handlers_write_beside_a_child_that_is_killed_at_birth, 0, PLACE_CASES);
 	tcase_add_loop_test(tests, test_handlers_write_where_there_is_no_child, 0, PLACE_CASES);
+	tcase_add_loop_test(tests, test_a_signal_handler_forks_before_the_cut, 0, PLACE_CASES);
+	tcase_add_loop_test(tests, test_a_signal_handler_forks_after_the_cut, 0, PLACE_CASES);
+	tcase_add_loop_test(tests, test_a_fork_from_deep_on_the_stack, 0, PLACE_CASES);
 	suite_add_tcase(suite, tests);
 	return support_run(suite);
 }

@@ -34,12 +34,17 @@ static void *wait_for_the_alarm(void *argument)
 	return argument;
 }
 
+void watchdog_listen(void)
+{
+	(void)thread_start(wait_for_the_alarm, NULL);
+}
+
 void watchdog_install(void)
 {
 	(void)signal(SIGALRM, bark);
 	(void)signal(SIGBUS, bark);
 	(void)signal(SIGSEGV, bark);
-	(void)thread_start(wait_for_the_alarm, NULL);
+	watchdog_listen();
 }
 
 void watchdog_expect(int holds, const char *what)

@@ -13,6 +13,9 @@ extern uint64_t watchdog_nth;
 
 void watchdog_install(void);
 
+/* For a test that sets an alarm without: a thread that takes it when all others have it blocked, in a fault perhaps. */
+void watchdog_listen(void);
+
 /* Fails the test, with a line that names the call, if it does not hold. */
 void watchdog_expect(int holds, const char *what);
 
