@@ -136,7 +136,7 @@ static int file_start_write(struct image_file *file, struct part *part)
 		return error;
 	}
 	do {
-		part->direct = file->direct;
+		part->direct = atomic_load(&file->direct);
 		error = loop_write(file->loop, file->fd, slot->buffer + part->offset, part->length,
 		                   slot->offset + part->offset, file_token_of(part));
 		if (error == -EAGAIN) {
@@ -177,11 +177,15 @@ int image_file_submit(struct image_file *file, unsigned slot, size_t offset, siz
 }
 
 /* O_DIRECT that turns out to want another alignment than ours: go on without. Several writes may find that, those that
- * were begun before the first did. */
+ * were begun before the first did. `direct` is 0 only after the file has lost the flag: a thread that loads 0 takes a
+ * refusal of its write for an error; one that loads 1 clears the flag once more and repeats the write. */
 static int file_leave_direct(struct image_file *file)
 {
-	file->direct = 0;
-	return file->k->change_flags(file->fd, 0, O_DIRECT);
+	int error = file->k->change_flags(file->fd, 0, O_DIRECT);
+
+	if (!error)
+		atomic_store(&file->direct, 0); /* pairs with the load before a write */
+	return error;
 }
 
 static int file_go_on(struct image_file *file, struct part *part, int result)

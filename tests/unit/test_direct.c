@@ -121,6 +121,43 @@ START_TEST(test_write_is_repeated_though_another_thread_left_direct)
 }
 END_TEST
 
+static uint8_t *later;
+static int later_result;
+
+/* Another thread writes when this one is about to clear the flag, which its write still meets. */
+static int change_flags_after_a_write(int fd, int on, int off)
+{
+	if (later != NULL) {
+		const uint8_t *bytes = later;
+		later = NULL;
+		later_result = image_file_pwrite(&file, bytes, SLOT, SLOT);
+	}
+	return kernel_real.change_flags(fd, on, off);
+}
+
+START_TEST(test_write_is_repeated_while_another_thread_leaves_direct)
+{
+	ops = kernel_real;
+	ops.pwrite = write_refusing_direct;
+	ops.change_flags = change_flags_after_a_write;
+	refused = 0;
+	if (!open_file("two", 0)) {
+		support_note(__func__, "no O_DIRECT in the scratch folder");
+		image_file_close(&file, 0);
+		return;
+	}
+	uint8_t *bytes = new_bytes(2 * SLOT);
+	later = bytes + SLOT;
+	later_result = 1;
+	ck_assert_int_eq(image_file_pwrite(&file, bytes, SLOT, 0), 0);
+	ck_assert_int_eq(later_result, 0);
+	ck_assert_uint_eq(refused, 2);
+	ck_assert_int_eq(file.direct, 0);
+	expect_bytes(bytes, 2 * SLOT);
+	free(bytes);
+}
+END_TEST
+
 /* ---- reads ---- */
 
 static ssize_t read_found_by_another(int fd, void *buffer, size_t length, uint64_t offset)
@@ -163,6 +200,7 @@ int main(void)
 	TCase *tests = tcase_create("direct");
 	tcase_add_test(tests, test_writes_in_flight_are_repeated_without_direct);
 	tcase_add_test(tests, test_write_is_repeated_though_another_thread_left_direct);
+	tcase_add_test(tests, test_write_is_repeated_while_another_thread_leaves_direct);
 	tcase_add_test(tests, test_read_is_repeated_though_another_thread_left_direct);
 	suite_add_tcase(suite, tests);
 	return support_run(suite);
