@@ -42,7 +42,8 @@ enum uffdwp_sink {
  * which is loaded when it is first needed; a program that does not use this sink does not carry it. `path` is a URI as
  * libnbd takes it: nbd://host[:port]/export, nbds://... (TLS, with tls-certificates=, tls-psk-file=),
  * nbd+unix:///export?socket=PATH. The export must be writable, must be able to flush, and be as long as the image;
- * bytes beyond the image stay as they are.
+ * bytes beyond the image stay as they are (where the server takes whole blocks only, the rest of the last one becomes
+ * zeros).
  *
  * An export cannot be renamed. So before anything else its first block (512 bytes, or one block of a server that has
  * larger ones) becomes the text UFFDWP_NBD_UNFINISHED, flushed; it becomes the image's first block last, when all else

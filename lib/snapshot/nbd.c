@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The sink for an export of a network block device: byte for byte the region at the cut, from the export's first byte
- * on; what the export has beyond the image stays as it is. Several requests are in flight at once, from the chunks' own
+ * on; what the export has beyond the image stays as it is, but for the rest of a last block that the server takes as a
+ * whole only: zeros. Several requests are in flight at once, from the chunks' own
  * buffers; holes are written as zeros (an export may have any content before), by a request without bytes where the
  * server has one.
  *
@@ -34,7 +35,6 @@
 #define AWAIT_MS 20
 #define BLOCK_LEAST_MOST 4096 /* the largest least block that the runs of a chunk fit */
 #define HEAD_BYTES 512
-#define BLOCK_USUAL 512 /* for a server that does not say */
 
 struct nbd_request {
 	struct nbdlink_answer answer;
@@ -46,7 +46,7 @@ struct nbd_request {
 
 struct nbd_sink {
 	struct nbdlink link;
-	uint64_t image_bytes; /* in whole blocks */
+	uint64_t image_bytes; /* in whole blocks of the server, if it has them */
 	size_t head_bytes;
 	int labelled;                      /* the label is there, and flushed */
 	unsigned pending[CHUNK_COUNT_MAX]; /* requests of each chunk that are in flight */
@@ -175,13 +175,14 @@ static int nbd_put_head(struct uffdwp_snapshot *snapshot)
 	return nbd_flush(snapshot);
 }
 
-/* The length was decided at the cut. */
+/* The length was decided at the cut. A server that states no least block takes any byte: the protocol asks that of it
+ * (NBD, "Block size constraints"). */
 static int nbd_put_unfinished(struct uffdwp_snapshot *snapshot)
 {
 	static const char label[] = UFFDWP_NBD_UNFINISHED;
 	struct nbd_sink *self = snapshot->sink.nbd;
 	uint32_t least = self->link.block_least;
-	uint64_t whole = math_round_up(snapshot->cut.length_bytes, least ? least : BLOCK_USUAL);
+	uint64_t whole = math_round_up(snapshot->cut.length_bytes, least ? least : 1);
 	int error;
 
 	self->image_bytes = math_min_u64(whole, nbd_usable_bytes(&self->link));
