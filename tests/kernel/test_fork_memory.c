@@ -360,9 +360,34 @@ static void role_dead(void)
 	must(to.tv_sec - from.tv_sec < 5);
 }
 
+/* 1: helpers of this process may trace it unasked. */
+static int may_be_traced(void)
+{
+	FILE *scope = fopen("/proc/sys/kernel/yama/ptrace_scope", "re");
+	int digit = scope ? fgetc(scope) : '0';
+
+	if (scope)
+		(void)fclose(scope);
+	return digit == '0' || geteuid() == 0;
+}
+
+/* Which process may trace it is the program's setting, and stays so where the library needs no right of its own. */
+static void role_tracer(void)
+{
+	unsigned char *heap = fill_heap();
+
+	(void)thread_start(libc_pause, NULL);
+	must(unshare(CLONE_FILES) == 0);
+	if (may_be_traced())
+		must(filter_argument(SYS_prctl, 0, PR_SET_PTRACER, SECCOMP_RET_KILL_PROCESS) == 0);
+	fork_and_change(heap);
+	free(heap);
+}
+
 static const struct role memory_roles[] = {
-        {"files", role_files}, {"filescopy", role_filescopy}, {"linked", role_linked},   {"plain", role_plain},
-        {"again", role_again}, {"edges", role_edges},         {"nopunch", role_nopunch}, {"dead", role_dead},
+        {"files", role_files},     {"filescopy", role_filescopy}, {"linked", role_linked},
+        {"plain", role_plain},     {"again", role_again},         {"edges", role_edges},
+        {"nopunch", role_nopunch}, {"dead", role_dead},           {"tracer", role_tracer},
 };
 
 /* ------------------------------------------------------------------------------------------------------- tests -- */
@@ -436,6 +461,13 @@ START_TEST(test_a_dead_region_gives_memory_back_and_forks_at_once)
 }
 END_TEST
 
+START_TEST(test_a_copy_leaves_the_tracer_of_the_program_alone)
+{
+	RUN("--", self, "--role", "tracer");
+	has_copied();
+}
+END_TEST
+
 static Suite *fork_memory_suite(void)
 {
 	Suite *suite = suite_create("fork_memory");
@@ -450,6 +482,7 @@ static Suite *fork_memory_suite(void)
 	tcase_add_test(tcase, test_calls_at_the_edges_are_answered_as_by_the_kernel);
 	tcase_add_test(tcase, test_memory_is_given_back_where_fallocate_is_refused);
 	tcase_add_test(tcase, test_a_dead_region_gives_memory_back_and_forks_at_once);
+	tcase_add_test(tcase, test_a_copy_leaves_the_tracer_of_the_program_alone);
 	suite_add_tcase(suite, tcase);
 	return suite;
 }

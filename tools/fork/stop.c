@@ -35,7 +35,7 @@
 /* How long a thread may take to stop: one in an uninterruptible system call does not. */
 #define STOP_LIMIT_S 5
 
-enum stop_state { STOP_BEGUN, STOP_STOPPED, STOP_REFUSED, STOP_OVER };
+enum stop_state { STOP_BEGUN, STOP_ASKS, STOP_STOPPED, STOP_REFUSED, STOP_OVER };
 
 /* What both processes see. Mapped at the start: later a limit of the program's own may leave no room. */
 struct stop {
@@ -45,6 +45,7 @@ struct stop {
 	int tasks;    /* /proc/self/task of the program */
 	int others;   /* threads of the program beside the caller */
 	int has_caller;
+	int has_asked; /* the helper may not trace the program by itself */
 	pid_t helper;
 	size_t count;
 	pid_t threads[STOP_THREADS]; /* that are traced */
@@ -121,6 +122,19 @@ static int stop_for_each(struct stop *stop, int (*visit)(struct stop *stop, pid_
 	return got < 0 ? -1 : sum;
 }
 
+/* Where it is refused (yama's ptrace_scope) once more, when the program has allowed it. */
+static int stop_seize(struct stop *stop, pid_t thread)
+{
+	if (ptrace(PTRACE_SEIZE, thread, NULL, NULL) == 0)
+		return 0;
+	if (errno != EPERM || stop->has_asked)
+		return -1;
+	stop->has_asked = 1;
+	stop_set(stop, STOP_ASKS);
+	(void)stop_await(stop, STOP_ASKS, stop_program_is_there);
+	return ptrace(PTRACE_SEIZE, thread, NULL, NULL) == 0 ? 0 : -1;
+}
+
 /* 1: it stands. A thread that has ended meanwhile counts as well. */
 static int stop_thread(struct stop *stop, pid_t thread)
 {
@@ -128,7 +142,7 @@ static int stop_thread(struct stop *stop, pid_t thread)
 
 	if (stop->count == STOP_THREADS)
 		return 0;
-	if (ptrace(PTRACE_SEIZE, thread, NULL, NULL) != 0)
+	if (stop_seize(stop, thread) != 0)
 		return errno == ESRCH;
 	stop->threads[stop->count++] = thread;
 	if (ptrace(PTRACE_INTERRUPT, thread, NULL, NULL) != 0)
@@ -267,8 +281,11 @@ static int stop_by_helper(struct stop *stop, const char **why)
 		*why = NULL;
 		return error;
 	}
-	(void)prctl(PR_SET_PTRACER, (unsigned long)stop->helper, 0, 0, 0);
 	__atomic_store_n(&stop->program, getpid(), __ATOMIC_RELEASE);
+	if (stop_await(stop, STOP_BEGUN, stop_helper_is_there) == STOP_ASKS) {
+		(void)prctl(PR_SET_PTRACER, (unsigned long)stop->helper, 0, 0, 0);
+		stop_set(stop, STOP_BEGUN);
+	}
 	return stop_await(stop, STOP_BEGUN, stop_helper_is_there) == STOP_STOPPED ? 0 : -EAGAIN;
 }
 
@@ -306,6 +323,7 @@ int stop_begin(const char **why)
 	atomic_store(&stop->state, STOP_BEGUN);
 	__atomic_store_n(&stop->program, 0, __ATOMIC_RELEASE);
 	stop->helper = 0;
+	stop->has_asked = 0;
 	stop->count = 0;
 	stop->caller = (pid_t)syscall(SYS_gettid);
 	stop->tasks = stop_open_list();
@@ -334,7 +352,8 @@ int stop_end(void)
 
 	if (stop->helper) {
 		stop_set(stop, STOP_OVER);
-		(void)prctl(PR_SET_PTRACER, 0ul, 0, 0, 0);
+		if (stop->has_asked)
+			(void)prctl(PR_SET_PTRACER, 0ul, 0, 0, 0);
 	}
 	stop_forget(stop);
 	return held;

@@ -3,9 +3,11 @@
  * Stops all threads of the program but the calling one, for a moment in which its memory is copied.
  *
  * Idea: a helper process, made by clone(2) with nothing shared but the page in which it reports, traces the threads
- * (ptrace(2), PTRACE_INTERRUPT), so that no system call of theirs is interrupted by a signal. If the helper dies the
- * kernel resumes them. Threads of the library go on: they resolve faults. So while the others are stopped the calling
- * thread must take no lock and must not allocate.
+ * (ptrace(2), PTRACE_INTERRUPT): no handler runs, and most system calls of theirs go on as after a stop signal; those
+ * that signal(7) names for that (epoll_wait(2), semop(2) ...) return EINTR. If the helper dies the kernel resumes them.
+ * Threads of the library go on: they resolve faults. So while the others are stopped the calling thread must take no
+ * lock and must not allocate. Which process may trace the program (PR_SET_PTRACER) is the program's setting; it is
+ * changed where the helper is refused, and then there is none afterwards.
  *
  * Threads: one at a time, signals blocked.
  * Never: a thread that stays stopped.
