@@ -8,8 +8,8 @@
 
 #include <stddef.h>
 
-/* Of two pages or more; NULL: handlers do nothing. The first byte counts forks, the second the parent's handler, the
- * third the child's; the second page reads as zeros in the child. */
+/* Memory of two pages or more; NULL: handlers do nothing. The first byte counts forks, the second the parent's handler,
+ * the third the child's; the second page reads as zeros in the child. */
 extern unsigned char *volatile fork_linked_block;
 
 #endif

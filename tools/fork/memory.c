@@ -164,7 +164,7 @@ static void memory_drop(void *place, size_t length)
 }
 
 /* Zeros with the rights that it had. */
-static void memory_leave_behind(uint64_t start, uint64_t end)
+static void memory_leave_zeros(uint64_t start, uint64_t end)
 {
 	sigset_t before;
 
@@ -188,7 +188,7 @@ static void *memory_move(uint64_t start, uint64_t end, size_t length, int flags,
 		return MAP_FAILED;
 	}
 	if (flags & MREMAP_DONTUNMAP)
-		memory_leave_behind(start, end);
+		memory_leave_zeros(start, end);
 	else
 		(void)memory_unmap(start, end);
 	return place;
