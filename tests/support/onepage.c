@@ -238,12 +238,12 @@ static void *fake_mremap(void *address, size_t old_length, size_t new_length, in
 	(void)address;
 	(void)new_length;
 	(void)flags;
+	/* What was mapped at the target is gone, also where it is refused then. */
+	onepage.mapped_bytes -= old_length;
 	if (refused()) {
 		*error = -ENOMEM;
 		return NULL;
 	}
-	/* What was mapped at the target is gone. */
-	onepage.mapped_bytes -= old_length;
 	onepage.armed = onepage.armed && !onepage.loses[UFFDWP_TRIAL_MREMAP];
 	return target;
 }
