@@ -555,8 +555,6 @@ static int cut_arm(struct cut *cut)
 			cut_follow_move(cut);
 		if (!error || !cut_fall_back(cut))
 			return error;
-		/* Once is enough: the pause is as long as arming takes. Until the mapping is whole again. */
-		cut->region->immovable = 1;
 	}
 	return cut_has_rounds(cut->region) ? cut_arm_rest(cut) : cut_arm_all(cut);
 }

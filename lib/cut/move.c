@@ -215,7 +215,8 @@ int move_arm(struct cut *cut)
 
 	if (error) {
 		cut->old.left = cut->old.at ? cut->old.left : 0;
-		region->immovable |= error == -EFAULT;
+		/* Once is enough: the pause of what falls back is as long as arming takes. */
+		region->immovable |= error == -EFAULT || cut->may_fall_back;
 		atomic_store(&region->moved, was_moved);
 		return error;
 	}

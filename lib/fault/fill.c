@@ -43,7 +43,7 @@ void fill_check_hole(struct uffdwp_region *region, uint64_t page, enum fill fill
 
 void fault_unclaimed(struct fault *fault, uint64_t page)
 {
-	if (fault->by == FAULT_BY_HANDLER)
+	if (fault->by == FAULT_BY_HANDLER && page == fault->page)
 		atomic_store(&fault->region->again, 1);
 	else
 		fault_wake_pages(fault->region, page, page + 1);

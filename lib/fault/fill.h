@@ -31,7 +31,8 @@ int fault_fill(struct fault *fault);
 enum fault_verdict fault_unfilled(struct fault *fault, int error);
 
 /* A claim was given back, the page is ARMED as before: a writer that met it may come again. A handler resumes the
- * writer only when it has read everything: the kernel hands out faults before the event that is waited for. */
+ * writer only when it has read everything: the kernel hands out faults before the event that is waited for. A page that
+ * was to come along with the fault's puts nothing off. */
 void fault_unclaimed(struct fault *fault, uint64_t page);
 
 #endif

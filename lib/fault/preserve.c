@@ -271,10 +271,8 @@ static int preserve_save_page(struct fault *fault, struct preserve *preserve, ui
 	if (error) {
 		pool_give(&preserve->pool, slot);
 		ledger_set(&region->ledger, page, error == -EAGAIN ? LEDGER_ARMED : LEDGER_LEAVING);
-		if (error == -EAGAIN && page == fault->page)
+		if (error == -EAGAIN)
 			fault_unclaimed(fault, page);
-		else if (error == -EAGAIN) /* it was to come along, and nothing waits for what it lacks */
-			fault_wake_pages(region, page, page + 1);
 		else
 			fault_fail(region, preserve, error, page);
 		return error;

@@ -36,8 +36,7 @@
  * that is larger is sparse, most probably, and takes what it uses. */
 #define LEDGER_TOUCH_BYTES (4ull << 20)
 
-/* How long an arming call retries while a kernel event waits for the handler that must read it. */
-#define EVENT_RETRY_NS 10000000000ull
+/* Between two tries of a call that an event puts off. */
 #define EVENT_SLEEP_NS 20000
 
 /* How long something that is not where it was may be moving to another place, although the kernel has no event of it; a
@@ -410,7 +409,7 @@ int region_has_moved(struct uffdwp_region *region, uintptr_t base_before)
 	while (!region->mappers && atomic_load(&region->base) == base_before && !atomic_load(&region->dead)) {
 		uint64_t waited = kernel_now_ns() - start;
 
-		if (waited > EVENT_RETRY_NS || (waited > MOVE_RETRY_NS && !region_is_changing(region)))
+		if (waited > REGION_EVENT_NS || (waited > MOVE_RETRY_NS && !region_is_changing(region)))
 			break;
 		kernel_back_off(region->k, &turn);
 	}
@@ -729,7 +728,7 @@ static int region_with_retry(struct uffdwp_region *region, int (*call)(struct uf
 		uint64_t now = kernel_now_ns();
 
 		if (!until)
-			until = now + EVENT_RETRY_NS;
+			until = now + REGION_EVENT_NS;
 		else if (now > until)
 			return -EAGAIN;
 		nanosleep(&delay, NULL);

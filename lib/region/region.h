@@ -76,6 +76,9 @@ struct region_counters {
 /* Counters of refused fills: pages that many apart share one. */
 #define REGION_REFUSED 64
 
+/* How long a call is tried again while a kernel event waits for the handler that must read it. */
+#define REGION_EVENT_NS 10000000000ull
+
 /* Which pages a fault may take along beside the one that was written to, see fault/window.h. */
 enum region_coarse {
 	REGION_EXACT = 0,         /* none: each page that was written to is reported */
@@ -156,15 +159,13 @@ struct uffdwp_region {
 	_Atomic uint32_t unmapped;           /* what is mapped there now is not ours */
 	_Atomic(struct preserve *) preserve; /* of the running snapshot; valid inside the epoch while not IDLE */
 	_Atomic(struct lazy *) lazy;         /* of the restore that runs, or has failed; used inside the epoch */
-	_Atomic uint8_t
-	        refused[REGION_REFUSED]; /* how often in a row the kernel had nothing to fill these pages with */
-	_Atomic uint32_t merges;         /* KSM may merge pages of it, which clears wp bits */
-	_Atomic uint32_t clinging;       /* a disarming was refused: pages that are LEAVING may carry the wp bit */
-	_Atomic uint32_t torn;           /* a page was taken out of the registration */
-	_Atomic uint64_t holes_filled;   /* entries without content that were filled with zeros */
-	_Atomic uint64_t discards;       /* by the library */
-	_Atomic uint32_t owns_empty;     /* accesses to empty entries come to us: region_own_empty() */
-	void *_Atomic zeros;             /* a page of zeros, for fills; there where empty entries are ours */
+	_Atomic uint32_t merges;             /* KSM may merge pages of it, which clears wp bits */
+	_Atomic uint32_t clinging;           /* a disarming was refused: pages that are LEAVING may carry the wp bit */
+	_Atomic uint32_t torn;               /* a page was taken out of the registration */
+	_Atomic uint64_t holes_filled;       /* entries without content that were filled with zeros */
+	_Atomic uint64_t discards;           /* by the library */
+	_Atomic uint32_t owns_empty;         /* accesses to empty entries come to us: region_own_empty() */
+	void *_Atomic zeros;                 /* a page of zeros, for fills; there where empty entries are ours */
 	_Atomic uint32_t moved;  /* a running snapshot has moved its page tables away: to be empty is to be armed */
 	_Atomic uint32_t moving; /* a thread of ours is in mremap(2), and sleeps until a handler has read the event */
 	_Atomic uintptr_t moved_to;      /* where to, until no event of it can be unread; 0: nowhere */
@@ -216,6 +217,8 @@ struct uffdwp_region {
 	int rounds;             /* a cut comes: pages are being armed for it */
 	/* Pages that had content at that cut; what is a hole now was discarded since. NULL: not known. */
 	_Atomic uint64_t *kept_content;
+	/* How often in a row the kernel had nothing to fill these pages with. */
+	_Atomic uint8_t refused[REGION_REFUSED];
 	_Atomic uint64_t
 	        *content; /* of the snapshot that prepares its cut: a punch clears its pages there; else NULL */
 

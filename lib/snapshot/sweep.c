@@ -23,10 +23,6 @@
 #include "region/view.h"
 #include "snapshot/snapshot.h"
 
-/* How long an event of the owner's that no thread reads puts off the release of a batch, before its writers are left to
- * release their pages themselves. */
-#define SWEEP_RETRY_NS 10000000000ull
-
 enum page_kind { PAGE_NOTHING, PAGE_LIVE, PAGE_SLOT };
 
 struct batch {
@@ -349,10 +345,10 @@ static int sweep_tries_again(struct uffdwp_region *region, int error, uintptr_t 
 static void sweep_release(struct uffdwp_snapshot *snapshot, const struct batch *batch)
 {
 	struct uffdwp_region *region = snapshot->region;
-	uint64_t until_ns = kernel_now_ns() + SWEEP_RETRY_NS;
 	uintptr_t base = atomic_load(&region->base);
 	unsigned turn = BACKOFF_YIELD;
 	int error = sweep_release_once(snapshot, batch, 1);
+	uint64_t until_ns = error ? kernel_now_ns() + REGION_EVENT_NS : 0;
 
 	while (error && sweep_tries_again(region, error, base, until_ns)) {
 		kernel_back_off(region->k, &turn);

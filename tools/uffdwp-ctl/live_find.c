@@ -165,6 +165,16 @@ static void find_connect(struct find *find, const struct find_folder *folder, co
 		find_remove(folder->fd, name, looked);
 }
 
+/* The sockets of another user: as many are looked at as this process has descriptors to spare. */
+static int find_is_too_many(struct find *find, struct find_folder *folder, const char *name)
+{
+	if (folder->owner == geteuid() || ++folder->met <= FIND_OTHERS_MOST)
+		return 0;
+	find_leave_out(find, folder, name, "user %u has more than %d sockets there", (unsigned)folder->owner,
+	               FIND_OTHERS_MOST);
+	return 1;
+}
+
 /* No process of that number is seen from here: it has ended, or lives in another PID namespace. */
 static void find_meet_unseen(struct find *find, struct find_folder *folder, const char *name, int64_t pid,
                              const struct stat *looked)
@@ -172,11 +182,8 @@ static void find_meet_unseen(struct find *find, struct find_folder *folder, cons
 	struct live_peer peer = {.pid = pid, .fd = -1, .is_one_of_all = find->is_of_all};
 	enum live_end end;
 
-	if (folder->owner != geteuid() && ++folder->met > FIND_OTHERS_MOST) {
-		find_leave_out(find, folder, name, "user %u has more than %d sockets there", (unsigned)folder->owner,
-		               FIND_OTHERS_MOST);
+	if (find_is_too_many(find, folder, name))
 		return;
-	}
 	end = live_connect(&peer, folder->fd, name, &folder->owner);
 	live_disconnect(&peer);
 	if (end == LIVE_ABSENT && strstr(peer.text, "listens"))
@@ -196,10 +203,9 @@ static void find_meet_process(struct find *find, struct find_folder *folder, con
 {
 	struct live_peer *peer = find_known(find->peers, pid);
 
-	if (folder->owner != geteuid() && ++folder->met > FIND_OTHERS_MOST) {
-		find_leave_out(find, folder, name, "user %u has more than %d sockets there", (unsigned)folder->owner,
-		               FIND_OTHERS_MOST);
-	} else if (peer && find_is_settled(peer)) {
+	if (find_is_too_many(find, folder, name))
+		return;
+	if (peer && find_is_settled(peer)) {
 		peer->seen = 1;
 	} else if (peer || (peer = find_add(find->peers, pid)) != NULL) {
 		find_connect(find, folder, name, peer, looked);
